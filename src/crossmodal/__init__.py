@@ -1,0 +1,1 @@
+"""Image-text retrieval with region features: TERN, SGRAF and their neighbours."""
