@@ -236,6 +236,18 @@ class Params(Section):
         """The section of the chosen model."""
         return getattr(self, self.model)
 
+    def run_settings(self) -> dict[str, Any]:
+        """What determines a trained model, nested: the sections in use, and what ``auto`` stands for.
+
+        Logged with the run, and hashed together with the data into the key by which it is found again.
+        """
+        backend = "grid" if self.region_backend == "grid" else "detector"
+        sections = ("regions", backend, "bert", "captions", "train", self.dataset, self.model)
+        settings = {name: getattr(self, name).model_dump(mode="json") for name in sections}
+        settings["regions"]["backend"] = self.region_backend
+        settings["bert"]["source"] = self.bert_source
+        return {"seed": self.seed, "model": self.model, "dataset": self.dataset} | settings
+
     @property
     def dataset_settings(self) -> Section:
         """The section of the chosen dataset."""

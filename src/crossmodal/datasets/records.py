@@ -2,7 +2,8 @@
 
 A dataset folder holds
 
-    manifest.json    name, images and captions per split, object classes and attributes, skipped items
+    manifest.json    name, images and captions per split, object classes and attributes, skipped items,
+                     checksums of the archives it was made from
     records.jsonl    one image a line, in a fixed order: the row number is the image's index everywhere
     images/          the photographs
 
@@ -11,8 +12,9 @@ Captions are numbered in the order of the records: image 0's captions first, the
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -57,7 +59,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder, read: records in file order."""
+    """A dataset folder, read: records in file order, ``sources`` as in ``write_dataset``."""
 
     folder: Path
     name: str
@@ -65,6 +67,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = field(default=())
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, split: str) -> list[int]:
         """Indices of the records of one split, in order."""
@@ -89,9 +92,19 @@ def write_dataset(
     classes: Iterable[str] = (),
     attributes: Iterable[str] = (),
     skipped: Iterable[Skipped] = (),
+    sources: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``manifest.json`` and ``records.jsonl`` beside the images already in ``folder``."""
+    """Write ``manifest.json`` and ``records.jsonl`` beside the images already in ``folder``.
+
+    ``sources`` maps the name of each archive that the dataset was made from to its checksum. The manifest's
+    ``sha256`` is that of the records and all image files: the identity of the dataset for later stages.
+    """
     records = list(records)
+    lines = [json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records]
+    digest = hashlib.sha256("".join(lines).encode())
+    for record in records:
+        if (folder / record.path).is_file():
+            digest.update((folder / record.path).read_bytes())
     splits = {
         split: {
             "images": sum(record.split == split for record in records),
@@ -102,15 +115,15 @@ def write_dataset(
     }
     manifest = {
         "name": name,
+        "sha256": digest.hexdigest(),
         "splits": splits,
         "classes": list(classes),
         "attributes": list(attributes),
         "skipped": [asdict(item) for item in skipped],
+        "sources": dict(sources or {}),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    with (folder / "records.jsonl").open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+    (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -122,7 +135,7 @@ def read_dataset(folder: Path) -> Dataset:
     manifest_path, records_path = folder / "manifest.json", folder / "records.jsonl"
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        lines = records_path.read_text(encoding="utf-8").splitlines()
+        lines = records_path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not found; run the download stage first") from None
     except ValueError as error:
@@ -145,4 +158,5 @@ def read_dataset(folder: Path) -> Dataset:
         classes=tuple(manifest["classes"]),
         attributes=tuple(manifest["attributes"]),
         skipped=tuple(Skipped(**item) for item in manifest["skipped"]),
+        sources=manifest.get("sources", {}),
     )

@@ -1,0 +1,56 @@
+# make help lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Neither DVC nor MLflow reports usage from here.
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup repro test lint format lock-check lock requirements clean
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(BIN)/.installed ## .venv with the pinned packages
+
+repro: $(BIN)/.installed ## The whole pipeline: dvc repro (rerun: only what changed)
+	dvc repro
+
+test: $(BIN)/.installed-dev ## The whole test suite
+	OMP_NUM_THREADS=1 python -m pytest -n 2 tests
+
+lint: $(BIN)/.installed-dev ## ruff: rules and formatting
+	ruff check .
+	ruff format --check .
+
+format: $(BIN)/.installed-dev ## ruff: mend what can be mended
+	ruff check --fix .
+	ruff format .
+
+lock-check: $(BIN)/.installed ## Does dvc.lock belong to dvc.yaml, params.yaml and the code?
+	python -m stages.check_lock
+
+requirements: ## Rewrite the locks from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command 'make requirements' pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command 'make requirements' --constraint requirements.txt --extra dev \
+	  pyproject.toml -o requirements-dev.txt
+
+clean: ## Remove unfinished work of stopped stages (outs and cache stay)
+	rm -rf .resume
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
+
+$(BIN)/.installed-dev: requirements-dev.txt $(BIN)/.installed
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
+	touch $@

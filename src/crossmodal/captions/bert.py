@@ -1,0 +1,69 @@
+"""BERT: obtained from a hub or a folder, or fitted on the training captions; kept as a folder of
+safetensors, config.json and tokenizer.json that transformers reads back."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from crossmodal.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def obtain_bert(source: str, layers: int, folder: Path) -> None:
+    """Copy an encoder from a hub name or folder, without its task heads.
+
+    Args:
+        source: hub name such as bert-base-uncased, or a folder that transformers reads.
+        layers: keep the first so many layers, 0 all. TERN takes the output of BERT's sixth.
+        folder: written by ``save_pretrained``; exists.
+
+    Raises:
+        UserError: unknown name, no way to the hub, unreadable folder, or fewer layers than asked for.
+    """
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"bert.source {source!r}: neither a readable folder nor to be had from the hub ({reason}); "
+            "give a folder with config.json, model.safetensors and tokenizer files, or use fit"
+        ) from None
+    if layers:
+        if layers > model.config.num_hidden_layers:
+            raise UserError(
+                f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers"
+            )
+        model.encoder.layer = model.encoder.layer[:layers]
+        model.config.num_hidden_layers = layers
+    model.config._name_or_path = ""
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The bert stage's encoder in evaluation mode, without pooler, and its tokenizer.
+
+    Raises:
+        UserError: the folder is missing or incomplete.
+    """
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(
+            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a readable BERT folder ({str(error).strip().splitlines()[0]})") from None
+    return model.eval(), tokenizer

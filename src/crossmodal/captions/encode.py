@@ -1,0 +1,51 @@
+"""Token features of every caption into the feature store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crossmodal.features.store import SHARD_ROWS, StoreWriter
+from crossmodal.runtime import pick_device, progress
+
+
+@torch.inference_mode()
+def encode_captions(
+    captions: list[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    max_tokens: int,
+    batch_size: int,
+) -> None:
+    """Write a store with ``features`` (tokens, H) float16 and ``token_ids`` (tokens,) int32 per caption.
+
+    Row c is caption c; [CLS] and [SEP] are among the tokens, padding is not. H is the encoder's hidden
+    size, features are its last layer's output. Captions beyond ``max_tokens`` are cut. Goes on behind the
+    shards that ``folder`` already holds.
+    """
+    device = pick_device()
+    model = model.to(device)
+    hidden = model.config.hidden_size
+    writer = StoreWriter(folder, {"features": ("float16", (hidden,)), "token_ids": ("int32", ())})
+    bar = progress(total=len(captions), initial=len(writer), desc="captions", unit="caption")
+    for start in range(len(writer), len(captions), SHARD_ROWS):
+        chunk = captions[start : start + SHARD_ROWS]
+        ids = tokenizer(chunk, truncation=True, max_length=max_tokens)["input_ids"]
+        by_length = sorted(range(len(chunk)), key=lambda row: len(ids[row]))
+        features: list[np.ndarray] = [np.empty(0)] * len(chunk)
+        for first in range(0, len(chunk), batch_size):
+            rows = by_length[first : first + batch_size]
+            padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device)
+            output = model(padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+            for place, row in enumerate(rows):
+                features[row] = output[place, : len(ids[row])].cpu().numpy()
+            bar.update(len(rows))
+        for row, values in enumerate(features):
+            writer.append({"features": values, "token_ids": np.asarray(ids[row])})
+    bar.close()
+    writer.close({"hidden_size": hidden, "layers": model.config.num_hidden_layers})

@@ -1,0 +1,149 @@
+"""A small BERT of the dataset's own: WordPiece vocabulary and masked language modelling (arXiv 1810.04805)
+on the training captions. For datasets whose language no hub model is needed for, and machines without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from crossmodal.params import Bert
+from crossmodal.runtime import pick_device, progress, seed_everything
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_MAX_TOKENS = 64
+
+
+def fit_bert(captions: list[str], settings: Bert, folder: Path, resume: Path) -> None:
+    """Fit vocabulary and encoder on captions and save both with ``save_pretrained`` in ``folder``.
+
+    Args:
+        captions: the training captions alone.
+        settings: sizes, epochs, learning rate, share of masked tokens, seed.
+        folder: exists; receives config, weights and tokenizer.
+        resume: folder for the state of the last finished epoch, taken up if it is there.
+    """
+    tokenizer = fit_tokenizer(captions, settings.vocab_size)
+    tokenizer.save_pretrained(folder)
+    seed_everything(settings.seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.fit_layers,
+        num_attention_heads=settings.heads,
+        intermediate_size=4 * settings.hidden_size,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    device = pick_device()
+    model = BertForMaskedLM(config).to(device).train()
+    tokens = tokenizer(captions, truncation=True, max_length=_MAX_TOKENS)["input_ids"]
+    steps = settings.epochs * -(-len(tokens) // settings.batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.1)
+    state_path = resume / "state.pt"
+    first_epoch = 0
+    if state_path.is_file():
+        state = torch.load(state_path, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"].cpu())
+        first_epoch = state["epoch"]
+    bar = progress(total=steps, initial=first_epoch * steps // settings.epochs, desc="bert", unit="batch")
+    for epoch in range(first_epoch, settings.epochs):
+        for batch in _batches(tokens, settings.batch_size, np.random.default_rng([settings.seed, epoch])):
+            loss = _masked_loss(model, batch, tokenizer, settings.mask, device)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            bar.update()
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        _save_state(state_path, model, optimizer, schedule, epoch + 1)
+    bar.close()
+    model.bert.save_pretrained(folder)
+
+
+def fit_tokenizer(captions: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer with BERT's special tokens, fitted on captions."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def _batches(tokens: list[list[int]], size: int, rng: np.random.Generator) -> list[list[list[int]]]:
+    """Shuffled batches of captions of similar length, so that little padding is computed."""
+    order = rng.permutation(len(tokens))
+    pools = [order[start : start + 20 * size] for start in range(0, len(order), 20 * size)]
+    batches = []
+    for pool in pools:
+        pool = sorted(pool, key=lambda row: len(tokens[row]))
+        batches += [[tokens[row] for row in pool[start : start + size]] for start in range(0, len(pool), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _masked_loss(
+    model: BertForMaskedLM,
+    batch: list[list[int]],
+    tokenizer: PreTrainedTokenizerFast,
+    share: float,
+    device: torch.device,
+) -> torch.Tensor:
+    """Cross-entropy of the chosen tokens: 80 % masked, 10 % random, 10 % left (arXiv 1810.04805, A.1)."""
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in batch], batch_first=True, padding_value=tokenizer.pad_token_id
+    )
+    attention = ids != tokenizer.pad_token_id
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen = (torch.rand(ids.shape) < share) & ~special
+    chance = torch.rand(ids.shape)
+    inputs = ids.masked_fill(chosen & (chance < 0.8), tokenizer.mask_token_id)
+    random_ids = torch.randint(len(SPECIAL_TOKENS), len(tokenizer), ids.shape)
+    inputs = torch.where(chosen & (chance >= 0.8) & (chance < 0.9), random_ids, inputs)
+    hidden = model.bert(inputs.to(device), attention_mask=attention.to(device)).last_hidden_state
+    logits = model.cls(hidden[chosen.to(device)])  # the vocabulary is scored at the chosen places only
+    return F.cross_entropy(logits, ids[chosen].to(device)) if chosen.any() else hidden.sum() * 0
+
+
+def _save_state(
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    epoch: int,
+) -> None:
+    part = path.with_suffix(".part")
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "rng": torch.get_rng_state(),
+            "epoch": epoch,
+        },
+        part,
+    )
+    part.replace(path)

@@ -1,0 +1,175 @@
+"""Flickr8k: 8,000 photographs with five captions each, official split 6,000 / 1,000 / 1,000.
+
+Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", JAIR 47, 2013.
+
+The authors' own address is gone; the release named below is the copy in common use. Its md5 sums are those
+that two unrelated projects (the R package torchvision, and a CMake script) check the same two addresses
+against; a sha256 of the two files is published nowhere that we know. The photographs are under Flickr's
+terms, for research and education.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from crossmodal.datasets.download import Archive, Obtained, limit_bad, obtain, unpack
+from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
+from crossmodal.errors import UserError
+from crossmodal.params import Download, Flickr8k
+from crossmodal.runtime import progress
+
+RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
+PHOTOGRAPHS = Archive(
+    "Flickr8k_Dataset.zip",
+    (f"{RELEASE}/Flickr8k_Dataset.zip",),
+    ("md5:f18a1e2920de5bd84dae7cf08ec78978",),
+)
+TEXT = Archive(
+    "Flickr8k_text.zip",
+    (f"{RELEASE}/Flickr8k_text.zip",),
+    ("md5:bf6c1abcb8e4a833b7f922104de18627",),
+)
+CAPTIONS = "Flickr8k.token.txt"
+SPLIT_FILES = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
+
+
+def build_flickr8k(folder: Path, settings: Flickr8k, download: Download, cache_folder: Path) -> None:
+    """Write Flickr8k as a dataset folder.
+
+    Records are in the order of the splits train, val, test and, inside a split, of its file. ``max_images``
+    above 0 keeps the first so many names of each split file. Images keep their bytes; each is decoded once
+    in full. Left out and listed in the manifest are: an image that is missing or does not decode (its
+    captions go with it), an image without captions, a line of captions that is empty or of another form.
+    Images in no split are not part of the dataset, so their captions are no bad items. An image may be left
+    with fewer than five captions, never with none.
+
+    Raises:
+        UserError: an archive cannot be obtained or read; a member is missing, not text, or lists an image
+            twice; more than ``download.max_bad`` items were left out; a split would be empty.
+    """
+    text = obtain(TEXT, cache_folder, download.mirror)
+    photographs = obtain(PHOTOGRAPHS, cache_folder, download.mirror)
+    members = _read_text(text.path)
+    splits = _parse_splits(text.path, members, settings.max_images)
+    captions, skipped = parse_captions(members[CAPTIONS], set(splits))
+
+    images = folder / "images"
+    images.mkdir(parents=True)
+    damaged = unpack(photographs.path, images, lambda member: _plain_name(member, splits), tolerant=True)
+    reasons = {item.item: item.reason for item in damaged}
+    with ThreadPoolExecutor(DECODERS) as pool:
+        decoded = pool.map(lambda name: _decode(images / name), splits)
+        sizes = list(progress(decoded, total=len(splits), desc="decode images"))
+
+    records = []
+    for (name, split), size in zip(splits.items(), sizes, strict=True):
+        own = captions.get(name, ())
+        if isinstance(size, str):
+            skipped.append(Skipped(name, f"{reasons.get(name, size)}; its {len(own)} captions go with it"))
+        elif not own:
+            skipped.append(Skipped(name, f"no caption in {CAPTIONS}"))
+        else:
+            records.append(ImageRecord(Path(name).stem, f"images/{name}", split, *size, captions=own))
+            continue
+        (images / name).unlink(missing_ok=True)
+    limit_bad(skipped, download.max_bad)
+    for split, member in SPLIT_FILES.items():
+        if not any(record.split == split for record in records):
+            raise UserError(f"{text.path}, member {member}: no usable image is left in the split {split}")
+    sources = {PHOTOGRAPHS.name: _source(photographs), TEXT.name: _source(text)}
+    write_dataset(folder, "flickr8k", records, skipped=skipped, sources=sources)
+
+
+def parse_captions(lines: Iterable[str], names: set[str]) -> tuple[dict[str, tuple[str, ...]], list[Skipped]]:
+    """Captions of the images in ``names``, from lines ``name#i<TAB>caption``, in the order of i.
+
+    Returns them with what was left out: lines of another form, empty captions, and a second caption of the
+    same number. Lines about other images are passed over.
+    """
+    numbered: dict[str, dict[int, str]] = {}
+    skipped = []
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        key, tab, caption = line.partition("\t")
+        name, _, index = key.rpartition("#")
+        if name and name not in names:
+            continue
+        if not tab or not name or not index.isdecimal():
+            skipped.append(Skipped(f"{CAPTIONS} line {line_number}", "expected name#number<TAB>caption"))
+        elif not caption.strip():
+            skipped.append(Skipped(key, "empty caption"))
+        elif int(index) in numbered.setdefault(name, {}):
+            skipped.append(Skipped(key, f"second caption of this number, {CAPTIONS} line {line_number}"))
+        else:
+            numbered[name][int(index)] = caption.strip()
+    captions = {name: tuple(own[index] for index in sorted(own)) for name, own in numbered.items() if own}
+    return captions, skipped
+
+
+def _read_text(archive_path: Path) -> dict[str, list[str]]:
+    """Lines of the caption file and the three split files."""
+    needed = {CAPTIONS, *SPLIT_FILES.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(archive_path, Path(folder), lambda member: _plain_name(member, needed))
+        lines = {}
+        for member in (CAPTIONS, *SPLIT_FILES.values()):
+            try:
+                # Not splitlines: a caption may hold a character that Unicode calls a line break.
+                content = (Path(folder) / member).read_text(encoding="utf-8-sig")
+            except FileNotFoundError:
+                raise UserError(f"{archive_path}: has no member {member}") from None
+            except UnicodeDecodeError as error:
+                raise UserError(f"{archive_path}, member {member}: not UTF-8 text ({error})") from None
+            lines[member] = content.split("\n")
+    return lines
+
+
+def _parse_splits(archive_path: Path, members: Mapping[str, list[str]], max_images: int) -> dict[str, str]:
+    """Split of each image name, in record order."""
+    splits: dict[str, str] = {}
+    for split, member in SPLIT_FILES.items():
+        names = [line.strip() for line in members[member] if line.strip()]
+        for name in names[: max_images or None]:
+            if name in splits:
+                raise UserError(
+                    f"{archive_path}, member {member}: {name} is listed twice (before in {splits[name]})"
+                )
+            if "/" in name or "\\" in name or name in (".", ".."):
+                raise UserError(f"{archive_path}, member {member}: expected file names, found {name!r}")
+            splits[name] = split
+    return splits
+
+
+def _plain_name(member: str, names: Iterable[str]) -> str | None:
+    """The member's file name if it is one of ``names``; not from the folder that macOS adds to archives."""
+    path = PurePosixPath(member)
+    return path.name if path.name in names and path.parts[0] != "__MACOSX" else None
+
+
+def _decode(path: Path) -> tuple[int, int] | str:
+    """(width, height) of an image that decodes in full, else why it does not."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            image.load()
+            return image.size
+    except FileNotFoundError:
+        return f"not in {PHOTOGRAPHS.name}"
+    except UnidentifiedImageError:  # its text holds the path, which does not belong in an out
+        return "not a JPEG or PNG image"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"does not decode: {error}"
+
+
+def _source(found: Obtained) -> str:
+    return f"sha256:{found.sha256}" + (" (not the published archive)" if found.known is False else "")

@@ -1,0 +1,54 @@
+"""Entry point: render the dataset ``scenes`` into a folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from crossmodal.datasets.records import SPLITS, ImageRecord, write_dataset
+from crossmodal.datasets.scenes.plan import groups_of
+from crossmodal.datasets.scenes.render import render_group
+from crossmodal.datasets.scenes.vocabulary import ATTRIBUTES, SHAPES
+from crossmodal.params import Scenes
+from crossmodal.runtime import progress
+
+
+def build_scenes(folder: Path, settings: Scenes, workers: int | None = None) -> None:
+    """Render all images and write the dataset folder: the same bytes for the same settings.
+
+    Args:
+        folder: made if missing; receives ``images/<split>/<id>.jpg``, ``records.jsonl``, ``manifest.json``.
+        settings: section ``scenes`` of params.yaml.
+        workers: processes; None: one per core. The result does not depend on it.
+    """
+    for split in SPLITS:
+        (folder / "images" / split).mkdir(parents=True, exist_ok=True)
+    groups = groups_of(settings)
+    total = settings.train + settings.val + settings.test + 2 * settings.probe
+    records: list[ImageRecord] = []
+    with progress(total=total, desc="scenes", unit="image") as bar:
+        for group in _rendered(
+            partial(render_group, folder, settings), groups, workers or os.cpu_count() or 1
+        ):
+            records += group
+            bar.update(len(group))
+    write_dataset(folder, "scenes", records, classes=SHAPES, attributes=ATTRIBUTES)
+
+
+def _rendered(
+    task: partial[list[ImageRecord]], groups: Iterable[tuple[str, int]], workers: int
+) -> Iterator[list[ImageRecord]]:
+    """The records of every group, in order, on ``workers`` processes."""
+    splits, numbers = zip(*groups, strict=True)
+    if workers == 1:
+        yield from map(task, splits, numbers)
+        return
+    # A forked worker has everything imported; a spawned one, where there is no fork, imports no torch.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(task, splits, numbers, chunksize=8)

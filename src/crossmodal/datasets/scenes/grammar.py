@@ -1,0 +1,350 @@
+"""How claims are said: noun phrases, relation phrases and sentence frames, all lower-case.
+
+A caption makes each choice of words once (``Wording``): it does not call one colour by two names, and two
+captions made with the same wording differ in nothing but what they say. The probe pairs live on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from crossmodal.datasets.scenes.layout import pick
+from crossmodal.datasets.scenes.relations import COMPARISONS, DIRECTIONS, Claim, Reference
+from crossmodal.datasets.scenes.vocabulary import (
+    ADDITIONS,
+    ADJECTIVES,
+    ANY_SHAPE,
+    COMPARATIVES,
+    NOUNS,
+    NUMBERS,
+    PICTURE,
+    PLACE_PHRASES,
+    RELATION_PHRASES,
+    RELATION_TAILS,
+)
+
+T = TypeVar("T")
+
+USUAL_ODDS = 0.6  # the first word of a list is taken at once, else any of them
+ADDITION_ODDS = 0.16  # "a circle with dots" instead of "a dotted circle"
+SOMETHING_ODDS = 0.5  # "something red" instead of "a red object"
+
+# {a}: the subject with "a", {the}: with "the"; {rel}: relation and other objects; {is}, {sits}, ... agree
+# with the subject's number. Frames with {the} call the other objects "the" too.
+FRAMES = (
+    "{a} {rel}",
+    "{a} {rel}",
+    "{a} {rel}",
+    "{a} {is} {rel}",
+    "{a} {sits} {rel}",
+    "{a} {lies} {rel}",
+    "{a} shown {rel}",
+    "{a} can be seen {rel}",
+    "{a} placed {rel}",
+    "{a} drawn {rel}",
+    "there {is} {a} {rel}",
+    "there {is} {a} {rel}",
+    "you can see {a} {rel}",
+    "we see {a} {rel}",
+    "{a_picture} of {a} {rel}",
+    "{a_picture} with {a} {rel}",
+    "the {picture} shows {a} {rel}",
+    "{the} {is} {rel}",
+    "{the} {is} {rel}",
+    "{the} {sits} {rel}",
+    "{the} {lies} {rel}",
+    "{the} {is} placed {rel}",
+    "in this {picture} {the} {is} {rel}",
+)
+# Only for relations that say where something is, not how large.
+TURNED_FRAMES = ("{rel} there {is} {a}", "{rel} {is} {a}", "{rel} you can see {a}", "{rel} {lies} {a}")
+SIZE_FRAMES = (
+    "{a} {rel}",
+    "{a} {rel}",
+    "{a} that {is} {rel}",
+    "there {is} {a} {rel}",
+    "{a} {is} {rel}",
+    "{the} {is} {rel}",
+    "{the} {is} {rel}",
+    "{the} {looks} {rel}",
+    "the {picture} shows {a} {rel}",
+)
+TAIL_FRAMES = (
+    "{b} with {a} {tail}",
+    "{b} with {a} {tail}",
+    "{b} has {a} {tail}",
+    "{the_b} has {a} {tail}",
+    "there is {b} with {a} {tail}",
+    "{b}, and {tail} {a}",
+)
+# {a} {r1} {r2}: one subject, two relations.
+SHARED_FRAMES = (
+    "{a} {r1} and {r2}",
+    "{a} {is} {r1} and {r2}",
+    "{the} {is} {r1} and {r2}",
+    "there {is} {a} {r1} and {r2}",
+    "{a} {lies} {r1} and also {r2}",
+    "{a} {r1} but {r2}",
+    "{the} {is} {r1} and at the same time {r2}",
+)
+# {r1} ends with the object that {r2} speaks of.
+CHAIN_FRAMES = (
+    "{a} {r1} that is {r2}",
+    "{a} {r1}, which is {r2}",
+    "there {is} {a} {r1} that is {r2}",
+    "{a} {is} {r1}, which {lies} {r2}",
+    "{the} {is} {r1}, which is {r2}",
+    "the {picture} shows {a} {r1} that is {r2}",
+)
+CLAUSE_FRAMES = (
+    "{a} {is} {r1} and {c} {is_c} {r2}",
+    "{a} {is} {r1} while {c} {is_c} {r2}",
+    "{the} {is} {r1} and {the_c} {is_c} {r2}",
+    "{the} {is} {r1}, {the_c} {is_c} {r2}",
+    "{a} {r1}, and {c} {r2}",
+    "there {is} {a} {r1}, and {c} {r2}",
+)
+# {rel} and one more object.
+EXTRA_FRAMES = (
+    "{a} {rel}, and {c}",
+    "{a} {rel}, plus {c}",
+    "{c}, and {a} {rel}",
+    "{a} {is} {rel}, and there {is_c} also {c}",
+    "{the} {is} {rel}, and there {is_c} also {c}",
+    "there {is} {a} {rel} as well as {c}",
+    "{a_picture} of {a} {rel} and {c}",
+    "besides {c} there {is} {a} {rel}",
+    "apart from {c} you can see {a} {rel}",
+)
+LIST_FRAMES = (
+    "{list}",
+    "{list}",
+    "there {is} {list}",
+    "you can see {list}",
+    "we see {list}",
+    "{a_picture} of {list}",
+    "{a_picture} with {list}",
+    "the {picture} shows {list}",
+    "{list} in one {picture}",
+    "{list} scattered about",
+    "among the shapes {are} {list}",
+)
+TOTAL_FRAMES = (
+    "{total}, one of them {a}",
+    "{total} including {a}",
+    "{a_picture} with {total}, among them {a}",
+    "there are {total}, and one is {a}",
+    "{total} in all, with {a} among them",
+)
+PLACING_VERB = "{lies}"
+VERBS = {
+    "is": ("is", "are"),
+    "sits": ("sits", "sit"),
+    "lies": ("lies", "lie"),
+    "looks": ("looks", "look"),
+}
+
+
+class Wording:
+    """The word choices of one caption: asked twice for the same thing, it answers the same."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._chosen: dict[Hashable, object] = {}
+
+    def choose(self, key: Hashable, options: Sequence[T], *, usual: bool = False) -> T:
+        """The option taken for ``key``; with ``usual`` the first one is the likeliest."""
+        if self._chosen.get(key) not in options:
+            first = usual and self._rng.random() < USUAL_ODDS
+            self._chosen[key] = options[0] if first else pick(self._rng, options)
+        return self._chosen[key]  # type: ignore[return-value]
+
+    def chance(self, key: Hashable, odds: float) -> bool:
+        """Whether something of these odds is done, once for all."""
+        if key not in self._chosen:
+            self._chosen[key] = bool(self._rng.random() < odds)
+        return bool(self._chosen[key])
+
+    def adjective(self, value: str) -> str:
+        return self.choose(value, ADJECTIVES[value], usual=True)
+
+
+def noun_phrase(
+    reference: Reference,
+    wording: Wording,
+    determiner: str = "a",
+    comparative: str | None = None,
+    brief: bool = False,
+) -> str:
+    """The reference in words, with "a" or "the"; ``brief``: nothing after the noun."""
+    size = wording.adjective(reference.size) if reference.size else ""
+    if comparative:
+        size = wording.choose(comparative, COMPARATIVES[comparative], usual=True)
+    colour = wording.adjective(reference.colour) if reference.colour else ""
+    pattern = wording.adjective(reference.pattern) if reference.pattern else ""
+    if reference.shape is None:
+        if (
+            determiner == "a"
+            and reference.count == 1
+            and not size
+            and wording.chance("something", SOMETHING_ODDS)
+        ):
+            return "something " + " and ".join(word for word in (colour, pattern) if word)
+        noun = wording.choose("any shape", ANY_SHAPE)
+    else:
+        # In the plural the usual noun alone, or some plurals would be too rare to learn.
+        nouns = NOUNS[reference.shape] if reference.count == 1 else NOUNS[reference.shape][:1]
+        noun = wording.choose(reference.shape, nouns, usual=True)
+    addition = ""
+    if reference.pattern in ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
+        pattern, addition = "", wording.choose(("after", reference.pattern), ADDITIONS[reference.pattern])
+    surface = (pattern, colour) if wording.chance("pattern first", 0.6) else (colour, pattern)
+    words = [
+        word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word
+    ]
+    return " ".join([_determiner(determiner, reference.count, words[0]), *words])
+
+
+def _determiner(determiner: str, count: int, following: str) -> str:
+    if count > 1:
+        return NUMBERS[count] if determiner == "a" else f"the {NUMBERS[count]}"
+    if determiner == "the":
+        return "the"
+    return "an" if following[0] in "aeiou" else "a"
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith(("s", "x", "ch")) else "s")
+
+
+def _agree(count: int) -> dict[str, str]:
+    return {verb: forms[count > 1] for verb, forms in VERBS.items()}
+
+
+def relative(
+    claim: Claim,
+    wording: Wording,
+    determiner: str,
+    comparative: str | None = None,
+    named: bool = False,
+) -> str:
+    """Relation and other objects, or the place: "to the left of a red star", "at the top of the picture".
+
+    ``named``: the sentence says "picture" already.
+    """
+    if not claim.others:
+        phrase = wording.choose(claim.relation, PLACE_PHRASES[claim.relation])
+        if named or not wording.chance("of the picture", 0.4):
+            return phrase
+        return f"{phrase} of the {wording.choose('picture', PICTURE)}"
+    phrase = wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
+    others = [noun_phrase(other, wording, determiner, comparative) for other in claim.others]
+    return f"{phrase} {' and '.join(others)}"
+
+
+def _picture(wording: Wording) -> dict[str, str]:
+    picture = wording.choose("picture", PICTURE)
+    return {"picture": picture, "a_picture": f"{_determiner('a', 1, picture)} {picture}"}
+
+
+def _others(wording: Wording, frame: str) -> str:
+    """The determiner of the objects that a frame's relation speaks of."""
+    return wording.choose("others", ("the", "the", "the", "a") if "{the}" in frame else ("a", "a", "the"))
+
+
+def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> str:
+    """One relation or place in a sentence or noun phrase; ``comparative`` is said of the other object."""
+    subject = claim.subject
+    if claim.relation in RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
+        frame = wording.choose("tail frame", TAIL_FRAMES)
+        return frame.format(
+            a=noun_phrase(subject, wording, brief=True),
+            b=noun_phrase(claim.others[0], wording, brief=True),
+            the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
+            tail=wording.choose(("tail", claim.relation), RELATION_TAILS[claim.relation], usual=True),
+        )
+    if claim.relation in COMPARISONS:
+        frame = wording.choose("size frame", SIZE_FRAMES)
+    else:
+        turned = not (claim.relation in DIRECTIONS and _ends_with_than(claim, wording))
+        frame = wording.choose("frame", FRAMES + TURNED_FRAMES * turned)
+    return frame.format(
+        a=noun_phrase(subject, wording),
+        the=noun_phrase(subject, wording, "the"),
+        rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
+        **_picture(wording),
+        **_agree(subject.count),
+    )
+
+
+def _ends_with_than(claim: Claim, wording: Wording) -> bool:
+    phrase = wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
+    return phrase.endswith("than")
+
+
+def say_shared(first: Claim, second: Claim, wording: Wording) -> str:
+    """Two relations of one subject."""
+    return _say_two(first, second, SHARED_FRAMES, wording)
+
+
+def say_chain(first: Claim, second: Claim, wording: Wording) -> str:
+    """Two relations; the second claim's subject is the first one's other object."""
+    return _say_two(first, second, CHAIN_FRAMES, wording)
+
+
+def say_clauses(first: Claim, second: Claim, wording: Wording) -> str:
+    """Two relations between objects that are all different."""
+    return _say_two(first, second, CLAUSE_FRAMES, wording)
+
+
+def _say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+    # What "sits" or "lies" has a place, not a size.
+    sizes = first.relation in COMPARISONS or second.relation in COMPARISONS
+    frame = wording.choose(frames, [text for text in frames if not (sizes and PLACING_VERB in text)])
+    determiner = _others(wording, frame)
+    return frame.format(
+        a=noun_phrase(first.subject, wording),
+        the=noun_phrase(first.subject, wording, "the"),
+        c=noun_phrase(second.subject, wording),
+        the_c=noun_phrase(second.subject, wording, "the"),
+        is_c=VERBS["is"][second.subject.count > 1],
+        r1=relative(first, wording, determiner),
+        r2=relative(second, wording, determiner),
+        **_picture(wording),
+        **_agree(first.subject.count),
+    )
+
+
+def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> str:
+    """One relation, and another object that is there too."""
+    frame = wording.choose("extra frame", EXTRA_FRAMES)
+    return frame.format(
+        a=noun_phrase(claim.subject, wording),
+        the=noun_phrase(claim.subject, wording, "the"),
+        rel=relative(claim, wording, _others(wording, frame)),
+        c=noun_phrase(extra, wording),
+        is_c=VERBS["is"][extra.count > 1],
+        **_picture(wording),
+        **_agree(claim.subject.count),
+    )
+
+
+def say_list(references: Sequence[Reference], wording: Wording) -> str:
+    """Objects that are there, in this order."""
+    frame = wording.choose("list frame", LIST_FRAMES)
+    phrases = [noun_phrase(reference, wording) for reference in references]
+    listed = " and ".join(phrases) if len(phrases) < 3 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    many = references[0].count > 1
+    return frame.format(
+        list=listed, **_picture(wording), **{**_agree(1 + many), "are": VERBS["is"][many or len(phrases) > 1]}
+    )
+
+
+def say_total(total: int, reference: Reference, wording: Wording) -> str:
+    """How many objects there are, and one of them."""
+    frame = wording.choose("total frame", TOTAL_FRAMES)
+    things = noun_phrase(Reference(count=total), wording)
+    return frame.format(total=things, a=noun_phrase(reference, wording), **_picture(wording))

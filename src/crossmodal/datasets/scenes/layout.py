@@ -1,0 +1,191 @@
+"""What stands where: scenes, and families of scenes that show the same objects in other places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from crossmodal.datasets.scenes.shapes import MAX_TURN, Kind, SceneObject
+from crossmodal.datasets.scenes.vocabulary import COLOURS, PATTERNS, SHAPES, SIZES
+
+T = TypeVar("T")
+Scene = tuple[SceneObject, ...]
+
+MARGIN = 0.012  # of the image's side, kept free at the border
+HOSTS = ("circle", "square", "heart", "ring")  # large ones can hold a small object
+MAX_FILL = 0.075  # most that the squared radii of a scene may add up to
+
+SIZE_ODDS = (("small", 0.4), ("medium", 0.36), ("large", 0.24))
+INSIDE_ODDS = 0.7  # a scene that can have one object inside another does
+HOST_ODDS = 0.4  # a large object gets a shape that can hold a small one
+LOOKALIKE_ODDS = 0.3  # an object takes shape or colour from a former one
+TWIN_ODDS = 0.06  # an object repeats a former one, so that there is something to count
+EXCHANGE_ODDS = 0.35  # a sibling is the first image with two objects' places exchanged
+REBIND_ODDS = 0.45  # a sibling has two objects' colours exchanged
+STAY_ODDS = 0.3  # ... and is otherwise the first image
+
+
+def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+    """One of ``items``, all equally likely (``Generator.choice`` is ten times slower and makes arrays)."""
+    return items[int(rng.integers(len(items)))]
+
+
+def draw_kinds(rng: np.random.Generator, count: int) -> list[Kind]:
+    """``count`` kinds that fit into one scene, mostly telling apart by colour and shape."""
+    while True:
+        sizes = [_draw_size(rng) for _ in range(count)]
+        if sum(SIZES[size][1] ** 2 for size in sizes) <= MAX_FILL:
+            break
+    kinds: list[Kind] = []
+    for size in sizes:
+        while True:
+            kind = Kind(pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, PATTERNS), size)
+            if size == "large" and rng.random() < HOST_ODDS:
+                kind = kind._replace(shape=pick(rng, HOSTS))
+            if kinds and rng.random() < TWIN_ODDS:
+                kinds.append(pick(rng, kinds)._replace(size=size))
+                break
+            if kinds and rng.random() < LOOKALIKE_ODDS:
+                model = pick(rng, kinds)
+                same_shape = rng.random() < 0.5
+                kind = kind._replace(shape=model.shape) if same_shape else kind._replace(colour=model.colour)
+            if all(kind[:2] != other[:2] for other in kinds):
+                kinds.append(kind)
+                break
+    return kinds
+
+
+def _draw_size(rng: np.random.Generator) -> str:
+    level = rng.random()
+    for size, odds in SIZE_ODDS:
+        level -= odds
+        if level < 0:
+            return size
+    return SIZE_ODDS[-1][0]
+
+
+def place(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
+    """A scene of these kinds, in their order; objects may touch or overlap a little."""
+    spacing = float(rng.uniform(0.9, 1.2))
+    guest, host = _nested_pair(rng, kinds)
+    order = sorted(range(len(kinds)), key=lambda i: (i == guest, list(SIZES).index(kinds[i].size) * -1))
+    while True:
+        placed: dict[int, SceneObject] = {}
+        for i in order:
+            anchor = placed[host] if i == guest else None
+            found = _find_place(rng, kinds[i], list(placed.values()), spacing, anchor)
+            if found is None:
+                break
+            placed[i] = found
+        else:
+            return tuple(placed[i] for i in range(len(kinds)))
+        spacing *= 0.97
+
+
+def _nested_pair(rng: np.random.Generator, kinds: Sequence[Kind]) -> tuple[int, int]:
+    """(guest, host): indices of a small object that shall lie inside a large one, or (-1, -1)."""
+    pairs = [
+        (i, j)
+        for i, small in enumerate(kinds)
+        for j, large in enumerate(kinds)
+        if small.size == "small" and large.size == "large" and large.shape in HOSTS
+        if small.colour != large.colour and small.shape != "ring"
+    ]
+    return pick(rng, pairs) if pairs and rng.random() < INSIDE_ODDS else (-1, -1)
+
+
+def _find_place(
+    rng: np.random.Generator,
+    kind: Kind,
+    others: Sequence[SceneObject],
+    spacing: float,
+    host: SceneObject | None,
+) -> SceneObject | None:
+    radius = float(rng.uniform(*SIZES[kind.size]))
+    angle = float(rng.uniform(-MAX_TURN[kind.shape], MAX_TURN[kind.shape]))
+    for _ in range(30):
+        if host is None:
+            x, y = rng.uniform(radius, 1 - radius, 2)
+        else:
+            x, y = rng.uniform(-0.08, 0.08, 2) * host.radius + (host.x, host.y)
+        found = SceneObject(kind, float(x), float(y), radius, angle)
+        if in_frame(found) and all(apart(found, other, spacing) for other in others if other is not host):
+            return found
+    return None
+
+
+def in_frame(thing: SceneObject) -> bool:
+    """Whether the whole shape lies within the image."""
+    corners = thing.outline()
+    return bool(corners.min() >= MARGIN and corners.max() <= 1 - MARGIN)
+
+
+def apart(a: SceneObject, b: SceneObject, spacing: float) -> bool:
+    """Whether two centres are at least ``spacing`` times the summed radii from each other."""
+    return math.hypot(a.x - b.x, a.y - b.y) >= spacing * (a.radius + b.radius)
+
+
+def exchange_places(scene: Scene, i: int, j: int) -> Scene | None:
+    """The scene with objects i and j in each other's place, or None where they do not fit."""
+    things = list(scene)
+    things[i] = replace(scene[i], x=scene[j].x, y=scene[j].y)
+    things[j] = replace(scene[j], x=scene[i].x, y=scene[i].y)
+    for k in (i, j):
+        others = [other for index, other in enumerate(things) if index != k]
+        if not in_frame(things[k]) or not all(apart(things[k], other, 0.85) for other in others):
+            return None
+    return tuple(things)
+
+
+def exchange_attribute(kinds: Sequence[Kind], i: int, j: int, attribute: str) -> list[Kind]:
+    """The kinds with one attribute ("colour", "pattern") of i and j exchanged."""
+    changed = list(kinds)
+    changed[i] = kinds[i]._replace(**{attribute: getattr(kinds[j], attribute)})
+    changed[j] = kinds[j]._replace(**{attribute: getattr(kinds[i], attribute)})
+    return changed
+
+
+def draw_family(rng: np.random.Generator, siblings: int, lowest: int, highest: int) -> list[Scene]:
+    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects; some have two colours exchanged.
+
+    Shapes with their sizes and patterns are the same in all of them, and so is the multiset of colours.
+    """
+    kinds = draw_kinds(rng, int(rng.integers(lowest, highest + 1)))
+    family = [place(rng, kinds)]
+    while len(family) < siblings:
+        scene = _exchanged(rng, family[0]) or _sibling(rng, family[0])
+        if scene not in family:
+            family.append(scene)
+    return family
+
+
+def _exchanged(rng: np.random.Generator, scene: Scene) -> Scene | None:
+    if rng.random() >= EXCHANGE_ODDS:
+        return None
+    i, j = (int(k) for k in rng.permutation(len(scene))[:2])
+    return exchange_places(scene, i, j) if scene[i].kind[:3] != scene[j].kind[:3] else None
+
+
+def _sibling(rng: np.random.Generator, scene: Scene) -> Scene:
+    kinds = [thing.kind for thing in scene]
+    if rng.random() >= REBIND_ODDS:
+        return place(rng, kinds)
+    pairs = [
+        (i, j)
+        for i in range(len(kinds))
+        for j in range(i)
+        if kinds[i].shape != kinds[j].shape and kinds[i].colour != kinds[j].colour
+    ]
+    rebound = exchange_attribute(kinds, *pick(rng, pairs), "colour") if pairs else kinds
+    if pairs and rng.random() < STAY_ODDS:
+        return with_kinds(scene, rebound)
+    return place(rng, rebound)
+
+
+def with_kinds(scene: Scene, kinds: Sequence[Kind]) -> Scene:
+    """The scene with other kinds of objects in the same places."""
+    return tuple(replace(thing, kind=kind) for thing, kind in zip(scene, kinds, strict=True))

@@ -1,0 +1,95 @@
+"""Which images the dataset has: scenes and captions, without pixels.
+
+A split is planned in groups (families of siblings, probe pairs) that depend on nothing but the settings and
+their own number, so that any number of processes gives the same dataset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossmodal.datasets.records import SPLITS, GroundTruth, ImageRecord
+from crossmodal.datasets.scenes.captions import Caption, write_captions
+from crossmodal.datasets.scenes.layout import Scene, draw_family
+from crossmodal.datasets.scenes.probe import draw_pair
+from crossmodal.params import Scenes
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image before it is drawn; images of the same ``canvas`` seed share background, light and noise."""
+
+    id: str
+    split: str
+    scene: Scene
+    captions: tuple[Caption, ...]
+    canvas: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        return f"images/{self.split}/{self.id}.jpg"
+
+    def record(self, size: int) -> ImageRecord:
+        """The image's record; ``size`` is its side in pixels."""
+        return ImageRecord(
+            id=self.id,
+            path=self.path,
+            split=self.split,
+            width=size,
+            height=size,
+            captions=tuple(caption.text for caption in self.captions),
+            objects=tuple(
+                GroundTruth(thing.box(size), thing.kind.shape, f"{thing.kind.colour} {thing.kind.pattern}")
+                for thing in self.scene
+            ),
+        )
+
+
+def groups_of(settings: Scenes) -> list[tuple[str, int]]:
+    """(split, number) of every group, in the order of the records."""
+    families = [
+        (split, number)
+        for split in ("train", "val", "test")
+        for number in range(-(-getattr(settings, split) // settings.siblings))
+    ]
+    return families + [("probe", number) for number in range(settings.probe)]
+
+
+def plan_group(settings: Scenes, split: str, number: int) -> list[PlannedImage]:
+    """The images of one family, or of one probe pair."""
+    return _plan_pair(settings, number) if split == "probe" else _plan_family(settings, split, number)
+
+
+def _plan_family(settings: Scenes, split: str, number: int) -> list[PlannedImage]:
+    first = number * settings.siblings
+    count = min(settings.siblings, getattr(settings, split) - first)
+    rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
+    family = draw_family(rng, count, settings.min_objects, settings.max_objects)
+    return [
+        PlannedImage(
+            id=f"{split}-{first + i:05d}",
+            split=split,
+            scene=scene,
+            captions=write_captions(rng, scene, family[:i] + family[i + 1 :], settings.captions),
+            canvas=(settings.seed, SPLITS.index(split), first + i, 1),
+        )
+        for i, scene in enumerate(family)
+    ]
+
+
+def _plan_pair(settings: Scenes, number: int) -> list[PlannedImage]:
+    kind = "relation" if 2 * number < settings.probe else "attribute"
+    rng = np.random.default_rng([settings.seed, SPLITS.index("probe"), number])
+    pair = draw_pair(rng, kind, settings.min_objects, settings.max_objects)
+    return [
+        PlannedImage(
+            id=f"probe-{number:04d}-{kind}-{letter}",
+            split="probe",
+            scene=scene,
+            captions=(caption,),
+            canvas=(settings.seed, SPLITS.index("probe"), number, 1),
+        )
+        for letter, scene, caption in zip("ab", pair.scenes, pair.captions, strict=True)
+    ]

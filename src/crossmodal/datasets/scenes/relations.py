@@ -1,0 +1,168 @@
+"""What is true of a scene: references to objects, claims about them, and how claims are decided.
+
+Every relation has two thresholds. A caption is only written where its claims hold *strictly*; it only
+counts as false of another scene where not even the *loose* reading holds. Between the two lie the cases
+that people would argue about.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crossmodal.datasets.scenes.layout import HOSTS, Scene
+from crossmodal.datasets.scenes.shapes import Kind, SceneObject
+from crossmodal.datasets.scenes.vocabulary import SIZE_RANK
+
+EXISTS = "exists"
+DIRECTIONS = ("left", "right", "above", "below")
+COMPARISONS = ("larger", "smaller", "same size")
+PLACES = ("top left", "top right", "bottom left", "bottom right", "top", "bottom", "middle")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Objects as a caption speaks of them: what is None is not said; ``count`` objects are meant."""
+
+    shape: str | None = None
+    colour: str | None = None
+    pattern: str | None = None
+    size: str | None = None
+    count: int = 1
+
+    def matches(self, kind: Kind) -> bool:
+        return (
+            self.shape in (None, kind.shape)
+            and self.colour in (None, kind.colour)
+            and self.pattern in (None, kind.pattern)
+            and self.size in (None, kind.size)
+        )
+
+    def found_in(self, scene: Scene) -> list[SceneObject]:
+        return [thing for thing in scene if self.matches(thing.kind)]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``relation`` of the subject to ``others``: none for EXISTS and places, two for "between", else one."""
+
+    relation: str
+    subject: Reference
+    others: tuple[Reference, ...] = ()
+
+    @property
+    def relational(self) -> bool:
+        return bool(self.others)
+
+
+def is_true(claim: Claim, scene: Scene) -> bool:
+    """Whether every reference is unambiguous and the relation holds strictly for all that is meant."""
+    groups = [reference.found_in(scene) for reference in (claim.subject, *claim.others)]
+    if any(
+        len(group) != ref.count for group, ref in zip(groups, (claim.subject, *claim.others), strict=True)
+    ):
+        return False
+    things = [thing for group in groups for thing in group]
+    if len({id(thing) for thing in things}) != len(things):
+        return False
+    return all(holds(claim.relation, *chosen, strict=True) for chosen in itertools.product(*groups))
+
+
+def may_hold(claim: Claim, scene: Scene) -> bool:
+    """Whether the claim holds loosely for any objects that fit its references."""
+    groups = [reference.found_in(scene) for reference in claim.others]
+    fitting = 0
+    for subject in claim.subject.found_in(scene):
+        fitting += any(
+            holds(claim.relation, subject, *chosen, strict=False)
+            for chosen in itertools.product(*groups)
+            if len({id(thing) for thing in (subject, *chosen)}) == len(chosen) + 1
+        )
+    return fitting >= claim.subject.count
+
+
+def holds(relation: str, *things: SceneObject, strict: bool) -> bool:
+    """Whether a relation holds between objects: the subject first."""
+    if relation == EXISTS:
+        return True
+    if relation in PLACES:
+        return _is_at(relation, things[0], strict)
+    return _TESTS[relation](*things, strict)
+
+
+def _is_at(place: str, a: SceneObject, strict: bool) -> bool:
+    edge = 0.3 if strict else 0.42
+    if place == "middle":
+        return max(abs(a.x - 0.5), abs(a.y - 0.5)) < (0.1 if strict else 0.2)
+    tests = {"top": a.y < edge, "bottom": a.y > 1 - edge, "left": a.x < edge, "right": a.x > 1 - edge}
+    # "At the top" alone is said of what touches the upper fifth.
+    if place in ("top", "bottom") and strict:
+        return (a.y if place == "top" else 1 - a.y) < 0.2
+    return all(tests[word] for word in place.split())
+
+
+def _direction(sign: int, axis: str) -> Callable[[SceneObject, SceneObject, bool], bool]:
+    def test(a: SceneObject, b: SceneObject, strict: bool) -> bool:
+        along, across = (a.x - b.x, a.y - b.y) if axis == "x" else (a.y - b.y, a.x - b.x)
+        along *= sign
+        return (
+            along >= 0.16 and along > 1.2 * abs(across)
+            if strict
+            else along > 0.05 and along > abs(across) / 3
+        )
+
+    return test
+
+
+def _inside(a: SceneObject, b: SceneObject, strict: bool) -> bool:
+    if b.kind.shape not in HOSTS or a.radius > 0.6 * b.radius:
+        return False
+    return math.hypot(a.x - b.x, a.y - b.y) <= (0.25 if strict else 1.0) * b.radius
+
+
+def _next(a: SceneObject, b: SceneObject, strict: bool) -> bool:
+    distance, reach = math.hypot(a.x - b.x, a.y - b.y), a.radius + b.radius
+    if strict:
+        return 0.75 * reach <= distance <= reach + 0.05
+    return distance <= reach + 0.12
+
+
+def _between(a: SceneObject, b: SceneObject, c: SceneObject, strict: bool) -> bool:
+    across_x, across_y = c.x - b.x, c.y - b.y
+    length = math.hypot(across_x, across_y)
+    if length < 0.3:
+        return False
+    along = ((a.x - b.x) * across_x + (a.y - b.y) * across_y) / length**2
+    aside = abs((a.x - b.x) * across_y - (a.y - b.y) * across_x) / length
+    if strict:
+        return 0.25 <= along <= 0.75 and aside < min(0.5 * a.radius + 0.02, 0.15 * length)
+    return 0.1 <= along <= 0.9 and aside < a.radius + 0.1
+
+
+def _larger(a: SceneObject, b: SceneObject, strict: bool) -> bool:
+    return SIZE_RANK[a.kind.size] > SIZE_RANK[b.kind.size]
+
+
+def _smaller(a: SceneObject, b: SceneObject, strict: bool) -> bool:
+    return SIZE_RANK[a.kind.size] < SIZE_RANK[b.kind.size]
+
+
+def _same_size(a: SceneObject, b: SceneObject, strict: bool) -> bool:
+    return a.kind.size == b.kind.size
+
+
+_TESTS: dict[str, Callable[..., bool]] = {
+    "left": _direction(-1, "x"),
+    "right": _direction(1, "x"),
+    "above": _direction(-1, "y"),
+    "below": _direction(1, "y"),
+    "inside": _inside,
+    "next": _next,
+    "between": _between,
+    "larger": _larger,
+    "smaller": _smaller,
+    "same size": _same_size,
+}
+RELATIONS = tuple(_TESTS)

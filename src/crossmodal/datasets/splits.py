@@ -1,0 +1,37 @@
+"""Rows of a split in the image and caption stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossmodal.datasets.records import Dataset
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: ``images`` (N,) and ``captions`` (C,) are store rows, ``caption_image`` (C,) counts from 0 to N-1."""
+
+    images: np.ndarray
+    captions: np.ndarray
+    caption_image: np.ndarray
+
+
+def split_rows(dataset: Dataset, name: str) -> Split:
+    """The images of a split and all their captions, in the dataset's order."""
+    offsets = np.asarray(dataset.caption_offsets())
+    images = np.asarray(dataset.rows(name), dtype=np.int64)
+    captions = [np.arange(offsets[row], offsets[row + 1]) for row in images]
+    owners = [np.full(len(rows), place) for place, rows in enumerate(captions)]
+    empty = np.zeros(0, dtype=np.int64)
+    return Split(
+        images=images,
+        captions=np.concatenate([empty, *captions]),
+        caption_image=np.concatenate([empty, *owners]),
+    )
+
+
+def caption_images(dataset: Dataset) -> np.ndarray:
+    """Image row of every caption of the dataset: (captions,) int64."""
+    return np.repeat(np.arange(len(dataset.records)), np.diff(dataset.caption_offsets()))

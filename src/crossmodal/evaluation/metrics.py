@@ -1,0 +1,67 @@
+"""Recall, ranks and their summaries for image-text retrieval.
+
+Notation: N images, C captions, ``caption_image`` (C,) the image of each caption, in any numbers per image.
+i2t: an image is the query and captions are ranked; t2i: the other way round. Ranks are 0-based here and
+1-based in the summaries, as the field prints them. Ties count against the model: an item that scores the
+same as the right one stands before it, so constant scores get the worst rank and not the best.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+RECALL_AT = (1, 5, 10)
+
+
+def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
+    """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C).
+
+    The any-hit protocol of VSE++ and all that followed. Wrong captions that tie with the best right one
+    stand before it; other captions of the image do not count.
+    """
+    own = caption_image[None, :] == np.arange(len(similarity))[:, None]
+    best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
+    return ((similarity >= best) & ~own).sum(axis=1)
+
+
+def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
+    """Rank of each caption's image: (C,) int64 from similarity (N, C)."""
+    own_score = similarity[caption_image, np.arange(len(caption_image))]
+    return (similarity >= own_score[None, :]).sum(axis=0) - 1
+
+
+def ranks_from_search(scores: np.ndarray, found: np.ndarray, relevant: np.ndarray, gallery: int) -> np.ndarray:
+    """Rank of the best placed relevant item in search results that may be incomplete.
+
+    Args:
+        scores, found: (Q, K) results of an index, best first; found -1 means no result.
+        relevant: (Q, K) bool, whether the item found is right for the query.
+        gallery: items searched; the rank of a query whose right items were not found.
+
+    Returns:
+        (Q,) int64; equals i2t_ranks or t2i_ranks where K is the whole gallery and the search is exact.
+    """
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    ranks = ((scores >= best) & ~relevant & (found >= 0)).sum(axis=1)
+    return np.where(np.isinf(best[:, 0]), gallery, ranks)
+
+
+def summarise(ranks: np.ndarray) -> dict[str, float]:
+    """R@1, R@5, R@10 in percent, median and mean rank (from 1), of 0-based ranks."""
+    summary = {f"r{k}": float(100 * np.mean(ranks < k)) for k in RECALL_AT}
+    summary["medr"] = float(np.floor(np.median(ranks)) + 1)
+    summary["meanr"] = float(np.mean(ranks) + 1)
+    return summary
+
+
+def retrieval_metrics(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, dict[str, float] | float]:
+    """Both directions and rsum, the sum of the six recalls, from 0-based ranks."""
+    summary = {"i2t": summarise(i2t), "t2i": summarise(t2i)}
+    rsum = sum(part[f"r{k}"] for part in summary.values() for k in RECALL_AT)
+    return {**summary, "rsum": rsum}
+
+
+def recall_curve(ranks: np.ndarray, depth: int) -> np.ndarray:
+    """R@1 .. R@depth in percent: (depth,)."""
+    counts = np.bincount(np.minimum(ranks, depth), minlength=depth + 1)[:depth]
+    return 100 * np.cumsum(counts) / len(ranks)

@@ -1,0 +1,178 @@
+"""The feature store: ragged rows of several arrays in HDF5 shards, read through memory maps.
+
+A store is a folder of shards and an index:
+
+    index.json       arrays with dtype and item shape, rows and SHA-256 of every shard, free metadata
+    00000.h5 ...     per shard ``lengths`` (rows,) and one flat dataset per array, items of row 0 first
+
+Row r has ``lengths[r]`` items (regions of an image, tokens of a caption) and no padding is stored. Datasets
+are contiguous and unchunked, so a shard is read as a plain memory map at the dataset's file offset: as fast
+as a raw file, safe to fork and free of HDF5's per-read cost (benchmarks/feature_store.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from crossmodal.errors import UserError
+
+SHARD_BYTES = 512 * 2**20
+SHARD_ROWS = 2048
+_FORMAT = 1
+
+
+class StoreWriter:
+    """Appends rows and writes a shard whenever enough have gathered; goes on where a killed run stopped.
+
+    Args:
+        folder: created if absent. Whole shards found in it (of the same arrays) are kept: continue from
+            row ``len(writer)``.
+        arrays: name -> (dtype, item shape), e.g. {"features": ("float16", (2048,)), "boxes": ("float32", (4,))}.
+    """
+
+    def __init__(self, folder: Path, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        self.folder = folder
+        self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in arrays.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.part"):
+            leftover.unlink()
+        self._shards: list[dict[str, Any]] = []
+        for path in sorted(folder.glob("*.h5")):
+            self._shards.append(_shard_entry(path))
+        self._buffer: list[dict[str, np.ndarray]] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Rows that are safely on disk."""
+        return sum(shard["rows"] for shard in self._shards)
+
+    def append(self, row: Mapping[str, np.ndarray]) -> None:
+        """Add one row: every array with the same number of items, (items, *item shape)."""
+        converted = {}
+        for name, (dtype, shape) in self.arrays.items():
+            values = np.asarray(row[name])
+            if values.shape[1:] != shape:
+                raise ValueError(f"{name}: items of shape {values.shape[1:]}, the store holds {shape}")
+            converted[name] = values.astype(dtype)
+            self._bytes += converted[name].nbytes
+        if len({len(values) for values in converted.values()}) != 1:
+            raise ValueError("arrays of one row differ in their number of items")
+        self._buffer.append(converted)
+        if self._bytes >= SHARD_BYTES or len(self._buffer) >= SHARD_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the gathered rows as one shard: whole under a temporary name, then renamed."""
+        if not self._buffer:
+            return
+        path = self.folder / f"{len(self._shards):05d}.h5"
+        part = path.with_suffix(".part")
+        with h5py.File(part, "w", track_order=False) as file:
+            lengths = [len(next(iter(row.values()))) for row in self._buffer]
+            file.create_dataset("lengths", data=np.asarray(lengths, dtype=np.int32))
+            for name, (dtype, shape) in self.arrays.items():
+                flat = np.concatenate([row[name] for row in self._buffer])
+                file.create_dataset(name, data=flat, shape=(sum(lengths), *shape), dtype=dtype)
+        part.replace(path)
+        self._shards.append(_shard_entry(path))
+        self._buffer, self._bytes = [], 0
+
+    def close(self, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the last shard and the index; without this call the folder is not a store."""
+        self.flush()
+        index = {
+            "format": _FORMAT,
+            "arrays": {name: [str(dtype), list(shape)] for name, (dtype, shape) in self.arrays.items()},
+            "shards": self._shards,
+            "metadata": dict(metadata or {}),
+        }
+        (self.folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _shard_entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with h5py.File(path, "r") as file:
+        rows = len(file["lengths"])
+    return {"file": path.name, "rows": rows, "sha256": digest}
+
+
+class FeatureStore:
+    """A store, read: rows by number, nothing loaded before it is asked for.
+
+    Raises:
+        UserError: the folder is no store, or a shard is missing, cut off or of another layout.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index_path = folder / "index.json"
+        try:
+            index = json.loads(index_path.read_text(encoding="utf-8"))
+            self.arrays = {
+                name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index["arrays"].items()
+            }
+            shards = index["shards"]
+            self.metadata: dict[str, Any] = index["metadata"]
+        except FileNotFoundError:
+            raise UserError(f"{index_path}: not found; the stage that writes it has not run") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{index_path}: not the index of a feature store ({error})") from None
+        self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
+        self._maps: list[dict[str, np.ndarray]] = []
+        lengths, shard_of, first_item = [], [], []
+        for number, shard in enumerate(shards):
+            shard_lengths, maps = self._open_shard(folder / shard["file"], shard["rows"])
+            self._maps.append(maps)
+            lengths.append(shard_lengths)
+            shard_of.append(np.full(len(shard_lengths), number, dtype=np.int32))
+            first_item.append(np.concatenate([[0], np.cumsum(shard_lengths)[:-1]]))
+        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
+        self._shard_of = np.concatenate(shard_of) if shard_of else np.zeros(0, dtype=np.int32)
+        self._first_item = np.concatenate(first_item) if first_item else np.zeros(0, dtype=np.int64)
+
+    def _open_shard(self, path: Path, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        try:
+            with h5py.File(path, "r") as file:
+                lengths = file["lengths"][:].astype(np.int64)
+                if len(lengths) != rows:
+                    raise UserError(f"{path}: holds {len(lengths)} rows, index.json says {rows}")
+                maps = {}
+                for name, (dtype, shape) in self.arrays.items():
+                    dataset = file[name]
+                    expected = (int(lengths.sum()), *shape)
+                    offset = dataset.id.get_offset()
+                    if dataset.shape != expected or dataset.dtype != dtype or offset is None:
+                        raise UserError(
+                            f"{path}: {name} is {dataset.dtype} {dataset.shape}, expected contiguous {dtype} {expected}"
+                        )
+                    maps[name] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=expected)
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found, but index.json lists it") from None
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: unreadable feature file ({error})") from None
+        return lengths, maps
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def read(self, row: int, name: str) -> np.ndarray:
+        """One row of one array: (items, *item shape), a view into the memory map."""
+        first = self._first_item[row]
+        return self._maps[self._shard_of[row]][name][first : first + self.lengths[row]]
+
+    def padded(self, rows: Sequence[int] | np.ndarray, name: str) -> np.ndarray:
+        """Rows side by side, zeros behind the shorter ones: (rows, longest, *item shape)."""
+        dtype, shape = self.arrays[name]
+        longest = int(self.lengths[rows].max()) if len(rows) else 0
+        batch = np.zeros((len(rows), longest, *shape), dtype=dtype)
+        for place, row in enumerate(rows):
+            batch[place, : self.lengths[row]] = self.read(row, name)
+        return batch

@@ -1,0 +1,65 @@
+"""Blocks that several models share. Masks are True where there is something."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the real items: (B, N, E), (B, N) -> (B, E)."""
+    weights = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def masked_max(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Maximum over the real items: (B, N, E), (B, N) -> (B, E)."""
+    return values.masked_fill(~mask.unsqueeze(-1), float("-inf")).max(dim=1).values
+
+
+def location_features(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes with their area, all as shares of the image: (..., 4) -> (..., 5) = x1 y1 x2 y2 area."""
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return torch.cat([boxes, area.unsqueeze(-1)], dim=-1)
+
+
+class TransformerEncoder(nn.Module):
+    """Post-norm transformer encoder with ReLU (Vaswani et al. 2017), as TERN uses it: (B, N, E) -> (B, N, E).
+
+    Zero layers are the identity. Parameter names are those of torch.nn.TransformerEncoder.
+    """
+
+    def __init__(self, dim: int, *, layers: int, heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, heads, feed_forward, dropout, activation="relu", batch_first=True)
+            for _ in range(layers)
+        )
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            values = layer(values, src_key_padding_mask=~mask)
+        return values
+
+
+class BoxPositions(nn.Module):
+    """Joins region features and box positions: (B, R, D), (B, R, 4) -> (B, R, E).
+
+    concat: Linear(D + 5 -> E), ReLU, Linear(E -> E) over features and location side by side, TERN's published
+    form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position.
+    """
+
+    def __init__(self, feature_dim: int, dim: int, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+        if mode == "concat":
+            self.map = nn.Sequential(nn.Linear(feature_dim + 5, dim), nn.ReLU(), nn.Linear(dim, dim))
+        else:
+            self.features = nn.Linear(feature_dim, dim)
+            self.location = nn.Linear(5, dim) if mode == "sum" else None
+
+    def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        if self.mode == "concat":
+            return self.map(torch.cat([features, location_features(boxes)], dim=-1))
+        mapped = self.features(features)
+        return mapped if self.location is None else mapped + self.location(location_features(boxes))

@@ -1,0 +1,95 @@
+"""A trained matcher on disk: model.safetensors and config.json, no pickles.
+
+config.json holds the model's name, its settings, the sizes of its inputs, and the key by which the tracking
+server finds the run that trained it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model
+
+from crossmodal.errors import UserError
+from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.models.registry import MODELS, build_model
+from crossmodal.params import Params, Section
+
+
+@dataclass(frozen=True)
+class MatcherConfig:
+    """What is needed to build the model again, and what it was trained on."""
+
+    model: str
+    settings: dict[str, Any]
+    sizes: InputSizes
+    key: str
+
+
+def save_matcher(folder: Path, model: Matcher, config: MatcherConfig) -> None:
+    """Write both files; ``folder`` exists."""
+    save_model(model, str(folder / "model.safetensors"))
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+
+
+def load_matcher(folder: Path) -> tuple[Matcher, MatcherConfig]:
+    """Read a matcher in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: a file is missing, unreadable, or its weights are those of another model.
+    """
+    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
+    try:
+        content = json.loads(config_path.read_text(encoding="utf-8"))
+        config = MatcherConfig(**{**content, "sizes": InputSizes(**content["sizes"])})
+        settings = _section_type(config.model).model_validate(config.settings)
+    except FileNotFoundError:
+        raise UserError(f"{config_path}: not found; run the train stage first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{config_path}: not a matcher's config ({' '.join(str(error).split())})") from None
+    model = build_model(config.model, settings, config.sizes)
+    read_weights(weights_path, model, config.model)
+    return model.eval(), config
+
+
+def read_weights(path: Path, model: Matcher, name: str) -> None:
+    """Load a .safetensors file into a model of the registry.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds the weights of another model.
+    """
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    expected = model.state_dict()
+    shared = {key for key in expected if key not in weights and _alias(key, expected, weights)}
+    missing = sorted(set(expected) - set(weights) - shared)
+    unknown = sorted(set(weights) - set(expected))
+    wrong = [key for key in weights if key in expected and weights[key].shape != expected[key].shape]
+    if missing or unknown or wrong:
+        problem = (
+            f"lacks {missing[0]!r}" if missing
+            else f"holds unknown {unknown[0]!r}" if unknown
+            else f"{wrong[0]!r} is {tuple(weights[wrong[0]].shape)}, expected {tuple(expected[wrong[0]].shape)}"
+        )
+        raise UserError(f"{path}: not the weights of this {name} model: {problem}")
+    model.load_state_dict(weights, strict=False)
+
+
+def _alias(key: str, expected: dict[str, Any], weights: dict[str, Any]) -> bool:
+    """Whether a key is another name of a tensor that the file holds (shared modules are saved once)."""
+    pointer = expected[key].data_ptr()
+    return any(expected[other].data_ptr() == pointer for other in weights if other in expected)
+
+
+def _section_type(model: str) -> type[Section]:
+    if model not in MODELS:
+        raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
+    return Params.model_fields[model].annotation

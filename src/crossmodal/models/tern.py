@@ -1,0 +1,70 @@
+"""TERN, the Transformer Encoder Reasoning Network (Messina et al., arXiv 2004.09144).
+
+Regions are reasoned over by a visual transformer encoder, words by BERT; both are mapped to the common space
+and pass a second encoder, whose weights the two modalities share. The first output of each, the image's
+[I-CLS] and the caption's [T-CLS], is the embedding.
+
+Published setting: visual_dim 2048, 4 visual layers, embed_dim 1024, 2 shared layers, 4 heads, feed-forward
+2048, dropout 0.1, hinge with hard negatives and margin 0.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.models.base import InputSizes, Matcher, Regions, Words
+from crossmodal.models.blocks import BoxPositions, TransformerEncoder, masked_mean
+from crossmodal.params import Tern
+
+
+class TernMatcher(Matcher):
+    """TERN over precomputed region and token features."""
+
+    def __init__(self, settings: Tern, sizes: InputSizes) -> None:
+        super().__init__()
+        encoder = {"heads": settings.heads, "feed_forward": settings.feed_forward, "dropout": settings.dropout}
+        self.aggregation = settings.aggregation
+        self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions)
+        self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)
+        self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
+        self.text_encoder = TransformerEncoder(sizes.words, layers=settings.text_layers, **encoder)
+        self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
+        self.encoder = TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
+        self.image_encoder = (
+            self.encoder
+            if settings.shared
+            else TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
+        )
+
+    def region_set(self, regions: Regions) -> torch.Tensor:
+        """Reasoned regions in the common space, [I-CLS] first: (B, R, D) -> (B, 1 + R, E)."""
+        features, boxes, mask = with_cls_slot(regions)
+        values = self.visual_encoder(self.positions(features, boxes), mask)  # (B, 1 + R, V)
+        return self.image_encoder(self.image_map(values), mask)
+
+    def word_set(self, words: Words) -> torch.Tensor:
+        """Reasoned words in the common space, [T-CLS] first: (B, L, H) -> (B, L, E)."""
+        values = self.text_encoder(words.features, words.mask)
+        return self.encoder(self.caption_map(values), words.mask)
+
+    def encode_images(self, regions: Regions) -> torch.Tensor:
+        values = self.region_set(regions)
+        if self.aggregation == "cls":
+            return F.normalize(values[:, 0], dim=-1)
+        return F.normalize(masked_mean(values[:, 1:], regions.mask), dim=-1)
+
+    def encode_captions(self, words: Words) -> torch.Tensor:
+        values = self.word_set(words)
+        if self.aggregation == "cls":
+            return F.normalize(values[:, 0], dim=-1)
+        return F.normalize(masked_mean(values, words.mask), dim=-1)
+
+
+def with_cls_slot(regions: Regions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prepend the image's CLS slot, zeros for feature and box: (B, R, .) -> (B, 1 + R, .) each."""
+    features = F.pad(regions.features, (0, 0, 1, 0))
+    boxes = F.pad(regions.boxes, (0, 0, 1, 0))
+    mask = F.pad(regions.mask, (1, 0), value=True)
+    return features, boxes, mask

@@ -1,0 +1,42 @@
+"""VSE++ over region features (Faghri et al., arXiv 1707.05612): linear maps and pooling, nothing else.
+
+The baseline that every reasoning model is measured against: it knows which regions and words there are, not
+how they stand to each other.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.models.base import InputSizes, Matcher, Regions, Words
+from crossmodal.models.blocks import masked_max, masked_mean
+from crossmodal.params import Vsepp
+
+
+class VseppMatcher(Matcher):
+    """Linear(regions) and Linear(words), pooled and L2-normalised."""
+
+    def __init__(self, settings: Vsepp, sizes: InputSizes) -> None:
+        super().__init__()
+        self.image_pool = settings.image_pool
+        self.text_pool = settings.text_pool
+        self.dropout = nn.Dropout(settings.dropout)
+        self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
+        self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
+
+    def encode_images(self, regions: Regions) -> torch.Tensor:
+        mapped = self.image_map(self.dropout(regions.features))  # (B, R, E)
+        return F.normalize(pool(mapped, regions.mask, self.image_pool), dim=-1)
+
+    def encode_captions(self, words: Words) -> torch.Tensor:
+        mapped = self.caption_map(self.dropout(words.features))  # (B, L, E)
+        return F.normalize(pool(mapped, words.mask, self.text_pool), dim=-1)
+
+
+def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """mean or max over the real items, or the first item (cls): (B, N, E) -> (B, E)."""
+    if mode == "cls":
+        return values[:, 0]
+    return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)

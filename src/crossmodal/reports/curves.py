@@ -1,0 +1,211 @@
+"""Recall and training curves: CSV for ``dvc plots`` and PNG for people.
+
+The CSV hold what the PNG show. Both are the same bytes for the same results on the same machine.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+from crossmodal.errors import UserError
+from crossmodal.evaluation.metrics import RECALL_AT, recall_curve
+from crossmodal.retrieval.search import SearchResults
+
+DEPTH = 50  # of the recall curves
+DIGITS = 4
+DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
+
+_COLOURS = {"i2t": "#d1495b", "t2i": "#00798c", "loss": "#5b5f97", "rsum": "#00798c"}
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 15,
+    "axes.titlesize": 17,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.labelsize": 15,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#6b7280",
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 1,
+    "axes.axisbelow": True,
+    "lines.linewidth": 3,
+    "lines.markersize": 8,
+    "legend.frameon": False,
+    "savefig.dpi": 100,
+}
+
+Row = dict[str, float]
+
+
+def write_curves(folder: Path, results: SearchResults, history: Path) -> None:
+    """Write ``recall.csv`` and ``training.csv`` into ``folder``, made if missing.
+
+    Args:
+        results: of the test split.
+        history: ``history.csv`` of the matcher folder.
+
+    Raises:
+        UserError: the history is missing or is not what the train stage writes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_rows(folder / "recall.csv", recall_rows(results))
+    _write_rows(folder / "training.csv", training_rows(read_history(history)))
+
+
+def plot_curves(folder: Path, results: SearchResults, history: Path) -> None:
+    """Draw ``recall.png`` and ``training.png`` into ``folder``, made if missing; see ``write_curves``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = read_history(history)
+    with matplotlib.rc_context(_STYLE):
+        _save(_recall_figure(recall_rows(results)), folder / "recall.png")
+        _save(_training_figure(rows), folder / "training.png")
+
+
+def recall_rows(results: SearchResults) -> list[Row]:
+    """R@k both ways in percent for k = 1 .. DEPTH, or the size of the smaller gallery: keys k, i2t, t2i."""
+    depth = min(DEPTH, len(results.i2t_ranks), len(results.t2i_ranks))
+    curves = zip(recall_curve(results.i2t_ranks, depth), recall_curve(results.t2i_ranks, depth), strict=True)
+    return [{"k": k, "i2t": float(i2t), "t2i": float(t2i)} for k, (i2t, t2i) in enumerate(curves, start=1)]
+
+
+def training_rows(history: Sequence[Row]) -> list[Row]:
+    """The history with the names that ``dvc plots`` can take: epoch, loss, lr, val_rsum, val_i2t_r1, ..."""
+    first = ("epoch", "loss", "lr", "rsum", "i2t/r1", "t2i/r1")
+    order = [*first, *(name for name in history[0] if name not in first)]
+    names = {name: name if name in first[:3] else f"val_{name.replace('/', '_')}" for name in order}
+    return [{names[name]: row[name] for name in order} for row in history]
+
+
+def read_history(path: Path) -> list[Row]:
+    """Rows of the train stage's ``history.csv``, one per epoch, with at least epoch, loss, lr, rsum and R@1.
+
+    Raises:
+        UserError: missing, empty, or not such a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the train stage first") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: not a training history ({error})") from None
+    missing = {"epoch", "loss", "lr", "rsum", "i2t/r1", "t2i/r1"} - set(rows[0] if rows else ())
+    if missing:
+        raise UserError(
+            f"{path}: not a training history (no epochs or no column {', '.join(sorted(missing))})"
+        )
+    return rows
+
+
+def best_epoch(history: Iterable[Row]) -> Row:
+    """The row with the highest validation rsum, the earliest of equals: the epoch whose weights were kept."""
+    return max(history, key=lambda row: row["rsum"])
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
+
+
+def _rounded(name: str, value: float) -> str:
+    """Loss and learning rate span orders of magnitude: significant digits. The rest: decimals."""
+    return f"{value:.{DIGITS}g}" if name in ("loss", "lr") else f"{round(value, DIGITS):.10g}"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Software holds matplotlib's version.
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _recall_figure(rows: Sequence[Row]) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    k = [row["k"] for row in rows]
+    marked = [place for place, value in enumerate(k) if value in RECALL_AT]
+    highest = max(row[way] for row in rows for way in DIRECTIONS)
+    top = 105 if highest > 40 else max(1.25 * highest, 1)
+    for way, label in DIRECTIONS.items():
+        recall = [row[way] for row in rows]
+        axes.plot(
+            k, recall, "o-", markevery=marked, color=_COLOURS[way], label=label, solid_capstyle="round",
+            clip_on=False,
+        )  # fmt: skip
+        for place in marked:
+            above = recall[place] == max(rows[place][other] for other in DIRECTIONS)
+            if above or recall[place] > 0.1 * top:  # no room between the lower point and the axis
+                axes.annotate(
+                    f"{recall[place]:.1f}",
+                    (k[place], recall[place]),
+                    xytext=(0, 11 if above else -11),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom" if above else "top",
+                    color=_COLOURS[way],
+                    fontweight="bold",
+                )
+    axes.set(title="Test recall", xlabel="K (results looked at)", ylabel="R@K (% of queries)")
+    axes.set_xscale("log")
+    axes.set_xticks([value for value in (1, 2, 5, 10, 20, 50) if value <= k[-1]])
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.set_xlim(0.8, max(k[-1] * 1.05, 1.5))
+    axes.set_ylim(0, top)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.985), ncols=2, handlelength=1.4, columnspacing=1.2)
+    return figure
+
+
+def _training_figure(history: Sequence[Row]) -> Figure:
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    best = best_epoch(history)
+    _epoch_curve(left, epochs, [row["loss"] for row in history], "loss")
+    left.set(title="Training loss", ylabel="hinge loss per pair")
+    left.set_ylim(bottom=0)
+    _epoch_curve(right, epochs, [row["rsum"] for row in history], "rsum")
+    right.set(title="Validation rsum", ylabel="sum of six recalls (%, of 600)")
+    right.plot(
+        best["epoch"],
+        best["rsum"],
+        "o",
+        markersize=13,
+        markerfacecolor="none",
+        markeredgewidth=3,
+        color="#d1495b",
+    )
+    right.text(
+        0.97,
+        0.05,
+        f"best {best['rsum']:.1f}, epoch {best['epoch']:.0f}",
+        transform=right.transAxes,
+        ha="right",
+        color="#d1495b",
+        fontweight="bold",
+    )
+    low = min(row["rsum"] for row in history)
+    room = max(best["rsum"] - low, 0.02 * best["rsum"], 1)
+    right.set_ylim(max(0, low - 0.25 * room), best["rsum"] + 0.12 * room)
+    return figure
+
+
+def _epoch_curve(axes: Axes, epochs: Sequence[float], values: Sequence[float], name: str) -> None:
+    few = len(epochs) <= 10
+    axes.plot(
+        epochs, values, "o-" if few else "-", markersize=6, color=_COLOURS[name], solid_capstyle="round"
+    )
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.margins(x=0.04)

@@ -1,0 +1,120 @@
+"""Thumbnails of a dataset's images and the regions that the detector found on them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from crossmodal.datasets.records import Dataset
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+
+SIDE = 192  # pixels of a thumbnail's longer side
+JPEG_QUALITY = 75
+MAX_REGIONS = 4
+
+
+@dataclass(frozen=True)
+class NamedRegion:
+    """A region to draw: ``box`` is (x1, y1, x2, y2) in shares of the image, ``name`` may be empty."""
+
+    box: tuple[float, float, float, float]
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail and the regions to draw on it; ``alt`` is the image's id and first caption."""
+
+    id: str
+    alt: str
+    image: Image.Image
+    uri: str
+    regions: tuple[NamedRegion, ...]
+
+
+class Pictures:
+    """The pictures of a dataset by record row, each read once."""
+
+    def __init__(self, dataset: Dataset, store: FeatureStore) -> None:
+        if len(store) != len(dataset.records):
+            raise UserError(
+                f"{store.folder}: holds {len(store)} rows, {dataset.folder} has {len(dataset.records)} "
+                "images; run the regions stage again"
+            )
+        self.dataset, self.store = dataset, store
+        self._read: dict[int, Picture] = {}
+
+    def __getitem__(self, row: int) -> Picture:
+        """The picture of a record.
+
+        Raises:
+            UserError: the image is missing or unreadable.
+        """
+        row = int(row)
+        if row not in self._read:
+            record = self.dataset.records[row]
+            image = thumbnail(self.dataset.image_path(row))
+            alt = f"{record.id}: {record.captions[0]}" if record.captions else record.id
+            self._read[row] = Picture(record.id, alt, image, data_uri(image), best_regions(self.store, row))
+        return self._read[row]
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The image, its longer side reduced to SIDE pixels.
+
+    Raises:
+        UserError: missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # lets JPEG decode at a fraction of its size
+            small = image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: image not found, but the manifest lists it") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: unreadable image ({error})") from None
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return small
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image as a JPEG data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def best_regions(store: FeatureStore, row: int) -> tuple[NamedRegion, ...]:
+    """The MAX_REGIONS best-scoring regions of an image; none of a grid: its cells show nothing."""
+    if store.metadata.get("backend") == "grid" or "scores" not in store.arrays:
+        return ()
+    scores = store.read(row, "scores")
+    best = np.argsort(-scores, kind="stable")[:MAX_REGIONS]
+    boxes, classes, attributes = (store.read(row, name) for name in ("boxes", "classes", "attributes"))
+    return tuple(
+        NamedRegion(
+            box=tuple(float(value) for value in boxes[item]),
+            name=" ".join(
+                filter(
+                    None,
+                    (
+                        _name(store.metadata.get("attributes"), int(attributes[item])),
+                        _name(store.metadata.get("classes"), int(classes[item])),
+                    ),
+                )
+            ),
+            score=float(scores[item]),
+        )
+        for item in best
+    )
+
+
+def _name(names: list[str] | None, index: int) -> str:
+    return names[index] if names and 0 <= index < len(names) else ""

@@ -1,0 +1,61 @@
+"""The metrics files that ``dvc metrics show`` and ``dvc metrics diff`` read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crossmodal.errors import UserError
+from crossmodal.reports.curves import best_epoch, read_history
+from crossmodal.retrieval.search import SearchResults, summary
+
+DIGITS = 4
+
+
+def write_metrics(folder: Path, results: SearchResults, history: Path, detector: Path) -> None:
+    """Write ``test.json``, ``validation.json`` and, where the detector has been measured, ``detector.json``.
+
+    Args:
+        folder: made if missing; a ``detector.json`` that no longer applies is removed.
+        results: of the test split.
+        history: ``history.csv`` of the matcher folder.
+        detector: ``metrics.json`` of the detector folder; grid backbones have none.
+
+    Raises:
+        UserError: a file is not what its stage writes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "test.json", summary(results))
+    _write_json(folder / "validation.json", validation_metrics(history))
+    if detector.is_file():
+        _write_json(folder / "detector.json", _read_json(detector))
+    else:
+        (folder / "detector.json").unlink(missing_ok=True)
+
+
+def validation_metrics(history: Path) -> dict[str, float]:
+    """Epoch whose weights were kept, its validation rsum, and the epochs trained."""
+    rows = read_history(history)
+    best = best_epoch(rows)
+    return {"epoch": int(best["epoch"]), "rsum": best["rsum"], "epochs": len(rows)}
+
+
+def rounded(value: Any) -> Any:
+    """The same nested metrics with every float rounded to four decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def _write_json(path: Path, metrics: dict[str, Any]) -> None:
+    path.write_text(json.dumps(rounded(metrics), indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None

@@ -1,0 +1,95 @@
+"""The test split searched both ways, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from crossmodal.datasets.splits import Split
+from crossmodal.errors import UserError
+from crossmodal.evaluation.metrics import ranks_from_search, retrieval_metrics
+from crossmodal.evaluation.probe import probe_score
+from crossmodal.retrieval.index import build_index, search
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """Results of N images and C captions of one split; ids count within the split.
+
+    i2t_ranks (N,), t2i_ranks (C,): 0-based rank of the best right item. i2t_top (N, k) caption ids,
+    t2i_top (C, k) image ids, best first, with their scores. caption_image (C,): image of each caption.
+    probe (pairs, 2, 2): similarity image x caption within each pair of the probe, empty without one.
+    """
+
+    i2t_ranks: np.ndarray
+    t2i_ranks: np.ndarray
+    i2t_top: np.ndarray
+    i2t_scores: np.ndarray
+    t2i_top: np.ndarray
+    t2i_scores: np.ndarray
+    caption_image: np.ndarray
+    probe: np.ndarray
+
+
+def search_both_ways(
+    images: np.ndarray, captions: np.ndarray, split: Split, probe: np.ndarray, *, factory: str, top_k: int, folder: Path
+) -> SearchResults:
+    """Index both sides, search each with the other, and keep the indexes in ``folder``.
+
+    Args:
+        images: (N, E), captions: (C, E) embeddings of the split, float32 and L2-normalised.
+        probe: (pairs, 2, 2) similarities, passed on.
+        factory: FAISS factory string; ranks are those of this index: an item that an approximate index
+            does not find stands behind the whole gallery.
+    """
+    caption_index, image_index = build_index(captions, factory), build_index(images, factory)
+    faiss.write_index(caption_index, str(folder / "captions.faiss"))
+    faiss.write_index(image_index, str(folder / "images.faiss"))
+    i2t_scores, i2t_found = search(caption_index, images, len(captions))
+    t2i_scores, t2i_found = search(image_index, captions, len(images))
+    i2t_right = split.caption_image[i2t_found] == np.arange(len(images))[:, None]
+    t2i_right = t2i_found == split.caption_image[:, None]
+    return SearchResults(
+        i2t_ranks=ranks_from_search(i2t_scores, i2t_found, i2t_right & (i2t_found >= 0), len(captions)),
+        t2i_ranks=ranks_from_search(t2i_scores, t2i_found, t2i_right, len(images)),
+        i2t_top=i2t_found[:, :top_k],
+        i2t_scores=i2t_scores[:, :top_k],
+        t2i_top=t2i_found[:, :top_k],
+        t2i_scores=t2i_scores[:, :top_k],
+        caption_image=split.caption_image,
+        probe=probe,
+    )
+
+
+def summary(results: SearchResults) -> dict[str, object]:
+    """Metrics both ways, rsum, the probe's score where there is a probe, and how many were searched."""
+    metrics: dict[str, object] = dict(retrieval_metrics(results.i2t_ranks, results.t2i_ranks))
+    if len(results.probe):
+        metrics["probe"] = probe_score(results.probe)
+    return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}
+
+
+def save_results(results: SearchResults, folder: Path) -> None:
+    """``results.npz`` with the arrays and ``metrics.json`` with their summary."""
+    np.savez(folder / "results.npz", **vars(results))
+    (folder / "metrics.json").write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
+
+
+def load_results(folder: Path) -> SearchResults:
+    """Read what ``save_results`` wrote.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    path = folder / "results.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return SearchResults(**{name: arrays[name] for name in arrays.files})
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the evaluate stage first") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not readable as evaluation results ({error})") from None

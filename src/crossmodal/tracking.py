@@ -1,0 +1,312 @@
+"""One MLflow run per trained model, found again by content; a store that fails never fails a stage.
+
+Example, as the train and evaluate stages use it::
+
+    with open_training_run(key, params, run_id=state.run_id) as tracker:
+        state.run_id = tracker.run_id
+        tracker.log_metrics({"train/loss": 0.3}, step=20)
+
+    with find_run(key, params) as tracker:
+        tracker.log_metrics({"test/i2t/r1": 41.2})
+
+The store is mlflow.db with mlruns/ at the root of the repository, or what MLFLOW_TRACKING_URI names; set to
+the empty string it turns tracking off. mlflow is imported when the first run is opened: it takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from crossmodal.runtime import project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "crossmodal"
+KEY_TAG = "model.key"
+KIND_TAG = "kind"  # training | evaluation-only
+
+_MAX_VALUE = 6000  # characters of a parameter, MLflow's limit
+_MAX_DIGEST = 36  # the same of a dataset's digest
+_BATCH = 100  # parameters or tags in one request
+_LOCKED_SECONDS = 5  # how long a database may be locked when a run is opened
+_SCHEMA_SECONDS = 60  # how long other processes may take over the schema of a new database
+
+# mlflow's own 7 retries of 120 s would hold a stage up for minutes. What the user has set stays.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def tracking_uri() -> str:
+    """Where runs go: MLFLOW_TRACKING_URI, else SQLite at the project root; empty when tracking is off.
+
+    A relative SQLite path is taken from the project root: the folder of a ``dvc queue`` run is thrown away.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    if not uri.startswith("sqlite:///"):
+        return uri
+    return f"sqlite:///{project_root() / uri.removeprefix('sqlite:///')}"
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as flat text: ``{"a": {"b": 1}}`` becomes ``{"a.b": "1"}``; long values are cut."""
+    flat = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value)[:_MAX_VALUE]
+    return flat
+
+
+class Tracker:
+    """A run that is written to; or a no-op, when tracking is off or the store failed (one warning says so).
+
+    As a context manager it ends the run: FINISHED, FAILED on an exception, KILLED on Ctrl-C.
+
+    Attributes:
+        run_id: of the MLflow run, for the resume state of training; None without a run.
+    """
+
+    def __init__(self, uri: str = "", find: Callable[[MlflowClient, str], Run] | None = None) -> None:
+        """Write to the run that ``find(client, experiment id)`` gives; without a URI do nothing."""
+        self.run_id: str | None = None
+        self._uri = uri
+        self._client: MlflowClient | None = None
+        if uri:
+            self._guard(self._open, find)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add one point to each metric. Names: letters, digits and ``_ - . space : /``, so no ``@``.
+
+        A step that is logged twice stays there twice: after a resume go on behind the last one.
+        """
+        at = int(time.time() * 1000)
+        self._log("metrics", "Metric", ((name, float(metrics[name]), at, step or 0) for name in metrics))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Add flat parameters. MLflow refuses to change one that is there."""
+        self._log("params", "Param", flatten(params).items())
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        """Add or replace tags."""
+        self._log("tags", "RunTag", flatten(tags).items())
+
+    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
+        """Copy a file into the run, below ``folder`` of its artifacts."""
+        self._attempt(lambda client: client.log_artifact(self.run_id, str(path), folder))
+
+    def log_artifacts(self, folder: Path | str, into: str | None = None) -> None:
+        """Copy what a folder holds into the run, below ``into`` of its artifacts."""
+        self._attempt(lambda client: client.log_artifacts(self.run_id, str(folder), into))
+
+    def log_dataset(self, name: str, digest: str, context: str) -> None:
+        """Note a dataset by name and digest (36 characters are kept); context: training, evaluation, ..."""
+
+        def log(client: MlflowClient) -> None:
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            dataset = Dataset(name, digest[:_MAX_DIGEST], "local", json.dumps({"uri": name}))
+            tags = [InputTag("mlflow.data.context", context)]
+            client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+
+        self._attempt(log)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
+        self._attempt(lambda client: client.set_terminated(self.run_id, status))
+        self._client = None
+
+    def _open(self, find: Callable[[MlflowClient, str], Run]) -> None:
+        client, experiment = _connect(self._uri)
+        self.run_id = find(client, experiment).info.run_id
+        self._client = client
+
+    def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
+        def log(client: MlflowClient) -> None:
+            from mlflow import entities
+
+            items = [getattr(entities, entity)(*row) for row in rows]
+            for start in range(0, len(items), _BATCH):
+                batch = {field: items[start : start + _BATCH]}
+                client.log_batch(self.run_id, **batch, synchronous=True)
+
+        self._attempt(log)
+
+    def _attempt(self, action: Callable[[MlflowClient], Any]) -> None:
+        if self._client is not None:
+            self._guard(action, self._client)
+
+    def _guard(self, action: Callable[[Any], Any], argument: Any) -> None:
+        """Call ``action(argument)``; a failure is one line on stderr and turns the tracker into a no-op."""
+        try:
+            action(argument)
+        except Exception as error:
+            self._client = None
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+            text = f"warning: MLflow at {self._uri} failed, this stage goes on without it ({reason})"
+            tqdm.write(re.sub(r"//[^/@\s]+@", "//", text), file=sys.stderr)  # no passwords
+
+
+def open_training_run(
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] | None = None,
+    *,
+    run_id: str | None = None,
+    enabled: bool = True,
+) -> Tracker:
+    """Open the run of a training: a new one, unless resume state carries the id of one that still exists.
+
+    Args:
+        key: hash of what determines the model (settings and data); ``find_run`` looks for it.
+        params: settings, nested; logged once, when the run is new.
+        tags: set on the run, be it new or resumed.
+        run_id: ``Tracker.run_id`` of the training that this one continues.
+        enabled: False gives a tracker that does nothing.
+    """
+    return _open_run(lambda client, _: _existing(client, run_id), "training", key, params, tags, enabled)
+
+
+def find_run(
+    key: str, params: Mapping[str, Any], tags: Mapping[str, Any] | None = None, *, enabled: bool = True
+) -> Tracker:
+    """Reopen the newest run of a trained model; without one open a run tagged ``kind: evaluation-only``.
+
+    Arguments as in ``open_training_run``; the parameters count for the evaluation-only run alone.
+    """
+    query = f"tags.`{KEY_TAG}` = '{key}'"
+
+    def newest(client: MlflowClient, experiment: str) -> Run | None:
+        order = ["attributes.start_time DESC"]
+        return next(iter(client.search_runs([experiment], query, max_results=1, order_by=order)), None)
+
+    return _open_run(newest, "evaluation-only", key, params, tags, enabled)
+
+
+def _open_run(
+    find: Callable[[MlflowClient, str], Run | None],
+    kind: str,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] | None,
+    enabled: bool,
+) -> Tracker:
+    """Go on with the run that ``find`` gives, or else with a new one that gets the parameters."""
+    created = False
+
+    def choose(client: MlflowClient, experiment: str) -> Run:
+        nonlocal created
+        run = find(client, experiment)
+        created = run is None
+        if run is None:
+            return client.create_run(experiment, tags=_origin() | {KEY_TAG: key, KIND_TAG: kind})
+        client.update_run(run.info.run_id, "RUNNING")
+        return run
+
+    tracker = Tracker(tracking_uri() if enabled else "", choose)
+    if created:
+        tracker.log_params(params)
+    tracker.log_tags(tags or {})
+    return tracker
+
+
+def _existing(client: MlflowClient, run_id: str | None) -> Run | None:
+    """The run with this id; None without an id, or when the run is gone or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id) if run_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run and run.info.lifecycle_stage == "active" else None
+
+
+def _origin() -> dict[str, str]:
+    """Tags that say where a run comes from: user, script, git commit, DVC experiment."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    tags = {name: str(value) for name, value in resolve_tags().items()}
+    if "mlflow.source.git.commit" not in tags:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+            tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        if value := os.environ.get(name):
+            tags[name] = value
+    if "DVC_EXP_NAME" in tags:  # the same name in `dvc exp show` and in MLflow
+        tags["mlflow.runName"] = tags["DVC_EXP_NAME"]
+    return tags
+
+
+def _connect(uri: str) -> tuple[MlflowClient, str]:
+    """A client for the store, and the id of the experiment, created when missing."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:  # its errors reach the user as one line of ours
+        for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    if not uri.startswith("sqlite:///"):
+        client = MlflowClient(uri)
+        return client, _experiment(client, None)
+    database = Path(uri.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes that create the schema at once break each other: "duplicate column name" (mlflow#4123).
+    with FileLock(f"{database}.lock", timeout=_SCHEMA_SECONDS):
+        _check_writable(database)
+        client = MlflowClient(uri)
+        return client, _experiment(client, (project_root() / "mlruns").as_uri())
+
+
+def _check_writable(database: Path) -> None:
+    """Raise within seconds where mlflow would retry for minutes: locked, read-only, not a database."""
+    with contextlib.closing(sqlite3.connect(database, _LOCKED_SECONDS, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+
+def _experiment(client: MlflowClient, artifacts: str | None) -> str:
+    """The id of the experiment, created when missing."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        try:
+            return client.create_experiment(EXPERIMENT, artifacts)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another client of the server was quicker
+                raise
+            found = client.get_experiment_by_name(EXPERIMENT)
+    return found.experiment_id

@@ -1,0 +1,31 @@
+"""Stage bert: obtain a published BERT, or fit a small one on the training captions."""
+
+from crossmodal.captions.bert import obtain_bert
+from crossmodal.captions.fit import fit_bert
+from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import exits_cleanly
+from crossmodal.features.resume import publish, work_folder
+from crossmodal.params import load_params
+from stages.paths import BERT, DATASET
+
+
+@exits_cleanly
+def main() -> None:
+    params = load_params()
+    source = params.bert_source
+    work = work_folder("bert", {"source": source, **params.bert.model_dump()}, [DATASET / "manifest.json"])
+    out, state = work / "out", work / "state"
+    out.mkdir(exist_ok=True)
+    state.mkdir(exist_ok=True)
+    if source == "fit":
+        records = read_dataset(DATASET).records
+        captions = [caption for record in records if record.split == "train" for caption in record.captions]
+        fit_bert(captions, params.bert, out, state)
+    else:
+        obtain_bert(source, params.bert.layers, out)
+    publish(out, BERT, work)
+    print(f"bert: {source} in {BERT}")
+
+
+if __name__ == "__main__":
+    main()

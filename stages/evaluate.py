@@ -1,0 +1,48 @@
+"""Stage evaluate: embed the test split, search it both ways with FAISS, score the probe."""
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import exits_cleanly
+from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.checkpoint import load_matcher
+from crossmodal.params import load_params
+from crossmodal.retrieval.embed import embed_captions, embed_images, probe_similarity
+from crossmodal.retrieval.search import save_results, search_both_ways, summary
+from crossmodal.runtime import pick_device
+from crossmodal.tracking import find_run
+from crossmodal.training.loop import flat
+from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS
+
+
+@exits_cleanly
+def main() -> None:
+    params = load_params()
+    settings = params.evaluate
+    dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
+    model, config = load_matcher(MATCHER)
+    model = model.to(pick_device())
+    work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
+
+    test = split_rows(dataset, "test")
+    results = search_both_ways(
+        images=embed_images(model, regions, test.images, settings.batch_size),
+        captions=embed_captions(model, words, test.captions, settings.batch_size),
+        split=test,
+        probe=probe_similarity(model, regions, words, split_rows(dataset, "probe"), settings.batch_size),
+        factory=settings.index,
+        top_k=settings.top_k,
+        folder=work,
+    )
+    save_results(results, work)
+    publish(work, EVALUATION, work)
+    metrics = summary(results)
+    with find_run(config.key, params.run_settings()) as tracker:
+        tracker.log_metrics({f"test/{name}": value for name, value in flat(metrics).items()})
+    line = " ".join(f"{name} {value:.1f}" for name, value in flat(metrics).items() if "/r" in name)
+    probe = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
+    print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{probe}, in {EVALUATION}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Where the stages' outs are, relative to the repository (dvc.yaml names the same)."""
+
+from pathlib import Path
+
+DATASET = Path("data/dataset")
+DETECTOR = Path("models/detector")
+REGIONS = Path("data/regions")
+BERT = Path("models/bert")
+CAPTIONS = Path("data/captions")
+MATCHER = Path("models/matcher")
+EVALUATION = Path("results/evaluation")
+REPORT = Path("results/report")
+METRICS = Path("metrics")

@@ -1,0 +1,39 @@
+"""Stage regions: boxes, features, classes, attributes and scores of every image's regions."""
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import exits_cleanly
+from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.store import FeatureStore
+from crossmodal.params import Params, load_params
+from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.grid import GridExtractor
+from crossmodal.regions.torchvision_backend import TorchvisionExtractor
+from stages.paths import DATASET, DETECTOR, REGIONS
+
+
+def load_extractor(params: Params) -> RegionExtractor:
+    """The network of models/detector as the chosen backend runs it."""
+    if params.region_backend == "grid":
+        return GridExtractor(DETECTOR)
+    return TorchvisionExtractor(DETECTOR, params.regions)
+
+
+@exits_cleanly
+def main() -> None:
+    params = load_params()
+    backend = params.region_backend
+    inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
+    work = work_folder("regions", {"backend": backend, **params.regions.model_dump()}, inputs)
+    out = work / "out"
+    dataset = read_dataset(DATASET)
+    extract_regions(
+        dataset, load_extractor(params), out, batch_size=params.regions.batch_size, backend=backend
+    )
+    publish(out, REGIONS, work)
+    lengths = FeatureStore(REGIONS).lengths
+    print(f"regions: {lengths.sum():,} regions of {len(lengths):,} images ({backend}) in {REGIONS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Stage train: fit the chosen model, keep the epoch with the best validation rsum."""
+
+import csv
+import time
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import caption_images, split_rows
+from crossmodal.errors import exits_cleanly
+from crossmodal.features.resume import content_key, publish, work_folder
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import InputSizes
+from crossmodal.models.checkpoint import MatcherConfig, save_matcher
+from crossmodal.models.registry import build_model
+from crossmodal.params import load_params
+from crossmodal.runtime import pick_device, seed_everything
+from crossmodal.tracking import open_training_run
+from crossmodal.training.loop import Trainer, TrainingData
+from stages.paths import CAPTIONS, DATASET, MATCHER, REGIONS
+
+
+@exits_cleanly
+def main() -> None:
+    started = time.monotonic()
+    params = load_params()
+    dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
+    settings = params.run_settings()
+    inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
+    key = content_key(settings, inputs)
+    work = work_folder("train", {"key": key})
+
+    seed_everything(params.seed)
+    sizes = InputSizes(regions=regions.arrays["features"][1][0], words=words.arrays["features"][1][0])
+    model = build_model(params.model, params.model_settings, sizes).to(pick_device())
+    data = TrainingData(
+        regions, words, caption_images(dataset), split_rows(dataset, "train"), split_rows(dataset, "val")
+    )
+    trainer = Trainer(model, data, params.train, params.seed, resume=work)
+    with open_training_run(key, settings, run_id=trainer.state.run_id) as tracker:
+        trainer.state.run_id = tracker.run_id
+        tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
+        tracker.log_dataset(f"{dataset.name}-regions", digest=regions.digest, context="training")
+        tracker.log_dataset(f"{dataset.name}-captions", digest=words.digest, context="training")
+        history = trainer.fit(tracker.log_metrics)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        minutes = (time.monotonic() - started) / 60
+        tracker.log_metrics({"model/parameters": parameters, "train/minutes": minutes})
+
+    out = work / "out"
+    out.mkdir(exist_ok=True)
+    save_matcher(out, model, MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key))
+    with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+    publish(out, MATCHER, work)
+    best = max(history, key=lambda row: row["rsum"])
+    print(
+        f"train: {params.model} ({parameters:,} parameters), validation rsum {best['rsum']:.1f} "
+        f"in epoch {best['epoch']} of {len(history)}, {minutes:.1f} minutes, in {MATCHER}"
+    )
+
+
+if __name__ == "__main__":
+    main()

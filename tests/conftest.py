@@ -1,0 +1,63 @@
+"""Small random data that many tests share."""
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal.datasets.records import ImageRecord, write_dataset
+from crossmodal.features.store import StoreWriter
+from crossmodal.models.base import Regions, Words
+
+
+@pytest.fixture(autouse=True)
+def project_root_in_tmp(tmp_path, monkeypatch):
+    """Nothing of a test lands in the repository: resume state and tracking go to the test's own folder."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+
+@pytest.fixture
+def batch():
+    """Regions (4, 6, 10) and words (4, 5, 8) of different lengths."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(4, 6, 2, 2, generator=generator).sort(dim=2).values.flatten(2)
+    regions = Regions(
+        features=torch.randn(4, 6, 10, generator=generator),
+        boxes=corners,
+        mask=torch.arange(6) < torch.tensor([6, 2, 4, 1])[:, None],
+    )
+    words = Words(
+        features=torch.randn(4, 5, 8, generator=generator),
+        mask=torch.arange(5) < torch.tensor([5, 3, 4, 2])[:, None],
+    )
+    return regions, words
+
+
+@pytest.fixture
+def tiny_data(tmp_path):
+    """A dataset of 24 + 8 + 8 images with 2 captions each whose regions and words share a latent code."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    splits = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    records = [
+        ImageRecord(f"{split}-{row}", f"images/{row}.jpg", split, 64, 64, (f"caption {row} a", f"caption {row} b"))
+        for row, split in enumerate(splits)
+    ]
+    write_dataset(folder, "tiny", records)
+    regions = StoreWriter(
+        tmp_path / "regions", {"features": ("float16", (12,)), "boxes": ("float32", (4,))}
+    )
+    words = StoreWriter(tmp_path / "captions", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
+    for _ in records:
+        code = rng.normal(size=12)
+        count = rng.integers(2, 6)
+        boxes = np.sort(rng.random((count, 2, 2)), axis=1).reshape(count, 4)
+        regions.append({"features": code + 0.3 * rng.normal(size=(count, 12)), "boxes": boxes})
+        for _ in range(2):
+            length = rng.integers(3, 7)
+            values = -code + 0.3 * rng.normal(size=(length, 12))
+            words.append({"features": values, "token_ids": np.arange(length)})
+    regions.close()
+    words.close()
+    return tmp_path

@@ -1,0 +1,67 @@
+"""The dataset folder: what is written is read back, and what is not a dataset folder is refused."""
+
+import json
+
+import pytest
+
+from crossmodal.datasets.records import GroundTruth, ImageRecord, Skipped, read_dataset, write_dataset
+from crossmodal.errors import UserError
+
+RECORDS = (
+    ImageRecord("a", "images/a.jpg", "train", 20, 10, ("Zwei Hunde – im Schnee .", "two dogs")),
+    ImageRecord(
+        "b", "images/b.jpg", "train", 8, 9, ("a cat",), (GroundTruth((1.0, 2.0, 3.5, 4.0), "cat", "red"),)
+    ),
+    ImageRecord("c", "images/c.jpg", "test", 5, 5, ("one", "two", "three")),
+)
+
+
+def test_written_is_read_back(tmp_path):
+    skipped, sources = [Skipped("d.jpg", "truncated")], {"a.zip": "sha256:00"}
+    write_dataset(
+        tmp_path, "toy", RECORDS, classes=["cat"], attributes=["red"], skipped=skipped, sources=sources
+    )
+    dataset = read_dataset(tmp_path)
+    assert dataset.records == RECORDS
+    assert (dataset.name, dataset.classes, dataset.attributes) == ("toy", ("cat",), ("red",))
+    assert (dataset.skipped, dataset.sources) == (tuple(skipped), sources)
+    assert dataset.rows("train") == [0, 1]
+    assert dataset.rows("val") == []
+    assert dataset.caption_offsets() == [0, 2, 3, 6]
+    assert dataset.image_path(2) == tmp_path / "images/c.jpg"
+
+
+def test_manifest_counts_images_and_captions(tmp_path):
+    write_dataset(tmp_path, "toy", RECORDS)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["splits"] == {"train": {"images": 2, "captions": 3}, "test": {"images": 1, "captions": 3}}
+
+
+def test_manifest_without_sources_is_read(tmp_path):
+    write_dataset(tmp_path, "toy", RECORDS)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["sources"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert read_dataset(tmp_path).sources == {}
+
+
+def test_same_content_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_dataset(tmp_path / name, "toy", iter(RECORDS))
+    for name in ("manifest.json", "records.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_no_dataset_folder(tmp_path):
+    with pytest.raises(UserError, match=r"manifest\.json: not found; run the download stage first"):
+        read_dataset(tmp_path)
+
+
+def test_broken_line_is_named(tmp_path):
+    write_dataset(tmp_path, "toy", RECORDS)
+    path = tmp_path / "records.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:-20], lines[2]]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"records\.jsonl, line 2: not an image record"):
+        read_dataset(tmp_path)

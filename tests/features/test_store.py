@@ -1,0 +1,155 @@
+"""The feature store gives back what was written, and refuses what is not whole."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from crossmodal.errors import UserError
+from crossmodal.features import store
+from crossmodal.features.store import FeatureStore, StoreWriter
+
+ARRAYS = {"features": ("float16", (4,)), "boxes": ("float32", (4,)), "scores": ("float32", ())}
+
+
+def random_rows(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "features": rng.normal(size=(n, 4)).astype(np.float16),
+            "boxes": rng.random((n, 4)).astype(np.float32),
+            "scores": rng.random(n).astype(np.float32),
+        }
+        for n in rng.integers(1, 6, count)
+    ]
+
+
+def write(folder, rows, metadata=None):
+    writer = StoreWriter(folder, ARRAYS)
+    for row in rows:
+        writer.append(row)
+    writer.close(metadata)
+
+
+@pytest.mark.parametrize("shard_rows", [1, 3, 100])
+def test_round_trip(tmp_path, monkeypatch, shard_rows):
+    monkeypatch.setattr(store, "SHARD_ROWS", shard_rows)
+    rows = random_rows(10)
+    write(tmp_path, rows, {"backend": "grid"})
+    read = FeatureStore(tmp_path)
+    assert len(read) == 10
+    assert read.metadata == {"backend": "grid"}
+    for number, row in enumerate(rows):
+        for name, values in row.items():
+            np.testing.assert_array_equal(read.read(number, name), values)
+
+
+def test_padded_batch_against_a_loop(tmp_path):
+    rows = random_rows(8)
+    write(tmp_path, rows)
+    read = FeatureStore(tmp_path)
+    wanted = np.array([5, 0, 5, 7])
+    batch = read.padded(wanted, "features")
+    longest = max(len(rows[row]["features"]) for row in wanted)
+    assert batch.shape == (4, longest, 4)
+    for place, row in enumerate(wanted):
+        values = rows[row]["features"]
+        np.testing.assert_array_equal(batch[place, : len(values)], values)
+        assert not batch[place, len(values) :].any()
+
+
+def test_contiguous_and_the_same_bytes(tmp_path):
+    rows = random_rows(5)
+    for name in ("a", "b"):
+        write(tmp_path / name, rows)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    with h5py.File(tmp_path / "a" / "00000.h5") as file:
+        assert file["features"].chunks is None
+        assert file["features"].dtype == np.float16
+
+
+def test_goes_on_behind_whole_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD_ROWS", 2)
+    rows = random_rows(7)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    write(whole, rows)
+    writer = StoreWriter(cut, ARRAYS)
+    for row in rows[:5]:
+        writer.append(row)  # two shards are on disk, row 4 is lost
+    (cut / "00002.part").write_bytes(b"half a shard")
+    again = StoreWriter(cut, ARRAYS)
+    assert len(again) == 4
+    for row in rows[len(again) :]:
+        again.append(row)
+    again.close()
+    assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+    for path in whole.iterdir():
+        assert path.read_bytes() == (cut / path.name).read_bytes()
+
+
+def test_rows_of_another_shape_are_refused(tmp_path):
+    writer = StoreWriter(tmp_path, ARRAYS)
+    row = random_rows(1)[0]
+    with pytest.raises(ValueError, match="features"):
+        writer.append({**row, "features": np.zeros((2, 5))})
+    with pytest.raises(ValueError, match="differ"):
+        writer.append({**row, "scores": np.zeros(99)})
+
+
+def break_missing_index(folder):
+    (folder / "index.json").unlink()
+
+
+def break_index_syntax(folder):
+    (folder / "index.json").write_text("{")
+
+
+def break_missing_shard(folder):
+    (folder / "00000.h5").unlink()
+
+
+def break_truncated_shard(folder):
+    path = folder / "00000.h5"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def break_not_hdf5(folder):
+    (folder / "00000.h5").write_bytes(b"hello")
+
+
+def break_row_count(folder):
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0]["rows"] += 1
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def break_chunked(folder):
+    path = folder / "00000.h5"
+    with h5py.File(path, "a") as file:
+        values = file["features"][:]
+        del file["features"]
+        file.create_dataset("features", data=values, chunks=(1, 4))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        break_missing_index,
+        break_index_syntax,
+        break_missing_shard,
+        break_truncated_shard,
+        break_not_hdf5,
+        break_row_count,
+        break_chunked,
+    ],
+)
+def test_damage_is_named(tmp_path, damage):
+    folder = tmp_path / "store"
+    write(folder, random_rows(5))
+    damage(folder)
+    with pytest.raises(UserError, match=r"index\.json|00000\.h5"):
+        FeatureStore(folder)
+    shutil.rmtree(folder)

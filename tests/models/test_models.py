@@ -1,0 +1,123 @@
+"""What every model keeps to: masks, batches, checkpoints."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossmodal.errors import UserError
+from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
+from crossmodal.models.registry import MODELS, build_model
+from crossmodal.params import load_params
+
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+SIZES = InputSizes(regions=10, words=8)
+VARIANTS = [
+    ("tern", {}),
+    ("tern", {"shared": False}),
+    ("tern", {"aggregation": "mean", "positions": "sum"}),
+    ("tern", {"positions": "none", "text_layers": 1}),
+    ("tern", {"layers": 0, "visual_layers": 0}),
+    ("vsepp", {}),
+    ("vsepp", {"image_pool": "max", "text_pool": "max"}),
+    ("vsepp", {"text_pool": "cls"}),
+]
+
+
+def build(name, changes=()):
+    torch.manual_seed(0)
+    settings = getattr(PARAMS, name)
+    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24}
+    update = {key: value for key, value in small.items() if hasattr(settings, key)} | dict(changes)
+    return build_model(name, settings.model_copy(update=update), SIZES).eval()
+
+
+def test_every_model_has_a_section_and_a_variant():
+    assert {name for name, _ in VARIANTS} == set(MODELS)
+    for name in MODELS:
+        assert hasattr(PARAMS, name)
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+@torch.inference_mode()
+def test_padding_changes_nothing(batch, name, changes):
+    """An image or caption alone, unpadded, has the embedding it has in a padded batch full of rubbish."""
+    model, (regions, words) = build(name, changes), batch
+    rubbish = dataclasses.replace(regions, features=regions.features.masked_fill(~regions.mask[..., None], 1e3))
+    noise = dataclasses.replace(words, features=words.features.masked_fill(~words.mask[..., None], -1e3))
+    images, captions = model.encode_images(rubbish), model.encode_captions(noise)
+    for row in range(4):
+        count, length = int(regions.mask[row].sum()), int(words.mask[row].sum())
+        alone = Regions(*(value[row : row + 1, :count] for value in vars(regions).values()))
+        caption = Words(*(value[row : row + 1, :length] for value in vars(words).values()))
+        torch.testing.assert_close(model.encode_images(alone)[0], images[row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.encode_captions(caption)[0], captions[row], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+@torch.inference_mode()
+def test_similarity_is_the_cosine(batch, name, changes):
+    model, (regions, words) = build(name, changes), batch
+    images, captions = model.encode_images(regions), model.encode_captions(words)
+    expected = torch.nn.functional.cosine_similarity(images[:, None], captions[None], dim=-1)
+    torch.testing.assert_close(model.similarity(images, captions), expected)
+
+
+@pytest.mark.parametrize("positions", ["concat", "sum", "none"])
+@torch.inference_mode()
+def test_tern_sees_where_regions_are(batch, positions):
+    model, (regions, _) = build("tern", {"positions": positions}), batch
+    moved = dataclasses.replace(regions, boxes=regions.boxes.flip(1))
+    same = torch.allclose(model.encode_images(regions), model.encode_images(moved), atol=1e-6)
+    assert same == (positions == "none")
+
+
+@torch.inference_mode()
+def test_vsepp_knows_no_order(batch):
+    model, (regions, _) = build("vsepp"), batch
+    row = Regions(*(value[:1] for value in vars(regions).values()))
+    shuffled = Regions(*(value.flip(1) for value in vars(row).values()))
+    torch.testing.assert_close(model.encode_images(row), model.encode_images(shuffled))
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+@torch.inference_mode()
+def test_checkpoint_round_trip(tmp_path, batch, name, changes):
+    model, (regions, words) = build(name, changes), batch
+    settings = getattr(PARAMS, name).model_dump() | {"embed_dim": 16} | dict(changes)
+    if name == "tern":
+        settings |= {"visual_dim": 16, "feed_forward": 24}
+    save_matcher(tmp_path, model, MatcherConfig(name, settings, SIZES, "key"))
+    read, config = load_matcher(tmp_path)
+    assert config.key == "key"
+    assert not read.training
+    torch.testing.assert_close(read.encode_images(regions), model.encode_images(regions))
+    torch.testing.assert_close(read.encode_captions(words), model.encode_captions(words))
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    config = MatcherConfig("tern", PARAMS.tern.model_dump(), SIZES, "key")
+    save_matcher(tmp_path, build("vsepp"), config)
+    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of this tern model"):
+        load_matcher(tmp_path)
+
+
+def test_weights_of_another_size_are_refused(tmp_path):
+    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", PARAMS.vsepp.model_dump(), SIZES, "key"))
+    with pytest.raises(UserError, match=r"is \(16, 10\), expected \(256, 10\)|is \(16"):
+        load_matcher(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_missing_and_damaged_files_are_named(tmp_path, name):
+    settings = PARAMS.vsepp.model_dump() | {"embed_dim": 16}
+    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", settings, SIZES, "key"))
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=str(path)):
+        load_matcher(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=str(path)):
+        load_matcher(tmp_path)

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from crossmodal.errors import UserError
+from crossmodal.reports.write import write_metrics
+
+
+def test_metrics_files(tmp_path, results, history):
+    detector = tmp_path / "detector" / "metrics.json"
+    detector.parent.mkdir()
+    detector.write_text('{"map50": 0.123456, "classes": {"circle": 0.98765432}, "images": 5}')
+    folder = tmp_path / "metrics"
+    write_metrics(folder, results, history, detector)
+
+    test = json.loads((folder / "test.json").read_text())
+    # ranks [0 2 0 5] and [0 1 0 3 2 0 1 3]
+    assert test["i2t"] == {"r1": 50.0, "r5": 75.0, "r10": 100.0, "medr": 2.0, "meanr": 2.75}
+    assert test["t2i"] == {"r1": 37.5, "r5": 100.0, "r10": 100.0, "medr": 2.0, "meanr": 2.25}
+    assert test["rsum"] == 462.5
+    assert test["probe"] == 50.0
+    assert list(test)[:4] == ["i2t", "t2i", "rsum", "probe"]
+    assert json.loads((folder / "validation.json").read_text()) == {"epoch": 2, "rsum": 250.5556, "epochs": 3}
+    assert json.loads((folder / "detector.json").read_text()) == {
+        "map50": 0.1235,
+        "classes": {"circle": 0.9877},
+        "images": 5,
+    }
+
+    detector.unlink()
+    write_metrics(folder, results, history, detector)
+    assert sorted(path.name for path in folder.iterdir()) == ["test.json", "validation.json"]
+
+
+def test_a_dataset_without_a_probe_has_no_probe_metric(tmp_path, results, history):
+    without = results.__class__(**{**vars(results), "probe": results.probe[:0]})
+    write_metrics(tmp_path, without, history, tmp_path / "none.json")
+    assert "probe" not in json.loads((tmp_path / "test.json").read_text())
+
+
+def test_a_broken_detector_file_is_named(tmp_path, results, history):
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match=r"metrics\.json: not readable"):
+        write_metrics(tmp_path / "out", results, history, tmp_path / "metrics.json")

@@ -1,0 +1,111 @@
+"""dvc.yaml declares what the stages really read: source files, parameters, outs."""
+
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from crossmodal.params import Params
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# Cannot change a result: settings are tracked as parameters and have no defaults in code, paths are in dvc.yaml.
+EXEMPT = {
+    "crossmodal.errors",
+    "crossmodal.params",
+    "crossmodal.runtime",
+    "crossmodal.tracking",
+    "stages.paths",
+}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph("crossmodal", "stages", include_external_packages=False)
+
+
+def source_file(module):
+    base = ROOT / "src" if module.startswith("crossmodal") else ROOT
+    path = base / Path(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file.relative_to(ROOT).as_posix()
+
+
+def reached_files(graph, stage):
+    """Files of the stage and of everything it imports, but for empty __init__ files."""
+    seen, queue = set(), [f"stages.{stage}"]
+    while queue:
+        module = queue.pop()
+        if module in seen or module in EXEMPT:
+            continue
+        seen.add(module)
+        queue += graph.find_modules_directly_imported_by(module)
+    files = {source_file(module) for module in seen}
+    return {file for file in files if (ROOT / file).stat().st_size}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_source_dependencies_are_the_imports(graph, stage):
+    declared = {path for path in STAGES[stage]["deps"] if path.startswith(("src/", "stages/"))}
+    expanded = set()
+    for path in declared:
+        if (ROOT / path).is_dir():
+            files = {file.relative_to(ROOT).as_posix() for file in (ROOT / path).rglob("*.py")}
+            expanded |= {file for file in files if (ROOT / file).stat().st_size}
+        else:
+            expanded.add(path)
+    assert expanded == reached_files(graph, stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_exist(stage):
+    for name in STAGES[stage]["params"]:
+        head = name.split(".")[0]
+        assert head in Params.model_fields or name in ("${dataset}", "${model}")
+
+
+def test_only_report_leaves_outs_uncached():
+    """One uncached or persistent out turns the run cache of a stage off: going back would train again."""
+    for name, stage in STAGES.items():
+        assert not stage.get("always_changed")
+        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            options = next(iter(out.values())) if isinstance(out, dict) else {}
+            assert not options.get("persist")
+            assert options.get("cache", True) or name == "report"
+
+
+def test_floors(graph):
+    """Imports go from upper floors to lower ones (design of the package), never back."""
+    floors = [
+        ("stages",),
+        ("crossmodal.cli", "crossmodal.training"),
+        ("crossmodal.regions", "crossmodal.captions", "crossmodal.retrieval", "crossmodal.reports"),
+        ("crossmodal.models", "crossmodal.datasets", "crossmodal.features"),
+        ("crossmodal.evaluation", "crossmodal.losses", "crossmodal.params", "crossmodal.tracking"),
+        ("crossmodal.runtime", "crossmodal.errors"),
+    ]
+
+    def floor(module):
+        for number, prefixes in enumerate(floors):
+            if any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes):
+                return number
+        return None
+
+    wrong = [
+        (upper, lower)
+        for upper in graph.modules
+        for lower in graph.find_modules_directly_imported_by(upper)
+        if floor(upper) is not None and floor(lower) is not None and floor(lower) < floor(upper)
+    ]
+    assert not wrong
+
+
+def test_only_tracking_imports_mlflow():
+    users = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("src", "stages")
+        for path in (ROOT / folder).rglob("*.py")
+        if "import mlflow" in path.read_text() or "from mlflow" in path.read_text()
+    ]
+    assert users == ["src/crossmodal/tracking.py"]

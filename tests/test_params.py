@@ -1,0 +1,99 @@
+"""params.yaml is read as a whole; what is wrong is said in one line with file and key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crossmodal.errors import UserError
+from crossmodal.params import load_params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(key=None, value=None, *, remove=None):
+        content = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for path, action in ((key, "set"), (remove, "remove")):
+            if path is None:
+                continue
+            *parents, last = path.split(".")
+            section = content
+            for parent in parents:
+                section = section[parent]
+            if action == "set":
+                section[last] = value
+            else:
+                del section[last]
+        file = tmp_path / "params.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return _write
+
+
+def test_the_shipped_file_is_valid():
+    params = load_params(ROOT / "params.yaml")
+    assert params.model == "tern"
+    assert params.dataset == "scenes"
+    assert params.region_backend == "torchvision"
+    assert params.bert_source == "fit"
+
+
+def test_auto_follows_the_dataset(write):
+    params = load_params(write("dataset", "flickr8k"))
+    assert params.region_backend == "grid"
+    assert params.bert_source == "bert-base-uncased"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("trian", {"lr": 1}, "trian: unknown key"),
+        ("train.lrr", 1, "train.lrr: unknown key"),
+        ("train.lr", "abc", "train.lr: input should be a valid number, unable to parse string as a number, found 'abc'"),
+        ("train.lr", -1.0, "train.lr: input should be greater than 0, found -1.0"),
+        ("train.schedule", "linear", "train.schedule: input should be 'constant', 'step', 'cosine', 'plateau' or 'onecycle'"),
+        ("model", "foo", "model: input should be 'tern'"),
+        ("dataset", "imagenet", "dataset: input should be 'scenes' or 'flickr8k', found 'imagenet'"),
+        ("tern.heads", 5, "tern: embed_dim 256 is not a multiple of heads 5"),
+        ("scenes.min_objects", 8, "scenes: min_objects 8 is above max_objects 7"),
+        ("seed", 1.5, "seed: input should be a valid integer"),
+    ],
+)
+def test_wrong_value_is_named(write, key, value, expected):
+    path = write(key, value)
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["tern", "scenes", "train.lr", "flickr8k"])
+def test_missing_key_is_named(write, key):
+    with pytest.raises(UserError, match=f"{key}: missing"):
+        load_params(write(remove=key))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "", "\x00"])
+def test_not_yaml(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=str(path)):
+        load_params(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_run_settings_hold_the_sections_in_use(write):
+    settings = load_params(write("model", "vsepp")).run_settings()
+    assert "vsepp" in settings
+    assert "tern" not in settings
+    assert settings["regions"]["backend"] == "torchvision"
+    assert "evaluate" not in settings

@@ -1,0 +1,155 @@
+"""The training loop learns, resumes to the same weights, and follows its settings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import caption_images, split_rows
+from crossmodal.errors import UserError
+from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import InputSizes
+from crossmodal.models.registry import build_model
+from crossmodal.params import load_params
+from crossmodal.runtime import seed_everything
+from crossmodal.training import loop
+from crossmodal.training.batches import EpochBatches
+from crossmodal.training.loop import Trainer, TrainingData
+
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of training."""
+
+
+def data_of(folder):
+    dataset = read_dataset(folder / "dataset")
+    return TrainingData(
+        FeatureStore(folder / "regions"),
+        FeatureStore(folder / "captions"),
+        caption_images(dataset),
+        split_rows(dataset, "train"),
+        split_rows(dataset, "val"),
+    )
+
+
+def trainer_of(data, resume, model="tern", **changes):
+    seed_everything(0)
+    resume.mkdir(exist_ok=True, parents=True)
+    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "heads": 2}
+    section = getattr(PARAMS, model)
+    section = section.model_copy(update={k: v for k, v in small.items() if hasattr(section, k)})
+    settings = {"epochs": 4, "batch_size": 8, "lr": 3e-3, "warmup_steps": 4} | changes
+    network = build_model(model, section, InputSizes(12, 12))
+    return Trainer(network, data, PARAMS.train.model_copy(update=settings), seed=1, resume=resume)
+
+
+def nothing(metrics, step):
+    del metrics, step
+
+
+@pytest.mark.parametrize("model", ["tern", "vsepp"])
+def test_learns(tiny_data, model):
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", model, epochs=15)
+    history = trainer.fit(nothing)
+    assert history[-1]["loss"] < 0.6 * history[1]["loss"]
+    assert max(row["rsum"] for row in history) > 400  # 8 validation images: chance is about 390 by R@10 alone
+
+
+def test_best_epoch_is_kept(tiny_data):
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", epochs=6)
+    history = trainer.fit(nothing)
+    metrics = loop.validate(trainer.model, trainer.data, 8)
+    assert metrics["rsum"] == pytest.approx(max(row["rsum"] for row in history))
+
+
+@pytest.mark.parametrize("kill_at", [2, 7, 13])
+def test_killed_run_ends_with_the_same_weights(tiny_data, monkeypatch, kill_at):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)  # state after every step, so that some kills fall within an epoch
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    changes = {"region_dropout": 0.2, "word_dropout": 0.2, "schedule": "plateau", "plateau_patience": 0}
+    data = data_of(tiny_data)
+    undisturbed = trainer_of(data, tiny_data / "a", **changes)
+    expected = undisturbed.fit(nothing)
+
+    def kill(metrics, step):
+        if step == kill_at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer_of(data, tiny_data / "b", **changes).fit(kill)
+    resumed = trainer_of(data, tiny_data / "b", **changes)
+    assert resumed.fit(nothing) == expected
+    for name, value in undisturbed.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=0, rtol=0)
+
+
+def test_same_seed_same_weights(tiny_data):
+    data = data_of(tiny_data)
+    first, second = (trainer_of(data, tiny_data / name).fit(nothing) for name in "ab")
+    assert first == second
+
+
+def test_accumulation_halves_the_steps(tiny_data):
+    data = data_of(tiny_data)
+    steps = []
+    for number, accumulate in enumerate((1, 2)):
+        trainer = trainer_of(data, tiny_data / str(number), epochs=1, accumulate=accumulate)
+        trainer.fit(nothing)
+        steps.append(trainer.schedule.steps)
+    assert steps == [6, 3]
+
+
+def test_patience_stops_early(tiny_data):
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", epochs=50, patience=2, lr=1e-12, warmup_steps=0)
+    assert len(trainer.fit(nothing)) == 3  # the first epoch is the best, two more do not better it
+
+
+def test_bf16(tiny_data):
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", precision="bf16", epochs=8)
+    history = trainer.fit(nothing)
+    assert history[-1]["loss"] < history[1]["loss"]
+    assert all(value.dtype == torch.float32 for value in trainer.model.state_dict().values())
+
+
+def test_infinite_loss_is_a_clear_error(tiny_data):
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state")
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match=r"train\.lr"):
+        trainer.fit(nothing)
+
+
+def epoch_of(data, **changes):
+    settings = {"batch_size": 8, "seed": 0, "epoch": 0, "region_dropout": 0.0, "word_dropout": 0.0} | changes
+    return EpochBatches(data.regions, data.words, data.train.captions, data.caption_image, **settings)
+
+
+def test_an_epoch_has_every_caption_once_with_its_image(tiny_data):
+    data = data_of(tiny_data)
+    epoch = epoch_of(data)
+    rows = np.concatenate(epoch.batches)
+    assert sorted(rows) == sorted(data.train.captions)
+    batch = epoch[1]
+    assert batch.images.tolist() == [caption // 2 for caption in epoch.batches[1]]
+    other = epoch_of(data, epoch=1)
+    assert [list(b) for b in other.batches] != [list(b) for b in epoch.batches]
+
+
+def test_size_augmentation_drops_the_share_and_never_everything(tiny_data):
+    data = data_of(tiny_data)
+    rows = np.arange(24)
+    kept = [
+        read_regions(data.regions, rows, np.random.default_rng(seed), 0.4).mask.sum(1) for seed in range(200)
+    ]
+    lengths = torch.from_numpy(data.regions.lengths[rows])
+    assert torch.stack(kept).min() >= 1
+    share = torch.stack(kept).float().mean(0) / lengths
+    long = lengths >= 4
+    assert 0.5 < share[long].mean() < 0.72
+    words = read_words(data.words, rows, np.random.default_rng(0), 0.9)
+    assert words.mask[:, 0].all()
