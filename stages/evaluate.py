@@ -3,6 +3,7 @@
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import exits_cleanly
+from crossmodal.evaluation.metrics import flat
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
@@ -11,7 +12,6 @@ from crossmodal.retrieval.embed import embed_captions, embed_images, probe_simil
 from crossmodal.retrieval.search import save_results, search_both_ways, summary
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
-from crossmodal.training.loop import flat
 from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS
 
 

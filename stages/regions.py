@@ -27,9 +27,7 @@ def main() -> None:
     work = work_folder("regions", {"backend": backend, **params.regions.model_dump()}, inputs)
     out = work / "out"
     dataset = read_dataset(DATASET)
-    extract_regions(
-        dataset, load_extractor(params), out, batch_size=params.regions.batch_size, backend=backend
-    )
+    extract_regions(dataset, load_extractor(params), out, batch_size=params.regions.batch_size, backend=backend)
     publish(out, REGIONS, work)
     lengths = FeatureStore(REGIONS).lengths
     print(f"regions: {lengths.sum():,} regions of {len(lengths):,} images ({backend}) in {REGIONS}")

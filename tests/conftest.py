@@ -45,9 +45,7 @@ def tiny_data(tmp_path):
         for row, split in enumerate(splits)
     ]
     write_dataset(folder, "tiny", records)
-    regions = StoreWriter(
-        tmp_path / "regions", {"features": ("float16", (12,)), "boxes": ("float32", (4,))}
-    )
+    regions = StoreWriter(tmp_path / "regions", {"features": ("float16", (12,)), "boxes": ("float32", (4,))})
     words = StoreWriter(tmp_path / "captions", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
     for _ in records:
         code = rng.normal(size=12)

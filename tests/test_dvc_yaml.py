@@ -18,11 +18,13 @@ EXEMPT = {
     "crossmodal.tracking",
     "stages.paths",
 }
+# Parts of a folder that a dvc.yaml entry names whole, which not every stage reaches: published weights' names.
+IN_FOLDER = {"src/crossmodal/models/published.py"}
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return grimp.build_graph("crossmodal", "stages", include_external_packages=False)
+    return grimp.build_graph("crossmodal", "stages", include_external_packages=False, cache_dir=None)
 
 
 def source_file(module):
@@ -33,7 +35,7 @@ def source_file(module):
 
 
 def reached_files(graph, stage):
-    """Files of the stage and of everything it imports, but for empty __init__ files."""
+    """Files with content of the stage, of everything it imports, and of the packages these lie in."""
     seen, queue = set(), [f"stages.{stage}"]
     while queue:
         module = queue.pop()
@@ -41,7 +43,8 @@ def reached_files(graph, stage):
             continue
         seen.add(module)
         queue += graph.find_modules_directly_imported_by(module)
-    files = {source_file(module) for module in seen}
+    packages = {module.rsplit(".", 1)[0] for module in seen} - {"crossmodal", "stages"}
+    files = {source_file(module) for module in seen | packages}
     return {file for file in files if (ROOT / file).stat().st_size}
 
 
@@ -51,11 +54,11 @@ def test_source_dependencies_are_the_imports(graph, stage):
     expanded = set()
     for path in declared:
         if (ROOT / path).is_dir():
-            files = {file.relative_to(ROOT).as_posix() for file in (ROOT / path).rglob("*.py")}
-            expanded |= {file for file in files if (ROOT / file).stat().st_size}
+            expanded |= {file.relative_to(ROOT).as_posix() for file in (ROOT / path).rglob("*.py")}
         else:
             expanded.add(path)
-    assert expanded == reached_files(graph, stage)
+    filled = {file for file in expanded if (ROOT / file).stat().st_size}
+    assert filled - IN_FOLDER <= reached_files(graph, stage) <= expanded
 
 
 @pytest.mark.parametrize("stage", STAGES)

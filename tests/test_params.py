@@ -52,9 +52,17 @@ def test_auto_follows_the_dataset(write):
     [
         ("trian", {"lr": 1}, "trian: unknown key"),
         ("train.lrr", 1, "train.lrr: unknown key"),
-        ("train.lr", "abc", "train.lr: input should be a valid number, unable to parse string as a number, found 'abc'"),
+        (
+            "train.lr",
+            "abc",
+            "train.lr: input should be a valid number, unable to parse string as a number, found 'abc'",
+        ),
         ("train.lr", -1.0, "train.lr: input should be greater than 0, found -1.0"),
-        ("train.schedule", "linear", "train.schedule: input should be 'constant', 'step', 'cosine', 'plateau' or 'onecycle'"),
+        (
+            "train.schedule",
+            "linear",
+            "train.schedule: input should be 'constant', 'step', 'cosine', 'plateau' or 'onecycle'",
+        ),
         ("model", "foo", "model: input should be 'tern'"),
         ("dataset", "imagenet", "dataset: input should be 'scenes' or 'flickr8k', found 'imagenet'"),
         ("tern.heads", 5, "tern: embed_dim 256 is not a multiple of heads 5"),

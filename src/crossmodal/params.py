@@ -130,6 +130,8 @@ class Train(Section):
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
+    captions_per_image: Count
+    neighbours: Count
     accumulate: Count
     precision: Literal["fp32", "bf16"]
     optimizer: Literal["adam", "adamw"]

@@ -43,9 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if kind == "missing" or (kind == "once500" and first) or kind == "always503":
             self.send_error({"missing": 404, "once500": 500, "always503": 503}[kind])
             return
-        body = {"corrupt": GOOD[:-30] + bytes(30), "other": OTHER, "page": b"<html>log in first</html>"}.get(
-            kind, GOOD
-        )
+        body = {"corrupt": GOOD[:-30] + bytes(30), "other": OTHER, "page": b"<html>log in first</html>"}.get(kind, GOOD)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -74,9 +72,7 @@ def archive_at(*urls, hashes=(f"sha256:{SHA256}",)):
 def files(folder):
     """Names of the files below a folder, without the locks."""
     return sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".lock"
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
     )
 
 
@@ -217,9 +213,7 @@ class TestUnpack:
         assert files(tmp_path / "out") == ["x/y.jpg"]
         assert (tmp_path / "out/x/y.jpg").read_text() == "A"
 
-    @pytest.mark.parametrize(
-        "name", ["../evil", "a/../../evil", "/tmp/crossmodal-evil", "C:/evil", "a\\..\\evil"]
-    )
+    @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/crossmodal-evil", "C:/evil", "a\\..\\evil"])
     @pytest.mark.parametrize("renamed", [False, True])
     def test_member_that_leads_out(self, tmp_path, name, renamed):
         path = self.write(tmp_path, zipped({"fine": "F", name: "E"}))

@@ -118,9 +118,7 @@ def test_nothing_of_this_run_is_written(tmp_path, mirror):
 
 
 def test_too_many_bad_items(tmp_path, mirror):
-    with pytest.raises(
-        UserError, match=r"5 bad items, more than download\.max_bad 4 .*t2\.jpg#3: empty caption"
-    ):
+    with pytest.raises(UserError, match=r"5 bad items, more than download\.max_bad 4 .*t2\.jpg#3: empty caption"):
         build(tmp_path, max_bad=4)
     assert not (tmp_path / "dataset/manifest.json").exists()
 

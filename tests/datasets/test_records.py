@@ -9,18 +9,14 @@ from crossmodal.errors import UserError
 
 RECORDS = (
     ImageRecord("a", "images/a.jpg", "train", 20, 10, ("Zwei Hunde – im Schnee .", "two dogs")),
-    ImageRecord(
-        "b", "images/b.jpg", "train", 8, 9, ("a cat",), (GroundTruth((1.0, 2.0, 3.5, 4.0), "cat", "red"),)
-    ),
+    ImageRecord("b", "images/b.jpg", "train", 8, 9, ("a cat",), (GroundTruth((1.0, 2.0, 3.5, 4.0), "cat", "red"),)),
     ImageRecord("c", "images/c.jpg", "test", 5, 5, ("one", "two", "three")),
 )
 
 
 def test_written_is_read_back(tmp_path):
     skipped, sources = [Skipped("d.jpg", "truncated")], {"a.zip": "sha256:00"}
-    write_dataset(
-        tmp_path, "toy", RECORDS, classes=["cat"], attributes=["red"], skipped=skipped, sources=sources
-    )
+    write_dataset(tmp_path, "toy", RECORDS, classes=["cat"], attributes=["red"], skipped=skipped, sources=sources)
     dataset = read_dataset(tmp_path)
     assert dataset.records == RECORDS
     assert (dataset.name, dataset.classes, dataset.attributes) == ("toy", ("cat",), ("red",))

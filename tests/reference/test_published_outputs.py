@@ -96,12 +96,8 @@ def test_metrics():
     np.testing.assert_array_equal(t2i, data["t2i_ranks"])
     np.testing.assert_allclose(list(metrics.summarise(i2t).values()), data["i2t"], atol=TOLERANCE)
     np.testing.assert_allclose(list(metrics.summarise(t2i).values()), data["t2i"], atol=TOLERANCE)
-    np.testing.assert_allclose(
-        relevance.ndcg(similarity.T, data["relevance"]), data["ndcg25_t2i"], atol=TOLERANCE
-    )
-    np.testing.assert_allclose(
-        relevance.ndcg(similarity, data["relevance"].T), data["ndcg25_i2t"], atol=TOLERANCE
-    )
+    np.testing.assert_allclose(relevance.ndcg(similarity.T, data["relevance"]), data["ndcg25_t2i"], atol=TOLERANCE)
+    np.testing.assert_allclose(relevance.ndcg(similarity, data["relevance"].T), data["ndcg25_i2t"], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])

@@ -97,9 +97,7 @@ def material(tmp_path, results):
         captions = (f"{name} probed",) if split == "probe" else (f"{name} first", f"{name} second")
         records.append(ImageRecord(name, f"images/{name}.png", split, *size, captions))
     first = records[1]
-    records[1] = ImageRecord(
-        first.id, first.path, first.split, first.width, first.height, (NASTY, "test-0 second")
-    )
+    records[1] = ImageRecord(first.id, first.path, first.split, first.width, first.height, (NASTY, "test-0 second"))
     write_dataset(folder, "tiny", records)
     dataset = read_dataset(folder)
     regions = _write_regions(tmp_path / "regions", len(records), "torchvision")

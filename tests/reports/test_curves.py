@@ -16,9 +16,7 @@ def read(path):
 def test_recall_csv_against_counts_by_hand(tmp_path, results, history):
     write_curves(tmp_path / "plots", results, history)
     # ranks [0 2 0 5] and [0 1 0 3 2 0 1 3]; the smaller gallery holds 4 items
-    assert (tmp_path / "plots" / "recall.csv").read_text() == (
-        "k,i2t,t2i\n1,50,37.5\n2,50,62.5\n3,75,75\n4,75,100\n"
-    )
+    assert (tmp_path / "plots" / "recall.csv").read_text() == ("k,i2t,t2i\n1,50,37.5\n2,50,62.5\n3,75,75\n4,75,100\n")
 
 
 def test_recall_stops_at_fifty(results):

@@ -29,17 +29,13 @@ class Page(HTMLParser):
         attrs = dict(attrs)
         if tag not in VOID and tag != "rect":
             self.open.append(tag)
-        self.links += [
-            (tag, name, attrs[name]) for name in ("src", "href", "srcset", "data") if name in attrs
-        ]
+        self.links += [(tag, name, attrs[name]) for name in ("src", "href", "srcset", "data") if name in attrs]
         self.scripts += tag == "script"
         classes = (attrs.get("class") or "").split()
         if tag == "section":
             self.section = attrs["id"]
         elif tag == "article":
-            self.queries.append(
-                {"section": self.section, "classes": classes, "text": "", "tiles": [], "images": []}
-            )
+            self.queries.append({"section": self.section, "classes": classes, "text": "", "tiles": [], "images": []})
         elif tag == "img":
             self.queries[-1]["images"].append(attrs)
         elif tag == "rect":
@@ -127,9 +123,7 @@ def test_right_captions_are_marked(page, material):
 def test_nothing_is_loaded_from_outside(material, tmp_path):
     text = write(material, tmp_path / "out").read_text(encoding="utf-8")
     links = Page(text).links
-    assert links and all(
-        name == "src" and value.startswith("data:image/jpeg;base64,") for _, name, value in links
-    )
+    assert links and all(name == "src" and value.startswith("data:image/jpeg;base64,") for _, name, value in links)
     assert not re.search(r"https?:|url\(|@import", text)
     for _, _, value in links:
         with Image.open(io.BytesIO(base64.b64decode(value.split(",")[1]))) as image:

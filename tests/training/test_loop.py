@@ -43,7 +43,8 @@ def trainer_of(data, resume, model="tern", **changes):
     small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "heads": 2}
     section = getattr(PARAMS, model)
     section = section.model_copy(update={k: v for k, v in small.items() if hasattr(section, k)})
-    settings = {"epochs": 4, "batch_size": 8, "lr": 3e-3, "warmup_steps": 4} | changes
+    defaults = {"epochs": 4, "batch_size": 8, "captions_per_image": 1, "neighbours": 1, "lr": 3e-3, "warmup_steps": 4}
+    settings = defaults | changes
     network = build_model(model, section, InputSizes(12, 12))
     return Trainer(network, data, PARAMS.train.model_copy(update=settings), seed=1, resume=resume)
 
@@ -125,7 +126,15 @@ def test_infinite_loss_is_a_clear_error(tiny_data):
 
 
 def epoch_of(data, **changes):
-    settings = {"batch_size": 8, "seed": 0, "epoch": 0, "region_dropout": 0.0, "word_dropout": 0.0} | changes
+    settings = {
+        "batch_size": 8,
+        "captions_per_image": 1,
+        "neighbours": 1,
+        "seed": 0,
+        "epoch": 0,
+        "region_dropout": 0.0,
+        "word_dropout": 0.0,
+    } | changes
     return EpochBatches(data.regions, data.words, data.train.captions, data.caption_image, **settings)
 
 
@@ -135,17 +144,36 @@ def test_an_epoch_has_every_caption_once_with_its_image(tiny_data):
     rows = np.concatenate(epoch.batches)
     assert sorted(rows) == sorted(data.train.captions)
     batch = epoch[1]
-    assert batch.images.tolist() == [caption // 2 for caption in epoch.batches[1]]
+    images, image_of = np.unique(epoch.batches[1] // 2, return_inverse=True)
+    assert batch.image_of.tolist() == image_of.tolist()
+    np.testing.assert_array_equal(batch.regions.features, data.regions.padded(images, "features"))
+    np.testing.assert_array_equal(batch.words.features, data.words.padded(epoch.batches[1], "features"))
     other = epoch_of(data, epoch=1)
     assert [list(b) for b in other.batches] != [list(b) for b in epoch.batches]
+
+
+def test_captions_of_an_image_stay_together(tiny_data):
+    data = data_of(tiny_data)
+    epoch = epoch_of(data, captions_per_image=2)
+    assert sorted(np.concatenate(epoch.batches)) == sorted(data.train.captions)
+    for number, captions in enumerate(epoch.batches):
+        assert (captions[::2] // 2 == captions[1::2] // 2).all()
+        assert len(epoch[number].regions.features) == 4
+
+
+def test_neighbours_share_a_batch(tiny_data):
+    data = data_of(tiny_data)
+    epoch = epoch_of(data, neighbours=4, batch_size=4)
+    assert sorted(np.concatenate(epoch.batches)) == sorted(data.train.captions)
+    for captions in epoch.batches:
+        images = sorted(captions // 2)
+        assert images == list(range(images[0], images[0] + 4))
 
 
 def test_size_augmentation_drops_the_share_and_never_everything(tiny_data):
     data = data_of(tiny_data)
     rows = np.arange(24)
-    kept = [
-        read_regions(data.regions, rows, np.random.default_rng(seed), 0.4).mask.sum(1) for seed in range(200)
-    ]
+    kept = [read_regions(data.regions, rows, np.random.default_rng(seed), 0.4).mask.sum(1) for seed in range(200)]
     lengths = torch.from_numpy(data.regions.lengths[rows])
     assert torch.stack(kept).min() >= 1
     share = torch.stack(kept).float().mean(0) / lengths

@@ -39,9 +39,7 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
         ) from None
     if layers:
         if layers > model.config.num_hidden_layers:
-            raise UserError(
-                f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers"
-            )
+            raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
         model.encoder.layer = model.encoder.layer[:layers]
         model.config.num_hidden_layers = layers
     model.config._name_or_path = ""

@@ -136,9 +136,7 @@ def _from_folder(archive: Archive, folder: Path) -> Obtained:
         raise _NotObtainedError(f"{path}: {error.strerror or error}") from None
 
 
-def _from_url(
-    archive: Archive, url: str, folder: Path, delays: Sequence[float], *, must_match: bool
-) -> Obtained:
+def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
     """The file in ``folder`` if it is there and good, else a download into it."""
     path, partial = folder / archive.name, folder / f"{archive.name}.part"
     try:
@@ -271,8 +269,7 @@ def _unpack(
     total = sum(member.file_size for member in targets.values())
     if total > max_bytes:
         raise UserError(
-            f"{archive_path}: would unpack to {total:,} bytes, expected at most {max_bytes:,}; "
-            "nothing was unpacked"
+            f"{archive_path}: would unpack to {total:,} bytes, expected at most {max_bytes:,}; nothing was unpacked"
         )
     skipped = []
     for target, member in targets.items():
@@ -298,17 +295,10 @@ def _unsafe(member: zipfile.ZipInfo, target: str) -> str | None:
         return "is encrypted"
     for name in (member.filename, target):
         path = PurePosixPath(name)
-        if (
-            not path.parts
-            or path.is_absolute()
-            or ".." in path.parts
-            or re.search(r"[\\\0]|^[A-Za-z]:", name)
-        ):
+        if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\0]|^[A-Za-z]:", name):
             return "leads out of the folder"
     if member.file_size > max(RATIO_FREE, MAX_RATIO * member.compress_size):
-        return (
-            f"unpacks from {member.compress_size:,} to {member.file_size:,} bytes, more than {MAX_RATIO} fold"
-        )
+        return f"unpacks from {member.compress_size:,} to {member.file_size:,} bytes, more than {MAX_RATIO} fold"
     return None
 
 

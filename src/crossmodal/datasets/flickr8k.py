@@ -142,9 +142,7 @@ def _parse_splits(archive_path: Path, members: Mapping[str, list[str]], max_imag
         names = [line.strip() for line in members[member] if line.strip()]
         for name in names[: max_images or None]:
             if name in splits:
-                raise UserError(
-                    f"{archive_path}, member {member}: {name} is listed twice (before in {splits[name]})"
-                )
+                raise UserError(f"{archive_path}, member {member}: {name} is listed twice (before in {splits[name]})")
             if "/" in name or "\\" in name or name in (".", ".."):
                 raise UserError(f"{archive_path}, member {member}: expected file names, found {name!r}")
             splits[name] = split

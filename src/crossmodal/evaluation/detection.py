@@ -87,9 +87,7 @@ def average_precisions(
     positives = np.bincount(np.concatenate([np.zeros(0, int), *(t.labels for t in true)]), minlength=classes)
     return np.array(
         [
-            average_precision(scores[labels == c], right[labels == c], positives[c])
-            if positives[c]
-            else np.nan
+            average_precision(scores[labels == c], right[labels == c], positives[c]) if positives[c] else np.nan
             for c in range(classes)
         ]
     )

@@ -8,6 +8,9 @@ same as the right one stands before it, so constant scores get the worst rank an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
@@ -65,3 +68,14 @@ def recall_curve(ranks: np.ndarray, depth: int) -> np.ndarray:
     """R@1 .. R@depth in percent: (depth,)."""
     counts = np.bincount(np.minimum(ranks, depth), minlength=depth + 1)[:depth]
     return 100 * np.cumsum(counts) / len(ranks)
+
+
+def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """{"i2t": {"r1": ..}} to {"i2t/r1": ..}."""
+    row = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            row |= {f"{name}/{key}": item for key, item in value.items()}
+        else:
+            row[name] = value
+    return row

@@ -9,7 +9,9 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
 
 
-def read_regions(store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0) -> Regions:
+def read_regions(
+    store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0
+) -> Regions:
     """Regions of images as a padded batch; with ``keep`` each is dropped with probability ``drop``.
 
     At least one region of an image stays (size augmentation of VSE-infinity, arXiv 2011.04305, section 3.4).
@@ -24,7 +26,9 @@ def read_regions(store: FeatureStore, rows: np.ndarray, keep: np.random.Generato
     )
 
 
-def read_words(store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0) -> Words:
+def read_words(
+    store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0
+) -> Words:
     """Tokens of captions as a padded batch; with ``keep`` each but the first, [CLS], may be dropped."""
     mask = _mask(store, rows)
     if keep is not None and drop:

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from crossmodal.runtime import project_root
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_HELD: list[FileLock] = []
 
 
 def content_key(settings: dict[str, Any], files: Iterable[Path] = ()) -> str:
@@ -29,10 +32,15 @@ def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = ()
 
     Keyed by settings, input files and the package's own code, so that nothing half done by other code or on
     other data is taken up. Folders of the stage under other keys are left: they belong to other settings.
+    The folder is this process's until it ends: an experiment that runs beside it with the same key waits.
     """
     code = sorted(_PACKAGE.rglob("*.py"))
     folder = project_root() / ".resume" / stage / content_key(settings, [*files, *code])
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"))
+    lock.acquire()
+    _HELD.append(lock)
+    folder.mkdir(exist_ok=True)
     return folder
 
 

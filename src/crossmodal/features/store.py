@@ -116,9 +116,7 @@ class FeatureStore:
         index_path = folder / "index.json"
         try:
             index = json.loads(index_path.read_text(encoding="utf-8"))
-            self.arrays = {
-                name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index["arrays"].items()
-            }
+            self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index["arrays"].items()}
             shards = index["shards"]
             self.metadata: dict[str, Any] = index["metadata"]
         except FileNotFoundError:

@@ -36,23 +36,34 @@ def save_matcher(folder: Path, model: Matcher, config: MatcherConfig) -> None:
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
 
 
+def read_config(folder: Path) -> MatcherConfig:
+    """Read ``config.json`` of a matcher.
+
+    Raises:
+        UserError: missing, or not a matcher's config.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = MatcherConfig(**{**content, "sizes": InputSizes(**content["sizes"])})
+        _section_type(config.model).model_validate(config.settings)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the train stage first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a matcher's config ({' '.join(str(error).split())})") from None
+    return config
+
+
 def load_matcher(folder: Path) -> tuple[Matcher, MatcherConfig]:
     """Read a matcher in evaluation mode, on the CPU.
 
     Raises:
         UserError: a file is missing, unreadable, or its weights are those of another model.
     """
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    try:
-        content = json.loads(config_path.read_text(encoding="utf-8"))
-        config = MatcherConfig(**{**content, "sizes": InputSizes(**content["sizes"])})
-        settings = _section_type(config.model).model_validate(config.settings)
-    except FileNotFoundError:
-        raise UserError(f"{config_path}: not found; run the train stage first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config_path}: not a matcher's config ({' '.join(str(error).split())})") from None
+    config = read_config(folder)
+    settings = _section_type(config.model).model_validate(config.settings)
     model = build_model(config.model, settings, config.sizes)
-    read_weights(weights_path, model, config.model)
+    read_weights(folder / "model.safetensors", model, config.model)
     return model.eval(), config
 
 
@@ -75,8 +86,10 @@ def read_weights(path: Path, model: Matcher, name: str) -> None:
     wrong = [key for key in weights if key in expected and weights[key].shape != expected[key].shape]
     if missing or unknown or wrong:
         problem = (
-            f"lacks {missing[0]!r}" if missing
-            else f"holds unknown {unknown[0]!r}" if unknown
+            f"lacks {missing[0]!r}"
+            if missing
+            else f"holds unknown {unknown[0]!r}"
+            if unknown
             else f"{wrong[0]!r} is {tuple(weights[wrong[0]].shape)}, expected {tuple(expected[wrong[0]].shape)}"
         )
         raise UserError(f"{path}: not the weights of this {name} model: {problem}")

@@ -24,7 +24,11 @@ class TernMatcher(Matcher):
 
     def __init__(self, settings: Tern, sizes: InputSizes) -> None:
         super().__init__()
-        encoder = {"heads": settings.heads, "feed_forward": settings.feed_forward, "dropout": settings.dropout}
+        encoder = {
+            "heads": settings.heads,
+            "feed_forward": settings.feed_forward,
+            "dropout": settings.dropout,
+        }
         self.aggregation = settings.aggregation
         self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions)
         self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)

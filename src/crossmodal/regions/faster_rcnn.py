@@ -132,9 +132,7 @@ class AttributeRoIHeads(RoIHeads):
         attributes = torch.cat([_take(t["attributes"], m) for t, m in zip(targets, matched, strict=True)])
         known = (torch.cat(labels) > 0) & (attributes != NO_ATTRIBUTE)
         # Sum over a count of at least one: a batch without positives has a loss of 0, not NaN.
-        loss_attribute = F.cross_entropy(
-            self.attribute_predictor(x[known]), attributes[known], reduction="sum"
-        )
+        loss_attribute = F.cross_entropy(self.attribute_predictor(x[known]), attributes[known], reduction="sum")
         return {
             "loss_classifier": loss_classifier,
             "loss_box_reg": loss_box_reg,
@@ -187,9 +185,7 @@ class RegionDetector(FasterRCNN):
     unknown).
     """
 
-    def __init__(
-        self, classes: Sequence[str], attributes: Sequence[str], width: int, feature_dim: int
-    ) -> None:
+    def __init__(self, classes: Sequence[str], attributes: Sequence[str], width: int, feature_dim: int) -> None:
         backbone = Backbone(width)
         super().__init__(
             backbone,
@@ -241,9 +237,7 @@ def save_detector(folder: Path, model: RegionDetector) -> None:
     }
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(
-        json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_detector(folder: Path) -> RegionDetector:
@@ -264,20 +258,14 @@ def load_detector(folder: Path) -> RegionDetector:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{weights_path}: not readable as safetensors ({error})") from None
     if not isinstance(config, dict) or config.get("architecture") != _ARCHITECTURE:
-        raise UserError(
-            f"{config_path}: not the configuration of a detector; expected architecture {_ARCHITECTURE}"
-        )
+        raise UserError(f"{config_path}: not the configuration of a detector; expected architecture {_ARCHITECTURE}")
     try:
-        model = RegionDetector(
-            config["classes"], config["attributes"], config["width"], config["feature_dim"]
-        )
+        model = RegionDetector(config["classes"], config["attributes"], config["width"], config["feature_dim"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{config_path}: not the configuration of a detector ({error!r})") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         problem = str(error).splitlines()[-1].strip()
-        raise UserError(
-            f"{weights_path}: weights of another model than config.json says ({problem})"
-        ) from None
+        raise UserError(f"{weights_path}: weights of another model than config.json says ({problem})") from None
     return model.eval()

@@ -70,9 +70,7 @@ def _target(dataset: Dataset, row: int) -> dict[str, Tensor]:
         x1, y1, x2, y2 = item.box
         box = max(x1, 0.0), max(y1, 0.0), min(x2, record.width), min(y2, record.height)
         if item.label not in dataset.classes:
-            raise UserError(
-                f"{dataset.folder}: image {record.id} shows a {item.label!r}, not a class of the manifest"
-            )
+            raise UserError(f"{dataset.folder}: image {record.id} shows a {item.label!r}, not a class of the manifest")
         if box[2] - box[0] < 1 or box[3] - box[1] < 1:
             continue
         boxes.append(box)

@@ -79,7 +79,9 @@ def _load_weights(path: Path, model: nn.Module, name: str) -> None:
     weights = {key: value for key, value in weights.items() if not (heads and key.startswith(heads))}
     expected = model.state_dict()
     for key in sorted(set(expected) ^ set(weights)):
-        raise UserError(f"grid.weights {path}: not the weights of {name}: {'lacks' if key in expected else 'holds'} {key!r}")
+        raise UserError(
+            f"grid.weights {path}: not the weights of {name}: {'lacks' if key in expected else 'holds'} {key!r}"
+        )
     for key, value in weights.items():
         if value.shape != expected[key].shape:
             raise UserError(
@@ -118,7 +120,8 @@ class GridExtractor:
     def __call__(self, images: list[np.ndarray]) -> list[ImageRegions]:
         """Cells in reading order, class and attribute -1, score 1."""
         resized = [
-            np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC)) for image in images
+            np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC))
+            for image in images
         ]
         pixels = torch.from_numpy(np.stack(resized)).to(self.device).permute(0, 3, 1, 2).float() / 255
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

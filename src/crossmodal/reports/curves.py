@@ -101,9 +101,7 @@ def read_history(path: Path) -> list[Row]:
         raise UserError(f"{path}: not a training history ({error})") from None
     missing = {"epoch", "loss", "lr", "rsum", "i2t/r1", "t2i/r1"} - set(rows[0] if rows else ())
     if missing:
-        raise UserError(
-            f"{path}: not a training history (no epochs or no column {', '.join(sorted(missing))})"
-        )
+        raise UserError(f"{path}: not a training history (no epochs or no column {', '.join(sorted(missing))})")
     return rows
 
 
@@ -203,9 +201,7 @@ def _training_figure(history: Sequence[Row]) -> Figure:
 
 def _epoch_curve(axes: Axes, epochs: Sequence[float], values: Sequence[float], name: str) -> None:
     few = len(epochs) <= 10
-    axes.plot(
-        epochs, values, "o-" if few else "-", markersize=6, color=_COLOURS[name], solid_capstyle="round"
-    )
+    axes.plot(epochs, values, "o-" if few else "-", markersize=6, color=_COLOURS[name], solid_capstyle="round")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.margins(x=0.04)

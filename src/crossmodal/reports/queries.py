@@ -152,8 +152,7 @@ class QueryReader:
         found = _found(self.results.t2i_top[number], self.results.t2i_scores[number])
         rank = _rank(self.results.t2i_ranks[number], gallery=len(self.split.images))
         shown = tuple(
-            ImageResult(position, score, image == own, self._picture(image))
-            for position, image, score in found
+            ImageResult(position, score, image == own, self._picture(image)) for position, image, score in found
         )
         beyond = None
         if not any(result.right for result in shown):

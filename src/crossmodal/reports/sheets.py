@@ -95,9 +95,7 @@ class _Sheet:
         self.bottom = top + height + GAP
         return top
 
-    def text(
-        self, x: float, y: float, text: str, *, size: int, bold: bool = False, colour: str = INK
-    ) -> None:
+    def text(self, x: float, y: float, text: str, *, size: int, bold: bool = False, colour: str = INK) -> None:
         self._mark("text", (x, y), text=text, font=_font(size, bold=bold), fill=colour)
 
     def wrapped(self, x: float, y: float, text: str, *, width: float, lines: int, size: int = 22) -> None:

@@ -14,13 +14,13 @@ DIGITS = 4
 
 
 def write_metrics(folder: Path, results: SearchResults, history: Path, detector: Path) -> None:
-    """Write ``test.json``, ``validation.json`` and, where the detector has been measured, ``detector.json``.
+    """Write ``test.json``, ``validation.json`` and ``detector.json``.
 
     Args:
-        folder: made if missing; a ``detector.json`` that no longer applies is removed.
+        folder: made if missing.
         results: of the test split.
         history: ``history.csv`` of the matcher folder.
-        detector: ``metrics.json`` of the detector folder; grid backbones have none.
+        detector: ``metrics.json`` of the detector folder; grid backbones have none, and the file is empty then.
 
     Raises:
         UserError: a file is not what its stage writes.
@@ -28,10 +28,7 @@ def write_metrics(folder: Path, results: SearchResults, history: Path, detector:
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "test.json", summary(results))
     _write_json(folder / "validation.json", validation_metrics(history))
-    if detector.is_file():
-        _write_json(folder / "detector.json", _read_json(detector))
-    else:
-        (folder / "detector.json").unlink(missing_ok=True)
+    _write_json(folder / "detector.json", _read_json(detector) if detector.is_file() else {})
 
 
 def validation_metrics(history: Path) -> dict[str, float]:

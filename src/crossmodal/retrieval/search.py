@@ -36,7 +36,14 @@ class SearchResults:
 
 
 def search_both_ways(
-    images: np.ndarray, captions: np.ndarray, split: Split, probe: np.ndarray, *, factory: str, top_k: int, folder: Path
+    images: np.ndarray,
+    captions: np.ndarray,
+    split: Split,
+    probe: np.ndarray,
+    *,
+    factory: str,
+    top_k: int,
+    folder: Path,
 ) -> SearchResults:
     """Index both sides, search each with the other, and keep the indexes in ``folder``.
 

@@ -15,11 +15,14 @@ from crossmodal.models.base import Regions, Words
 
 @dataclass(frozen=True)
 class PairBatch:
-    """B images, each with one of its captions. ``images``: (B,) int64, the image's row, to find pairs of one image."""
+    """B captions and the N distinct images they belong to, each image read and encoded once.
+
+    ``image_of``: (B,) int64, place among the N of each caption's image.
+    """
 
     regions: Regions
     words: Words
-    images: torch.Tensor
+    image_of: torch.Tensor
 
 
 class EpochBatches(Dataset):
@@ -27,6 +30,7 @@ class EpochBatches(Dataset):
 
     Args:
         captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
+        captions_per_image, neighbours: see params.yaml; 1 and 1 draws pairs independently, as published.
         seed, epoch: with the batch's number, determine the order and what is dropped.
     """
 
@@ -38,6 +42,8 @@ class EpochBatches(Dataset):
         caption_image: np.ndarray,
         *,
         batch_size: int,
+        captions_per_image: int,
+        neighbours: int,
         seed: int,
         epoch: int,
         region_dropout: float,
@@ -47,7 +53,8 @@ class EpochBatches(Dataset):
         self.caption_image = caption_image
         self.seed, self.epoch = seed, epoch
         self.region_dropout, self.word_dropout = region_dropout, word_dropout
-        order = np.random.default_rng([seed, epoch]).permutation(captions)
+        rng = np.random.default_rng([seed, epoch])
+        order = _pair_order(captions, caption_image, captions_per_image, neighbours, rng)
         count = max(1, len(order) // batch_size)  # a smaller last batch has easier negatives: left out
         self.batches = [order[number * batch_size : (number + 1) * batch_size] for number in range(count)]
 
@@ -56,13 +63,27 @@ class EpochBatches(Dataset):
 
     def __getitem__(self, number: int) -> PairBatch:
         captions = self.batches[number]
-        images = self.caption_image[captions]
+        images, image_of = np.unique(self.caption_image[captions], return_inverse=True)
         rng = np.random.default_rng([self.seed, self.epoch, number])
         return PairBatch(
             regions=read_regions(self.region_store, images, rng, self.region_dropout),
             words=read_words(self.word_store, captions, rng, self.word_dropout),
-            images=torch.from_numpy(images),
+            image_of=torch.from_numpy(image_of),
         )
+
+
+def _pair_order(
+    captions: np.ndarray, caption_image: np.ndarray, together: int, neighbours: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Captions in random order, but with ``together`` of an image side by side, and ``neighbours`` images."""
+    shuffled = rng.permutation(captions)
+    by_image = shuffled[np.argsort(caption_image[shuffled], kind="stable")]
+    _, first, place = np.unique(caption_image[by_image], return_index=True, return_inverse=True)
+    part = (np.arange(len(by_image)) - first[place]) // together  # which share of its image's captions
+    block = place // neighbours
+    _, group = np.unique(np.stack([block, part]), axis=1, return_inverse=True)
+    turn = rng.permutation(group.max() + 1)
+    return by_image[np.argsort(turn[group], kind="stable")]
 
 
 def load_batches(epoch: EpochBatches, *, first: int, workers: int, pinned: bool) -> DataLoader:

@@ -20,7 +20,7 @@ import torch
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
+from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Matcher
@@ -70,18 +70,14 @@ class Trainer:
         resume: folder of the state, taken up when it holds one.
     """
 
-    def __init__(
-        self, model: Matcher, data: TrainingData, settings: Train, seed: int, *, resume: Path
-    ) -> None:
+    def __init__(self, model: Matcher, data: TrainingData, settings: Train, seed: int, *, resume: Path) -> None:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = _optimizer(model, settings)
         self.batches_per_epoch = len(self._epoch(0))
-        self.schedule = Schedule(
-            self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate)
-        )
+        self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         self._state_path = resume / "state.pt"
         self._saved_at = time.monotonic()
         if self._state_path.is_file():
@@ -118,9 +114,7 @@ class Trainer:
         """Mean loss per pair of the epoch, the part before a kill included."""
         settings, state = self.settings, self.state
         batches = self._epoch(epoch)
-        loader = load_batches(
-            batches, first=state.batch, workers=settings.workers, pinned=self.device.type == "cuda"
-        )
+        loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type == "cuda")
         hardest = settings.negatives == "hard" and epoch >= settings.all_negatives_epochs
         size = len(batches.batches[0])
         bar = progress(
@@ -161,16 +155,14 @@ class Trainer:
 
     def _loss(self, batch: PairBatch, *, hardest: bool) -> torch.Tensor:
         regions, words = batch.regions.to(self.device), batch.words.to(self.device)
-        same_image = None
-        if self.settings.mask_same_image:
-            images = batch.images.to(self.device)
-            same_image = images[:, None] == images[None, :]
+        image_of = batch.image_of.to(self.device)
+        same_image = image_of[:, None] == image_of[None, :] if self.settings.mask_same_image else None
         with self._autocast():
             images, captions = self.model.encode_images(regions), self.model.encode_captions(words)
-        similarity = self.model.similarity(images.float(), captions.float())
+        similarity = self.model.similarity(images.float(), captions.float())[image_of]  # (B, B), pairs on the diagonal
         return hinge_loss(similarity, margin=self.settings.margin, hardest=hardest, ignore=same_image)
 
-    def _autocast(self) -> Any:  # noqa: ANN401
+    def _autocast(self) -> Any:
         if self.settings.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -189,6 +181,8 @@ class Trainer:
             self.data.train.captions,
             self.data.caption_image,
             batch_size=self.settings.batch_size,
+            captions_per_image=self.settings.captions_per_image,
+            neighbours=self.settings.neighbours,
             seed=self.seed,
             epoch=epoch,
             region_dropout=self.settings.region_dropout,
@@ -237,14 +231,6 @@ def validate(model: Matcher, data: TrainingData, batch_size: int) -> dict[str, A
     return retrieval_metrics(
         i2t_ranks(similarity, data.val.caption_image), t2i_ranks(similarity, data.val.caption_image)
     )
-
-
-def flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """{"i2t": {"r1": ..}} to {"i2t/r1": ..}."""
-    row = {}
-    for name, value in metrics.items():
-        row |= {f"{name}/{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    return row
 
 
 def _optimizer(model: Matcher, settings: Train) -> torch.optim.Optimizer:

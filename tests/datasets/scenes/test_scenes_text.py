@@ -49,12 +49,7 @@ def words_of(text):
 
 
 def group_words(settings, group):
-    return {
-        word
-        for image in plan_group(settings, *group)
-        for said in image.captions
-        for word in words_of(said.text)
-    }
+    return {word for image in plan_group(settings, *group) for said in image.captions for word in words_of(said.text)}
 
 
 def test_splits_have_their_sizes_and_images_their_captions(settings, images):
@@ -64,9 +59,7 @@ def test_splits_have_their_sizes_and_images_their_captions(settings, images):
         "test": settings.test,
         "probe": 2 * settings.probe,
     }
-    assert all(
-        len(set(image.captions)) == (1 if image.split == "probe" else settings.captions) for image in images
-    )
+    assert all(len(set(image.captions)) == (1 if image.split == "probe" else settings.captions) for image in images)
     assert len({image.id for image in images}) == len(images)
     assert all(settings.min_objects <= len(image.scene) <= settings.max_objects for image in images)
 
@@ -107,9 +100,7 @@ def relation_holds(name, boxes, side):
         inner, outer = boxes
         return all(inner[i] > outer[i] and inner[i + 2] < outer[i + 2] for i in (0, 1))
     if name == "next":
-        return (
-            math.dist((ax, ay), rest[0]) < (extent(boxes[0], side) + extent(boxes[1], side)) / 2 * 1.2 + 0.05
-        )
+        return math.dist((ax, ay), rest[0]) < (extent(boxes[0], side) + extent(boxes[1], side)) / 2 * 1.2 + 0.05
     if name == "between":
         direct = math.dist(*rest)
         return sum(math.dist((ax, ay), end) for end in rest) < 1.1 * direct
@@ -274,6 +265,4 @@ def test_facts_come_in_opposites(photographs):
     for image in photographs[:50]:
         facts = facts_of(image.scene)
         for name, opposite in (("left", "right"), ("above", "below"), ("larger", "smaller")):
-            assert {(i, j) for _, (i, j) in facts.get(name, ())} == {
-                (j, i) for _, (i, j) in facts.get(opposite, ())
-            }
+            assert {(i, j) for _, (i, j) in facts.get(name, ())} == {(j, i) for _, (i, j) in facts.get(opposite, ())}

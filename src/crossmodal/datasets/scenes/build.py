@@ -31,9 +31,7 @@ def build_scenes(folder: Path, settings: Scenes, workers: int | None = None) -> 
     total = settings.train + settings.val + settings.test + 2 * settings.probe
     records: list[ImageRecord] = []
     with progress(total=total, desc="scenes", unit="image") as bar:
-        for group in _rendered(
-            partial(render_group, folder, settings), groups, workers or os.cpu_count() or 1
-        ):
+        for group in _rendered(partial(render_group, folder, settings), groups, workers or os.cpu_count() or 1):
             records += group
             bar.update(len(group))
     write_dataset(folder, "scenes", records, classes=SHAPES, attributes=ATTRIBUTES)

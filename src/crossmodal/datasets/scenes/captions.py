@@ -128,9 +128,7 @@ def _draw_fact(rng: np.random.Generator, facts: Facts, names: Sequence[str] = RE
 
 def _draw_second(rng: np.random.Generator, facts: Facts, fits: Callable[[Fact], bool]) -> Fact | None:
     """A fact that goes with a former one."""
-    fitting = {
-        name: chosen for name, found in facts.items() if (chosen := [fact for fact in found if fits(fact)])
-    }
+    fitting = {name: chosen for name, found in facts.items() if (chosen := [fact for fact in found if fits(fact)])}
     return _draw_fact(rng, fitting)
 
 
@@ -177,9 +175,7 @@ def _plural(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | N
 def _group(rng: np.random.Generator, scene: Scene) -> Reference | None:
     """Two or three objects that share a shape, a colour or both."""
     kind = pick(rng, scene).kind
-    fields = pick(
-        rng, (("shape",), ("colour",), ("shape", "colour"), ("shape", "pattern"), ("shape", "size"))
-    )
+    fields = pick(rng, (("shape",), ("colour",), ("shape", "colour"), ("shape", "pattern"), ("shape", "size")))
     reference = Reference(**{field: getattr(kind, field) for field in fields})
     count = len(reference.found_in(scene))
     return replace(reference, count=count) if 2 <= count <= 4 else None

@@ -186,12 +186,7 @@ def noun_phrase(
     colour = wording.adjective(reference.colour) if reference.colour else ""
     pattern = wording.adjective(reference.pattern) if reference.pattern else ""
     if reference.shape is None:
-        if (
-            determiner == "a"
-            and reference.count == 1
-            and not size
-            and wording.chance("something", SOMETHING_ODDS)
-        ):
+        if determiner == "a" and reference.count == 1 and not size and wording.chance("something", SOMETHING_ODDS):
             return "something " + " and ".join(word for word in (colour, pattern) if word)
         noun = wording.choose("any shape", ANY_SHAPE)
     else:
@@ -202,9 +197,7 @@ def noun_phrase(
     if reference.pattern in ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
         pattern, addition = "", wording.choose(("after", reference.pattern), ADDITIONS[reference.pattern])
     surface = (pattern, colour) if wording.chance("pattern first", 0.6) else (colour, pattern)
-    words = [
-        word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word
-    ]
+    words = [word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word]
     return " ".join([_determiner(determiner, reference.count, words[0]), *words])
 
 

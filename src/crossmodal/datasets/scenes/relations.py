@@ -60,9 +60,7 @@ class Claim:
 def is_true(claim: Claim, scene: Scene) -> bool:
     """Whether every reference is unambiguous and the relation holds strictly for all that is meant."""
     groups = [reference.found_in(scene) for reference in (claim.subject, *claim.others)]
-    if any(
-        len(group) != ref.count for group, ref in zip(groups, (claim.subject, *claim.others), strict=True)
-    ):
+    if any(len(group) != ref.count for group, ref in zip(groups, (claim.subject, *claim.others), strict=True)):
         return False
     things = [thing for group in groups for thing in group]
     if len({id(thing) for thing in things}) != len(things):
@@ -107,11 +105,7 @@ def _direction(sign: int, axis: str) -> Callable[[SceneObject, SceneObject, bool
     def test(a: SceneObject, b: SceneObject, strict: bool) -> bool:
         along, across = (a.x - b.x, a.y - b.y) if axis == "x" else (a.y - b.y, a.x - b.x)
         along *= sign
-        return (
-            along >= 0.16 and along > 1.2 * abs(across)
-            if strict
-            else along > 0.05 and along > abs(across) / 3
-        )
+        return along >= 0.16 and along > 1.2 * abs(across) if strict else along > 0.05 and along > abs(across) / 3
 
     return test
 
