@@ -3,13 +3,14 @@ on the training captions. For datasets whose language no hub model is needed for
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from crossmodal.params import Bert
 from crossmodal.runtime import pick_device, progress, seed_everything
@@ -44,7 +45,7 @@ def fit_bert(captions: list[str], settings: Bert, folder: Path, resume: Path) ->
     tokens = tokenizer(captions, truncation=True, max_length=_MAX_TOKENS)["input_ids"]
     steps = settings.epochs * -(-len(tokens) // settings.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.1)
+    schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=steps // 10, num_training_steps=steps)
     state_path = resume / "state.pt"
     first_epoch = 0
     if state_path.is_file():
@@ -71,17 +72,28 @@ def fit_bert(captions: list[str], settings: Bert, folder: Path, resume: Path) ->
 
 
 def fit_tokenizer(captions: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer with BERT's special tokens, fitted on captions."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False, min_frequency=2
+    """A lower-casing WordPiece tokenizer with BERT's special tokens, its vocabulary taken from captions.
+
+    The vocabulary is the special tokens, every letter (alone and as a continuation), and the most frequent
+    words; rarer words are spelled. It is the same for the same captions, which the merging trainer of the
+    tokenizers library does not promise: it breaks ties by the order of a hash map.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word for caption in captions for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption))
     )
-    tokenizer.train_from_iterator(captions, trainer)
+    letters = sorted({letter for word in words for letter in word})
+    entries = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    frequent = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
+    entries += frequent[: max(0, vocab_size - len(entries))]
+    vocabulary = {token: number for number, token in enumerate(entries)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

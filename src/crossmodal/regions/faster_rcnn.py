@@ -56,13 +56,13 @@ class Backbone(nn.Module):
         super().__init__()
         self.out_channels = 2 * width
         self.stem = nn.Sequential(
-            Conv2dNormActivation(3, width, 7, stride=4),
+            Conv2dNormActivation(3, width // 2, 3, stride=2),
+            Conv2dNormActivation(width // 2, width, 3, stride=2),
             Conv2dNormActivation(width, width, 3),
         )
         self.fine = nn.Sequential(Conv2dNormActivation(width, 2 * width, 3, stride=2), Residual(2 * width))
         self.coarse = nn.Sequential(
             Conv2dNormActivation(2 * width, 4 * width, 3, stride=2),
-            Residual(4 * width),
             Conv2dNormActivation(4 * width, 2 * width, 1, activation_layer=None),
         )
 
@@ -210,7 +210,7 @@ class RegionDetector(FasterRCNN):
             box_predictor=self.roi_heads.box_predictor,
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=32,
+            batch_size_per_image=24,
             positive_fraction=0.5,
             bbox_reg_weights=None,
             score_thresh=0.05,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import faiss
 import numpy as np
@@ -98,5 +99,5 @@ def load_results(folder: Path) -> SearchResults:
             return SearchResults(**{name: arrays[name] for name in arrays.files})
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"{path}: not readable as evaluation results ({error})") from None

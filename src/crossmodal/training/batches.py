@@ -12,16 +12,19 @@ from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
 
+LENGTH_BUCKETS = 4
+
 
 @dataclass(frozen=True)
 class PairBatch:
     """B captions and the N distinct images they belong to, each image read and encoded once.
 
+    ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
     ``image_of``: (B,) int64, place among the N of each caption's image.
     """
 
     regions: Regions
-    words: Words
+    words: tuple[Words, ...]
     image_of: torch.Tensor
 
 
@@ -63,11 +66,15 @@ class EpochBatches(Dataset):
 
     def __getitem__(self, number: int) -> PairBatch:
         captions = self.batches[number]
+        captions = captions[np.argsort(self.word_store.lengths[captions], kind="stable")]
         images, image_of = np.unique(self.caption_image[captions], return_inverse=True)
         rng = np.random.default_rng([self.seed, self.epoch, number])
         return PairBatch(
             regions=read_regions(self.region_store, images, rng, self.region_dropout),
-            words=read_words(self.word_store, captions, rng, self.word_dropout),
+            words=tuple(
+                read_words(self.word_store, part, rng, self.word_dropout)
+                for part in np.array_split(captions, min(LENGTH_BUCKETS, len(captions)))
+            ),
             image_of=torch.from_numpy(image_of),
         )
 

@@ -154,12 +154,13 @@ class Trainer:
         return state.loss_sum / len(batches)
 
     def _loss(self, batch: PairBatch, *, hardest: bool) -> torch.Tensor:
-        regions, words = batch.regions.to(self.device), batch.words.to(self.device)
         image_of = batch.image_of.to(self.device)
         same_image = image_of[:, None] == image_of[None, :] if self.settings.mask_same_image else None
         with self._autocast():
-            images, captions = self.model.encode_images(regions), self.model.encode_captions(words)
-        similarity = self.model.similarity(images.float(), captions.float())[image_of]  # (B, B), pairs on the diagonal
+            images = self.model.encode_images(batch.regions.to(self.device))
+            captions = [self.model.encode_captions(words.to(self.device)) for words in batch.words]
+        scores = [self.model.similarity(images.float(), part.float()) for part in captions]
+        similarity = torch.cat(scores, dim=1)[image_of]  # (N, B) to (B, B), the pairs on the diagonal
         return hinge_loss(similarity, margin=self.settings.margin, hardest=hardest, ignore=same_image)
 
     def _autocast(self) -> Any:

@@ -1,0 +1,157 @@
+"""BERT fitted on captions, read back, and its token features stored without padding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from crossmodal.captions import fit
+from crossmodal.captions.bert import load_bert, obtain_bert
+from crossmodal.captions.encode import encode_captions
+from crossmodal.captions.fit import fit_bert, fit_tokenizer
+from crossmodal.errors import UserError
+from crossmodal.features import store
+from crossmodal.features.store import FeatureStore
+from crossmodal.params import load_params
+
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+CAPTIONS = [
+    f"a {size} {colour} {shape} {relation} a {other} ring"
+    for size in ("small", "large")
+    for colour in ("red", "blue")
+    for shape in ("circle", "square", "star")
+    for relation in ("above", "left of")
+    for other in ("green", "black", "white")
+]
+SMALL = PARAMS.bert.model_copy(
+    update={"hidden_size": 16, "heads": 2, "fit_layers": 2, "epochs": 2, "batch_size": 16, "vocab_size": 120}
+)
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of fitting."""
+
+
+def fitted(folder, settings=SMALL):
+    for name in ("out", "state"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    fit_bert(CAPTIONS, settings, folder / "out", folder / "state")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("bert"))
+
+
+def test_tokenizer_keeps_words_whole_and_lower_cases():
+    tokenizer = fit_tokenizer(CAPTIONS, 120)
+    tokens = tokenizer("A LARGE red circle above a zebra").tokens()
+    assert tokens[:6] == ["[CLS]", "a", "large", "red", "circle", "above"]
+    assert tokens[-1] == "[SEP]"
+
+
+def test_tokenizer_is_the_same_every_time():
+    vocabularies = [fit_tokenizer(CAPTIONS, 120).get_vocab() for _ in range(3)]
+    assert vocabularies[0] == vocabularies[1] == vocabularies[2]
+
+
+def test_fitting_lowers_the_loss_to_below_chance(tmp_path):
+    fitted(tmp_path, SMALL.model_copy(update={"epochs": 40, "lr": 5e-3}))
+    state = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
+    assert state["epoch"] == 40
+    model, tokenizer = load_bert(tmp_path / "out")
+    vectors = {}
+    for word in ("red", "blue", "circle", "square"):
+        ids = tokenizer([word], return_tensors="pt")
+        with torch.inference_mode():
+            vectors[word] = model(ids["input_ids"]).last_hidden_state[0, 1]
+    cosine = torch.nn.functional.cosine_similarity
+    colours = cosine(vectors["red"], vectors["blue"], dim=0)
+    assert colours > cosine(vectors["red"], vectors["circle"], dim=0)  # words of one kind come to lie together
+
+
+def test_killed_fit_ends_with_the_same_weights(tmp_path, monkeypatch):
+    expected, _ = load_bert(fitted(tmp_path / "a"))
+    steps = []
+
+    def counted(*args):
+        steps.append(1)
+        if len(steps) == 7:  # in the second epoch
+            raise KilledError
+        return masked_loss(*args)
+
+    masked_loss = fit._masked_loss
+    monkeypatch.setattr(fit, "_masked_loss", counted)
+    with pytest.raises(KilledError):
+        fitted(tmp_path / "b")
+    monkeypatch.setattr(fit, "_masked_loss", masked_loss)
+    resumed, _ = load_bert(fitted(tmp_path / "b"))
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("shard_rows", [5, 2048])
+@torch.inference_mode()
+def test_token_features_are_those_of_a_caption_alone(tmp_path, monkeypatch, bert_folder, shard_rows):
+    monkeypatch.setattr(store, "SHARD_ROWS", shard_rows)
+    monkeypatch.setattr("crossmodal.captions.encode.SHARD_ROWS", shard_rows)
+    model, tokenizer = load_bert(bert_folder)
+    captions = [*CAPTIONS[:11], "red", "a red circle " * 30]
+    encode_captions(captions, model, tokenizer, tmp_path / "store", max_tokens=12, batch_size=4)
+    read = FeatureStore(tmp_path / "store")
+    assert len(read) == len(captions)
+    for row, caption in enumerate(captions):
+        ids = tokenizer(caption, truncation=True, max_length=12)["input_ids"]
+        assert read.read(row, "token_ids").tolist() == ids
+        alone = model(torch.tensor([ids])).last_hidden_state[0].numpy()
+        np.testing.assert_allclose(read.read(row, "features"), alone, atol=2e-3)
+    assert read.lengths[-1] == 12
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder as a hub gives it: four layers, with pooler, and a tokenizer."""
+    folder = tmp_path / "published"
+    tokenizer = fit_tokenizer(CAPTIONS, 120)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def test_first_layers_of_a_published_bert(tmp_path, published):
+    out = tmp_path / "out"
+    out.mkdir()
+    obtain_bert(str(published), 2, out)
+    model, tokenizer = load_bert(out)
+    ids = tokenizer(CAPTIONS[:1], return_tensors="pt")["input_ids"]
+    whole = BertModel.from_pretrained(published).eval()
+    expected = whole(ids, output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(model(ids).last_hidden_state, expected)
+
+
+def test_more_layers_than_there_are(tmp_path, published):
+    with pytest.raises(UserError, match=r"bert\.layers: 6 asked for"):
+        obtain_bert(str(published), 6, tmp_path)
+
+
+def test_unreachable_source_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"bert\.source 'no-such/model'"):
+        obtain_bert("no-such/model", 0, tmp_path)
+
+
+def test_missing_bert_folder(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json: not found"):
+        load_bert(tmp_path)

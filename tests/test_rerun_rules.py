@@ -1,0 +1,91 @@
+"""Which stages a change of params.yaml touches, as DVC itself sees it against the committed dvc.lock.
+
+A stage is touched when its own parameters changed, or when a stage before it is touched.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+ROOT = Path(__file__).resolve().parents[1]
+AFTER_REGIONS = {"regions", "train", "evaluate", "report"}
+ALL = {"download", "detector", "regions", "bert", "captions", "train", "evaluate", "report"}
+
+CHANGES = [
+    ({"evaluate.top_k": 7}, {"evaluate", "report"}),
+    ({"evaluate.index": "HNSW32"}, {"evaluate", "report"}),
+    ({"report.gallery_queries": 5}, {"report"}),
+    ({"tern.layers": 4}, {"train", "evaluate", "report"}),
+    ({"train.lr": 0.123}, {"train", "evaluate", "report"}),
+    ({"seed": 99}, {"train", "evaluate", "report"}),
+    ({"regions.per_image": 5}, AFTER_REGIONS),
+    ({"detector.lr": 0.5}, {"detector"} | AFTER_REGIONS),
+    ({"bert.epochs": 77}, {"bert", "captions", "train", "evaluate", "report"}),
+    ({"captions.max_tokens": 9}, {"captions", "train", "evaluate", "report"}),
+    ({"scenes.seed": 5}, ALL),
+    ({"download.mirror": "elsewhere"}, ALL),
+    ({"model": "vsepp"}, {"train", "evaluate", "report"}),
+    ({"vsepp.embed_dim": 64}, set()),  # another model's section
+    ({"flickr8k.max_images": 10}, set()),  # another dataset's section
+    ({}, set()),
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """The files DVC reads, in a repository of their own."""
+    if not (ROOT / "dvc.lock").is_file():
+        pytest.skip("dvc.lock is not there: run dvc repro first")
+    folder = tmp_path_factory.mktemp("rules")
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    Repo.init(folder).close()
+    return folder
+
+
+def touched(folder):
+    """Stages whose recorded parameters differ, and all stages that come after one of them."""
+    with Repo(folder) as repo:
+        status = repo.status()
+        changed = {
+            stage
+            for stage, problems in status.items()
+            for problem in problems
+            if isinstance(problem, dict) and "params.yaml" in problem.get("changed deps", {})
+        }
+        graph = repo.index.graph  # edges lead from a stage to those it depends on
+        for stage in graph:
+            if stage.addressing in changed:
+                changed |= {other.addressing for other in _dependents(graph, stage)}
+    return changed
+
+
+def _dependents(graph, stage):
+    found, queue = set(), [stage]
+    while queue:
+        for other in graph.predecessors(queue.pop()):
+            if other not in found:
+                found.add(other)
+                queue.append(other)
+    return found
+
+
+@pytest.mark.parametrize(("changes", "expected"), CHANGES, ids=[str(change) for change, _ in CHANGES])
+def test_a_change_touches_these_stages(workspace, changes, expected):
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        assert section[last] != value, "the test must change something"
+        section[last] = value
+    (workspace / "params.yaml").write_text(yaml.safe_dump(content))
+    assert touched(workspace) == expected
