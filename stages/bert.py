@@ -19,7 +19,7 @@ def main() -> None:
     state.mkdir(exist_ok=True)
     if source == "fit":
         records = read_dataset(DATASET).records
-        captions = [caption for record in records if record.split == "train" for caption in record.captions]
+        captions = [record.captions for record in records if record.split == "train"]
         fit_bert(captions, params.bert, out, state)
     else:
         obtain_bert(source, params.bert.layers, out)

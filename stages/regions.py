@@ -8,7 +8,7 @@ from crossmodal.params import Params, load_params
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.regions.torchvision_backend import TorchvisionExtractor
+from crossmodal.regions.torchvision_backend import TorchvisionRegions
 from stages.paths import DATASET, DETECTOR, REGIONS
 
 
@@ -16,7 +16,7 @@ def load_extractor(params: Params) -> RegionExtractor:
     """The network of models/detector as the chosen backend runs it."""
     if params.region_backend == "grid":
         return GridExtractor(DETECTOR)
-    return TorchvisionExtractor(DETECTOR, params.regions)
+    return TorchvisionRegions(DETECTOR, params.regions)
 
 
 @exits_cleanly

@@ -1,9 +1,15 @@
 """A small BERT of the dataset's own: WordPiece vocabulary and masked language modelling (arXiv 1810.04805)
-on the training captions. For datasets whose language no hub model is needed for, and machines without one."""
+on the training captions. For datasets whose language no hub model is needed for, and machines without one.
+
+Two captions of an image make one training text, as BERT's sentence pairs do. A masked colour can then be told
+from the other caption when both speak of the same thing, which teaches the encoder what belongs together;
+in a single caption any colour would be as good.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +25,16 @@ SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _MAX_TOKENS = 64
 
 
-def fit_bert(captions: list[str], settings: Bert, folder: Path, resume: Path) -> None:
+def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume: Path) -> None:
     """Fit vocabulary and encoder on captions and save both with ``save_pretrained`` in ``folder``.
 
     Args:
-        captions: the training captions alone.
+        captions: of the training images alone, image by image.
         settings: sizes, epochs, learning rate, share of masked tokens, seed.
         folder: exists; receives config, weights and tokenizer.
         resume: folder for the state of the last finished epoch, taken up if it is there.
     """
-    tokenizer = fit_tokenizer(captions, settings.vocab_size)
+    tokenizer = fit_tokenizer([caption for image in captions for caption in image], settings.vocab_size)
     tokenizer.save_pretrained(folder)
     seed_everything(settings.seed)
     config = BertConfig(
@@ -42,8 +48,9 @@ def fit_bert(captions: list[str], settings: Bert, folder: Path, resume: Path) ->
     )
     device = pick_device()
     model = BertForMaskedLM(config).to(device).train()
-    tokens = tokenizer(captions, truncation=True, max_length=_MAX_TOKENS)["input_ids"]
-    steps = settings.epochs * -(-len(tokens) // settings.batch_size)
+    tokens = [tokenizer(list(image), truncation=True, max_length=_MAX_TOKENS)["input_ids"] for image in captions]
+    texts = sum(-(-len(image) // 2) for image in tokens)
+    steps = settings.epochs * -(-texts // settings.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=steps // 10, num_training_steps=steps)
     state_path = resume / "state.pt"
@@ -105,14 +112,23 @@ def fit_tokenizer(captions: list[str], vocab_size: int) -> PreTrainedTokenizerFa
     )
 
 
-def _batches(tokens: list[list[int]], size: int, rng: np.random.Generator) -> list[list[list[int]]]:
-    """Shuffled batches of captions of similar length, so that little padding is computed."""
-    order = rng.permutation(len(tokens))
-    pools = [order[start : start + 20 * size] for start in range(0, len(order), 20 * size)]
+def _batches(tokens: list[list[list[int]]], size: int, rng: np.random.Generator) -> list[list[list[int]]]:
+    """Shuffled batches of caption pairs ([CLS] a [SEP] b [SEP]) of similar length, so that little padding is computed.
+
+    An odd caption of an image is paired with one of the others.
+    """
+    texts = []
+    for image in tokens:
+        order = rng.permutation(len(image))
+        texts += [
+            image[a] + (image[b][1:] if a != b else [])
+            for a, b in zip(order[::2], np.roll(order, -1)[::2], strict=True)
+        ]
+    order = rng.permutation(len(texts))
     batches = []
-    for pool in pools:
-        pool = sorted(pool, key=lambda row: len(tokens[row]))
-        batches += [[tokens[row] for row in pool[start : start + size]] for start in range(0, len(pool), size)]
+    for start in range(0, len(order), 20 * size):
+        pool = sorted(order[start : start + 20 * size], key=lambda row: len(texts[row]))
+        batches += [[texts[row] for row in pool[first : first + size]] for first in range(0, len(pool), size)]
     rng.shuffle(batches)
     return batches
 
