@@ -24,18 +24,18 @@ from crossmodal.datasets.scenes.relations import (
     may_hold,
 )
 
-RELATIONAL_ODDS = 0.8
+RELATIONAL_ODDS = 0.74
 ATTEMPTS = 8  # candidates among which the one that fewest siblings share is taken
 
 # How often an attribute is said where it is not needed.
-COLOUR_ODDS = 0.8
+COLOUR_ODDS = 0.9
 SHAPE_ODDS = 0.87
 PATTERN_ODDS = {"plain": 0.12, "striped": 0.4, "dotted": 0.4}
 SIZE_ODDS = {"small": 0.35, "medium": 0.08, "large": 0.35}
 FIELDS = ("shape", "colour", "pattern", "size")
 
 # Relations that are drawn as one, and how often.
-RELATION_SORTS = ((DIRECTIONS, 12), (("inside",), 6), (("between",), 3), (("next",), 3), (COMPARISONS, 2))
+RELATION_SORTS = ((DIRECTIONS, 20), (("inside",), 4), (("between",), 3), (("next",), 3), (COMPARISONS, 2))
 
 # A relation: its name and the indices of its objects, the subject first.
 Fact = tuple[str, tuple[int, ...]]
@@ -285,7 +285,7 @@ def _total(rng: np.random.Generator, scene: Scene) -> Caption | None:
 
 
 RELATIONAL = (
-    (_single, 42),
+    (_single, 70),
     (_with_extra, 12),
     (_comparing, 12),
     (_shared, 10),
@@ -293,7 +293,7 @@ RELATIONAL = (
     (_clauses, 6),
     (_plural, 24),
 )
-OTHER = ((_list, 5), (_place, 4), (_total, 1))
+OTHER = ((_list, 3), (_place, 8), (_total, 1))
 
 
 def write_captions(
