@@ -65,7 +65,7 @@ def test_auto_follows_the_dataset(write):
         ),
         ("model", "foo", "model: input should be 'tern'"),
         ("dataset", "imagenet", "dataset: input should be 'scenes' or 'flickr8k', found 'imagenet'"),
-        ("tern.heads", 5, "tern: embed_dim 256 is not a multiple of heads 5"),
+        ("tern.heads", 5, "is not a multiple of heads 5"),
         ("scenes.min_objects", 8, "scenes: min_objects 8 is above max_objects 7"),
         ("seed", 1.5, "seed: input should be a valid integer"),
     ],

@@ -165,6 +165,7 @@ class Tern(Section):
     feed_forward: Count
     shared: bool
     positions: Literal["concat", "sum", "none"]
+    location_scale: Positive
     aggregation: Literal["cls", "mean"]
     dropout: Share
 

@@ -57,6 +57,7 @@ def tern_of(data):
         feed_forward=weights[f"{encoder}0.linear1.weight"].shape[0],
         shared=not any("transformer_encoder_2" in name for name in weights),
         positions="concat",
+        location_scale=1.0,
         aggregation="cls",
         dropout=0.1,
     )

@@ -52,11 +52,12 @@ class BoxPositions(nn.Module):
 
     concat: Linear(D + 5 -> E), ReLU, Linear(E -> E) over features and location side by side, TERN's published
     form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position.
+    The location is multiplied by ``scale``: beside features far larger than 1 it would hardly be seen.
     """
 
-    def __init__(self, feature_dim: int, dim: int, mode: str) -> None:
+    def __init__(self, feature_dim: int, dim: int, mode: str, scale: float) -> None:
         super().__init__()
-        self.mode = mode
+        self.mode, self.scale = mode, scale
         if mode == "concat":
             self.map = nn.Sequential(nn.Linear(feature_dim + 5, dim), nn.ReLU(), nn.Linear(dim, dim))
         else:
@@ -64,7 +65,8 @@ class BoxPositions(nn.Module):
             self.location = nn.Linear(5, dim) if mode == "sum" else None
 
     def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        location = self.scale * location_features(boxes)
         if self.mode == "concat":
-            return self.map(torch.cat([features, location_features(boxes)], dim=-1))
+            return self.map(torch.cat([features, location], dim=-1))
         mapped = self.features(features)
-        return mapped if self.location is None else mapped + self.location(location_features(boxes))
+        return mapped if self.location is None else mapped + self.location(location)

@@ -2,7 +2,8 @@
 
 Regions are reasoned over by a visual transformer encoder, words by BERT; both are mapped to the common space
 and pass a second encoder, whose weights the two modalities share. The first output of each, the image's
-[I-CLS] and the caption's [T-CLS], is the embedding.
+[I-CLS] and the caption's [T-CLS], is the embedding; ``aggregation: mean`` takes the mean of regions and of words
+instead, as kaylode/tern does.
 
 Published setting: visual_dim 2048, 4 visual layers, embed_dim 1024, 2 shared layers, 4 heads, feed-forward
 2048, dropout 0.1, hinge with hard negatives and margin 0.2.
@@ -30,7 +31,7 @@ class TernMatcher(Matcher):
             "dropout": settings.dropout,
         }
         self.aggregation = settings.aggregation
-        self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions)
+        self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions, settings.location_scale)
         self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)
         self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
         self.text_encoder = TransformerEncoder(sizes.words, layers=settings.text_layers, **encoder)
