@@ -12,13 +12,12 @@ from stages.paths import BERT, DATASET
 @exits_cleanly
 def main() -> None:
     params = load_params()
-    source = params.bert_source
+    source, records = params.bert_source, read_dataset(DATASET).records
     work = work_folder("bert", {"source": source, **params.bert.model_dump()}, [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
     out.mkdir(exist_ok=True)
     state.mkdir(exist_ok=True)
     if source == "fit":
-        records = read_dataset(DATASET).records
         captions = [record.captions for record in records if record.split == "train"]
         fit_bert(captions, params.bert, out, state)
     else:

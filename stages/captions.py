@@ -13,11 +13,11 @@ from stages.paths import BERT, CAPTIONS, DATASET
 @exits_cleanly
 def main() -> None:
     params = load_params()
+    captions = [caption for record in read_dataset(DATASET).records for caption in record.captions]
+    model, tokenizer = load_bert(BERT)
     inputs = [DATASET / "manifest.json", *sorted(BERT.iterdir())]
     work = work_folder("captions", params.captions.model_dump(), inputs)
     out = work / "out"
-    captions = [caption for record in read_dataset(DATASET).records for caption in record.captions]
-    model, tokenizer = load_bert(BERT)
     encode_captions(
         captions,
         model,

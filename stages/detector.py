@@ -1,5 +1,7 @@
 """Stage detector: fit the region detector on the dataset's boxes, or obtain a backbone for grid features."""
 
+import json
+
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
@@ -14,6 +16,7 @@ def main() -> None:
     params = load_params()
     backend = params.region_backend
     settings = params.grid if backend == "grid" else params.detector
+    dataset = read_dataset(DATASET)
     work = work_folder("detector", {backend: settings.model_dump()}, [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
     out.mkdir(exist_ok=True)
@@ -21,9 +24,11 @@ def main() -> None:
     if backend == "grid":
         obtain_backbone(params.grid, out)
     else:
-        fit_detector(read_dataset(DATASET), params.detector, out, state)
+        fit_detector(dataset, params.detector, out, state)
     publish(out, DETECTOR, work)
-    print(f"detector: {backend} network in {DETECTOR}")
+    measured = DETECTOR / "metrics.json"
+    quality = f", AP50 {json.loads(measured.read_text())['ap50']:.3f} on val" if measured.is_file() else ""
+    print(f"detector: {backend} network{quality}, in {DETECTOR}")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ def load_extractor(params: Params) -> RegionExtractor:
 def main() -> None:
     params = load_params()
     backend = params.region_backend
+    dataset, extractor = read_dataset(DATASET), load_extractor(params)
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
     work = work_folder("regions", {"backend": backend, **params.regions.model_dump()}, inputs)
     out = work / "out"
-    dataset = read_dataset(DATASET)
-    extract_regions(dataset, load_extractor(params), out, batch_size=params.regions.batch_size, backend=backend)
+    extract_regions(dataset, extractor, out, batch_size=params.regions.batch_size, backend=backend)
     publish(out, REGIONS, work)
     lengths = FeatureStore(REGIONS).lengths
     print(f"regions: {lengths.sum():,} regions of {len(lengths):,} images ({backend}) in {REGIONS}")
