@@ -55,15 +55,15 @@ def touched(folder):
     with Repo(folder) as repo:
         status = repo.status()
         changed = {
-            stage
+            stage.rsplit(":")[-1]
             for stage, problems in status.items()
             for problem in problems
             if isinstance(problem, dict) and "params.yaml" in problem.get("changed deps", {})
         }
         graph = repo.index.graph  # edges lead from a stage to those it depends on
         for stage in graph:
-            if stage.addressing in changed:
-                changed |= {other.addressing for other in _dependents(graph, stage)}
+            if stage.name in changed:
+                changed |= {other.name for other in _dependents(graph, stage)}
     return changed
 
 

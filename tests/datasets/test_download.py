@@ -77,7 +77,7 @@ def files(folder):
 
 
 class TestObtainFromAddresses:
-    @pytest.mark.parametrize("hash_", [f"sha256:{SHA256}", f"md5:{MD5}"])
+    @pytest.mark.parametrize("hash_", [f"sha256:{SHA256}", f"md5:{MD5}"], ids=["sha256", "md5"])
     def test_good_file_is_cached_and_used_again(self, server, tmp_path, hash_):
         archive = archive_at(f"{server.url}/ok/good.zip", hashes=(hash_,))
         for _ in range(2):
@@ -108,6 +108,7 @@ class TestObtainFromAddresses:
             ("corrupt", f"wrong checksum: found sha256:.*, expected sha256:{SHA256}", 1),
             ("page", "wrong checksum", 1),
         ],
+        ids=["missing", "always503", "cut", "corrupt", "page"],
     )
     def test_failure_is_explained(self, server, tmp_path, kind, reason, requests):
         url = f"{server.url}/{kind}/good.zip"

@@ -29,7 +29,8 @@ def test_metrics_files(tmp_path, results, history):
 
     detector.unlink()
     write_metrics(folder, results, history, detector)
-    assert sorted(path.name for path in folder.iterdir()) == ["test.json", "validation.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["detector.json", "test.json", "validation.json"]
+    assert json.loads((folder / "detector.json").read_text()) == {}  # grid backbones are not measured
 
 
 def test_a_dataset_without_a_probe_has_no_probe_metric(tmp_path, results, history):
