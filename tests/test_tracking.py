@@ -156,7 +156,7 @@ def test_git_commit_is_a_tag(root, tmp_path, monkeypatch, mlflow_sees_git):
     found = {"mlflow.source.git.commit": "f00"} if mlflow_sees_git else {}
     monkeypatch.setattr(registry, "resolve_tags", lambda: found)
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    assert tracking._origin()["mlflow.source.git.commit"] == ("f00" if mlflow_sees_git else head)
+    assert tracking._origin({})["mlflow.source.git.commit"] == ("f00" if mlflow_sees_git else head)
 
 
 def test_training_again_is_a_new_run(root, client, key):
@@ -351,3 +351,10 @@ def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         keys = sorted(row[0] for row in connection.execute(query))
     assert keys == ["key0", "key1", "key2", "key3"]
+
+
+def test_a_run_is_named_after_model_and_dataset(client, key, monkeypatch):
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    with open_training_run(key, {"model": "tern", "dataset": "scenes"}) as tracker:
+        pass
+    assert client.get_run(tracker.run_id).info.run_name == "tern-scenes"

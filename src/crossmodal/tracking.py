@@ -227,7 +227,7 @@ def _open_run(
         run = find(client, experiment)
         created = run is None
         if run is None:
-            return client.create_run(experiment, tags=_origin() | {KEY_TAG: key, KIND_TAG: kind})
+            return client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
         client.update_run(run.info.run_id, "RUNNING")
         return run
 
@@ -251,8 +251,8 @@ def _existing(client: MlflowClient, run_id: str | None) -> Run | None:
     return run if run and run.info.lifecycle_stage == "active" else None
 
 
-def _origin() -> dict[str, str]:
-    """Tags that say where a run comes from: user, script, git commit, DVC experiment."""
+def _origin(params: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that say where a run comes from: user, script, git commit, DVC experiment; and its name."""
     from mlflow.tracking.context.registry import resolve_tags
 
     tags = {name: str(value) for name, value in resolve_tags().items()}
@@ -265,6 +265,8 @@ def _origin() -> dict[str, str]:
             tags[name] = value
     if "DVC_EXP_NAME" in tags:  # the same name in `dvc exp show` and in MLflow
         tags["mlflow.runName"] = tags["DVC_EXP_NAME"]
+    elif {"model", "dataset"} <= params.keys():
+        tags["mlflow.runName"] = f"{params['model']}-{params['dataset']}"
     return tags
 
 
