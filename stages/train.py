@@ -34,7 +34,7 @@ def main() -> None:
     data = TrainingData(
         regions, words, caption_images(dataset), split_rows(dataset, "train"), split_rows(dataset, "val")
     )
-    trainer = Trainer(model, data, params.train, params.seed, resume=work)
+    trainer = Trainer(model, data, params.train, params.loss, params.seed, resume=work)
     with open_training_run(key, settings, run_id=trainer.state.run_id) as tracker:
         trainer.state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")

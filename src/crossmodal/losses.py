@@ -6,7 +6,13 @@ and models that score pairs alike.
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.params import Loss
 
 
 def hinge_loss(
@@ -33,3 +39,46 @@ def hinge_loss(
     if hardest:
         return caption_cost.max(dim=1).values.sum() + image_cost.max(dim=0).values.sum()
     return caption_cost.sum() + image_cost.sum()
+
+
+def infonce_loss(
+    similarity: torch.Tensor, *, temperature: torch.Tensor | float, ignore: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Symmetric InfoNCE summed over the batch (CLIP, arXiv 2103.00020, figure 3): shapes as in ``hinge_loss``.
+
+    The cross-entropy of each image against the captions and of each caption against the images, halved.
+    """
+    logits = similarity / temperature
+    if ignore is not None:
+        pair = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+        logits = logits.masked_fill(ignore & ~pair, float("-inf"))
+    pairs = torch.arange(len(similarity), device=similarity.device)
+    i2t = F.cross_entropy(logits, pairs, reduction="sum")
+    return (i2t + F.cross_entropy(logits.T, pairs, reduction="sum")) / 2
+
+
+class PairLoss(nn.Module):
+    """The loss that the section ``loss`` of params.yaml describes, summed over a batch of pairs.
+
+    InfoNCE learns its temperature, as CLIP does: a parameter that is trained with the model's but belongs to
+    training alone.
+    """
+
+    def __init__(self, settings: Loss) -> None:
+        super().__init__()
+        self.settings = settings
+        if settings.name == "infonce":
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
+
+    def forward(self, similarity: torch.Tensor, image_of: torch.Tensor, epoch: int) -> torch.Tensor:
+        """Args:
+        similarity: (B, B), pairs on the diagonal. image_of: (B,), which image each pair has.
+        epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
+        """
+        settings = self.settings
+        same_image = image_of[:, None] == image_of[None, :] if settings.mask_same_image else None
+        if settings.name == "infonce":
+            scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
+            return infonce_loss(similarity, temperature=1 / scale, ignore=same_image)
+        hardest = settings.negatives == "hard" and epoch >= settings.all_negatives_epochs
+        return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=same_image)

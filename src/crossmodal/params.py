@@ -143,14 +143,21 @@ class Train(Section):
     step_epochs: Count
     gamma: Annotated[float, Field(gt=0, le=1)]
     plateau_patience: CountOrNone
-    margin: Positive
-    negatives: Literal["hard", "all"]
-    all_negatives_epochs: CountOrNone
-    mask_same_image: bool
     region_dropout: Share
     word_dropout: Share
     patience: CountOrNone
     workers: CountOrNone
+
+
+class Loss(Section):
+    """What training minimises."""
+
+    name: Literal["hinge", "infonce"]
+    margin: Positive
+    negatives: Literal["hard", "all"]
+    all_negatives_epochs: CountOrNone
+    temperature: Positive
+    mask_same_image: bool
 
 
 class Tern(Section):
@@ -166,7 +173,7 @@ class Tern(Section):
     shared: bool
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
-    aggregation: Literal["cls", "mean"]
+    aggregation: Literal["cls", "mean", "max"]
     dropout: Share
 
     @model_validator(mode="after")
@@ -215,6 +222,7 @@ class Params(Section):
     bert: Bert
     captions: Captions
     train: Train
+    loss: Loss
     tern: Tern
     vsepp: Vsepp
     evaluate: Evaluate
@@ -245,7 +253,7 @@ class Params(Section):
         Logged with the run, and hashed together with the data into the key by which it is found again.
         """
         backend = "grid" if self.region_backend == "grid" else "detector"
-        sections = ("regions", backend, "bert", "captions", "train", self.dataset, self.model)
+        sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
         settings = {name: getattr(self, name).model_dump(mode="json") for name in sections}
         settings["regions"]["backend"] = self.region_backend
         settings["bert"]["source"] = self.bert_source

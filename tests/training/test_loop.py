@@ -13,7 +13,7 @@ from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
+from crossmodal.params import Loss, load_params
 from crossmodal.runtime import seed_everything
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
@@ -46,7 +46,8 @@ def trainer_of(data, resume, model="tern", **changes):
     defaults = {"epochs": 4, "batch_size": 8, "captions_per_image": 1, "neighbours": 1, "lr": 3e-3, "warmup_steps": 4}
     settings = defaults | changes
     network = build_model(model, section, InputSizes(12, 12))
-    return Trainer(network, data, PARAMS.train.model_copy(update=settings), seed=1, resume=resume)
+    loss = PARAMS.loss.model_copy(update={key: settings.pop(key) for key in list(settings) if key in Loss.model_fields})
+    return Trainer(network, data, PARAMS.train.model_copy(update=settings), loss, seed=1, resume=resume)
 
 
 def nothing(metrics, step):

@@ -20,6 +20,13 @@ def masked_max(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return values.masked_fill(~mask.unsqueeze(-1), float("-inf")).max(dim=1).values
 
 
+def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    """mean or max over the real items, or the first item (cls): (B, N, E) -> (B, E)."""
+    if mode == "cls":
+        return values[:, 0]
+    return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)
+
+
 def location_features(boxes: torch.Tensor) -> torch.Tensor:
     """Boxes with their area, all as shares of the image: (..., 4) -> (..., 5) = x1 y1 x2 y2 area."""
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import InputSizes, Matcher, Regions, Words
-from crossmodal.models.blocks import masked_max, masked_mean
+from crossmodal.models.blocks import pool
 from crossmodal.params import Vsepp
 
 
@@ -33,10 +33,3 @@ class VseppMatcher(Matcher):
     def encode_captions(self, words: Words) -> torch.Tensor:
         mapped = self.caption_map(self.dropout(words.features))  # (B, L, E)
         return F.normalize(pool(mapped, words.mask, self.text_pool), dim=-1)
-
-
-def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """mean or max over the real items, or the first item (cls): (B, N, E) -> (B, E)."""
-    if mode == "cls":
-        return values[:, 0]
-    return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)

@@ -1,4 +1,4 @@
-"""The training loop: hinge on the similarity matrix, best epoch by validation rsum, resumable.
+"""The training loop: a loss on the similarity matrix, best epoch by validation rsum, resumable.
 
 Whole of it: for every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
 ends with the recalls on the validation split. State goes to disk after every epoch and every few minutes
@@ -22,9 +22,9 @@ from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
-from crossmodal.losses import hinge_loss
+from crossmodal.losses import PairLoss
 from crossmodal.models.base import Matcher
-from crossmodal.params import Train
+from crossmodal.params import Loss, Train
 from crossmodal.retrieval.embed import embed_captions, embed_images
 from crossmodal.runtime import progress
 from crossmodal.training.batches import EpochBatches, PairBatch, load_batches
@@ -66,16 +66,19 @@ class Trainer:
 
     Args:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
-        settings, seed: of params.yaml.
+        settings, loss, seed: of params.yaml.
         resume: folder of the state, taken up when it holds one.
     """
 
-    def __init__(self, model: Matcher, data: TrainingData, settings: Train, seed: int, *, resume: Path) -> None:
+    def __init__(
+        self, model: Matcher, data: TrainingData, settings: Train, loss: Loss, seed: int, *, resume: Path
+    ) -> None:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
+        self.loss = PairLoss(loss).to(self.device)
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.optimizer = _optimizer(model, settings)
+        self.optimizer = _optimizer([*model.parameters(), *self.loss.parameters()], settings)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         self._state_path = resume / "state.pt"
@@ -115,7 +118,6 @@ class Trainer:
         settings, state = self.settings, self.state
         batches = self._epoch(epoch)
         loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type == "cuda")
-        hardest = settings.negatives == "hard" and epoch >= settings.all_negatives_epochs
         size = len(batches.batches[0])
         bar = progress(
             total=len(batches) * size,
@@ -127,7 +129,7 @@ class Trainer:
         self.model.train()
         started, seen = time.monotonic(), 0
         for batch in loader:
-            loss = self._loss(batch, hardest=hardest)
+            loss = self._loss(batch, epoch)
             value = loss.item() / size
             if not math.isfinite(value):
                 raise UserError(
@@ -153,15 +155,14 @@ class Trainer:
         bar.close()
         return state.loss_sum / len(batches)
 
-    def _loss(self, batch: PairBatch, *, hardest: bool) -> torch.Tensor:
+    def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
         image_of = batch.image_of.to(self.device)
-        same_image = image_of[:, None] == image_of[None, :] if self.settings.mask_same_image else None
         with self._autocast():
             images = self.model.encode_images(batch.regions.to(self.device))
             captions = [self.model.encode_captions(words.to(self.device)) for words in batch.words]
         scores = [self.model.similarity(images.float(), part.float()) for part in captions]
         similarity = torch.cat(scores, dim=1)[image_of]  # (N, B) to (B, B), the pairs on the diagonal
-        return hinge_loss(similarity, margin=self.settings.margin, hardest=hardest, ignore=same_image)
+        return self.loss(similarity, image_of, epoch)
 
     def _autocast(self) -> Any:
         if self.settings.precision == "fp32":
@@ -200,6 +201,7 @@ class Trainer:
         torch.save(
             {
                 "model": self.model.state_dict(),
+                "loss": self.loss.state_dict(),
                 "best": self.best_weights,
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
@@ -215,6 +217,7 @@ class Trainer:
     def _load(self) -> None:
         state = torch.load(self._state_path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
+        self.loss.load_state_dict(state["loss"])
         self.best_weights = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -234,11 +237,11 @@ def validate(model: Matcher, data: TrainingData, batch_size: int) -> dict[str, A
     )
 
 
-def _optimizer(model: Matcher, settings: Train) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[torch.nn.Parameter], settings: Train) -> torch.optim.Optimizer:
     """Adam or AdamW; biases and norms are not decayed by AdamW's weight decay."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    decayed = [p for p in parameters if p.requires_grad and p.ndim > 1]
+    others = [p for p in parameters if p.requires_grad and p.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -170,8 +170,8 @@ def test_relations_tell_siblings_apart(groups):
             others = [other.scene for other in group if other is not image]
             for caption in image.captions:
                 if image.split != "probe" and caption.relational:
-                    telling.append(2 * sum(caption.may_describe(scene) for scene in others) <= len(others))
-    assert sum(telling) > 0.9 * len(telling)
+                    telling.append(not any(caption.may_describe(scene) for scene in others))
+    assert sum(telling) > 0.85 * len(telling)
 
 
 def test_training_captions_of_the_shipped_dataset_have_every_word_of_the_others(shipped):
@@ -182,23 +182,33 @@ def test_training_captions_of_the_shipped_dataset_have_every_word_of_the_others(
         if group[0] == "train" and not needed <= known:
             known |= group_words(shipped, group)
     assert needed <= known
-    assert 150 <= len(known) <= 250
+    assert 110 <= len(known) <= 250
 
 
-def test_siblings_show_the_same_objects(groups):
-    rebound = 0
+def test_siblings_are_the_four_ways_to_place_and_colour_two_objects(groups):
     for group in groups:
-        first, *others = (Counter(thing.kind for thing in image.scene) for image in group)
-        for other in others:
-            missing, added = sorted((first - other).elements()), sorted((other - first).elements())
-            if missing:
-                # Two objects exchanged one attribute.
-                rebound += 1
-                assert len(missing) == 2
-                for column in range(4):
-                    assert sorted(kind[column] for kind in missing) == sorted(kind[column] for kind in added)
-        assert len({image.scene for image in group}) == len(group)
-    assert rebound > 0.1 * len(groups)
+        if group[0].split == "probe":
+            continue
+        assert len(group) == 4
+        first, swapped, rebound, both = (image.scene for image in group)
+        moved = [i for i, thing in enumerate(first) if thing != swapped[i]]
+        assert len(moved) == 2
+        i, j = moved
+        assert [thing.kind for thing in first] == [thing.kind for thing in swapped]
+        for one, other in ((first, swapped), (rebound, both)):
+            assert (one[i].x, one[i].y, one[j].x, one[j].y) == (other[j].x, other[j].y, other[i].x, other[i].y)
+        for one, other in ((first, rebound), (swapped, both)):
+            assert [thing.kind.colour for thing in (one[i], one[j])] == [other[j].kind.colour, other[i].kind.colour]
+            assert [thing.kind[0] for thing in one] == [thing.kind[0] for thing in other]
+            assert all(a == b for k, (a, b) in enumerate(zip(one, other, strict=True)) if k not in moved)
+
+
+def test_further_siblings_show_the_same_objects_elsewhere(settings):
+    many = settings.model_copy(update={"siblings": 7})
+    group = plan_group(many, "train", 0)
+    assert len({image.scene for image in group}) == 7
+    shapes = [sorted(thing.kind.shape for thing in image.scene) for image in group]
+    assert all(shape == shapes[0] for shape in shapes)
 
 
 def test_groups_are_whole_within_a_split(groups, settings):

@@ -28,10 +28,10 @@ RELATIONAL_ODDS = 0.74
 ATTEMPTS = 8  # candidates among which the one that fewest siblings share is taken
 
 # How often an attribute is said where it is not needed.
-COLOUR_ODDS = 0.9
-SHAPE_ODDS = 0.87
-PATTERN_ODDS = {"plain": 0.12, "striped": 0.4, "dotted": 0.4}
-SIZE_ODDS = {"small": 0.35, "medium": 0.08, "large": 0.35}
+COLOUR_ODDS = 0.95
+SHAPE_ODDS = 0.93
+PATTERN_ODDS = {"plain": 0.05, "striped": 0.2, "dotted": 0.2}
+SIZE_ODDS = {"small": 0.2, "medium": 0.04, "large": 0.2}
 FIELDS = ("shape", "colour", "pattern", "size")
 
 # Relations that are drawn as one, and how often.
@@ -317,7 +317,7 @@ def _most_telling(
     siblings: Sequence[Scene],
     written: Sequence[Caption],
 ) -> Caption | None:
-    """Of a few candidates the first that at most half of the siblings share and that is news."""
+    """Of a few candidates the one that fewest siblings share and that is news."""
     best, best_score = None, float("inf")
     makers = [maker for maker, weight in (RELATIONAL if facts else OTHER) for _ in range(weight)]
     tries = 0
@@ -327,9 +327,7 @@ def _most_telling(
         if caption is None or any(caption.text == other.text for other in written):
             continue
         shared = sum(caption.may_describe(sibling) for sibling in siblings)
-        told = {_pair(claim) for other in written for claim in other.claims if claim.relational}
-        repeats = sum(_pair(claim) in told for claim in caption.claims if claim.relational)
-        score = max(0, 2 * shared - len(siblings)) + repeats if caption.relational else 0
+        score = shared if caption.relational else max(0, shared - 1)
         if score < best_score:
             best, best_score = caption, score
         tries += 1
@@ -337,6 +335,3 @@ def _most_telling(
             break
     return best
 
-
-def _pair(claim: Claim) -> tuple[str, frozenset[str | None]]:
-    return claim.relation, frozenset(ref.shape for ref in (claim.subject, *claim.others))

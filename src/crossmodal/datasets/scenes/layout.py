@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,9 +25,6 @@ INSIDE_ODDS = 0.7  # a scene that can have one object inside another does
 HOST_ODDS = 0.4  # a large object gets a shape that can hold a small one
 LOOKALIKE_ODDS = 0.3  # an object takes shape or colour from a former one
 TWIN_ODDS = 0.06  # an object repeats a former one, so that there is something to count
-EXCHANGE_ODDS = 0.35  # a sibling is the first image with two objects' places exchanged
-REBIND_ODDS = 0.45  # a sibling has two objects' colours exchanged
-STAY_ODDS = 0.3  # ... and is otherwise the first image
 
 
 def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
@@ -150,40 +148,34 @@ def exchange_attribute(kinds: Sequence[Kind], i: int, j: int, attribute: str) ->
 
 
 def draw_family(rng: np.random.Generator, siblings: int, lowest: int, highest: int) -> list[Scene]:
-    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects; some have two colours exchanged.
+    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects, told apart by where two of them are.
 
-    Shapes with their sizes and patterns are the same in all of them, and so is the multiset of colours.
+    The second scene is the first with two objects in each other's place, the third with their colours
+    exchanged, the fourth with both; further ones show the objects of the first or third in new places. Shapes
+    with their sizes and patterns are the same in all of them, and so is the multiset of colours.
     """
-    kinds = draw_kinds(rng, int(rng.integers(lowest, highest + 1)))
-    family = [place(rng, kinds)]
-    while len(family) < siblings:
-        scene = _exchanged(rng, family[0]) or _sibling(rng, family[0])
-        if scene not in family:
-            family.append(scene)
-    return family
+    while True:
+        scene = place(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
+        pairs = [pair for pair in itertools.combinations(range(len(scene)), 2) if _tells_apart(scene, *pair)]
+        if not pairs:
+            continue
+        i, j = pick(rng, pairs)
+        kinds = [thing.kind for thing in scene]
+        rebound = exchange_attribute(kinds, i, j, "colour")
+        swapped = exchange_places(scene, i, j)
+        if swapped is None:
+            continue
+        family = [scene, swapped, with_kinds(scene, rebound), with_kinds(swapped, rebound)][:siblings]
+        while len(family) < siblings:
+            family.append(place(rng, pick(rng, (kinds, rebound))))
+        return family
 
 
-def _exchanged(rng: np.random.Generator, scene: Scene) -> Scene | None:
-    if rng.random() >= EXCHANGE_ODDS:
-        return None
-    i, j = (int(k) for k in rng.permutation(len(scene))[:2])
-    return exchange_places(scene, i, j) if scene[i].kind[:3] != scene[j].kind[:3] else None
-
-
-def _sibling(rng: np.random.Generator, scene: Scene) -> Scene:
-    kinds = [thing.kind for thing in scene]
-    if rng.random() >= REBIND_ODDS:
-        return place(rng, kinds)
-    pairs = [
-        (i, j)
-        for i in range(len(kinds))
-        for j in range(i)
-        if kinds[i].shape != kinds[j].shape and kinds[i].colour != kinds[j].colour
-    ]
-    rebound = exchange_attribute(kinds, *pick(rng, pairs), "colour") if pairs else kinds
-    if pairs and rng.random() < STAY_ODDS:
-        return with_kinds(scene, rebound)
-    return place(rng, rebound)
+def _tells_apart(scene: Scene, i: int, j: int) -> bool:
+    """Whether an exchange of i and j, of places or of colours, changes what can be said clearly."""
+    a, b = scene[i], scene[j]
+    near, far = sorted((abs(a.x - b.x), abs(a.y - b.y)))
+    return a.kind.shape != b.kind.shape and a.kind.colour != b.kind.colour and far >= 0.2 and far > 1.2 * near
 
 
 def with_kinds(scene: Scene, kinds: Sequence[Kind]) -> Scene:

@@ -31,77 +31,77 @@ SIZE_RANK = {size: rank for rank, size in enumerate(SIZES)}
 ATTRIBUTES = tuple(f"{colour} {pattern}" for colour in COLOURS for pattern in PATTERNS)
 
 # A shape is a noun; where none is said, one of these stands for it.
-ANY_SHAPE = ("shape", "object", "thing", "figure")
+ANY_SHAPE = ("shape", "object", "thing")
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "disc", "round shape"),
-    "square": ("square", "box", "block"),
+    "circle": ("circle", "disc"),
+    "square": ("square", "box"),
     "triangle": ("triangle", "wedge"),
-    "star": ("star", "five-pointed star"),
-    "heart": ("heart", "love heart"),
+    "star": ("star",),
+    "heart": ("heart",),
     "cross": ("cross", "plus sign"),
-    "ring": ("ring", "hoop", "doughnut"),
-    "crescent": ("crescent", "moon", "crescent moon"),
+    "ring": ("ring", "hoop"),
+    "crescent": ("crescent", "moon"),
 }
 
 ADJECTIVES: dict[str, tuple[str, ...]] = {
-    "red": ("red", "crimson", "scarlet"),
-    "orange": ("orange", "tangerine"),
+    "red": ("red", "scarlet"),
+    "orange": ("orange",),
     "yellow": ("yellow", "golden"),
-    "green": ("green", "emerald"),
-    "blue": ("blue", "azure"),
+    "green": ("green",),
+    "blue": ("blue",),
     "purple": ("purple", "violet"),
     "white": ("white",),
     "black": ("black",),
-    "plain": ("plain", "solid"),
+    "plain": ("plain",),
     "striped": ("striped", "stripy"),
-    "dotted": ("dotted", "spotted", "speckled"),
+    "dotted": ("dotted", "spotted"),
     "small": ("small", "little", "tiny"),
-    "medium": ("medium-sized", "medium", "mid-sized"),
+    "medium": ("medium-sized", "medium"),
     "large": ("large", "big", "huge"),
 }
 
 # The pattern said after the noun instead of before it.
 ADDITIONS: dict[str, tuple[str, ...]] = {
-    "striped": ("with stripes", "covered in stripes", "with a striped pattern"),
-    "dotted": ("with dots", "with spots", "covered in dots"),
+    "striped": ("with stripes",),
+    "dotted": ("with dots", "with spots"),
 }
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 # Relations, in the words that follow "a circle is ..." and precede "... a star".
 RELATION_PHRASES: dict[str, tuple[str, ...]] = {
-    "left": ("to the left of", "left of", "on the left of", "on the left side of", "further left than"),
-    "right": ("to the right of", "right of", "on the right of", "on the right side of", "further right than"),
-    "above": ("above", "over", "higher than", "higher up than"),
-    "below": ("below", "under", "beneath", "underneath", "lower than"),
-    "inside": ("inside", "in", "within", "in the middle of"),
-    "next": ("next to", "beside", "close to", "near", "right next to"),
-    "between": ("between", "in between", "somewhere between"),
+    "left": ("to the left of", "left of", "on the left of"),
+    "right": ("to the right of", "right of", "on the right of"),
+    "above": ("above", "over", "higher than"),
+    "below": ("below", "under", "lower than"),
+    "inside": ("inside", "in", "within"),
+    "next": ("next to", "beside", "close to"),
+    "between": ("between", "in between"),
     "larger": ("larger than", "bigger than"),
     "smaller": ("smaller than", "not as big as"),
-    "same size": ("the same size as", "as big as", "just as large as"),
+    "same size": ("the same size as", "as big as"),
 }
 
 # The same, said of an object that was just named: "a star with a circle to its left".
 RELATION_TAILS: dict[str, tuple[str, ...]] = {
-    "left": ("to its left", "on its left", "on its left side"),
-    "right": ("to its right", "on its right", "on its right side"),
+    "left": ("to its left", "on its left"),
+    "right": ("to its right", "on its right"),
     "above": ("above it", "over it"),
-    "below": ("below it", "under it", "underneath it"),
-    "inside": ("inside it", "in it", "in the middle of it"),
-    "next": ("next to it", "beside it", "close to it"),
+    "below": ("below it", "under it"),
+    "inside": ("inside it", "in it"),
+    "next": ("next to it", "beside it"),
 }
 
 COMPARATIVES: dict[str, tuple[str, ...]] = {"larger": ("larger", "bigger"), "smaller": ("smaller",)}
 
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {
-    "top left": ("in the top left corner", "in the upper left", "at the top left"),
-    "top right": ("in the top right corner", "in the upper right", "at the top right"),
-    "bottom left": ("in the bottom left corner", "in the lower left", "at the bottom left"),
-    "bottom right": ("in the bottom right corner", "in the lower right", "at the bottom right"),
-    "top": ("at the top", "near the top edge", "along the top"),
-    "bottom": ("at the bottom", "near the bottom edge", "along the bottom"),
-    "middle": ("in the middle", "in the centre", "close to the centre"),
+    "top left": ("in the top left corner", "at the top left"),
+    "top right": ("in the top right corner", "at the top right"),
+    "bottom left": ("in the bottom left corner", "at the bottom left"),
+    "bottom right": ("in the bottom right corner", "at the bottom right"),
+    "top": ("at the top", "near the top edge"),
+    "bottom": ("at the bottom", "near the bottom edge"),
+    "middle": ("in the middle", "in the centre"),
 }
-PICTURE = ("picture", "image", "scene")
+PICTURE = ("picture", "image")
