@@ -1,7 +1,8 @@
-"""Stage captions: BERT's token features of every caption."""
+"""Stage captions: BERT's token features of every caption, or token ids where the encoder is trained with the model."""
 
 from crossmodal.captions.bert import load_bert
-from crossmodal.captions.encode import encode_captions
+from crossmodal.captions.encode import encode_captions, store_ids
+from crossmodal.captions.vocabulary import count_vocabulary
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
@@ -12,23 +13,28 @@ from stages.paths import BERT, CAPTIONS, DATASET
 
 @exits_cleanly
 def main() -> None:
-    params = load_params()
-    captions = [caption for record in read_dataset(DATASET).records for caption in record.captions]
-    model, tokenizer = load_bert(BERT)
+    settings = load_params().captions
+    records = read_dataset(DATASET).records
+    captions = [caption for record in records for caption in record.captions]
     inputs = [DATASET / "manifest.json", *sorted(BERT.iterdir())]
-    work = work_folder("captions", params.captions.model_dump(), inputs)
+    work = work_folder("captions", settings.model_dump(), inputs)
     out = work / "out"
-    encode_captions(
-        captions,
-        model,
-        tokenizer,
-        out,
-        max_tokens=params.captions.max_tokens,
-        batch_size=params.captions.batch_size,
-    )
+    if settings.encoder == "bigru":
+        training = (caption for record in records if record.split == "train" for caption in record.captions)
+        vocabulary = count_vocabulary(training, settings.min_count)
+        store_ids([vocabulary.encode(caption, settings.max_tokens) for caption in captions], out)
+        vocabulary.save(out / "vocabulary.json")
+    else:
+        model, tokenizer = load_bert(BERT)
+        if settings.encoder == "bert":
+            encode_captions(
+                captions, model, tokenizer, out, max_tokens=settings.max_tokens, batch_size=settings.batch_size
+            )
+        else:
+            store_ids(tokenizer(captions, truncation=True, max_length=settings.max_tokens)["input_ids"], out)
     publish(out, CAPTIONS, work)
     lengths = FeatureStore(CAPTIONS).lengths
-    print(f"captions: {lengths.sum():,} tokens of {len(lengths):,} captions in {CAPTIONS}")
+    print(f"captions: {lengths.sum():,} tokens of {len(lengths):,} captions ({settings.encoder}) in {CAPTIONS}")
 
 
 if __name__ == "__main__":

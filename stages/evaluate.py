@@ -1,4 +1,6 @@
-"""Stage evaluate: embed the test split, search it both ways with FAISS, score the probe."""
+"""Stage evaluate: embed the test split and search it both ways with FAISS, or score all pairs; score the probe."""
+
+import numpy as np
 
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
@@ -8,8 +10,8 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
-from crossmodal.retrieval.embed import embed_captions, embed_images, probe_similarity
-from crossmodal.retrieval.search import save_results, search_both_ways, summary
+from crossmodal.retrieval.search import rank_pairs, save_results, search_both_ways, summary
+from crossmodal.retrieval.similarity import encode_captions, encode_images, probe_similarity, similarity_matrix
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
 from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS
@@ -24,16 +26,24 @@ def main() -> None:
     model = model.to(pick_device())
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
-    test = split_rows(dataset, "test")
-    results = search_both_ways(
-        images=embed_images(model, regions, test.images, settings.batch_size),
-        captions=embed_captions(model, words, test.captions, settings.batch_size),
-        split=test,
-        probe=probe_similarity(model, regions, words, split_rows(dataset, "probe"), settings.batch_size),
-        factory=settings.index,
-        top_k=settings.top_k,
-        folder=work,
-    )
+    test, size = split_rows(dataset, "test"), settings.batch_size
+    probe = probe_similarity(model, regions, words, split_rows(dataset, "probe"), size)
+    if model.pooled:
+        results = search_both_ways(
+            images=encode_images(model, regions, test.images, size).vectors.cpu().numpy(),
+            captions=encode_captions(model, words, test.captions, size).vectors.cpu().numpy(),
+            split=test,
+            probe=probe,
+            factory=settings.index,
+            top_k=settings.top_k,
+            folder=work,
+        )
+    else:
+        matrix = np.lib.format.open_memmap(
+            work / "similarity.npy", mode="w+", dtype=np.float32, shape=(len(test.images), len(test.captions))
+        )
+        similarity_matrix(model, regions, test.images, words, test.captions, size, out=matrix)
+        results = rank_pairs(matrix, test, probe, top_k=settings.top_k)
     save_results(results, work)
     publish(work, EVALUATION, work)
     metrics = summary(results)

@@ -2,7 +2,10 @@
 
 import csv
 import time
+from typing import Any
 
+from crossmodal.captions.bert import load_bert
+from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.errors import exits_cleanly
@@ -11,11 +14,23 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
+from crossmodal.models.text import build_text, load_pretrained
+from crossmodal.params import Params, load_params
 from crossmodal.runtime import pick_device, seed_everything
 from crossmodal.tracking import open_training_run
 from crossmodal.training.loop import Trainer, TrainingData
-from stages.paths import CAPTIONS, DATASET, MATCHER, REGIONS
+from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
+
+
+def text_of(params: Params, words: FeatureStore) -> tuple[dict[str, Any], int]:
+    """Settings of the text encoder, and the size of the token features it makes."""
+    if params.captions.encoder == "bigru":
+        vocabulary = Vocabulary.load(CAPTIONS / "vocabulary.json")
+        return {"vocabulary": len(vocabulary), **params.bigru.model_dump()}, params.bigru.hidden
+    if params.captions.encoder == "bert_finetune":
+        config = load_bert(BERT)[0].config
+        return {"config": config.to_diff_dict()}, config.hidden_size
+    return {}, words.arrays["features"][1][0]
 
 
 @exits_cleanly
@@ -29,12 +44,23 @@ def main() -> None:
     work = work_folder("train", {"key": key})
 
     seed_everything(params.seed)
-    sizes = InputSizes(regions=regions.arrays["features"][1][0], words=words.arrays["features"][1][0])
-    model = build_model(params.model, params.model_settings, sizes).to(pick_device())
+    encoder, (text_settings, word_size) = params.captions.encoder, text_of(params, words)
+    text = build_text(encoder, text_settings)
+    load_pretrained(text, BERT)
+    sizes = InputSizes(regions=regions.arrays["features"][1][0], words=word_size)
+    model = build_model(params.model, params.model_settings, sizes, text).to(pick_device())
     data = TrainingData(
         regions, words, caption_images(dataset), split_rows(dataset, "train"), split_rows(dataset, "val")
     )
-    trainer = Trainer(model, data, params.train, params.loss, params.seed, resume=work)
+    trainer = Trainer(
+        model,
+        data,
+        params.train,
+        params.loss,
+        params.seed,
+        resume=work,
+        text_lr=params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0,
+    )
     with open_training_run(key, settings, run_id=trainer.state.run_id) as tracker:
         trainer.state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
@@ -47,7 +73,8 @@ def main() -> None:
 
     out = work / "out"
     out.mkdir(exist_ok=True)
-    save_matcher(out, model, MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key))
+    config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text_settings)
+    save_matcher(out, model, config)
     with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()

@@ -118,11 +118,26 @@ class Bert(Section):
 
 
 class Captions(Section):
-    """Token features."""
+    """Token features, or token ids where the encoder is trained with the model."""
 
-    encoder: Literal["bert"]
+    encoder: Literal["bert", "bert_finetune", "bigru"]
     max_tokens: Annotated[int, Field(ge=4, le=512)]
     batch_size: Count
+    min_count: Count
+
+
+class Bigru(Section):
+    """Word embeddings and a bidirectional GRU, trained with the model."""
+
+    embed_dim: Count
+    hidden: Count
+    dropout: Share
+
+
+class BertFinetune(Section):
+    """BERT trained with the model."""
+
+    lr_factor: Positive
 
 
 class Train(Section):
@@ -221,6 +236,8 @@ class Params(Section):
     grid: Grid
     bert: Bert
     captions: Captions
+    bigru: Bigru
+    bert_finetune: BertFinetune
     train: Train
     loss: Loss
     tern: Tern
@@ -254,6 +271,8 @@ class Params(Section):
         """
         backend = "grid" if self.region_backend == "grid" else "detector"
         sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
+        if self.captions.encoder != "bert":
+            sections += (self.captions.encoder,)
         settings = {name: getattr(self, name).model_dump(mode="json") for name in sections}
         settings["regions"]["backend"] = self.region_backend
         settings["bert"]["source"] = self.bert_source

@@ -1,10 +1,12 @@
 """What every model keeps to: masks, batches, checkpoints."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Regions, Words
@@ -43,26 +45,29 @@ def test_every_model_has_a_section_and_a_variant():
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
 @torch.inference_mode()
 def test_padding_changes_nothing(batch, name, changes):
-    """An image or caption alone, unpadded, has the embedding it has in a padded batch full of rubbish."""
+    """Images and captions alone, unpadded, score as they do in padded batches full of rubbish."""
     model, (regions, words) = build(name, changes), batch
     rubbish = dataclasses.replace(regions, features=regions.features.masked_fill(~regions.mask[..., None], 1e3))
     noise = dataclasses.replace(words, features=words.features.masked_fill(~words.mask[..., None], -1e3))
-    images, captions = model.encode_images(rubbish), model.encode_captions(noise)
-    for row in range(4):
-        count, length = int(regions.mask[row].sum()), int(words.mask[row].sum())
-        alone = Regions(*(value[row : row + 1, :count] for value in vars(regions).values()))
-        caption = Words(*(value[row : row + 1, :length] for value in vars(words).values()))
-        torch.testing.assert_close(model.encode_images(alone)[0], images[row], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(model.encode_captions(caption)[0], captions[row], atol=1e-5, rtol=1e-5)
+    scores = model.similarity(model.encode_images(rubbish), model.encode_text(noise))
+    assert scores.shape == (4, 4)
+    for row, column in itertools.product(range(4), range(4)):
+        count, length = int(regions.mask[row].sum()), int(words.mask[column].sum())
+        image = Regions(*(value[row : row + 1, :count] for value in vars(regions).values()))
+        caption = Words(words.features[column : column + 1, :length], words.mask[column : column + 1, :length])
+        alone = model.similarity(model.encode_images(image), model.encode_text(caption))
+        torch.testing.assert_close(alone[0, 0], scores[row, column], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
 @torch.inference_mode()
-def test_similarity_is_the_cosine(batch, name, changes):
+def test_similarity_of_pooled_models_is_the_cosine(batch, name, changes):
     model, (regions, words) = build(name, changes), batch
-    images, captions = model.encode_images(regions), model.encode_captions(words)
-    expected = torch.nn.functional.cosine_similarity(images[:, None], captions[None], dim=-1)
-    torch.testing.assert_close(model.similarity(images, captions), expected)
+    images, captions = model.encode_images(regions), model.encode_text(words)
+    assert model.pooled == (images.mask is None)
+    if model.pooled:
+        expected = F.cosine_similarity(images.vectors[:, None], captions.vectors[None], dim=-1)
+        torch.testing.assert_close(model.similarity(images, captions), expected)
 
 
 @pytest.mark.parametrize("positions", ["concat", "sum", "none"])
@@ -70,7 +75,7 @@ def test_similarity_is_the_cosine(batch, name, changes):
 def test_tern_sees_where_regions_are(batch, positions):
     model, (regions, _) = build("tern", {"positions": positions}), batch
     moved = dataclasses.replace(regions, boxes=regions.boxes.flip(1))
-    same = torch.allclose(model.encode_images(regions), model.encode_images(moved), atol=1e-6)
+    same = torch.allclose(model.encode_images(regions).vectors, model.encode_images(moved).vectors, atol=1e-6)
     assert same == (positions == "none")
 
 
@@ -79,7 +84,7 @@ def test_vsepp_knows_no_order(batch):
     model, (regions, _) = build("vsepp"), batch
     row = Regions(*(value[:1] for value in vars(regions).values()))
     shuffled = Regions(*(value.flip(1) for value in vars(row).values()))
-    torch.testing.assert_close(model.encode_images(row), model.encode_images(shuffled))
+    torch.testing.assert_close(model.encode_images(row).vectors, model.encode_images(shuffled).vectors)
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
@@ -89,23 +94,23 @@ def test_checkpoint_round_trip(tmp_path, batch, name, changes):
     settings = getattr(PARAMS, name).model_dump() | {"embed_dim": 16} | dict(changes)
     if name == "tern":
         settings |= {"visual_dim": 16, "feed_forward": 24}
-    save_matcher(tmp_path, model, MatcherConfig(name, settings, SIZES, "key"))
+    save_matcher(tmp_path, model, MatcherConfig(name, settings, SIZES, "key", "bert", {}))
     read, config = load_matcher(tmp_path)
     assert config.key == "key"
     assert not read.training
-    torch.testing.assert_close(read.encode_images(regions), model.encode_images(regions))
-    torch.testing.assert_close(read.encode_captions(words), model.encode_captions(words))
+    torch.testing.assert_close(read.encode_images(regions).vectors, model.encode_images(regions).vectors)
+    torch.testing.assert_close(read.encode_text(words).vectors, model.encode_text(words).vectors)
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    config = MatcherConfig("tern", PARAMS.tern.model_dump(), SIZES, "key")
+    config = MatcherConfig("tern", PARAMS.tern.model_dump(), SIZES, "key", "bert", {})
     save_matcher(tmp_path, build("vsepp"), config)
     with pytest.raises(UserError, match=r"model\.safetensors: not the weights of this tern model"):
         load_matcher(tmp_path)
 
 
 def test_weights_of_another_size_are_refused(tmp_path):
-    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", PARAMS.vsepp.model_dump(), SIZES, "key"))
+    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", PARAMS.vsepp.model_dump(), SIZES, "key", "bert", {}))
     with pytest.raises(UserError, match=r"is \(16, 10\), expected \(256, 10\)|is \(16"):
         load_matcher(tmp_path)
 
@@ -113,7 +118,7 @@ def test_weights_of_another_size_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_and_damaged_files_are_named(tmp_path, name):
     settings = PARAMS.vsepp.model_dump() | {"embed_dim": 16}
-    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", settings, SIZES, "key"))
+    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", settings, SIZES, "key", "bert", {}))
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=str(path)):

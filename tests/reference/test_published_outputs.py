@@ -75,10 +75,10 @@ def tern_of(data):
 def test_tern():
     data = arrays("tern")
     model, regions, words = tern_of(data)
-    images, captions = model.encode_images(regions), model.encode_captions(words)
+    images, captions = model.encode_images(regions), model.encode_text(words)
     for ours, published in [
-        (images, "image_embeddings"),
-        (captions, "caption_embeddings"),
+        (images.vectors, "image_embeddings"),
+        (captions.vectors, "caption_embeddings"),
         (model.region_set(regions), "region_set"),
         (model.word_set(words), "word_set"),
     ]:

@@ -1,4 +1,4 @@
-"""Token features of every caption into the feature store."""
+"""Token features or token ids of every caption into the feature store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossmodal.features.store import SHARD_ROWS, StoreWriter
 from crossmodal.runtime import pick_device, progress
+
+
+def store_ids(ids: list[list[int]], folder: Path) -> None:
+    """Write a store with ``token_ids`` (tokens,) int32 per caption, for encoders trained with the model."""
+    writer = StoreWriter(folder, {"token_ids": ("int32", ())})
+    for row in ids[len(writer) :]:
+        writer.append({"token_ids": np.asarray(row)})
+    writer.close()
 
 
 @torch.inference_mode()

@@ -29,11 +29,26 @@ def read_regions(
 def read_words(
     store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0
 ) -> Words:
-    """Tokens of captions as a padded batch; with ``keep`` each but the first, [CLS], may be dropped."""
+    """Tokens of captions as a padded batch; with ``keep`` each but the first, [CLS], may be dropped.
+
+    Dropped tokens leave no gap: those behind them move up. A store without features gives ids alone.
+    """
     mask = _mask(store, rows)
+    arrays = {
+        name: torch.from_numpy(store.padded(rows, name)) for name in ("features", "token_ids") if name in store.arrays
+    }
     if keep is not None and drop:
         mask[:, 1:] = _thin(mask[:, 1:], keep, drop)
-    return Words(features=torch.from_numpy(store.padded(rows, "features")).float(), mask=torch.from_numpy(mask))
+        order = torch.from_numpy(np.argsort(~mask, axis=1, kind="stable"))  # the kept ones first
+        mask = np.take_along_axis(mask, order.numpy(), axis=1)
+        rows_of = torch.arange(len(order))[:, None]
+        arrays = {name: values[rows_of, order] for name, values in arrays.items()}
+    features = arrays.get("features")
+    return Words(
+        features=None if features is None else features.float(),
+        mask=torch.from_numpy(mask),
+        ids=arrays["token_ids"].long() if features is None else None,
+    )
 
 
 def _mask(store: FeatureStore, rows: np.ndarray) -> np.ndarray:

@@ -8,14 +8,35 @@ Shapes: B images or captions, R regions, L tokens, D region feature size, H toke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 
+class Batched:
+    """Tensors with the same first dimension, moved and sliced together; None stays None."""
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batched:
+        changed = {name: change(value) for name, value in vars(self).items() if value is not None}
+        return replace(self, **changed)
+
+    def __len__(self) -> int:
+        return len(next(value for value in vars(self).values() if value is not None))
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> Batched:
+        return self._map(lambda value: value[rows])
+
+    def to(self, device: torch.device) -> Batched:
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batched:
+        return self._map(torch.Tensor.pin_memory)
+
+
 @dataclass(frozen=True)
-class Regions:
+class Regions(Batched):
     """A padded batch of image regions.
 
     features: (B, R, D) float. boxes: (B, R, 4), x1 y1 x2 y2 as shares of the image's width and height.
@@ -26,22 +47,33 @@ class Regions:
     boxes: torch.Tensor
     mask: torch.Tensor
 
-    def to(self, device: torch.device) -> Regions:
-        return Regions(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+
+@dataclass(frozen=True)
+class Words(Batched):
+    """A padded batch of caption tokens.
+
+    features: (B, L, H) float, None until a text encoder has made them of the ids; the first token is [CLS] or
+    <start>. mask: (B, L) bool, True where there is a token. ids: (B, L) int64, None where features are enough.
+    """
+
+    features: torch.Tensor | None
+    mask: torch.Tensor
+    ids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Words:
-    """A padded batch of caption tokens.
+class Encoding(Batched):
+    """Images or captions as a matcher compares them.
 
-    features: (B, L, H) float, the first token is [CLS]. mask: (B, L) bool, True where there is a token.
+    vectors: (B, E), one a row, L2-normalised; or (B, N, E), a set a row, with mask (B, N) True where there is
+    a member.
     """
 
-    features: torch.Tensor
-    mask: torch.Tensor
+    vectors: torch.Tensor
+    mask: torch.Tensor | None = None
 
-    def to(self, device: torch.device) -> Words:
-        return Words(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+    def float(self) -> Encoding:
+        return replace(self, vectors=self.vectors.float())
 
 
 @dataclass(frozen=True)
@@ -52,17 +84,43 @@ class InputSizes:
     words: int
 
 
+class StoredFeatures(nn.Module):
+    """Token features as the captions stage stored them: nothing to do."""
+
+    def forward(self, words: Words) -> Words:
+        return words
+
+
 class Matcher(nn.Module):
-    """Scores images against captions."""
+    """Scores images against captions.
 
-    def encode_images(self, regions: Regions) -> torch.Tensor:
-        """Images to L2-normalised embeddings: (B, E)."""
+    ``text`` makes the token features that ``encode_captions`` takes: stored ones, or those of an encoder that
+    is trained with the model (see models.text). ``pooled``: one vector an item, which FAISS can search;
+    otherwise an Encoding is a set, and images and captions are scored pair by pair.
+    """
+
+    pooled = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: nn.Module = StoredFeatures()
+
+    def encode_images(self, regions: Regions) -> Encoding:
+        """Images as they are compared; a row may depend on nothing but its own regions."""
         raise NotImplementedError
 
-    def encode_captions(self, words: Words) -> torch.Tensor:
-        """Captions to L2-normalised embeddings: (B, E)."""
+    def encode_captions(self, words: Words) -> Encoding:
+        """Captions as they are compared, from token features; a row may depend on nothing but its own tokens."""
         raise NotImplementedError
 
-    def similarity(self, images: torch.Tensor, captions: torch.Tensor) -> torch.Tensor:
+    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it."""
-        return images @ captions.T
+        return images.vectors @ captions.vectors.T
+
+    def encode_text(self, words: Words) -> Encoding:
+        """Captions as they are compared, from what the caption store holds."""
+        return self.encode_captions(self.text(words))
+
+    def forward(self, regions: Regions, words: Sequence[Words]) -> tuple[Encoding, list[Encoding]]:
+        """Encode images, and captions in several paddings."""
+        return self.encode_images(regions), [self.encode_text(part) for part in words]

@@ -17,17 +17,23 @@ from safetensors.torch import load_file, save_model
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.registry import MODELS, build_model
+from crossmodal.models.text import build_text
 from crossmodal.params import Params, Section
 
 
 @dataclass(frozen=True)
 class MatcherConfig:
-    """What is needed to build the model again, and what it was trained on."""
+    """What is needed to build the model again, and what it was trained on.
+
+    ``encoder``: captions.encoder; ``text``: what models.text.build_text takes beside it.
+    """
 
     model: str
     settings: dict[str, Any]
     sizes: InputSizes
     key: str
+    encoder: str
+    text: dict[str, Any]
 
 
 def save_matcher(folder: Path, model: Matcher, config: MatcherConfig) -> None:
@@ -62,7 +68,7 @@ def load_matcher(folder: Path) -> tuple[Matcher, MatcherConfig]:
     """
     config = read_config(folder)
     settings = _section_type(config.model).model_validate(config.settings)
-    model = build_model(config.model, settings, config.sizes)
+    model = build_model(config.model, settings, config.sizes, build_text(config.encoder, config.text))
     read_weights(folder / "model.safetensors", model, config.model)
     return model.eval(), config
 

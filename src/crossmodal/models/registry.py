@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vsepp import VseppMatcher
@@ -15,6 +17,9 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
 }
 
 
-def build_model(name: str, settings: Section, sizes: InputSizes) -> Matcher:
-    """A freshly initialised model; weights depend on torch's seed."""
-    return MODELS[name](settings, sizes)
+def build_model(name: str, settings: Section, sizes: InputSizes, text: nn.Module | None = None) -> Matcher:
+    """A freshly initialised model; weights depend on torch's seed. ``text``: see Matcher."""
+    model = MODELS[name](settings, sizes)
+    if text is not None:
+        model.text = text
+    return model

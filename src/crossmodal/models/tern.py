@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.models.base import InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import BoxPositions, TransformerEncoder, pool
 from crossmodal.params import Tern
 
@@ -54,14 +54,14 @@ class TernMatcher(Matcher):
         values = self.text_encoder(words.features, words.mask)
         return self.encoder(self.caption_map(values), words.mask)
 
-    def encode_images(self, regions: Regions) -> torch.Tensor:
+    def encode_images(self, regions: Regions) -> Encoding:
         values = self.region_set(regions)
         if self.aggregation != "cls":  # of the regions alone
             values = values[:, 1:]
-        return F.normalize(pool(values, regions.mask, self.aggregation), dim=-1)
+        return Encoding(F.normalize(pool(values, regions.mask, self.aggregation), dim=-1))
 
-    def encode_captions(self, words: Words) -> torch.Tensor:
-        return F.normalize(pool(self.word_set(words), words.mask, self.aggregation), dim=-1)
+    def encode_captions(self, words: Words) -> Encoding:
+        return Encoding(F.normalize(pool(self.word_set(words), words.mask, self.aggregation), dim=-1))
 
 
 def with_cls_slot(regions: Regions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -6,11 +6,10 @@ how they stand to each other.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.models.base import InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import pool
 from crossmodal.params import Vsepp
 
@@ -26,10 +25,10 @@ class VseppMatcher(Matcher):
         self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
         self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
 
-    def encode_images(self, regions: Regions) -> torch.Tensor:
+    def encode_images(self, regions: Regions) -> Encoding:
         mapped = self.image_map(self.dropout(regions.features))  # (B, R, E)
-        return F.normalize(pool(mapped, regions.mask, self.image_pool), dim=-1)
+        return Encoding(F.normalize(pool(mapped, regions.mask, self.image_pool), dim=-1))
 
-    def encode_captions(self, words: Words) -> torch.Tensor:
+    def encode_captions(self, words: Words) -> Encoding:
         mapped = self.caption_map(self.dropout(words.features))  # (B, L, E)
-        return F.normalize(pool(mapped, words.mask, self.text_pool), dim=-1)
+        return Encoding(F.normalize(pool(mapped, words.mask, self.text_pool), dim=-1))

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.evaluation.metrics import ranks_from_search, retrieval_metrics
+from crossmodal.evaluation.metrics import i2t_ranks, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
 from crossmodal.retrieval.index import build_index, search
 
@@ -71,6 +71,30 @@ def search_both_ways(
         caption_image=split.caption_image,
         probe=probe,
     )
+
+
+def rank_pairs(similarity: np.ndarray, split: Split, probe: np.ndarray, *, top_k: int) -> SearchResults:
+    """Ranks and best results from a whole similarity matrix, for models without one vector an item.
+
+    Args:
+        similarity: (N, C) of the split. probe, top_k: as in ``search_both_ways``.
+    """
+    i2t_top, t2i_top = _best(similarity, top_k), _best(similarity.T, top_k)
+    return SearchResults(
+        i2t_ranks=i2t_ranks(similarity, split.caption_image),
+        t2i_ranks=t2i_ranks(similarity, split.caption_image),
+        i2t_top=i2t_top,
+        i2t_scores=np.take_along_axis(similarity, i2t_top, axis=1),
+        t2i_top=t2i_top,
+        t2i_scores=np.take_along_axis(similarity.T, t2i_top, axis=1),
+        caption_image=split.caption_image,
+        probe=probe,
+    )
+
+
+def _best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k highest scores of each row, best first: (rows, k), ties in the order of the columns."""
+    return np.stack([np.argsort(-row, kind="stable")[:k] for row in scores])
 
 
 def summary(results: SearchResults) -> dict[str, object]:

@@ -25,7 +25,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.losses import PairLoss
 from crossmodal.models.base import Matcher
 from crossmodal.params import Loss, Train
-from crossmodal.retrieval.embed import embed_captions, embed_images
+from crossmodal.retrieval.similarity import similarity_matrix
 from crossmodal.runtime import progress
 from crossmodal.training.batches import EpochBatches, PairBatch, load_batches
 from crossmodal.training.schedule import Schedule
@@ -68,17 +68,26 @@ class Trainer:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
         settings, loss, seed: of params.yaml.
         resume: folder of the state, taken up when it holds one.
+        text_lr: factor of the learning rate of ``model.text``.
     """
 
     def __init__(
-        self, model: Matcher, data: TrainingData, settings: Train, loss: Loss, seed: int, *, resume: Path
+        self,
+        model: Matcher,
+        data: TrainingData,
+        settings: Train,
+        loss: Loss,
+        seed: int,
+        *,
+        resume: Path,
+        text_lr: float = 1.0,
     ) -> None:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
         self.loss = PairLoss(loss).to(self.device)
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.optimizer = _optimizer([*model.parameters(), *self.loss.parameters()], settings)
+        self.optimizer = _optimizer(model, self.loss, settings, text_lr)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         self._state_path = resume / "state.pt"
@@ -158,8 +167,9 @@ class Trainer:
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
         image_of = batch.image_of.to(self.device)
         with self._autocast():
-            images = self.model.encode_images(batch.regions.to(self.device))
-            captions = [self.model.encode_captions(words.to(self.device)) for words in batch.words]
+            images, captions = self.model(
+                batch.regions.to(self.device), [words.to(self.device) for words in batch.words]
+            )
         scores = [self.model.similarity(images.float(), part.float()) for part in captions]
         similarity = torch.cat(scores, dim=1)[image_of]  # (N, B) to (B, B), the pairs on the diagonal
         return self.loss(similarity, image_of, epoch)
@@ -229,21 +239,21 @@ class Trainer:
 
 def validate(model: Matcher, data: TrainingData, batch_size: int) -> dict[str, Any]:
     """Retrieval metrics of the validation split (see evaluation.metrics.retrieval_metrics)."""
-    images = embed_images(model, data.regions, data.val.images, batch_size)
-    captions = embed_captions(model, data.words, data.val.captions, batch_size)
-    similarity = images @ captions.T
-    return retrieval_metrics(
-        i2t_ranks(similarity, data.val.caption_image), t2i_ranks(similarity, data.val.caption_image)
-    )
+    val = data.val
+    similarity = similarity_matrix(model, data.regions, val.images, data.words, val.captions, batch_size)
+    return retrieval_metrics(i2t_ranks(similarity, val.caption_image), t2i_ranks(similarity, val.caption_image))
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], settings: Train) -> torch.optim.Optimizer:
+def _optimizer(model: Matcher, loss: PairLoss, settings: Train, text_lr: float) -> torch.optim.Optimizer:
     """Adam or AdamW; biases and norms are not decayed by AdamW's weight decay."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    decayed = [p for p in parameters if p.requires_grad and p.ndim > 1]
-    others = [p for p in parameters if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    text = {id(parameter) for parameter in model.text.parameters()}
+    trained = [parameter for parameter in (*model.parameters(), *loss.parameters()) if parameter.requires_grad]
+    groups = []
+    for own, lr in ((False, settings.lr), (True, settings.lr * text_lr)):
+        members = [parameter for parameter in trained if (id(parameter) in text) == own]
+        groups += [
+            {"params": [p for p in members if p.ndim > 1], "lr": lr, "weight_decay": settings.weight_decay},
+            {"params": [p for p in members if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+        ]
     return kind([group for group in groups if group["params"]], lr=settings.lr, fused=True)

@@ -334,4 +334,3 @@ def _most_telling(
         if best_score == 0 or tries == ATTEMPTS:
             break
     return best
-

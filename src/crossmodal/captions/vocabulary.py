@@ -1,0 +1,69 @@
+"""The words that a BiGRU embeds: counted in the training captions alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import normalizers, pre_tokenizers
+
+from crossmodal.errors import UserError
+
+SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")  # ids 0 to 3, as in SCAN's vocabularies
+
+
+class Vocabulary:
+    """Words by id. ``words``: the special ones first."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = list(words)
+        self.ids = {word: number for number, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, caption: str, max_tokens: int) -> list[int]:
+        """<start>, the words, <end>; at most ``max_tokens`` ids, <end> among them."""
+        unknown = self.ids["<unk>"]
+        words = [self.ids.get(word, unknown) for word in split_words(caption)][: max_tokens - 2]
+        return [self.ids["<start>"], *words, self.ids["<end>"]]
+
+    def save(self, path: Path) -> None:
+        """Write the words as a JSON list."""
+        path.write_text(json.dumps(self.words, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: missing, or no list of words.
+        """
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found; run the captions stage first") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not a vocabulary ({error})") from None
+        if not isinstance(words, list) or tuple(words[:4]) != SPECIAL:
+            raise UserError(f"{path}: not a vocabulary (a list of words that begins with {', '.join(SPECIAL)})")
+        return cls(words)
+
+
+def split_words(caption: str) -> list[str]:
+    """Lower-case words and punctuation marks, as BERT's basic tokenizer splits them."""
+    text = _NORMALIZER.normalize_str(caption)
+    return [word for word, _ in _SPLITTER.pre_tokenize_str(text)]
+
+
+_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
+_SPLITTER = pre_tokenizers.BertPreTokenizer()
+
+
+def count_vocabulary(captions: Iterable[str], min_count: int) -> Vocabulary:
+    """Words that occur at least ``min_count`` times, most frequent first, ties in alphabetical order."""
+    counts = Counter(word for caption in captions for word in split_words(caption))
+    kept = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
+    return Vocabulary([*SPECIAL, *kept])

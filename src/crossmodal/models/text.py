@@ -1,0 +1,74 @@
+"""Text encoders that are trained with the matcher, from the token ids that the captions stage stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from crossmodal.models.base import StoredFeatures, Words
+
+
+class BiGru(nn.Module):
+    """Word embeddings and a bidirectional GRU whose two directions are averaged, as in SCAN and SGRAF.
+
+    Embeddings start uniform in +-0.1, id 0 is padding. ids (B, L) to features (B, L, hidden).
+    """
+
+    def __init__(self, vocabulary: int, embed_dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, embed_dim)
+        nn.init.uniform_(self.embed.weight, -0.1, 0.1)
+        self.dropout = nn.Dropout(dropout)
+        self.rnn = nn.GRU(embed_dim, hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, words: Words) -> Words:
+        lengths = words.mask.sum(dim=1).cpu()  # a token is never behind a gap
+        embedded = self.dropout(self.embed(words.ids))
+        packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        output, _ = nn.utils.rnn.pad_packed_sequence(
+            self.rnn(packed)[0], batch_first=True, total_length=words.ids.shape[1]
+        )
+        forward, backward = output.chunk(2, dim=-1)
+        return Words((forward + backward) / 2, words.mask, words.ids)
+
+
+class FineTunedBert(nn.Module):
+    """A transformers encoder whose weights are trained on: ids (B, L) to its last layer's output (B, L, H)."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        settings = {key: value for key, value in config.items() if key != "model_type"}
+        self.bert = AutoModel.from_config(
+            AutoConfig.for_model(config["model_type"], **settings), add_pooling_layer=False
+        )
+
+    def forward(self, words: Words) -> Words:
+        features = self.bert(words.ids, attention_mask=words.mask.long()).last_hidden_state
+        return Words(features, words.mask, words.ids)
+
+
+def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
+    """The text encoder of a matcher.
+
+    Args:
+        encoder: ``captions.encoder`` of params.yaml.
+        settings: of BiGru, or ``config`` of FineTunedBert; nothing where features are stored.
+    """
+    if encoder == "bigru":
+        return BiGru(**settings)
+    if encoder == "bert_finetune":
+        return FineTunedBert(**settings)
+    return StoredFeatures()
+
+
+def load_pretrained(text: nn.Module, folder: Path) -> None:
+    """Start a FineTunedBert from the bert stage's weights; other encoders have none to start from."""
+    if isinstance(text, FineTunedBert):
+        source = AutoModel.from_pretrained(
+            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        text.bert.load_state_dict(source.state_dict())

@@ -1,0 +1,113 @@
+"""Encodings and similarity matrices of a trained matcher, whatever it compares, within a bound of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from crossmodal.datasets.splits import Split
+from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import Encoding, Matcher, Regions, Words
+from crossmodal.runtime import progress
+
+CAPTIONS_AT_ONCE = 512
+
+
+@torch.inference_mode()
+def encode_images(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> Encoding:
+    """The images of ``rows``, in that order."""
+    return _encode(model, model.encode_images, read_regions, store, rows, batch_size)
+
+
+@torch.inference_mode()
+def encode_captions(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> Encoding:
+    """The captions of ``rows``, in that order."""
+    return _encode(model, model.encode_text, read_words, store, rows, batch_size)
+
+
+@torch.inference_mode()
+def similarity_matrix(
+    model: Matcher,
+    regions: FeatureStore,
+    images: np.ndarray,
+    words: FeatureStore,
+    captions: np.ndarray,
+    batch_size: int,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Similarity of every image with every caption: (N, C) float32.
+
+    Images are encoded once and kept, captions by and by, from short to long, so that little padding is scored.
+
+    Args:
+        images: (N,) rows of the region store, captions: (C,) rows of the caption store.
+        batch_size: images or captions that are encoded at once.
+        out: (N, C) float32 to write to, a memory map where the matrix is larger than memory may be.
+    """
+    encoded = encode_images(model, regions, images, batch_size)
+    matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out
+    by_length = np.argsort(words.lengths[captions], kind="stable")
+    for places in progress(list(_chunks(by_length, CAPTIONS_AT_ONCE)), desc="score", leave=False):
+        chunk = encode_captions(model, words, captions[places], batch_size)
+        matrix[:, places] = _scored(model, encoded, chunk)
+    return matrix
+
+
+@torch.inference_mode()
+def probe_similarity(
+    model: Matcher, regions: FeatureStore, words: FeatureStore, probe: Split, batch_size: int
+) -> np.ndarray:
+    """Similarity image x caption within each pair of the probe split: (pairs, 2, 2) float32."""
+    if not len(probe.images):
+        return np.zeros((0, 2, 2), dtype=np.float32)
+    images = encode_images(model, regions, probe.images, batch_size)
+    captions = encode_captions(model, words, probe.captions, batch_size)
+    pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
+    return np.stack([_scored(model, images[pair], captions[pair]) for pair in pairs])
+
+
+def _scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
+    was_training = model.training
+    model.eval()
+    scores = model.similarity(images, captions).float().cpu().numpy()
+    model.train(was_training)
+    return scores
+
+
+def _encode(
+    model: Matcher,
+    encode: Callable[[Regions | Words], Encoding],
+    read: Callable[[FeatureStore, np.ndarray], Regions | Words],
+    store: FeatureStore,
+    rows: np.ndarray,
+    batch_size: int,
+) -> Encoding:
+    """Rows of similar length are encoded together."""
+    was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
+    model.eval()
+    by_length = np.argsort(store.lengths[rows], kind="stable")
+    chunks = progress(list(_chunks(by_length, batch_size)), desc="encode", leave=False)
+    encoded = collate([encode(read(store, rows[places]).to(device)) for places in chunks])
+    model.train(was_training)
+    return encoded[torch.from_numpy(np.argsort(by_length))]
+
+
+def collate(parts: list[Encoding]) -> Encoding:
+    """Encodings one below the other, in float32; sets are padded to the largest."""
+    if parts[0].mask is None:
+        return Encoding(torch.cat([part.vectors.float() for part in parts]))
+    longest = max(part.mask.shape[1] for part in parts)
+    gaps = [longest - part.mask.shape[1] for part in parts]
+    return Encoding(
+        torch.cat([F.pad(part.vectors.float(), (0, 0, 0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
+        torch.cat([F.pad(part.mask, (0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
+    )
+
+
+def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
