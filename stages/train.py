@@ -2,6 +2,7 @@
 
 import csv
 import time
+from functools import partial
 from typing import Any
 
 from crossmodal.captions.bert import load_bert
@@ -18,7 +19,7 @@ from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.params import Params, load_params
 from crossmodal.runtime import pick_device, seed_everything
 from crossmodal.tracking import open_training_run
-from crossmodal.training.loop import Trainer, TrainingData
+from crossmodal.training.loop import Trainer, TrainingData, fit_in_turn, validate
 from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
 
 
@@ -45,28 +46,26 @@ def main() -> None:
 
     seed_everything(params.seed)
     encoder, (text_settings, word_size) = params.captions.encoder, text_of(params, words)
-    text = build_text(encoder, text_settings)
-    load_pretrained(text, BERT)
     sizes = InputSizes(regions=regions.arrays["features"][1][0], words=word_size)
-    model = build_model(params.model, params.model_settings, sizes, text).to(pick_device())
+    model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text_settings))
+    model = model.to(pick_device())
     data = TrainingData(
         regions, words, caption_images(dataset), split_rows(dataset, "train"), split_rows(dataset, "val")
     )
-    trainer = Trainer(
-        model,
-        data,
-        params.train,
-        params.loss,
-        params.seed,
-        resume=work,
-        text_lr=params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0,
-    )
-    with open_training_run(key, settings, run_id=trainer.state.run_id) as tracker:
-        trainer.state.run_id = tracker.run_id
+    text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
+    trainers = []
+    for number, member in enumerate(model.members()):
+        load_pretrained(member.text, BERT)
+        resume = work / f"member{number}"
+        resume.mkdir(exist_ok=True)
+        trainers.append(Trainer(member, data, params.train, params.loss, params.seed, resume=resume, text_lr=text_lr))
+    with open_training_run(key, settings, run_id=trainers[0].state.run_id) as tracker:
+        trainers[0].state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
         tracker.log_dataset(f"{dataset.name}-regions", digest=regions.digest, context="training")
         tracker.log_dataset(f"{dataset.name}-captions", digest=words.digest, context="training")
-        history = trainer.fit(tracker.log_metrics)
+        history = fit_in_turn(trainers, tracker.log_metrics)
+        rsum = validate(model, data, params.train.batch_size)["rsum"]
         parameters = sum(parameter.numel() for parameter in model.parameters())
         minutes = (time.monotonic() - started) / 60
         tracker.log_metrics({"model/parameters": parameters, "train/minutes": minutes})
@@ -80,10 +79,9 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(history)
     publish(out, MATCHER, work)
-    best = max(history, key=lambda row: row["rsum"])
     print(
-        f"train: {params.model} ({parameters:,} parameters), validation rsum {best['rsum']:.1f} "
-        f"in epoch {best['epoch']} of {len(history)}, {minutes:.1f} minutes, in {MATCHER}"
+        f"train: {params.model} ({parameters:,} parameters), validation rsum {rsum:.1f}, "
+        f"{len(history)} epochs, {minutes:.1f} minutes, in {MATCHER}"
     )
 
 

@@ -121,6 +121,10 @@ class Matcher(nn.Module):
         """Captions as they are compared, from what the caption store holds."""
         return self.encode_captions(self.text(words))
 
+    def members(self) -> list[Matcher]:
+        """The matchers that are trained, each with a loss of its own: this one, or those of an ensemble."""
+        return [self]
+
     def forward(self, regions: Regions, words: Sequence[Words]) -> tuple[Encoding, list[Encoding]]:
         """Encode images, and captions in several paddings."""
         return self.encode_images(regions), [self.encode_text(part) for part in words]

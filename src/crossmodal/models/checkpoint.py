@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def load_matcher(folder: Path) -> tuple[Matcher, MatcherConfig]:
     """
     config = read_config(folder)
     settings = _section_type(config.model).model_validate(config.settings)
-    model = build_model(config.model, settings, config.sizes, build_text(config.encoder, config.text))
+    model = build_model(config.model, settings, config.sizes, partial(build_text, config.encoder, config.text))
     read_weights(folder / "model.safetensors", model, config.model)
     return model.eval(), config
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.models.base import InputSizes, Matcher, StoredFeatures
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vsepp import VseppMatcher
 from crossmodal.params import Section
@@ -17,9 +17,11 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
 }
 
 
-def build_model(name: str, settings: Section, sizes: InputSizes, text: nn.Module | None = None) -> Matcher:
-    """A freshly initialised model; weights depend on torch's seed. ``text``: see Matcher."""
+def build_model(
+    name: str, settings: Section, sizes: InputSizes, make_text: Callable[[], nn.Module] = StoredFeatures
+) -> Matcher:
+    """A freshly initialised model; weights depend on torch's seed. ``make_text``: each member's text encoder."""
     model = MODELS[name](settings, sizes)
-    if text is not None:
-        model.text = text
+    for member in model.members():
+        member.text = make_text()
     return model

@@ -237,6 +237,17 @@ class Trainer:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
 
+def fit_in_turn(trainers: list[Trainer], report: Report) -> list[dict[str, float]]:
+    """Train the members of a model one after the other; epochs and steps are counted on."""
+    history: list[dict[str, float]] = []
+    steps = 0
+    for trainer in trainers:
+        rows = trainer.fit(lambda metrics, step, before=steps: report(metrics, before + step))
+        history += [{**row, "epoch": row["epoch"] + len(history)} for row in rows]
+        steps += trainer.schedule.steps
+    return history
+
+
 def validate(model: Matcher, data: TrainingData, batch_size: int) -> dict[str, Any]:
     """Retrieval metrics of the validation split (see evaluation.metrics.retrieval_metrics)."""
     val = data.val
