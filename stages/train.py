@@ -1,4 +1,8 @@
-"""Stage train: fit the chosen model, keep the epoch with the best validation rsum."""
+"""Stage train: fit the chosen model, keep the epoch with the best validation rsum.
+
+With ``train.devices`` above 1 it starts as many processes that run this script, see training/processes.py; the
+first of them writes, tracks and publishes.
+"""
 
 import csv
 import time
@@ -17,9 +21,10 @@ from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.params import Params, load_params
-from crossmodal.runtime import pick_device, seed_everything
+from crossmodal.runtime import seed_everything
 from crossmodal.tracking import open_training_run
-from crossmodal.training.loop import Trainer, TrainingData, fit_in_turn, validate
+from crossmodal.training.loop import Trainer, TrainingData, fit_in_turn, untrained_history, validate
+from crossmodal.training.processes import start_processes
 from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
 
 
@@ -39,36 +44,56 @@ def main() -> None:
     started = time.monotonic()
     params = load_params()
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
+    processes = start_processes(params.train.devices, module="stages.train")
+    if processes is None:  # others were started and have done the work
+        return
     settings = params.run_settings()
     inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
     key = content_key(settings, inputs)
-    work = work_folder("train", {"key": key})
+    work = work_folder("train", {"key": key}) if processes.first else None
 
     seed_everything(params.seed)
     encoder, (text_settings, word_size) = params.captions.encoder, text_of(params, words)
     sizes = InputSizes(regions=regions.arrays["features"][1][0], words=word_size)
     model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text_settings))
-    model = model.to(pick_device())
+    model = model.to(processes.device)
     data = TrainingData(
         regions, words, caption_images(dataset), split_rows(dataset, "train"), split_rows(dataset, "val")
     )
     text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
+    train = partial(
+        Trainer,
+        data=data,
+        settings=params.train,
+        loss=params.loss,
+        seed=params.seed,
+        text_lr=text_lr,
+        processes=processes,
+    )
     trainers = []
-    for number, member in enumerate(model.members()):
+    trainable = next(model.parameters(), None) is not None
+    for number, member in enumerate(model.members() if trainable else []):
         load_pretrained(member.text, BERT)
-        resume = work / f"member{number}"
-        resume.mkdir(exist_ok=True)
-        trainers.append(Trainer(member, data, params.train, params.loss, params.seed, resume=resume, text_lr=text_lr))
-    with open_training_run(key, settings, run_id=trainers[0].state.run_id) as tracker:
-        trainers[0].state.run_id = tracker.run_id
+        trainers.append(train(member, resume=work and work / f"member{number}"))
+    run_id = trainers[0].state.run_id if trainable else None
+    with open_training_run(key, settings, run_id=run_id, enabled=processes.first) as tracker:
+        if trainable:
+            trainers[0].state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
         tracker.log_dataset(f"{dataset.name}-regions", digest=regions.digest, context="training")
         tracker.log_dataset(f"{dataset.name}-captions", digest=words.digest, context="training")
-        history = fit_in_turn(trainers, tracker.log_metrics)
-        rsum = validate(model, data, params.train.batch_size)["rsum"]
+        history = (
+            fit_in_turn(trainers, tracker.log_metrics)
+            if trainable
+            else untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
+        )
+        rsum = validate(model, data, params.train.batch_size, processes)["rsum"]
         parameters = sum(parameter.numel() for parameter in model.parameters())
         minutes = (time.monotonic() - started) / 60
         tracker.log_metrics({"model/parameters": parameters, "train/minutes": minutes})
+    processes.close()
+    if work is None:
+        return
 
     out = work / "out"
     out.mkdir(exist_ok=True)
@@ -81,7 +106,7 @@ def main() -> None:
     publish(out, MATCHER, work)
     print(
         f"train: {params.model} ({parameters:,} parameters), validation rsum {rsum:.1f}, "
-        f"{len(history)} epochs, {minutes:.1f} minutes, in {MATCHER}"
+        f"{history[-1]['epoch']} epochs, {minutes:.1f} minutes, in {MATCHER}"
     )
 
 

@@ -35,6 +35,17 @@ def batch():
 
 @pytest.fixture
 def tiny_data(tmp_path):
+    """A small dataset with its features, see ``_write_tiny_data``."""
+    return _write_tiny_data(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_tiny_data(tmp_path_factory):
+    """The same for all tests of a file."""
+    return _write_tiny_data(tmp_path_factory.mktemp("tiny"))
+
+
+def _write_tiny_data(tmp_path):
     """A dataset of 24 + 8 + 8 images with 2 captions each whose regions and words share a latent code."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "dataset"

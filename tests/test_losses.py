@@ -1,9 +1,17 @@
-"""The hinge losses against loops written from VSE++'s equations."""
+"""Losses on a similarity matrix against loops written from the equations of VSE++ and CLIP."""
+
+import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from crossmodal.losses import hinge_loss
+from crossmodal.losses import PairLoss, hinge_loss, infonce_loss
+from crossmodal.params import load_params
+
+LOSS = load_params(Path(__file__).resolve().parents[1] / "params.yaml").loss
+IMAGES = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])
+SAME = IMAGES[:, None] == IMAGES[None, :]
 
 
 def loop_hinge(similarity, margin, hardest, ignore=None):
@@ -33,10 +41,8 @@ def test_against_the_loop(similarity, hardest, margin):
 
 @pytest.mark.parametrize("hardest", [True, False])
 def test_ignored_pairs_are_no_negatives(similarity, hardest):
-    images = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])
-    ignore = images[:, None] == images[None, :]
-    ours = hinge_loss(similarity, margin=0.2, hardest=hardest, ignore=ignore)
-    assert ours.item() == pytest.approx(loop_hinge(similarity, 0.2, hardest, ignore), rel=1e-5)
+    ours = hinge_loss(similarity, margin=0.2, hardest=hardest, ignore=SAME)
+    assert ours.item() == pytest.approx(loop_hinge(similarity, 0.2, hardest, SAME), rel=1e-5)
     assert ours < hinge_loss(similarity, margin=0.2, hardest=hardest)
 
 
@@ -44,3 +50,45 @@ def test_separated_pairs_cost_nothing():
     similarity = torch.eye(5)
     assert hinge_loss(similarity, margin=0.2, hardest=True) == 0
     assert hinge_loss(similarity, margin=1.5, hardest=False) == pytest.approx(0.5 * 20 * 2)
+
+
+def loop_infonce(similarity, temperature, ignore=None):
+    size, total = len(similarity), 0.0
+    for query in range(size):
+        for scores in (similarity[query], similarity[:, query]):
+            exponents = [
+                math.exp(float(scores[item]) / temperature)
+                for item in range(size)
+                if item == query or ignore is None or not ignore[query, item]
+            ]
+            total -= math.log(math.exp(float(scores[query]) / temperature) / sum(exponents)) / 2
+    return total
+
+
+@pytest.mark.parametrize("ignore", [None, SAME])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_infonce_against_the_loop(similarity, temperature, ignore):
+    ours = infonce_loss(similarity, temperature=temperature, ignore=ignore)
+    assert ours.item() == pytest.approx(loop_infonce(similarity, temperature, ignore), rel=1e-5)
+
+
+def test_the_temperature_is_learned_and_bounded(similarity):
+    settings = LOSS.model_copy(update={"name": "infonce", "temperature": 0.2, "mask_same_image": False})
+    loss = PairLoss(settings)
+    value = loss(similarity, IMAGES, epoch=0)
+    assert value.item() == pytest.approx(loop_infonce(similarity, 0.2), rel=1e-5)
+    value.backward()
+    slope = (loop_infonce(similarity, 1 / 5.005) - loop_infonce(similarity, 1 / 4.995)) / math.log(5.005 / 4.995)
+    assert loss.log_scale.grad.item() == pytest.approx(slope, rel=1e-3)
+    with torch.no_grad():
+        loss.log_scale.fill_(20.0)  # far beyond CLIP's bound, a factor of 100
+    assert loss(similarity, IMAGES, epoch=0).item() == pytest.approx(loop_infonce(similarity, 0.01), rel=1e-4)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_hard_negatives_follow_epochs_of_all(similarity, mask):
+    changes = {"name": "hinge", "negatives": "hard", "all_negatives_epochs": 2, "mask_same_image": mask, "margin": 0.3}
+    loss = PairLoss(LOSS.model_copy(update=changes))
+    for epoch, hardest in enumerate([False, False, True, True]):
+        expected = loop_hinge(similarity, 0.3, hardest, SAME if mask else None)
+        assert loss(similarity, IMAGES, epoch).item() == pytest.approx(expected, rel=1e-5)

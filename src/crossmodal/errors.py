@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 
+from crossmodal.runtime import first_of_several
+
 EXIT_USER_ERROR = 2
+_SECOND_VOICE = 10  # seconds
 
 
 class UserError(Exception):
@@ -24,10 +28,13 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except UserError as error:
+            if not first_of_several():
+                time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
             print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         except KeyboardInterrupt:
-            print("interrupted: finished parts are kept, run the same command to go on", file=sys.stderr)
+            if first_of_several():
+                print("interrupted: finished parts are kept, run the same command to go on", file=sys.stderr)
             sys.exit(130)
 
     return wrapper

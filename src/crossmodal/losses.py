@@ -1,7 +1,7 @@
-"""Losses on a similarity matrix.
+"""Losses on a similarity matrix, and the choice among all losses.
 
-Every loss takes the similarity matrix of a batch of pairs, so that it serves models with one vector per item
-and models that score pairs alike.
+The losses here take the similarity matrix of a batch of pairs, so that they serve models with one vector per item
+and models that score pairs alike; those of metric_losses.py need the vectors.
 """
 
 from __future__ import annotations
@@ -57,12 +57,23 @@ def infonce_loss(
     return (i2t + F.cross_entropy(logits.T, pairs, reduction="sum")) / 2
 
 
+def build_loss(settings: Loss) -> nn.Module:
+    """The loss that the section ``loss`` of params.yaml describes, a PairLoss or a MetricLoss."""
+    if settings.name in ("hinge", "infonce"):
+        return PairLoss(settings)
+    from crossmodal.metric_losses import MetricLoss  # its library takes a second to import
+
+    return MetricLoss(settings)
+
+
 class PairLoss(nn.Module):
-    """The loss that the section ``loss`` of params.yaml describes, summed over a batch of pairs.
+    """hinge or infonce of the section ``loss``, summed over a batch of pairs.
 
     InfoNCE learns its temperature, as CLIP does: a parameter that is trained with the model's but belongs to
     training alone.
     """
+
+    takes_vectors = False
 
     def __init__(self, settings: Loss) -> None:
         super().__init__()

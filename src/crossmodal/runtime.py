@@ -36,6 +36,11 @@ def seed_everything(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def first_of_several() -> bool:
+    """Whether this process speaks for all: False in those that torchrun started beside the first."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
 def progress(items: Iterable[Any] | None = None, **kwargs: Any) -> tqdm:
     """A tqdm bar on stderr that is silent when stderr is not a terminal."""
-    return tqdm(items, disable=not sys.stderr.isatty(), dynamic_ncols=True, **kwargs)
+    return tqdm(items, disable=not sys.stderr.isatty() or not first_of_several(), dynamic_ncols=True, **kwargs)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
@@ -17,15 +18,25 @@ LENGTH_BUCKETS = 4
 
 @dataclass(frozen=True)
 class PairBatch:
-    """B captions and the N distinct images they belong to, each image read and encoded once.
+    """B captions and the N distinct images they belong to, each image read and encoded once; or a process's share.
 
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
-    ``image_of``: (B,) int64, place among the N of each caption's image.
+    ``image_of``: (B,) int64, place among the N of each caption's image, of the whole batch; the captions in the
+    order of the processes that have them.
     """
 
     regions: Regions
     words: tuple[Words, ...]
     image_of: torch.Tensor
+
+    def to(self, device: torch.device) -> PairBatch:
+        words = tuple(part.to(device) for part in self.words)
+        return PairBatch(self.regions.to(device), words, self.image_of.to(device, non_blocking=True))
+
+    def pin_memory(self) -> PairBatch:
+        """What a DataLoader calls, so that ``to`` copies while the device computes."""
+        words = tuple(part.pin_memory() for part in self.words)
+        return PairBatch(self.regions.pin_memory(), words, self.image_of.pin_memory())
 
 
 class EpochBatches(Dataset):
@@ -35,6 +46,11 @@ class EpochBatches(Dataset):
         captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
         captions_per_image, neighbours: see params.yaml; 1 and 1 draws pairs independently, as published.
         seed, epoch: with the batch's number, determine the order and what is dropped.
+        share: (rank, count), which of how many processes' share of every batch is read: one part of the images,
+            and of the captions every count-th from short to long.
+
+    Raises:
+        UserError: a batch has fewer images than there are processes.
     """
 
     def __init__(
@@ -51,8 +67,10 @@ class EpochBatches(Dataset):
         epoch: int,
         region_dropout: float,
         word_dropout: float,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.region_store, self.word_store = region_store, word_store
+        self.share = share
         self.caption_image = caption_image
         self.seed, self.epoch = seed, epoch
         self.region_dropout, self.word_dropout = region_dropout, word_dropout
@@ -60,6 +78,13 @@ class EpochBatches(Dataset):
         order = _pair_order(captions, caption_image, captions_per_image, neighbours, rng)
         count = max(1, len(order) // batch_size)  # a smaller last batch has easier negatives: left out
         self.batches = [order[number * batch_size : (number + 1) * batch_size] for number in range(count)]
+        if share[1] > 1:
+            fewest = min(len(np.unique(caption_image[batch])) for batch in self.batches)
+            if fewest < share[1]:
+                raise UserError(
+                    f"params.yaml: train.batch_size {batch_size}: a batch has {fewest} images, "
+                    f"too few for {share[1]} processes; a larger batch or fewer train.devices are wanted"
+                )
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -68,14 +93,17 @@ class EpochBatches(Dataset):
         captions = self.batches[number]
         captions = captions[np.argsort(self.word_store.lengths[captions], kind="stable")]
         images, image_of = np.unique(self.caption_image[captions], return_inverse=True)
-        rng = np.random.default_rng([self.seed, self.epoch, number])
+        rank, count = self.share
+        order = np.concatenate([np.arange(first, len(captions), count) for first in range(count)])
+        own = captions[rank::count]
+        rng = np.random.default_rng([self.seed, self.epoch, number, rank])
         return PairBatch(
-            regions=read_regions(self.region_store, images, rng, self.region_dropout),
+            regions=read_regions(self.region_store, np.array_split(images, count)[rank], rng, self.region_dropout),
             words=tuple(
                 read_words(self.word_store, part, rng, self.word_dropout)
-                for part in np.array_split(captions, min(LENGTH_BUCKETS, len(captions)))
+                for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
             ),
-            image_of=torch.from_numpy(image_of),
+            image_of=torch.from_numpy(image_of[order]),
         )
 
 

@@ -3,6 +3,9 @@
 Whole of it: for every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
 ends with the recalls on the validation split. State goes to disk after every epoch and every few minutes
 within one, so that a killed run goes on and ends with the weights an undisturbed run would have.
+
+Several processes may share the work (processes.py): all run this loop, each on its share of every batch, and
+``gather`` makes the whole of the shares. With one process a share is the whole and nothing is gathered.
 """
 
 from __future__ import annotations
@@ -10,24 +13,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
-from crossmodal.losses import PairLoss
+from crossmodal.losses import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.params import Loss, Train
 from crossmodal.retrieval.similarity import similarity_matrix
 from crossmodal.runtime import progress
 from crossmodal.training.batches import EpochBatches, PairBatch, load_batches
+from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
 
 SAVE_SECONDS = 300
@@ -67,8 +72,12 @@ class Trainer:
     Args:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
         settings, loss, seed: of params.yaml.
-        resume: folder of the state, taken up when it holds one.
+        resume: folder of the state, taken up when it holds one; needed by the first process alone.
         text_lr: factor of the learning rate of ``model.text``.
+        processes: those that train together.
+
+    Raises:
+        UserError: the loss needs one vector an item and the model gives sets; or a batch is too small to share.
     """
 
     def __init__(
@@ -79,21 +88,33 @@ class Trainer:
         loss: Loss,
         seed: int,
         *,
-        resume: Path,
+        resume: Path | None,
         text_lr: float = 1.0,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
-        self.loss = PairLoss(loss).to(self.device)
+        self.processes = processes
+        self.loss = build_loss(loss).to(self.device)
+        if self.loss.takes_vectors and not model.pooled:
+            raise UserError(
+                f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
+                "hinge and infonce go with every model"
+            )
+        self.processes.prepare(model)
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = _optimizer(model, self.loss, settings, text_lr)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
-        self._state_path = resume / "state.pt"
+        if resume:
+            resume.mkdir(exist_ok=True)
+        self._state_path = resume and resume / "state.pt"
         self._saved_at = time.monotonic()
-        if self._state_path.is_file():
-            self._load()
+        self._load()
+        if settings.compile:  # lengths vary from batch to batch: dynamic, or it compiles again for each
+            for encode in ("encode_images", "encode_text"):
+                setattr(model, encode, torch.compile(getattr(model, encode), dynamic=True))
 
     def fit(self, report: Report) -> list[dict[str, float]]:
         """Train to the last epoch, or until ``patience`` runs out.
@@ -109,7 +130,7 @@ class Trainer:
         """
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
             loss = self._train_epoch(self.state.epoch, report)
-            metrics = validate(self.model, self.data, self.settings.batch_size)
+            metrics = validate(self.model, self.data, self.settings.batch_size, self.processes)
             self.schedule.end_epoch(metrics["rsum"])
             if metrics["rsum"] > self.state.best_rsum:
                 self.state.best_rsum, self.state.best_epoch = metrics["rsum"], self.state.epoch
@@ -138,14 +159,14 @@ class Trainer:
         self.model.train()
         started, seen = time.monotonic(), 0
         for batch in loader:
-            loss = self._loss(batch, epoch)
-            value = loss.item() / size
+            loss = self._loss(batch.to(self.device), epoch)
+            loss.backward()
+            value = loss.item() / size  # waits for the device, which has the backward pass to do meanwhile
             if not math.isfinite(value):
                 raise UserError(
                     f"train.lr {settings.lr}: the loss is no longer finite in epoch {epoch + 1}; "
                     "a lower train.lr, train.clip or precision fp32 may help"
                 )
-            loss.backward()
             state.batch += 1
             state.loss_sum += value
             seen += size
@@ -165,21 +186,32 @@ class Trainer:
         return state.loss_sum / len(batches)
 
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
-        image_of = batch.image_of.to(self.device)
+        """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
+        processes, image_of = self.processes, batch.image_of
+        self._seed(epoch, 1 + processes.rank)  # dropout differs between processes
         with self._autocast():
-            images, captions = self.model(
-                batch.regions.to(self.device), [words.to(self.device) for words in batch.words]
-            )
-        scores = [self.model.similarity(images.float(), part.float()) for part in captions]
-        similarity = torch.cat(scores, dim=1)[image_of]  # (N, B) to (B, B), the pairs on the diagonal
-        return self.loss(similarity, image_of, epoch)
+            images, captions = self.model(batch.regions, batch.words)
+        images, captions = processes.gather_encoding(images.float()), [part.float() for part in captions]
+        if self.loss.takes_vectors:
+            vectors = processes.gather(torch.cat([part.vectors for part in captions]))
+            self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
+            return self.loss(images.vectors[image_of], vectors, image_of)
+        scores = torch.cat([self.model.similarity(images, part) for part in captions], dim=1)  # (N, own captions)
+        similarity = processes.gather(scores.T).T  # (N, B)
+        return self.loss(similarity[image_of], image_of, epoch)  # (B, B), the pairs on the diagonal
 
-    def _autocast(self) -> Any:
+    def _seed(self, epoch: int, stream: int) -> None:
+        """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
+        words = np.random.SeedSequence([self.seed, epoch, self.state.batch, stream]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.settings.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _step(self) -> None:
+        self.processes.average_gradients((*self.model.parameters(), *self.loss.parameters()))
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
@@ -199,6 +231,7 @@ class Trainer:
             epoch=epoch,
             region_dropout=self.settings.region_dropout,
             word_dropout=self.settings.word_dropout,
+            share=(self.processes.rank, self.processes.count),
         )
 
     def _out_of_patience(self) -> bool:
@@ -207,6 +240,8 @@ class Trainer:
 
     def _save(self) -> None:
         """Whole state under a temporary name, then renamed. Gradients are not kept: saved between steps."""
+        if not self.processes.first:
+            return
         part = self._state_path.with_suffix(".part")
         torch.save(
             {
@@ -216,8 +251,6 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "progress": vars(self.state),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             },
             part,
         )
@@ -225,16 +258,18 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _load(self) -> None:
-        state = torch.load(self._state_path, weights_only=True, map_location=self.device)
+        state = None
+        if self.processes.first and self._state_path.is_file():
+            state = torch.load(self._state_path, weights_only=True, map_location="cpu")
+        state = self.processes.from_first(state)
+        if state is None:
+            return
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
         self.best_weights = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.state = TrainingState(**state["progress"])
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
 
 def fit_in_turn(trainers: list[Trainer], report: Report) -> list[dict[str, float]]:
@@ -248,14 +283,27 @@ def fit_in_turn(trainers: list[Trainer], report: Report) -> list[dict[str, float
     return history
 
 
-def validate(model: Matcher, data: TrainingData, batch_size: int) -> dict[str, Any]:
-    """Retrieval metrics of the validation split (see evaluation.metrics.retrieval_metrics)."""
+def untrained_history(model: Matcher, data: TrainingData, batch_size: int, report: Report) -> list[dict[str, float]]:
+    """What ``fit_in_turn`` gives, of a model without parameters: its validation as epoch 0, with loss and rate 0."""
+    metrics = flat(validate(model, data, batch_size))
+    report({f"val/{name}": value for name, value in metrics.items()}, 0)
+    return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]
+
+
+def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Processes = ALONE) -> dict[str, Any]:
+    """Retrieval metrics of the validation split (see evaluation.metrics.retrieval_metrics).
+
+    Each of several processes scores all images against its share of the captions, with the first one's batch norms.
+    """
     val = data.val
-    similarity = similarity_matrix(model, data.regions, val.images, data.words, val.captions, batch_size)
+    processes.copy_first(model.buffers())
+    own = np.array_split(val.captions, processes.count)[processes.rank]
+    columns = similarity_matrix(model, data.regions, val.images, data.words, own, batch_size).T
+    similarity = processes.gather(torch.from_numpy(columns).to(processes.device)).T.cpu().numpy()
     return retrieval_metrics(i2t_ranks(similarity, val.caption_image), t2i_ranks(similarity, val.caption_image))
 
 
-def _optimizer(model: Matcher, loss: PairLoss, settings: Train, text_lr: float) -> torch.optim.Optimizer:
+def _optimizer(model: Matcher, loss: nn.Module, settings: Train, text_lr: float) -> torch.optim.Optimizer:
     """Adam or AdamW; biases and norms are not decayed by AdamW's weight decay."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     text = {id(parameter) for parameter in model.text.parameters()}

@@ -1,0 +1,205 @@
+"""Training in several processes, one a device, that compute every batch together.
+
+On one machine, from params.yaml (what ``dvc repro`` runs):
+
+    train.devices: 4        python -m stages.train       starts four processes, one a GPU (or four on the CPU)
+
+On several, by torchrun on each of them, with the same repository and data; ``train.devices`` does not count then,
+state and outs are written on the first machine, and ``dvc commit train`` there notes the result:
+
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m stages.train
+
+A batch is the one a single process would have, negatives included. Each of P processes encodes its share of the
+images and captions, gathers the encodings of all images, scores them against its own captions, gathers the
+similarities, and computes the loss of the whole batch. Loss and gradients are those of one process up to rounding:
+all P have the loss L of the same numbers, each with the graph of its own share only; going back, ``gather`` adds up
+what the P copies of L ask of a process's rows, so that gradients of parameters become P times what the share
+contributes to dL, and ``average_gradients`` takes their mean, dL. Parameters that no process used keep no gradient.
+Dropout draws from a stream of its own in every process, and a batch norm sees the whole batch on GPUs
+(SyncBatchNorm), its process's share on a CPU.
+
+torch.distributed and nothing around it: DistributedDataParallel wants encoding, scoring and loss as one forward
+pass; Lightning Fabric's gather is a function that torch has deprecated, and its launcher does not watch the first
+process for the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from crossmodal.errors import UserError
+from crossmodal.models.base import Encoding
+from crossmodal.runtime import pick_device
+
+_PATIENCE = timedelta(days=1)  # the first process may wait for another experiment's work folder
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Those that train together, seen from one of them: number ``rank`` of ``count``, on ``device``.
+
+    ``ALONE`` is a single one, which gathers and averages nothing, whatever the device.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes state, reports, and publishes."""
+        return self.rank == 0
+
+    def prepare(self, model: nn.Module) -> None:
+        """Start from the first process's weights; batch norms over all processes where they are on GPUs."""
+        if self.count > 1 and self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.copy_first([*model.parameters(), *model.buffers()])
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """All processes' rows one below the other, with gradients: (own rows, ...) -> (rows, ...).
+
+        Other dimensions that differ are padded with zeros to the largest.
+        """
+        if self.count == 1:
+            return values
+        shapes = self._shapes(values)
+        longest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+        gaps = [gap for size, most in zip(values.shape, longest, strict=True) for gap in (most - size, 0)]
+        parts = _Gather.apply(F.pad(values, gaps[::-1]))  # F.pad wants the last dimension first
+        return torch.cat([part[: shape[0]] for part, shape in zip(parts, shapes, strict=True)])
+
+    def gather_encoding(self, encoding: Encoding) -> Encoding:
+        """All processes' images or captions, sets padded to the largest."""
+        gathered = {name: self.gather(value) for name, value in vars(encoding).items() if value is not None}
+        return replace(encoding, **gathered)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the processes, without one where no process has one."""
+        if self.count == 1:
+            return
+        parameters = list(parameters)
+        used = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
+        dist.all_reduce(used, dist.ReduceOp.MAX)
+        parameters = [parameter for parameter, flag in zip(parameters, used.tolist(), strict=True) if flag]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.count
+        for parameter, mean in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
+            parameter.grad = mean.view_as(parameter)
+
+    def copy_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
+
+    def from_first(self, value: Any) -> Any:
+        """The first process's value (picklable, tensors on the CPU) in all of them."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def close(self) -> None:
+        """Say goodbye to the others; each goes on alone from here."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
+    def _shapes(self, values: torch.Tensor) -> list[list[int]]:
+        own = torch.tensor(values.shape)
+        shapes = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(shapes, own)
+        return [shape.tolist() for shape in shapes]
+
+
+ALONE = Processes(torch.device("cpu"))
+
+
+class _Gather(torch.autograd.Function):
+    """(rows, ...) of equal shape in all processes -> (P, rows, ...); gradients are summed over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, values.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad[dist.get_rank()]
+
+
+def start_processes(devices: int, module: str) -> Processes | None:
+    """This process's place among those that train together.
+
+    Args:
+        devices: ``train.devices``. More than one: starts as many processes that run ``module``, and waits for them.
+        module: the script, as ``python -m`` takes it, that calls this function.
+
+    Returns:
+        None in the process that started others: they have done the work.
+
+    Raises:
+        UserError: more processes than GPUs, on a machine that has some.
+        SystemExit: a process that was started failed, with its exit code; or this one was told to stop.
+    """
+    started = dist.is_torchelastic_launched()
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if started else devices
+    if torch.cuda.is_available() and here > torch.cuda.device_count():
+        raise UserError(f"params.yaml: train.devices {here}: this machine has {torch.cuda.device_count()}")
+    if started:
+        return _join()
+    if devices == 1:
+        return Processes(pick_device())
+    _launch(devices, module)
+    return None
+
+
+def _join() -> Processes:
+    """Meet the other processes that torchrun, or ``_launch``, has started."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    return Processes(device, dist.get_rank(), dist.get_world_size())
+
+
+def _launch(devices: int, module: str) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself has said what failed
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=module,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        sys.exit(failure.exitcode)
+    except SignalException as error:  # passed on to the processes
+        sys.exit(128 + error.sigval)

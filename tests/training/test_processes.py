@@ -1,0 +1,243 @@
+"""Two processes compute what one does: losses, gradients, weights, validation; and they resume as one does."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import caption_images, split_rows
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import Encoding, InputSizes, Matcher
+from crossmodal.models.registry import build_model
+from crossmodal.params import Loss, load_params
+from crossmodal.runtime import seed_everything
+from crossmodal.training import loop
+from crossmodal.training.loop import Trainer, TrainingData
+from crossmodal.training.processes import ALONE, start_processes
+
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+STEPS = 3
+CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the first process, 4 for the second
+    "tern-hinge": ("tern", {"name": "hinge"}),
+    "tern-infonce": ("tern", {"name": "infonce", "mask_same_image": False}),
+    "tern-accumulated": ("tern", {"name": "hinge", "accumulate": 2, "clip": 2.0}),
+    "tern-together": ("tern", {"name": "infonce", "captions_per_image": 2}),
+    "vsepp-hinge": ("vsepp", {"name": "hinge", "negatives": "all"}),
+    "vsepp-ntxent": ("vsepp", {"name": "ntxent", "regularizer": "l1"}),
+    "vsepp-triplet": ("vsepp", {"name": "triplet", "miner": "batch_hard"}),
+    "scan-hinge": ("scan", {"name": "hinge"}),
+    "sets-infonce": ("sets", {"name": "infonce"}),
+}
+
+
+class SetMatcher(Matcher):
+    """Scores sets with parameters of its own; one parameter is used by nothing."""
+
+    pooled = False
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.image_map = nn.Linear(sizes.regions, 6)
+        self.caption_map = nn.Linear(sizes.words, 6)
+        self.score = nn.Bilinear(6, 6, 1)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def encode_images(self, regions):
+        return Encoding(F.normalize(self.image_map(regions.features), dim=-1), regions.mask)
+
+    def encode_captions(self, words):
+        return Encoding(F.normalize(self.caption_map(words.features), dim=-1), words.mask)
+
+    def similarity(self, images, captions):
+        def side_by_side(vectors, *shape):
+            return vectors.expand(*shape, -1).contiguous()
+
+        shape = (len(images), len(captions), images.mask.shape[1], captions.mask.shape[1])
+        scores = self.score(
+            side_by_side(images.vectors[:, None, :, None], *shape),
+            side_by_side(captions.vectors[None, :, None], *shape),
+        )
+        both = images.mask[:, None, :, None] & captions.mask[None, :, None]
+        return (
+            scores.squeeze(-1)
+            .masked_fill(~both, float("-inf"))
+            .amax(dim=2)
+            .masked_fill(~captions.mask[None], 0)
+            .sum(dim=2)
+        )
+
+
+def data_of(folder):
+    dataset = read_dataset(folder / "dataset")
+    return TrainingData(
+        FeatureStore(folder / "regions"),
+        FeatureStore(folder / "captions"),
+        caption_images(dataset),
+        split_rows(dataset, "train"),
+        split_rows(dataset, "val"),
+    )
+
+
+def trainer_of(folder, processes, resume, model, changes):
+    seed_everything(3 if processes.rank else 0)  # the first process's weights are to count
+    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "heads": 2}
+    if model == "sets":
+        network = SetMatcher(InputSizes(12, 12))
+    else:
+        section = getattr(PARAMS, model)
+        update = {key: value for key, value in (small | changes).items() if hasattr(section, key)}
+        network = build_model(model, section.model_copy(update=update), InputSizes(12, 12))
+    defaults = {
+        "epochs": 2,
+        "batch_size": 9,
+        "captions_per_image": 1,
+        "neighbours": 1,
+        "lr": 3e-3,
+        "warmup_steps": 2,
+        "clip": 0.0,
+    }
+    settings = defaults | {key: value for key, value in changes.items() if key != "dropout"}
+    loss = Loss.model_validate(
+        PARAMS.loss.model_dump() | {k: settings.pop(k) for k in list(settings) if hasattr(PARAMS.loss, k)}
+    )
+    train = PARAMS.train.model_copy(update=settings)
+    return Trainer(
+        network, data_of(folder), train, loss, seed=1, resume=resume if processes.first else None, processes=processes
+    )
+
+
+def three_steps(trainer):
+    """Losses and gradients of some steps, and the weights behind them.
+
+    Plain gradient descent: Adam makes whole steps of gradients that are zero but for rounding.
+    """
+    trained = [*trainer.model.parameters(), *trainer.loss.parameters()]
+    trainer.optimizer = torch.optim.SGD(trained, lr=0.002)
+    trainer.model.train()
+    losses, gradients = [], []
+    step = trainer.optimizer.step
+    trainer.optimizer.step = lambda: (
+        gradients.append([p.grad if p.grad is None else p.grad.clone() for p in trained]) or step()
+    )
+    batches = trainer._epoch(0)
+    for number in range(STEPS * trainer.settings.accumulate):
+        loss = trainer._loss(batches[number % len(batches)], epoch=5)
+        loss.backward()
+        losses.append(loss.item())
+        if (number + 1) % trainer.settings.accumulate == 0:
+            trainer._step()
+    return {"losses": losses, "gradients": gradients, "weights": [p.detach() for p in trained]}
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of training."""
+
+
+FIT = ("tern", {"dropout": 0.2, "region_dropout": 0.2, "word_dropout": 0.2, "name": "hinge"})
+
+
+def killed_and_resumed(folder, processes):
+    """History and weights of an undisturbed training, and of one that was killed within its second epoch."""
+
+    def kill(metrics, step):
+        if step == 7:
+            raise KilledError
+
+    loop.SAVE_SECONDS, loop.LOG_EVERY = 0, 1
+    ends = []
+    undisturbed = trainer_of(folder, processes, folder / "undisturbed", *FIT)
+    killed = trainer_of(folder, processes, folder / "killed", *FIT)
+    with pytest.raises(KilledError):
+        killed.fit(kill)
+    for trainer in (undisturbed, trainer_of(folder, processes, folder / "killed", *FIT)):
+        history = trainer.fit(lambda metrics, step: None)
+        ends.append({"history": history, "weights": list(trainer.model.state_dict().values())})
+    return ends
+
+
+def work(rank, folder, port):
+    """What each of the two processes does: everything, and its results to a file."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
+    torch.set_num_threads(1)
+    processes = start_processes(1, "none")
+    results = {"place": (processes.rank, processes.count)}
+    for name, case in CASES.items():
+        results[name] = three_steps(trainer_of(folder, processes, folder / f"{name}-{rank}", *case))
+    plain = trainer_of(folder, processes, folder / "plain", "tern", {"name": "hinge"})
+    results["history"] = plain.fit(lambda metrics, step: None)
+    results["resumed"] = killed_and_resumed(folder, processes)
+    try:
+        trainer_of(folder, processes, folder / "few", "tern", {"batch_size": 2, "captions_per_image": 2})
+    except UserError as error:
+        results["error"] = str(error)
+    processes.close()
+    torch.save(results, folder / f"results{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def folder(shared_tiny_data):
+    return shared_tiny_data
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(work, (folder, port), nprocs=2, start_method="spawn")
+    return [torch.load(folder / f"results{rank}.pt") for rank in (0, 1)]
+
+
+def test_places(results):
+    assert [result["place"] for result in results] == [(0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_do_what_one_does(folder, results, name):
+    alone = three_steps(trainer_of(folder, ALONE, folder / f"{name}-alone", *CASES[name]))
+    for result in results:
+        assert result[name]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
+        assert len(result[name]["gradients"]) == STEPS
+        for ours, theirs in zip(result[name]["gradients"], alone["gradients"], strict=True):
+            largest = max(grad.abs().max() for grad in theirs if grad is not None)
+            assert largest > 0.01
+            for one, other in zip(ours, theirs, strict=True):
+                assert (one is None) == (other is None)
+                if one is not None:
+                    torch.testing.assert_close(one / largest, other / largest, atol=1e-5, rtol=0)
+        torch.testing.assert_close(result[name]["weights"], alone["weights"], atol=1e-5, rtol=0)
+
+
+def test_a_parameter_that_nothing_uses_has_no_gradient(results):
+    unused = [result["sets-infonce"]["gradients"][0][0] for result in results]
+    assert unused == [None, None]
+
+
+def test_training_and_validation_are_those_of_one(folder, results):
+    alone = trainer_of(folder, ALONE, folder / "plain-alone", "tern", {"name": "hinge"}).fit(lambda metrics, step: None)
+    assert results[0]["history"] == results[1]["history"]
+    for ours, theirs in zip(results[0]["history"], alone, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_killed_processes_end_with_the_same_weights(results):
+    for result in results:
+        undisturbed, resumed = result["resumed"]
+        assert resumed["history"] == undisturbed["history"]
+        torch.testing.assert_close(resumed["weights"], undisturbed["weights"], atol=0, rtol=0)
+    first, second = (result["resumed"][0]["weights"] for result in results)
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+def test_a_batch_too_small_to_share_is_a_clear_error(results):
+    for result in results:
+        assert "train.batch_size 2: a batch has 1 images, too few for 2 processes" in result["error"]

@@ -1,0 +1,96 @@
+"""The train stage in two processes: what a person starts, and what it leaves."""
+
+import csv
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from stages import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def workspace(tiny_data, monkeypatch):
+    """A repository's root with the inputs of the stage."""
+    (tiny_data / "data").mkdir()
+    for name in ("dataset", "regions", "captions"):
+        (tiny_data / name).rename(tiny_data / "data" / name)
+    monkeypatch.chdir(tiny_data)
+    return tiny_data
+
+
+def write_params(folder, model, **changes):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["model"] = model
+    params[model]["embed_dim"] = 16
+    params["train"] |= {"epochs": 3, "batch_size": 9, "warmup_steps": 2}
+    for key, value in changes.items():
+        section, name = key.split("__")
+        params[section][name] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def run_stage(folder, *command):
+    environment = {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
+        "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = command or (sys.executable, "-m", "stages.train")
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def results(folder):
+    with (folder / "models/matcher/history.csv").open() as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return load_file(folder / "models/matcher/model.safetensors"), history
+
+
+@pytest.mark.slow
+def test_two_processes_publish_the_model_of_one(workspace):
+    write_params(workspace, "vsepp")
+    train.main()
+    weights, history = results(workspace)
+    write_params(workspace, "vsepp", train__devices=2)
+    done = run_stage(workspace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train: vsepp") == 1
+    assert "Traceback" not in done.stderr
+    shared_weights, shared_history = results(workspace)
+    for name, values in weights.items():
+        assert (shared_weights[name] - values).abs().max() < 1e-4
+    for ours, theirs in zip(shared_history, history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert not [path for path in (workspace / ".resume/train").iterdir() if path.is_dir()]
+    with sqlite3.connect(workspace / "mlflow.db") as database:  # the first process's run alone
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+
+
+@pytest.mark.slow
+def test_what_is_wrong_is_said_once(workspace):
+    write_params(workspace, "scan", train__devices=2, loss__name="ntxent")
+    done = run_stage(workspace)
+    assert done.returncode == 2
+    assert done.stderr.count("error: params.yaml: loss.name ntxent") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_torchrun_decides_how_many(workspace):
+    """Two processes although train.devices is 1; each on its own would print a line."""
+    write_params(workspace, "vsepp", train__epochs=1)
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run_stage(workspace, *launcher, "-m", "stages.train")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train: vsepp") == 1
+    assert (workspace / "models/matcher/model.safetensors").is_file()
