@@ -1,0 +1,116 @@
+"""Pickles that other projects published, read as data: nothing in a file is imported or run.
+
+A ``torch.save`` file goes through torch's weights-only reader, which looks every name up in a list instead of
+importing it. The list is lengthened by what those projects keep beside tensors: their command line
+(argparse.Namespace) and NumPy scalars (a best recall). A pickled vocabulary goes through an unpickler whose list
+is shorter still. Any other name is refused, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossmodal.errors import UserError
+
+
+class _Dtype:
+    """numpy.dtype as a pickle describes it: the code of a type, and a byte order set afterwards."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biuf][1248]", code):
+            raise pickle.UnpicklingError(f"NumPy scalar of type {code!r}")
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> int | float | bool:
+    """A NumPy scalar's value as Python's own number."""
+    return np.frombuffer(content, dtype=f"{dtype.order}{dtype.code}").item()
+
+
+# Name in the file -> what stands for it here. NumPy's own functions are not called: the state of a pickled dtype
+# can be forged.
+_BESIDE_TENSORS = [
+    (argparse.Namespace, "argparse.Namespace"),
+    (_Dtype, "numpy.dtype"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+]
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What ``torch.save`` wrote, zip or legacy format, its tensors on the CPU.
+
+    Raises:
+        UserError: missing; not such a file; or it holds something that is neither a tensor, plain data, an
+            argparse.Namespace nor a NumPy scalar.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not found")
+    try:
+        with torch.serialization.safe_globals(_BESIDE_TENSORS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in any of the readers behind torch.load
+        unknown = re.search(r"GLOBAL (\S+)", str(error))
+        if unknown:
+            raise UserError(_refusal(path, unknown[1])) from None
+        # torch's own message would advise to read the file without protection
+        raise UserError(f"{path}: not a checkpoint that torch.save wrote, or damaged") from None
+
+
+def read_vocabulary_pickle(path: Path) -> dict[str, Any]:
+    """The attributes of a pickled ``Vocabulary``, or a pickled dict.
+
+    Raises:
+        UserError: missing; not a pickle; or it holds anything but a Vocabulary of plain data.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _VocabularyUnpickler(file, encoding="utf-8").load()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except _UnknownNameError as error:
+        raise UserError(_refusal(path, str(error))) from None
+    except Exception:  # a damaged pickle fails in many ways
+        raise UserError(f"{path}: not a pickled vocabulary, or damaged") from None
+    return content if isinstance(content, dict) else getattr(content, "__dict__", {})
+
+
+class _UnknownNameError(pickle.UnpicklingError):
+    """A name that is not on the list."""
+
+
+class _VocabularyUnpickler(pickle.Unpickler):
+    """Knows one class, an empty one that stands for ``Vocabulary`` whatever its module was called."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.vocabulary = type("Vocabulary", (), {})  # of this file's own, so that nothing of it can stay behind
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "Vocabulary":
+            return self.vocabulary
+        # protocols 0 to 2 give modules Python 2's names; 0 and 1 make objects by a call
+        if (module, name) in (("builtins", "object"), ("__builtin__", "object")):
+            return object
+        if (module, name) in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
+            return self._reconstruct
+        raise _UnknownNameError(f"{module}.{name}")
+
+    def _reconstruct(self, cls: type, base: type, state: None) -> Any:
+        if cls is not self.vocabulary or base is not object:
+            raise pickle.UnpicklingError("an object of another class")
+        return self.vocabulary()
+
+
+def _refusal(path: Path, name: str) -> str:
+    return f"{path}: refers to {name}, which a published checkpoint has no need of; nothing of the file was run"

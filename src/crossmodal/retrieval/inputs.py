@@ -1,0 +1,37 @@
+"""Whether the feature stores hold what a matcher reads: certain after training, not after an import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.checkpoint import MatcherConfig
+
+STORED = ("bert", "clip")  # captions.encoder of stores with features; the others have token ids
+
+
+def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, words: FeatureStore) -> None:
+    """Compare feature sizes, the kind of token features, and the vocabulary of an imported matcher.
+
+    Args:
+        matcher: folder of the matcher, with a ``vocabulary.json`` if it was imported with one.
+
+    Raises:
+        UserError: something differs: scores would be wrong, or none.
+    """
+    size = regions.arrays["features"][1][0]
+    if size != config.sizes.regions:
+        raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.sizes.regions}")
+    if ("features" in words.arrays) != (config.encoder in STORED):
+        found = "features" if "features" in words.arrays else "token ids"
+        raise UserError(f"{words.folder}: holds {found}, {matcher} was made for captions.encoder {config.encoder}")
+    if config.encoder in STORED and words.arrays["features"][1][0] != config.sizes.words:
+        size = words.arrays["features"][1][0]
+        raise UserError(f"{words.folder}: token features of {size}, {matcher} takes {config.sizes.words}")
+    own, stored = matcher / "vocabulary.json", words.folder / "vocabulary.json"
+    if own.is_file() and (not stored.is_file() or own.read_bytes() != stored.read_bytes()):
+        raise UserError(
+            f"{words.folder}: token ids of another vocabulary than {matcher}'s; "
+            f"run the captions stage with captions.vocabulary set to its vocabulary.json"
+        )

@@ -1,0 +1,174 @@
+"""``crossmodal``: what it prints, what it writes, and how it ends on a mistake."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossmodal import cli
+from crossmodal.captions.vocabulary import Vocabulary
+from crossmodal.models.checkpoint import load_matcher
+from crossmodal.models.import_checkpoint import PROJECTS
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = ["<pad>", "<start>", "<end>", "<unk>", "zebra", "apple"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``crossmodal`` with arguments: exit code, stdout, stderr."""
+
+    def _run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crossmodal", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A VSE-infinity with a BiGRU, in its project's format, with its vocabulary."""
+
+    def gru(size, hidden):
+        return torch.nn.GRU(size, hidden, batch_first=True, bidirectional=True).state_dict()
+
+    torch.manual_seed(0)
+    image = {"fc": torch.nn.Linear(10, 8), "mlp.layers.0": torch.nn.Linear(10, 4)}
+    image |= {"mlp.bns.0": torch.nn.BatchNorm1d(4), "mlp.layers.1": torch.nn.Linear(4, 8)}
+    image |= {"gpool.linear": torch.nn.Linear(6, 1, bias=False)}
+    weights = {f"module.{name}.{key}": v for name, part in image.items() for key, v in part.state_dict().items()}
+    pool = {f"module.gpool.gru.{name}": value for name, value in gru(2, 6).items()}
+    pool["module.gpool.linear.weight"] = torch.zeros(1, 6)
+    text = {f"module.rnn.{name}": value for name, value in gru(5, 8).items()}
+    text["module.embed.weight"] = torch.rand(len(WORDS) + 1, 5)
+    opt = argparse.Namespace(precomp_enc_type="basic", no_imgnorm=False, no_txtnorm=False)
+    torch.save({"epoch": 1, "model": [weights | pool, text | pool], "opt": opt}, tmp_path / "model_best.pth")
+    ids = {word: number for number, word in enumerate(WORDS)}
+    (tmp_path / "vocab.json").write_text(json.dumps({"word2idx": ids, "idx2word": dict(enumerate(WORDS)), "idx": 6}))
+    return tmp_path
+
+
+def arguments_of(folder, **changes):
+    values = {"--from": "vse_infty", "--vocabulary": folder / "vocab.json", "--out": folder / "matcher"} | changes
+    options = [part for name, value in values.items() if value is not None for part in (name, value)]
+    return ["import-checkpoint", folder / "model_best.pth", *options]
+
+
+def test_help_lists_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for name, command in cli.COMMANDS.items():
+        assert name in out
+        assert command.help in out
+        code, out, _ = run(name, "--help")
+        assert code == 0
+        assert out.startswith(f"usage: crossmodal {name} ")
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys\nfrom crossmodal import cli\nsys.argv = ['crossmodal', '--help']\n"
+    code += "try:\n    cli.main()\nexcept SystemExit:\n    sys.exit('torch' in sys.modules)\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
+
+
+def test_the_package_installs_it():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert EntryPoint("crossmodal", scripts["crossmodal"], "console_scripts").load() is cli.main
+
+
+def test_projects_on_offer_are_those_that_can_be_read():
+    parser = argparse.ArgumentParser()
+    cli.add_import(parser)
+    offered = next(action.choices for action in parser._actions if action.dest == "project")
+    assert set(offered) == set(PROJECTS)
+
+
+def test_import_writes_a_matcher_folder(run, published):
+    code, out, err = run(*arguments_of(published))
+    assert (code, err) == (0, "")
+    folder = published / "matcher"
+    assert out.count("\n") == 1
+    for part in ("vse_infty", "region features of 10", "captions.encoder bigru", str(folder)):
+        assert part in out
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "vocabulary.json"]
+    assert Vocabulary.load(folder / "vocabulary.json").ids == {
+        word: number for number, word in enumerate([*WORDS, "<mask>"])
+    }
+    model, config = load_matcher(folder)
+    torch.testing.assert_close(model.text.embed.weight.shape, torch.Size([7, 5]))
+    assert (config.encoder, config.sizes.regions, config.sizes.words) == ("bigru", 10, 8)
+
+
+def test_the_same_file_gives_the_same_folder(run, published):
+    for name in ("a", "b"):
+        assert run(*arguments_of(published, **{"--out": published / name}))[0] == 0
+    for path in (published / "a").iterdir():
+        assert path.read_bytes() == (published / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"--vocabulary": None}, "model_best.pth: embeds words of its own: give the project's vocabulary"),
+        ({"--vocabulary": "nowhere.json"}, "nowhere.json: not found"),
+        ({"--from": "tern"}, "model_best.pth: has no entry 'img_txt_enc.cap_proj.weight'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(run, published, changes, expected):
+    code, out, err = run(*arguments_of(published, **changes))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert sorted(path.name for path in published.iterdir()) == ["model_best.pth", "vocab.json"]
+
+
+@pytest.mark.parametrize(("words", "expected"), [(["a", *WORDS[:5]], "ids 0 to 3 are not <pad>"), (WORDS[:5], "has 5")])
+def test_a_vocabulary_of_another_model_is_refused(run, published, words, expected):
+    ids = {word: number for number, word in enumerate(words)}
+    (published / "vocab.json").write_text(json.dumps({"word2idx": ids}))
+    code, _, err = run(*arguments_of(published))
+    assert code == 2
+    assert f"vocab.json: {expected}" in err
+    assert not (published / "matcher").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(run, published):
+    (published / "matcher").mkdir()
+    code, _, err = run(*arguments_of(published))
+    assert code == 2
+    assert f"{published / 'matcher'}: already there" in err
+    assert not list((published / "matcher").iterdir())
+
+
+def test_a_malicious_checkpoint_ends_in_one_line(run, published):
+    mark = published / "mark"
+    evil = type("Evil", (), {"__reduce__": lambda self: (os.system, (f"touch {mark}",))})
+    torch.save({"model": [evil()]}, published / "model_best.pth")
+    code, _, err = run(*arguments_of(published))
+    assert code == 2
+    assert "model_best.pth: refers to posix.system" in err
+    assert err.count("\n") == 1
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["import-checkpoint", "x.pth", "--from", "elsewhere"]])
+def test_wrong_usage_says_how(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: crossmodal")
+    assert "Traceback" not in err
