@@ -1,8 +1,9 @@
-"""Stage bert: obtain a published BERT, or fit a small one on the training captions."""
+"""Stage bert: obtain a published BERT or the text half of CLIP, or fit a small BERT on the training captions."""
 
 from crossmodal.captions.bert import obtain_bert
 from crossmodal.captions.fit import fit_bert
 from crossmodal.datasets.records import read_dataset
+from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
@@ -13,13 +14,16 @@ from stages.paths import BERT, DATASET
 def main() -> None:
     params = load_params()
     source, records = params.bert_source, read_dataset(DATASET).records
-    work = work_folder("bert", {"source": source, **params.bert.model_dump()}, [DATASET / "manifest.json"])
+    settings = params.clip if source == "clip" else params.bert
+    work = work_folder("bert", {source: settings.model_dump()}, [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
     out.mkdir(exist_ok=True)
     state.mkdir(exist_ok=True)
     if source == "fit":
         captions = [record.captions for record in records if record.split == "train"]
         fit_bert(captions, params.bert, out, state)
+    elif source == "clip":
+        obtain_half(params.clip.source, "text", out)
     else:
         obtain_bert(source, params.bert.layers, out)
     publish(out, BERT, work)

@@ -1,9 +1,12 @@
-"""Stage captions: BERT's token features of every caption, or token ids where the encoder is trained with the model."""
+"""Stage captions: token features of every caption by BERT, its embedding by CLIP, or token ids where the encoder is
+trained with the model."""
 
 from crossmodal.captions.bert import load_bert
+from crossmodal.captions.clip import embed_captions
 from crossmodal.captions.encode import encode_captions, store_ids
-from crossmodal.captions.vocabulary import count_vocabulary
+from crossmodal.captions.vocabulary import obtain_vocabulary
 from crossmodal.datasets.records import read_dataset
+from crossmodal.dual_encoder import load_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
@@ -21,9 +24,11 @@ def main() -> None:
     out = work / "out"
     if settings.encoder == "bigru":
         training = (caption for record in records if record.split == "train" for caption in record.captions)
-        vocabulary = count_vocabulary(training, settings.min_count)
+        vocabulary = obtain_vocabulary(settings.vocabulary, training, settings.min_count)
         store_ids([vocabulary.encode(caption, settings.max_tokens) for caption in captions], out)
         vocabulary.save(out / "vocabulary.json")
+    elif settings.encoder == "clip":
+        embed_captions(captions, *load_half(BERT, "text", "bert"), out, batch_size=settings.batch_size)
     else:
         model, tokenizer = load_bert(BERT)
         if settings.encoder == "bert":

@@ -1,8 +1,9 @@
-"""Stage detector: fit the region detector on the dataset's boxes, or obtain a backbone for grid features."""
+"""Stage detector: fit the region detector on the dataset's boxes, or obtain a grid backbone or CLIP's image half."""
 
 import json
 
 from crossmodal.datasets.records import read_dataset
+from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
@@ -15,7 +16,7 @@ from stages.paths import DATASET, DETECTOR
 def main() -> None:
     params = load_params()
     backend = params.region_backend
-    settings = params.grid if backend == "grid" else params.detector
+    settings = {"grid": params.grid, "clip": params.clip}.get(backend, params.detector)
     dataset = read_dataset(DATASET)
     work = work_folder("detector", {backend: settings.model_dump()}, [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
@@ -23,6 +24,8 @@ def main() -> None:
     state.mkdir(exist_ok=True)
     if backend == "grid":
         obtain_backbone(params.grid, out)
+    elif backend == "clip":
+        obtain_half(params.clip.source, "vision", out)
     else:
         fit_detector(dataset, params.detector, out, state)
     publish(out, DETECTOR, work)

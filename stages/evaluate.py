@@ -10,6 +10,7 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
+from crossmodal.retrieval.inputs import check_inputs
 from crossmodal.retrieval.search import rank_pairs, save_results, search_both_ways, summary
 from crossmodal.retrieval.similarity import encode_captions, encode_images, probe_similarity, similarity_matrix
 from crossmodal.runtime import pick_device
@@ -23,6 +24,7 @@ def main() -> None:
     settings = params.evaluate
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, config = load_matcher(MATCHER)
+    check_inputs(MATCHER, config, regions, words)
     model = model.to(pick_device())
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 

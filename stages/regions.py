@@ -6,6 +6,7 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import Params, load_params
 from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.clip_backend import ClipRegions
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor
 from crossmodal.regions.torchvision_backend import TorchvisionRegions
@@ -16,6 +17,8 @@ def load_extractor(params: Params) -> RegionExtractor:
     """The network of models/detector as the chosen backend runs it."""
     if params.region_backend == "grid":
         return GridExtractor(DETECTOR)
+    if params.region_backend == "clip":
+        return ClipRegions(DETECTOR)
     return TorchvisionRegions(DETECTOR, params.regions)
 
 

@@ -7,10 +7,10 @@ in dvc.yaml, so this file is not a dependency of the stages; changing a check he
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from crossmodal.errors import UserError
 
@@ -26,6 +26,10 @@ class Section(BaseModel):
     """A part of params.yaml: unknown keys and lossy conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """The settings of a model: what ``model`` on top of params.yaml may name."""
 
 
 class Scenes(Section):
@@ -65,7 +69,7 @@ class Download(Section):
 class Regions(Section):
     """Region features."""
 
-    backend: Literal["auto", "torchvision", "grid"]
+    backend: Literal["auto", "torchvision", "grid", "clip"]
     per_image: Count
     min_score: Share
     nms: Annotated[float, Field(gt=0, le=1)]
@@ -120,9 +124,10 @@ class Bert(Section):
 class Captions(Section):
     """Token features, or token ids where the encoder is trained with the model."""
 
-    encoder: Literal["bert", "bert_finetune", "bigru"]
+    encoder: Literal["bert", "bert_finetune", "bigru", "clip"]
     max_tokens: Annotated[int, Field(ge=4, le=512)]
     batch_size: Count
+    vocabulary: str
     min_count: Count
 
 
@@ -162,21 +167,62 @@ class Train(Section):
     word_dropout: Share
     patience: CountOrNone
     workers: CountOrNone
+    devices: Count
+    compile: bool
+
+
+LossPart = Literal["distance", "reducer", "regularizer", "miner"]
 
 
 class Loss(Section):
     """What training minimises."""
 
-    name: Literal["hinge", "infonce"]
+    name: Literal["hinge", "infonce", "contrastive", "triplet", "ntxent", "multisimilarity"]
     margin: Positive
     negatives: Literal["hard", "all"]
     all_negatives_epochs: CountOrNone
     temperature: Positive
     mask_same_image: bool
+    positive_margin: float | None
+    negative_margin: float | None
+    alpha: Positive
+    beta: Positive
+    base: float
+    distance: Literal["cosine", "dot", "euclidean", "snr"] | None
+    reducer: Literal["mean", "sum", "nonzero", "threshold", "per_anchor"] | None
+    regularizer: Literal["l1", "zero_mean"] | None
+    regularizer_weight: Positive
+    miner: (
+        Literal[
+            "angular",
+            "batch_easy_hard",
+            "batch_hard",
+            "distance_weighted",
+            "hdc",
+            "multisimilarity",
+            "pair_margin",
+            "triplet_margin",
+            "uniform_histogram",
+        ]
+        | None
+    )
+    kwargs: dict[LossPart, dict[str, bool | int | float | str | list[float]]]
+
+    @model_validator(mode="after")
+    def _parts_are_used(self) -> Loss:
+        chosen = [part for part in get_args(LossPart) if getattr(self, part) is not None]
+        if self.name in ("hinge", "infonce") and chosen:
+            raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} has none, null is wanted")
+        idle = sorted(set(self.kwargs) - set(chosen))
+        if idle:
+            raise ValueError(f"kwargs.{idle[0]}: {idle[0]} is null, so that they would not count")
+        if self.name == "triplet" and self.reducer == "per_anchor":
+            raise ValueError("reducer per_anchor: not with name triplet")
+        return self
 
 
-class Tern(Section):
-    """Transformer Encoder Reasoning Network."""
+class TernEncoders(ModelSection):
+    """What TERN and TERAN encode with."""
 
     embed_dim: Count
     visual_dim: Count
@@ -188,24 +234,85 @@ class Tern(Section):
     shared: bool
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
-    aggregation: Literal["cls", "mean", "max"]
     dropout: Share
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Tern:
+    def _heads_divide(self) -> TernEncoders:
         for name in ("embed_dim", "visual_dim"):
             if getattr(self, name) % self.heads:
                 raise ValueError(f"{name} {getattr(self, name)} is not a multiple of heads {self.heads}")
         return self
 
 
-class Vsepp(Section):
+class Tern(TernEncoders):
+    """Transformer Encoder Reasoning Network."""
+
+    image_aggregation: Literal["cls", "mean", "max"]
+    text_aggregation: Literal["cls", "mean", "max"]
+
+
+class Teran(TernEncoders):
+    """Transformer Encoder Reasoning and Alignment Network."""
+
+    alignment: Literal["MrSw", "MwSr", "symm", "MrAVGw", "sum", "mean", "scan_sentences"]
+
+
+class VseInfty(ModelSection):
+    """VSE-infinity, the generalised pooling operator."""
+
+    embed_dim: Count
+    pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
+    pool_hidden: Count
+    temperature: Positive
+    mlp_hidden: CountOrNone
+
+
+class Vsepp(ModelSection):
     """Linear maps and pooling."""
 
     embed_dim: Count
     image_pool: Literal["mean", "max"]
     text_pool: Literal["mean", "max", "cls"]
     dropout: Share
+
+
+class Scan(ModelSection):
+    """Stacked cross attention."""
+
+    embed_dim: Count
+    direction: Literal["t2i", "i2t"]
+    pool: Literal["lse", "avg"]
+    lambda_softmax: Positive
+    lambda_lse: Positive
+    word_map: Literal["linear", "none"]
+
+
+class Sgraf(ModelSection):
+    """Similarity reasoning and filtration."""
+
+    module: Literal["sgr", "saf", "sgraf"]
+    embed_dim: Count
+    sim_dim: Count
+    sgr_steps: Count
+    smooth: Positive
+    word_map: Literal["linear", "none"]
+    region_norms: Count
+    dropout: Share
+    precision: Literal["fp32", "bf16"]
+
+
+class Vsrn(ModelSection):
+    """Visual semantic reasoning."""
+
+    embed_dim: Count
+    layers: CountOrNone
+    word_dim: Count
+
+
+class Clip(ModelSection):
+    """A frozen dual encoder: the source of its regions and captions, and a model without settings."""
+
+    source: str
 
 
 class Evaluate(Section):
@@ -222,11 +329,15 @@ class Report(Section):
     gallery_queries: Count
 
 
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, ModelSection)
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
     seed: Seed
-    model: Literal["tern", "vsepp"]
+    model: str
     dataset: Literal["scenes", "flickr8k"]
     scenes: Scenes
     flickr8k: Flickr8k
@@ -241,9 +352,38 @@ class Params(Section):
     train: Train
     loss: Loss
     tern: Tern
+    teran: Teran
+    vse_infty: VseInfty
     vsepp: Vsepp
+    scan: Scan
+    sgraf: Sgraf
+    vsrn: Vsrn
+    clip: Clip
     evaluate: Evaluate
     report: Report
+
+    @field_validator("model")
+    @classmethod
+    def _names_a_model(cls, name: str) -> str:
+        models = [key for key, field in cls.model_fields.items() if _is_model(field.annotation)]
+        if name not in models:
+            raise ValueError(f"input should be {', '.join(map(repr, models[:-1]))} or {models[-1]!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _clip_is_clip_throughout(self) -> Params:
+        parts = {
+            "model": self.model,
+            "regions.backend": self.regions.backend,
+            "captions.encoder": self.captions.encoder,
+            "bert.source": self.bert.source,
+        }
+        others = [key for key, value in parts.items() if value != "clip"]
+        if 0 < len(others) < len(parts):
+            found = next(key for key, value in parts.items() if value == "clip")
+            overrides = " ".join(f"-S {key}=clip" for key in others)
+            raise ValueError(f"{found} clip: clip goes with clip, in all four keys or in none; add {overrides}")
+        return self
 
     @property
     def region_backend(self) -> str:
@@ -269,7 +409,7 @@ class Params(Section):
 
         Logged with the run, and hashed together with the data into the key by which it is found again.
         """
-        backend = "grid" if self.region_backend == "grid" else "detector"
+        backend = {"grid": "grid", "clip": "clip"}.get(self.region_backend, "detector")
         sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
         if self.captions.encoder != "bert":
             sections += (self.captions.encoder,)
@@ -308,7 +448,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 def _explain(path: Path, error: ValidationError) -> str:
     """First problem in one line, the number of further ones behind it."""
     first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key"
     elif first["type"] == "missing":
@@ -317,6 +457,6 @@ def _explain(path: Path, error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
-        text = f"{key}: {message}{found}"
+        text = f"{key}: {message}{found}" if key else message  # no key: of settings that do not go together
     more = f" (and {len(others)} more)" if others else ""
     return f"{path}: {text}{more}"

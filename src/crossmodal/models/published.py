@@ -21,6 +21,40 @@ _TERN = {
 # Maps of the published encoders whose outputs the published models never use, and BERT, which is a stage here.
 _TERN_UNUSED = ("img_txt_enc.txt_enc.map.", "img_txt_enc.img_enc.fc.", "img_txt_enc.txt_enc.bert_model.")
 
+# woodfrog/vse_infty: published prefix -> ours
+_VSE_INFTY = {
+    "img_enc.fc.": "image_map.",
+    "img_enc.mlp.layers.0.": "image_mlp.0.",
+    "img_enc.mlp.bns.0.": "image_mlp.1.",
+    "img_enc.mlp.layers.1.": "image_mlp.3.",
+    "img_enc.gpool.": "image_pool.",
+    "txt_enc.linear.": "caption_map.",
+    "txt_enc.gpool.": "caption_pool.",
+}
+# A norm behind the last layer that the published MLP has and never applies, and the text encoders.
+_VSE_INFTY_UNUSED = ("img_enc.mlp.bns.1.", "txt_enc.bert.", "txt_enc.embed.", "txt_enc.rnn.")
+
+# Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered
+_SGRAF = {
+    "img_enc.fc.": "region_map.",
+    "txt_enc.embed.": "text.embed.",
+    "txt_enc.cap_rnn.": "text.rnn.",
+    "sim_enc.v_global_w.embedding_local.0.": "image_attention.local_map.",
+    "sim_enc.v_global_w.embedding_local.1.": "image_attention.local_norm.",
+    "sim_enc.v_global_w.embedding_global.0.": "image_attention.global_map.",
+    "sim_enc.v_global_w.embedding_global.1.": "image_attention.global_norm.",
+    "sim_enc.v_global_w.embedding_common.0.": "image_attention.weight_map.",
+    "sim_enc.t_global_w.embedding_local.0.": "caption_attention.local_map.",
+    "sim_enc.t_global_w.embedding_global.0.": "caption_attention.global_map.",
+    "sim_enc.t_global_w.embedding_common.0.": "caption_attention.weight_map.",
+    "sim_enc.sim_tranloc_w.": "scorer.local_map.",
+    "sim_enc.sim_tranglo_w.": "scorer.global_map.",
+    "sim_enc.sim_eval_w.": "scorer.score_map.",
+    "sim_enc.SAF_module.attn_sim_w.": "scorer.reasoning.gate.",
+    "sim_enc.SAF_module.bn.": "scorer.reasoning.norm.",
+}
+_SGRAF_STEP = {"graph_query_w.": "query.", "graph_key_w.": "key.", "sim_graph_w.": "map."}
+
 
 def tern_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """TERN's or TERAN's published state dict under the names of ``TernMatcher``.
@@ -35,6 +69,37 @@ def tern_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
         state |= {f"image_{name}": value for name, value in encoder.items()}
     return state
+
+
+def vse_infty_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """VSE-infinity's published state dict under the names of ``VseInftyMatcher``.
+
+    With a BiGRU, whose words are of the embedding's size, the published model has no map of words: it is the
+    identity then.
+
+    Raises:
+        UserError: an entry that the published model does not have.
+    """
+    state = _rename(published, _VSE_INFTY, _VSE_INFTY_UNUSED)
+    if "caption_map.weight" not in state and "image_map.weight" in state:
+        size = len(state["image_map.weight"])
+        state |= {"caption_map.weight": torch.eye(size), "caption_map.bias": torch.zeros(size)}
+    return state
+
+
+def sgraf_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The published state dict of SGR or SAF under the names of ``SgrafMatcher`` with a BiGRU as text encoder.
+
+    Raises:
+        UserError: an entry that the published model does not have.
+    """
+    steps = {name.split(".")[2] for name in published if name.startswith("sim_enc.SGR_module.")}
+    graph = {
+        f"sim_enc.SGR_module.{step}.{part}": f"scorer.reasoning.steps.{step}.{ours}"
+        for step in steps
+        for part, ours in _SGRAF_STEP.items()
+    }
+    return _rename(published, _SGRAF | graph, ())
 
 
 def _rename(

@@ -2,7 +2,7 @@
 
 Regions are reasoned over by a visual transformer encoder, words by BERT; both are mapped to the common space
 and pass a second encoder, whose weights the two modalities share. The first output of each, the image's
-[I-CLS] and the caption's [T-CLS], is the embedding; ``aggregation: mean`` takes the mean of regions and of words
+[I-CLS] and the caption's [T-CLS], is the embedding; an aggregation ``mean`` takes the mean of regions or of words
 instead, as kaylode/tern does, ``max`` their maximum.
 
 Published setting: visual_dim 2048, 4 visual layers, embed_dim 1024, 2 shared layers, 4 heads, feed-forward
@@ -30,7 +30,8 @@ class TernMatcher(Matcher):
             "feed_forward": settings.feed_forward,
             "dropout": settings.dropout,
         }
-        self.aggregation = settings.aggregation
+        self.image_aggregation = settings.image_aggregation
+        self.text_aggregation = settings.text_aggregation
         self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions, settings.location_scale)
         self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)
         self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
@@ -56,12 +57,12 @@ class TernMatcher(Matcher):
 
     def encode_images(self, regions: Regions) -> Encoding:
         values = self.region_set(regions)
-        if self.aggregation != "cls":  # of the regions alone
+        if self.image_aggregation != "cls":  # of the regions alone
             values = values[:, 1:]
-        return Encoding(F.normalize(pool(values, regions.mask, self.aggregation), dim=-1))
+        return Encoding(F.normalize(pool(values, regions.mask, self.image_aggregation), dim=-1))
 
     def encode_captions(self, words: Words) -> Encoding:
-        return Encoding(F.normalize(pool(self.word_set(words), words.mask, self.aggregation), dim=-1))
+        return Encoding(F.normalize(pool(self.word_set(words), words.mask, self.text_aggregation), dim=-1))
 
 
 def with_cls_slot(regions: Regions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

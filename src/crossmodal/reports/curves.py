@@ -171,7 +171,7 @@ def _training_figure(history: Sequence[Row]) -> Figure:
     epochs = [row["epoch"] for row in history]
     best = best_epoch(history)
     _epoch_curve(left, epochs, [row["loss"] for row in history], "loss")
-    left.set(title="Training loss", ylabel="hinge loss per pair")
+    left.set(title="Training loss", ylabel="loss per pair")
     left.set_ylim(bottom=0)
     _epoch_curve(right, epochs, [row["rsum"] for row in history], "rsum")
     right.set(title="Validation rsum", ylabel="sum of six recalls (%, of 600)")

@@ -92,8 +92,8 @@ def data_uri(image: Image.Image) -> str:
 
 
 def best_regions(store: FeatureStore, row: int) -> tuple[NamedRegion, ...]:
-    """The MAX_REGIONS best-scoring regions of an image; none of a grid: its cells show nothing."""
-    if store.metadata.get("backend") == "grid" or "scores" not in store.arrays:
+    """The MAX_REGIONS best-scoring regions of an image; none of a grid or of CLIP: their boxes show nothing."""
+    if store.metadata.get("backend") in ("grid", "clip") or "scores" not in store.arrays:
         return ()
     scores = store.read(row, "scores")
     best = np.argsort(-scores, kind="stable")[:MAX_REGIONS]

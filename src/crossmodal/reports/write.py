@@ -35,7 +35,7 @@ def validation_metrics(history: Path) -> dict[str, float]:
     """Epoch whose weights were kept, its validation rsum, and the epochs trained."""
     rows = read_history(history)
     best = best_epoch(rows)
-    return {"epoch": int(best["epoch"]), "rsum": best["rsum"], "epochs": len(rows)}
+    return {"epoch": int(best["epoch"]), "rsum": best["rsum"], "epochs": int(rows[-1]["epoch"])}
 
 
 def rounded(value: Any) -> Any:

@@ -1,0 +1,49 @@
+"""One token per caption: its embedding by the text half of a dual encoder (CLIP, SigLIP), into the feature store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crossmodal.dual_encoder import embedding, embedding_size
+from crossmodal.features.store import SHARD_ROWS, StoreWriter
+from crossmodal.runtime import pick_device, progress
+
+
+@torch.inference_mode()
+def embed_captions(
+    captions: list[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    batch_size: int,
+) -> None:
+    """Write a store with ``features`` (1, E) float16 per caption, as the model gives them, not normalised.
+
+    Row c is caption c. Captions are cut at the model's own length; SigLIP was trained on texts padded to that
+    length and is given them so. Goes on behind the shards that ``folder`` already holds.
+    """
+    device = pick_device()
+    model = model.to(device)
+    padding = "max_length" if model.config.model_type.startswith("siglip") else "longest"
+    writer = StoreWriter(folder, {"features": ("float16", (embedding_size(model),))})
+    bar = progress(total=len(captions), initial=len(writer), desc="captions", unit="caption")
+    for start in range(len(writer), len(captions), SHARD_ROWS):  # the same batches after a kill
+        chunk = captions[start : start + SHARD_ROWS]
+        for first in range(0, len(chunk), batch_size):
+            tokens = tokenizer(
+                chunk[first : first + batch_size],
+                padding=padding,
+                truncation=True,
+                max_length=model.config.max_position_embeddings,
+                return_tensors="pt",
+            ).to(device)
+            values = embedding(model(**tokens)).float().cpu().numpy()
+            for row in values:
+                writer.append({"features": row[None]})
+            bar.update(len(values))
+    bar.close()
+    writer.close()

@@ -1,0 +1,94 @@
+"""VSRN, visual semantic reasoning (Li et al., ICCV 2019, arXiv 1909.02701).
+
+Regions are mapped to the common space (section 3.1) and related to each other by graph convolutions over a full
+graph whose edges are affinities of two embeddings, with residuals (section 3.2):
+
+    R(v_i, v_j) = phi(v_i) . theta(v_j)                (eq. 2)
+    V* = W_r (R V W_g) + V                             (eq. 3)
+
+A GRU then reads the regions in the order of their scores, and its last state is the image (section 3.3, eqs. 4 to
+7); a caption is the last state of a GRU over its words. The similarity is the cosine.
+
+Written from the paper alone. It leaves open how the rows of R are normalised and where the layers are batch
+normalised: both are done as non-local networks do with the same affinity (Wang et al., arXiv 1711.07971): R is
+divided by the number of regions (eq. 4 there), and the norm follows W_r, its scale 0 at the start, so that a new
+layer is the identity (section 4.1 there). GRUs are torch's, which multiply by the reset gate behind the recurrent
+matrix and not before it. The branch that generates a caption from the image while training (section 3.4) is left
+out: there is the matching loss alone.
+
+Published setting: embed_dim 2048, 4 layers, words of size 300, hinge with hard negatives and margin 0.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.params import Vsrn
+
+
+class VsrnMatcher(Matcher):
+    """Graph reasoning and a GRU over regions, a GRU over words; the last states, L2-normalised."""
+
+    def __init__(self, settings: Vsrn, sizes: InputSizes) -> None:
+        super().__init__()
+        dim = settings.embed_dim
+        self.region_map = nn.Linear(sizes.regions, dim)
+        self.relations = nn.ModuleList(RelationLayer(dim) for _ in range(settings.layers))
+        self.image_rnn = nn.GRU(dim, dim, batch_first=True)
+        self.word_map = nn.Linear(sizes.words, settings.word_dim)
+        self.caption_rnn = nn.GRU(settings.word_dim, dim, batch_first=True)
+
+    def related_regions(self, regions: Regions) -> torch.Tensor:
+        """Relationship-enhanced regions V* of section 3.2: (B, R, D) -> (B, R, E)."""
+        values = self.region_map(regions.features)
+        for layer in self.relations:
+            values = layer(values, regions.mask)
+        return values
+
+    def encode_images(self, regions: Regions) -> Encoding:
+        state = last_state(self.image_rnn, self.related_regions(regions), regions.mask)
+        return Encoding(F.normalize(state, dim=-1))
+
+    def encode_captions(self, words: Words) -> Encoding:
+        state = last_state(self.caption_rnn, self.word_map(words.features), words.mask)
+        return Encoding(F.normalize(state, dim=-1))
+
+
+class RelationLayer(nn.Module):
+    """One graph convolution over the regions of an image (eqs. 2 and 3): (B, R, E), (B, R) -> (B, R, E).
+
+    Padding is no neighbour, and the batch norm counts real regions only, in training too.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.phi = nn.Linear(dim, dim, bias=False)
+        self.theta = nn.Linear(dim, dim, bias=False)
+        self.graph = nn.Linear(dim, dim, bias=False)  # W_g
+        self.residual = nn.Linear(dim, dim, bias=False)  # W_r
+        self.norm = nn.BatchNorm1d(dim)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        affinity = self.phi(values) @ self.theta(values).transpose(1, 2)  # (B, R, R)
+        affinity = affinity.masked_fill(~mask[:, None, :], 0) / mask.sum(dim=1)[:, None, None]
+        messages = self.residual(affinity @ self.graph(values))
+        normed = torch.zeros_like(messages)
+        normed[mask] = self.norm(messages[mask]).to(messages.dtype)
+        return values + normed
+
+
+def last_state(rnn: nn.GRU, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """State of a GRU behind the last real item of each row: (B, N, E), (B, N) -> (B, H).
+
+    Gaps, where regions were dropped, are skipped. In float32 even under autocast: states add up over the steps.
+    """
+    real_first = torch.argsort((~mask).int(), dim=1, stable=True)
+    values = values.gather(1, real_first.unsqueeze(-1).expand_as(values))
+    with torch.autocast(values.device.type, enabled=False):
+        packed = pack_padded_sequence(values.float(), mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
+        return rnn(packed)[1][-1]

@@ -1,0 +1,212 @@
+"""SCAN against the paper's equations (arXiv 1803.08024, section 3), pair by pair and number by number."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossmodal.errors import UserError
+from crossmodal.losses import hinge_loss
+from crossmodal.models import scan
+from crossmodal.models.base import Encoding, InputSizes
+from crossmodal.models.registry import build_model
+from crossmodal.models.scan import cross_attention
+from crossmodal.params import load_params
+
+SETTINGS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").scan
+DIRECTIONS = [("t2i", 9.0, 6.0), ("i2t", 4.0, 5.0)]
+POOLS = ["lse", "avg"]
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    settings = SETTINGS.model_copy(update={"embed_dim": 16} | changes)
+    return build_model("scan", settings, InputSizes(10, 8)).eval()
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def cosine(a, b):
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+
+def relevances(queries, contexts, sharpness):
+    """Cosine of every query with what it attends to: one image and one caption, lists of vectors (eqs. 1 to 4)."""
+    s = [[cosine(query, context) for context in contexts] for query in queries]
+    clipped = [[max(value, 0.1 * value) for value in row] for row in s]
+    norms = [math.sqrt(sum(row[j] ** 2 for row in clipped)) for j in range(len(contexts))]
+    found = []
+    for query, row in zip(queries, clipped, strict=True):
+        exponentials = [math.exp(sharpness * value / norm) for value, norm in zip(row, norms, strict=True)]
+        weights = [value / sum(exponentials) for value in exponentials]
+        attended = [
+            sum(weight * context[k] for weight, context in zip(weights, contexts, strict=True))
+            for k in range(len(query))
+        ]
+        found.append(cosine(query, attended))
+    return found
+
+
+def slow_score(regions, words, direction, pool, lambda_softmax, lambda_lse):
+    pair = (words, regions) if direction == "t2i" else (regions, words)
+    found = relevances(*pair, lambda_softmax)
+    if pool == "avg":
+        return sum(found) / len(found)  # eq. 6
+    return math.log(sum(math.exp(lambda_lse * value) for value in found)) / lambda_lse  # eq. 5
+
+
+def members(encoding, row):
+    return encoding.vectors[row][encoding.mask[row]].double().tolist()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(("direction", "lambda_softmax", "lambda_lse"), DIRECTIONS)
+@torch.inference_mode()
+def test_similarity_is_the_papers(batch, direction, lambda_softmax, lambda_lse, pool):
+    model = build(direction=direction, pool=pool, lambda_softmax=lambda_softmax, lambda_lse=lambda_lse)
+    images, captions = model.encode_images(batch[0]), model.encode_captions(batch[1])
+    scores = model.similarity(images, captions)
+    for row, column in itertools.product(range(4), range(4)):
+        expected = slow_score(
+            members(images, row), members(captions, column), direction, pool, lambda_softmax, lambda_lse
+        )
+        assert scores[row, column].item() == pytest.approx(expected, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_directions_and_pools_differ(batch):
+    """What the settings choose is not the same thing twice."""
+    scores = []
+    for direction, pool in itertools.product(("t2i", "i2t"), POOLS):
+        model = build(direction=direction, pool=pool)
+        scores.append(model.similarity(model.encode_images(batch[0]), model.encode_captions(batch[1])))
+    for one, other in itertools.combinations(scores, 2):
+        assert (one - other).abs().max() > 1e-2
+
+
+@torch.inference_mode()
+def test_words_without_a_map(batch):
+    """A trained BiGRU's features are compared as they are, where the sizes allow it."""
+    words = batch[1]
+    encoded = build(word_map="none", embed_dim=8).encode_captions(words)
+    torch.testing.assert_close(encoded.vectors, words.features / words.features.norm(dim=-1, keepdim=True))
+    with pytest.raises(UserError, match=r"scan\.word_map none: token features of size 8 .* scan\.embed_dim is 16"):
+        build(word_map="none")
+
+
+@torch.inference_mode()
+def test_sets_are_of_length_one(batch):
+    model, (regions, words) = build(), batch
+    for encoding, mask in (
+        (model.encode_images(regions), regions.mask),
+        (model.encode_captions(words), words.mask),
+    ):
+        torch.testing.assert_close(encoding.vectors.norm(dim=-1), torch.ones(mask.shape))
+        assert torch.equal(encoding.mask, mask)
+
+
+def random_sets(count, longest, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(count, longest, 12, generator=generator, dtype=torch.float64)
+    vectors = torch.nn.functional.normalize(values, dim=-1)
+    lengths = torch.randint(1, longest + 1, (count,), generator=generator)
+    return Encoding(vectors, torch.arange(longest) < lengths[:, None])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("tile", [1, 60, 333, 2000])
+def test_tiles_change_nothing(pool, tile):
+    """Scores and gradients, the parts of a tiled score computed again for the backward pass."""
+    queries, contexts = random_sets(9, 6, 0), random_sets(7, 5, 1)
+    weights = torch.randn(9, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    results = []
+    for size in (scan.TILE, tile):
+        leaves = [sets.vectors.clone().requires_grad_() for sets in (queries, contexts)]
+        sets = (Encoding(leaves[0], queries.mask), Encoding(leaves[1], contexts.mask))
+        scores = cross_attention(*sets, pool=pool, lambda_softmax=9, lambda_lse=6, tile=size)
+        (scores * weights).sum().backward()
+        results.append((scores.detach(), *(leaf.grad for leaf in leaves)))
+    for tiled, whole in zip(*results, strict=True):
+        torch.testing.assert_close(tiled, whole, atol=1e-11, rtol=0)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Cosines and pairs of every tile that is scored."""
+    sizes, pairs = [], []
+    scores = scan._scores
+
+    def watch(queries, query_mask, contexts, context_mask, **settings):
+        sizes.append(query_mask.numel() * context_mask.numel())
+        pairs.append(len(queries) * len(contexts))
+        return scores(queries, query_mask, contexts, context_mask, **settings)
+
+    monkeypatch.setattr(scan, "_scores", watch)
+    return sizes, pairs
+
+
+def test_tiles_are_scored_again_for_the_backward_pass(watched):
+    """Where all cosines are more than a tile, what their gradients need is not kept."""
+    for tile, times in ((9 * 6 * 7 * 5, 1), (333, 2)):
+        watched[0].clear()
+        queries, contexts = random_sets(9, 6, 0), random_sets(7, 5, 1)
+        queries.vectors.requires_grad_()
+        scores = cross_attention(queries, contexts, pool="avg", lambda_softmax=9, lambda_lse=6, tile=tile)
+        forward = len(watched[0])
+        scores.sum().backward()
+        assert len(watched[0]) == times * forward
+
+
+@torch.inference_mode()
+def test_little_padding_is_scored(watched):
+    """Sets of similar size share a tile: half of the sets with 2 members, half with 20."""
+    mask = torch.arange(20) < torch.tensor([2, 20] * 8)[:, None]
+    sets = Encoding(torch.nn.functional.normalize(torch.ones(16, 20, 3), dim=-1), mask)
+    cross_attention(sets, sets, pool="avg", lambda_softmax=9, lambda_lse=6)
+    assert sum(watched[0]) == int(mask.sum()) ** 2
+
+
+@pytest.mark.parametrize("tile", [1, 100, 1000])
+def test_no_tile_is_larger_than_allowed(watched, tile):
+    sizes, pairs = watched
+    with torch.inference_mode():
+        cross_attention(
+            random_sets(9, 6, 0), random_sets(7, 5, 1), pool="avg", lambda_softmax=9, lambda_lse=6, tile=tile
+        )
+    assert sum(pairs) == 9 * 7
+    assert max(sizes) <= max(tile, 6 * 5)
+
+
+def test_gradients_are_finite_where_nothing_matches():
+    """Opposite vectors, and contexts that cancel each other: no NaN from a norm of zero."""
+    queries = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]], requires_grad=True)
+    contexts = torch.tensor([[[0.0, 1.0], [0.0, -1.0]]], requires_grad=True)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    for pool in POOLS:
+        scores = cross_attention(
+            Encoding(queries, mask), Encoding(contexts, mask), pool=pool, lambda_softmax=9, lambda_lse=6
+        )
+        scores.sum().backward()
+    assert scores.isfinite().all()
+    assert queries.grad.isfinite().all()
+    assert contexts.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("direction", "pool"), list(itertools.product(("t2i", "i2t"), POOLS)))
+def test_learns_which_caption_is_whose(batch, direction, pool):
+    model, (regions, words) = build(direction=direction, pool=pool).train(), batch
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        similarity = model.similarity(model.encode_images(regions), model.encode_captions(words))
+        loss = hinge_loss(similarity, margin=0.2, hardest=True)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.1
