@@ -29,7 +29,12 @@ CHANGES = [
     ({"scenes.seed": 5}, ALL),
     ({"download.mirror": "elsewhere"}, ALL),
     ({"model": "vsepp"}, {"train", "evaluate", "report"}),
+    ({"loss.margin": 0.3}, {"train", "evaluate", "report"}),
+    ({"model": "sgraf"}, {"train", "evaluate", "report"}),
+    ({"captions.encoder": "bigru"}, {"captions", "train", "evaluate", "report"}),
+    ({"clip.source": "elsewhere"}, ALL - {"download"}),
     ({"vsepp.embed_dim": 64}, set()),  # another model's section
+    ({"sgraf.sim_dim": 64}, set()),
     ({"flickr8k.max_images": 10}, set()),  # another dataset's section
     ({}, set()),
 ]

@@ -42,7 +42,7 @@ class Gallery(Batched):
     overall: torch.Tensor
     regions: torch.Tensor
     products: torch.Tensor
-    mask: torch.Tensor
+    mask: torch.Tensor | None
 
 
 class Buffers:
@@ -116,7 +116,7 @@ def similarity_vectors(
         if torch.is_grad_enabled():
             mapped = SquaredDifferenceMap.apply(*difference, weight, bias, tile)
         else:
-            mapped = squared_difference_map(*difference, weight, bias, tile, buffers)
+            mapped = squared_difference_map(*difference, weight, bias, tile, buffers, name)
         parts.append(mapped.unflatten(1, (len(captions), -1)))
     shape = (len(gallery), *captions.shape[:2], parts[0].shape[-1])
     nodes = torch.cat(parts, dim=2, out=buffers.take("nodes", captions, *shape))
@@ -127,10 +127,10 @@ def similarity_vectors(
 def attention(gallery: Gallery, words: torch.Tensor, smooth: float) -> torch.Tensor:
     """Weights of regions in a_l: (C, L, E) to (N, C * L, R), such that a_l = weights . regions has length 1."""
     cosines = words.flatten(0, 1) @ gallery.regions.flatten(0, 1).T  # (C * L, N * R)
-    cosines = F.leaky_relu(cosines.float().view(*words.shape[:2], *gallery.mask.shape), SLOPE)  # (C, L, N, R)
+    cosines = F.leaky_relu(cosines.float().view(*words.shape[:2], *gallery.regions.shape[:2]), SLOPE)  # (C, L, N, R)
     lengths = cosines.square().sum(dim=1, keepdim=True).clamp(min=EPS**2).sqrt()
     logits = (cosines * (smooth / lengths)).flatten(0, 1)
-    if not gallery.mask.all():
+    if gallery.mask is not None:
         logits = logits.masked_fill(~gallery.mask, float("-inf"))
     weights = logits.softmax(dim=-1).transpose(0, 1)  # (N, C * L, R)
     squared = ((weights @ gallery.products) * weights).sum(dim=-1, keepdim=True)
@@ -145,12 +145,14 @@ def squared_difference_map(
     bias: torch.Tensor,
     tile: int,
     buffers: Buffers,
+    name: str = "mapped",
 ) -> torch.Tensor:
     """W (weights . values - targets)^2 + b, nearly all of the work.
 
-    weights (N, T, R), values (N, R, E), targets (T, E), W (S, E), b (S,), ``tile`` in bytes, to (N, T, S).
+    weights (N, T, R), values (N, R, E), targets (T, E), W (S, E), b (S,), ``tile`` in bytes, to (N, T, S), the buffer
+    ``name``.
     """
-    out = buffers.take("mapped", weights, *weights.shape[:2], len(weight))
+    out = buffers.take(name, weights, *weights.shape[:2], len(weight))
     for part in _parts(targets, len(weights), tile):
         difference = buffers.take("difference", weights, *weights[part].shape[:2], len(targets[0]))
         torch.bmm(weights[part], values[part], out=difference).sub_(targets).square_()

@@ -1,0 +1,167 @@
+"""SGRAF, similarity reasoning and filtration (Diao et al., AAAI 2021, arXiv 2101.01368).
+
+Regions and words are mapped to a common space and L2-normalised; self-attention over either gives its global vector.
+A pair is a set of similarity vectors, of the global vectors and of each word with the regions it attends to, which a
+graph (``module: sgr``) or gates (``saf``) turn into a score: see models/similarity_reasoning.py. ``sgraf`` is the
+paper's ensemble: one model of each kind, trained on their own, whose scores are averaged. All tokens take part, those
+around the caption too, as published.
+
+Published setting: embed_dim 1024, sim_dim 256, 3 graph steps, smooth 9, dropout 0.4, 36 regions with a batch norm
+each, BiGRU over words (300 to 1024, no map behind it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.errors import UserError
+from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.blocks import masked_mean
+from crossmodal.models.similarity_reasoning import PairScorer
+from crossmodal.params import Sgraf
+
+
+def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:
+    """The model that ``sgraf.module`` names."""
+    if settings.module == "sgraf":
+        return SgrafEnsemble([SgrafMatcher(settings, sizes, module) for module in ("sgr", "saf")])
+    return SgrafMatcher(settings, sizes, settings.module)
+
+
+class SgrafMatcher(Matcher):
+    """SGR or SAF. An encoding is a set: the global vector, then regions or words, all L2-normalised."""
+
+    pooled = False
+
+    def __init__(self, settings: Sgraf, sizes: InputSizes, module: str) -> None:
+        super().__init__()
+        dim = settings.embed_dim
+        if settings.word_map == "none" and sizes.words != dim:
+            raise UserError(
+                f"sgraf.word_map none: token features of size {sizes.words} are compared as they are, "
+                f"sgraf.embed_dim is {dim}; make them equal (bigru.hidden) or word_map linear"
+            )
+        self.region_map = nn.Linear(sizes.regions, dim)
+        self.word_map = nn.Linear(sizes.words, dim) if settings.word_map == "linear" else nn.Identity()
+        self.image_attention = SelfAttention(dim, settings.dropout, RegionNorm(settings.region_norms))
+        self.caption_attention = SelfAttention(dim, settings.dropout)
+        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.smooth, settings.precision)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):  # as published
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def encode_images(self, regions: Regions) -> Encoding:
+        return self._encode(self.region_map(regions.features), regions.mask, self.image_attention)
+
+    def encode_captions(self, words: Words) -> Encoding:
+        return self._encode(self.word_map(words.features), words.mask, self.caption_attention)
+
+    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
+        return self.scorer(images, captions)
+
+    def _encode(self, values: torch.Tensor, mask: torch.Tensor, attention: SelfAttention) -> Encoding:
+        members = F.normalize(values.float(), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)  # (B, N, E)
+        overall = attention(members, mask).to(members.dtype)
+        return Encoding(torch.cat([overall.unsqueeze(1), members], dim=1), F.pad(mask, (1, 0), value=True))
+
+
+class SgrafEnsemble(Matcher):
+    """The mean of several matchers' similarities; an encoding is theirs side by side: (B, 1 + N, members * E)."""
+
+    pooled = False
+
+    def __init__(self, matchers: list[SgrafMatcher]) -> None:
+        super().__init__()
+        self.matchers = nn.ModuleList(matchers)
+
+    def members(self) -> list[Matcher]:
+        return list(self.matchers)
+
+    def encode_images(self, regions: Regions) -> Encoding:
+        return self._join([matcher.encode_images(regions) for matcher in self.matchers])
+
+    def encode_captions(self, words: Words) -> Encoding:
+        return self._join([matcher.encode_captions(words) for matcher in self.matchers])
+
+    def encode_text(self, words: Words) -> Encoding:
+        """Captions as they are compared: each member reads them with a text encoder of its own."""
+        return self._join([matcher.encode_text(words) for matcher in self.matchers])
+
+    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
+        parts = zip(self.matchers, self._split(images), self._split(captions), strict=True)
+        return torch.stack([matcher.similarity(*encodings) for matcher, *encodings in parts]).mean(dim=0)
+
+    @staticmethod
+    def _join(parts: list[Encoding]) -> Encoding:
+        return Encoding(torch.cat([part.vectors for part in parts], dim=-1), parts[0].mask)
+
+    def _split(self, joined: Encoding) -> list[Encoding]:
+        return [Encoding(vectors, joined.mask) for vectors in joined.vectors.chunk(len(self.matchers), dim=-1)]
+
+
+class SelfAttention(nn.Module):
+    """One vector for a set, the published VisualSA and TextSA: (B, N, E), (B, N) -> (B, E), L2-normalised.
+
+    Members are weighed by w . (tanh(norm(W_l x_n)) * tanh(norm(W_g mean(x)))), through a softmax; VisualSA alone
+    (``local_norm``) has the batch norms.
+    """
+
+    def __init__(self, dim: int, dropout: float, local_norm: RegionNorm | None = None) -> None:
+        super().__init__()
+        self.local_map, self.global_map = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.local_norm = local_norm
+        self.global_norm = nn.BatchNorm1d(dim) if local_norm is not None else None
+        self.weight_map = nn.Linear(dim, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        local, overall = self.local_map(values), self.global_map(masked_mean(values, mask))
+        if self.local_norm is not None:
+            local, overall = self.local_norm(local, mask), self.global_norm(overall)
+        joint = self.dropout(local.tanh()) * self.dropout(overall.tanh()).unsqueeze(1)  # (B, N, E)
+        weights = self.weight_map(joint).squeeze(-1).masked_fill(~mask, float("-inf")).softmax(dim=1)
+        return F.normalize((weights.unsqueeze(-1) * values).sum(dim=1), dim=-1)
+
+
+class RegionNorm(nn.BatchNorm1d):
+    """Batch norm of regions whose statistics are over images and dimensions: (B, R, E), (B, R) -> (B, R, E).
+
+    The published BatchNorm1d(36) keeps statistics, scale and shift for each of exactly 36 places in an image's list
+    of regions: ``places`` 36. Here padding never counts, regions beyond the last place share it, and places that no
+    image of a batch fills stay as they are. With one place all regions share its statistics: sound for any number
+    of regions, whatever their order.
+    """
+
+    def __init__(self, places: int) -> None:
+        super().__init__(places)
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        place = torch.arange(values.shape[1], device=values.device).clamp(max=self.num_features - 1)  # (R,)
+        values = values.float()
+        if self.training:
+            mean, variance = self._statistics(values, mask, place)
+        else:
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return values * scale[place].unsqueeze(-1) + shift[place].unsqueeze(-1)
+
+    def _statistics(
+        self, values: torch.Tensor, mask: torch.Tensor, place: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance of each place, (places,), also taken into the running ones."""
+        real = mask.unsqueeze(-1).to(values.dtype)
+        zeros = values.new_zeros(self.num_features)
+        count = zeros.index_add(0, place, real.sum(dim=(0, 2)) * values.shape[2])
+        mean = zeros.index_add(0, place, (values * real).sum(dim=(0, 2))) / count.clamp(min=1)
+        centred = (values - mean[place].unsqueeze(-1)) * real
+        variance = zeros.index_add(0, place, centred.square().sum(dim=(0, 2))) / count.clamp(min=1)
+        with torch.no_grad():
+            weight = torch.where(count > 0, self.momentum, 0.0)
+            self.running_mean.lerp_(mean, weight)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), weight)
+            self.num_batches_tracked += 1
+        return mean, variance

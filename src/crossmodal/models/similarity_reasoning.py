@@ -1,0 +1,196 @@
+"""What SGRAF scores pairs by (Diao et al., AAAI 2021, arXiv 2101.01368): reasoning over similarity vectors.
+
+SGR takes a pair's vectors z_0 (global) and z_l (one a word, see models/similarity_vectors.py) as nodes of a full
+graph, in each step
+
+    z_p <- relu(W_r sum_q softmax_q((W_in z_p) . (W_out z_q)) z_q)
+
+(in the published code the three maps have biases), and reads node 0 after the last. SAF weighs them by gates:
+
+    b_p = sigmoid(BatchNorm(u . z_p)),                   z = N(sum_p z_p b_p / sum_q b_q)
+
+The score is a sigmoid of a linear map of what comes out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from crossmodal.models.base import Encoding
+from crossmodal.models.similarity_vectors import EPS, Buffers, Gallery, map_tiles, similarity_vectors
+
+CPU_TILE = 2**20  # bytes that one operation works on: a core's cache
+GPU_TILE = 2**28  # enough to fill a GPU
+NODE = 1
+PART = 1
+KEPT_TILES = 16  # where gradients are kept, so many tiles of similarity vectors are reasoned over at once
+
+Maps = list[tuple[torch.Tensor, ...]]
+
+
+class PairScorer(nn.Module):
+    """Scores every image with every caption.
+
+    Args:
+        module: sgr | saf.
+        steps: graph steps, of sgr.
+        smooth: factor in the attention's softmax.
+        precision: fp32 | bf16, of the large products where no gradients are kept.
+    """
+
+    def __init__(self, module: str, embed_dim: int, sim_dim: int, steps: int, smooth: float, precision: str) -> None:
+        super().__init__()
+        self.smooth, self.precision = smooth, precision
+        self.tile: int | None = None  # bytes; None: by device
+        self.local_map = nn.Linear(embed_dim, sim_dim)
+        self.global_map = nn.Linear(embed_dim, sim_dim)
+        self.reasoning = GraphReasoning(sim_dim, steps) if module == "sgr" else AttentionFiltration(sim_dim)
+        self.score_map = nn.Linear(sim_dim, 1)
+
+    def forward(self, images: Encoding, captions: Encoding) -> torch.Tensor:
+        """Scores from 0 to 1 of sets with the global vector in slot 0: (N, 1 + R, E), (C, 1 + L, E) to (N, C).
+
+        In training mode a pair's score depends on the other images, by the batch norm of SAF.
+        """
+        device = images.vectors.device.type
+        whole = self.training or torch.is_grad_enabled()  # all images at once
+        dtype = torch.bfloat16 if self.precision == "bf16" and not whole else images.vectors.dtype
+        with torch.autocast(device, enabled=False):
+            regions = images.vectors[:, 1:].contiguous()
+            products = regions @ regions.transpose(1, 2)
+            mask = None if images.mask.all() else images.mask[:, 1:]
+            gallery = Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), products, mask)
+            maps = self.reasoning.maps(dtype)
+            tile = self.tile or (CPU_TILE if device == "cpu" else GPU_TILE)
+            tiles, groups = [], []
+            members = captions.mask.sum(dim=1).cpu()
+            for count in members.unique().tolist():
+                alike = (members == count).nonzero().squeeze(1)
+                at_once, step = self._tile_sizes(tile, count, len(alike), len(images), dtype.itemsize, whole=whole)
+                for places in alike.split(at_once):
+                    sets = captions.vectors[places][captions.mask[places]].view(len(places), count, -1).to(dtype)
+                    starts = range(0, len(images), step)
+                    tiles += [(gallery[start : start + step], sets, maps, tile) for start in starts]
+                    groups.append((places, len(starts)))
+            if whole:
+                scores = (self._score(*part, Buffers(used=False)) for part in tiles)
+            else:
+                scores = map_tiles(self._score, tiles)
+            columns = [torch.cat([next(scores) for _ in range(number)]) for _, number in groups]
+            self.reasoning.finish()
+            order = torch.cat([places for places, _ in groups]).argsort()
+            return torch.cat(columns, dim=1)[:, order]
+
+    def _tile_sizes(
+        self, tile: int, count: int, captions: int, images: int, itemsize: int, *, whole: bool
+    ) -> tuple[int, int]:
+        """Captions of ``count`` vectors, and images, that are scored at once.
+
+        Words of the captions fill a tile, and similarity vectors with these images another; or ``whole``: all images,
+        and as many captions as keep within KEPT_TILES.
+        """
+        nodes = count * self.local_map.out_features * itemsize  # bytes, of a pair
+        if whole:
+            return max(1, KEPT_TILES * tile // (images * nodes)), images
+        captions = min(captions, max(1, tile // (count * self.local_map.in_features * itemsize)))
+        return captions, max(1, int(NODE * tile // (captions * nodes)))
+
+    def _score(self, gallery: Gallery, captions: torch.Tensor, maps: Maps, tile: int, buffers: Buffers) -> torch.Tensor:
+        """Scores of captions without padding: (C, 1 + L, E) to (N, C)."""
+        nodes = similarity_vectors(
+            gallery, captions, self.local_map, self.global_map, smooth=self.smooth, tile=tile, buffers=buffers
+        )
+        if torch.is_grad_enabled() and isinstance(self.reasoning, GraphReasoning):  # which would keep much
+            vectors = checkpoint(self.reasoning, nodes, maps, buffers, use_reentrant=False)
+        else:
+            step = max(1, PART * tile // (nodes[0].numel() * nodes.dtype.itemsize)) if not torch.is_grad_enabled() else len(nodes)
+            vectors = torch.cat([self.reasoning(part, maps, buffers) for part in nodes.split(int(step))])
+        return self.score_map(vectors.to(self.score_map.weight.dtype)).squeeze(-1).sigmoid()
+
+
+class GraphReasoning(nn.Module):
+    """SGR: steps over a full graph of similarity vectors, node 0 after the last: (N, C, 1 + L, S) -> (N, C, S).
+
+    (W_in z_p + b_in) . (W_out z_q + b_out) is (W_out' W_in z_p + W_out' b_in) . z_q, one map for two, but for terms
+    that are the same for all q. Of the last step, node 0 alone is made.
+    """
+
+    def __init__(self, dim: int, steps: int) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(dim, dim) for name in ("query", "key", "map")}) for _ in range(steps)
+        )
+
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """Of each step, weight and bias of query and key in one, weight and bias of its map."""
+        maps = []
+        for step in self.steps:
+            query, key, linear = step["query"], step["key"].weight.T, step["map"]
+            maps.append((key @ query.weight, key @ query.bias, linear.weight, linear.bias))
+        return [tuple(value.to(dtype) for value in step) for step in maps]
+
+    def forward(self, nodes: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
+        pairs, nodes = nodes.shape[:2], nodes.flatten(0, 1)  # (P, 1 + L, S)
+        for weight, bias, map_weight, map_bias in maps[:-1]:
+            asking = _linear(nodes, weight, bias, buffers.take("asking", nodes, *nodes.shape))
+            edges = torch.bmm(nodes, asking.transpose(1, 2)).softmax(dim=1)  # (P, asked, asking), faster than turned
+            heard = torch.bmm(edges.transpose(1, 2), nodes, out=buffers.take("asking", nodes, *nodes.shape))
+            nodes = _linear(heard, map_weight, map_bias, buffers.take("reasoned", nodes, *nodes.shape)).relu_()
+        weight, bias, map_weight, map_bias = maps[-1]
+        asking = F.linear(nodes[:, 0], weight, bias)  # (P, S)
+        edges = (nodes * asking.unsqueeze(1)).sum(dim=-1).softmax(dim=1)  # (P, asked)
+        node = F.linear(torch.bmm(edges.unsqueeze(1), nodes).squeeze(1), map_weight, map_bias).relu()
+        return node.unflatten(0, pairs)
+
+    def finish(self) -> None:
+        """Nothing is kept from one matrix to the next."""
+
+
+class AttentionFiltration(nn.Module):
+    """SAF: the sum of the similarity vectors, weighed by gates, L2-normalised: (N, C, 1 + L, S) -> (N, C, S).
+
+    In training the batch norm of a caption's gates is over all images and the caption's vectors, as published.
+    The running statistics take in the mean over a matrix' captions; as published, caption after caption, they would
+    hold the last dozen captions alone.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, 1)
+        self.norm = nn.BatchNorm1d(1)
+        self._statistics: list[torch.Tensor] = []  # of a matrix' captions, mean and variance (2, C)
+
+    def maps(self, dtype: torch.dtype) -> Maps:
+        """Weight and bias of the gate."""
+        return [(self.gate.weight.to(dtype), self.gate.bias.to(dtype))]
+
+    def forward(self, nodes: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
+        logits = F.linear(nodes, *maps[0]).squeeze(-1).to(self.norm.weight.dtype)  # (N, C, 1 + L)
+        if self.training:
+            variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
+            count = logits[:, 0].numel()
+            unbiased = variance * count / (count - 1)
+            self._statistics.append(torch.cat([mean, unbiased]).squeeze(-1).detach())
+        else:
+            mean, variance = self.norm.running_mean, self.norm.running_var
+        logits = (logits - mean) * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
+        gates = F.normalize(logits.sigmoid(), p=1, dim=-1, eps=EPS)
+        vectors = gates.to(nodes.dtype).unsqueeze(2) @ nodes  # (N, C, 1, S)
+        return F.normalize(vectors.squeeze(2), dim=-1, eps=EPS)
+
+    def finish(self) -> None:
+        """Take the statistics of a matrix into the running ones."""
+        if self._statistics:
+            mean, variance = torch.cat(self._statistics, dim=1).mean(dim=1, keepdim=True)  # (1,) each
+            self.norm.running_mean.lerp_(mean, self.norm.momentum)
+            self.norm.running_var.lerp_(variance, self.norm.momentum)
+            self.norm.num_batches_tracked += 1
+            self._statistics = []
+
+
+def _linear(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    flat = None if out is None else out.flatten(0, 1)
+    return torch.addmm(bias, values.flatten(0, 1), weight.T, out=flat).view_as(values)
