@@ -106,7 +106,9 @@ class PairScorer(nn.Module):
         if torch.is_grad_enabled() and isinstance(self.reasoning, GraphReasoning):  # which would keep much
             vectors = checkpoint(self.reasoning, nodes, maps, buffers, use_reentrant=False)
         else:
-            step = max(1, PART * tile // (nodes[0].numel() * nodes.dtype.itemsize)) if not torch.is_grad_enabled() else len(nodes)
+            step = len(nodes)
+            if not torch.is_grad_enabled():
+                step = max(1, PART * tile // (nodes[0].numel() * nodes.dtype.itemsize))
             vectors = torch.cat([self.reasoning(part, maps, buffers) for part in nodes.split(int(step))])
         return self.score_map(vectors.to(self.score_map.weight.dtype)).squeeze(-1).sigmoid()
 
