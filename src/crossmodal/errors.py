@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
-
-from crossmodal.runtime import first_of_several
 
 EXIT_USER_ERROR = 2
 _SECOND_VOICE = 10  # seconds
@@ -18,6 +17,11 @@ class UserError(Exception):
 
     The message is one or two lines. Stages print it without a traceback and exit with code 2.
     """
+
+
+def first_of_several() -> bool:
+    """Whether this process speaks for all: False in those that torchrun started beside the first."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
 def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:

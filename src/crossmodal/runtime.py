@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from crossmodal.errors import first_of_several
+
 
 def project_root() -> Path:
     """The repository's own root, also inside the throw-away copies of ``dvc queue`` and ``--temp`` runs.
@@ -34,11 +36,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def first_of_several() -> bool:
-    """Whether this process speaks for all: False in those that torchrun started beside the first."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
 def progress(items: Iterable[Any] | None = None, **kwargs: Any) -> tqdm:
