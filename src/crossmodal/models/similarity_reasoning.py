@@ -14,19 +14,18 @@ The score is a sigmoid of a linear map of what comes out.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from crossmodal.models.base import Encoding
 from crossmodal.models.similarity_vectors import EPS, Buffers, Gallery, map_tiles, similarity_vectors
 
-CPU_TILE = 2**20  # bytes that one operation works on: a core's cache
-GPU_TILE = 2**28  # enough to fill a GPU
-NODE = 1
-PART = 1
-KEPT_TILES = 16  # where gradients are kept, so many tiles of similarity vectors are reasoned over at once
+CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at once: about a core's cache; much for a GPU
+VECTORS = 4  # tiles of similarity vectors that are made at once; reasoned over is one at once
+KEPT = 16  # the same, of all images, where gradients are kept
 
 Maps = list[tuple[torch.Tensor, ...]]
 
@@ -56,7 +55,8 @@ class PairScorer(nn.Module):
         In training mode a pair's score depends on the other images, by the batch norm of SAF.
         """
         device = images.vectors.device.type
-        whole = self.training or torch.is_grad_enabled()  # all images at once
+        tile = self.tile or (CPU_TILE if device == "cpu" else GPU_TILE)
+        whole = self.training or torch.is_grad_enabled()
         dtype = torch.bfloat16 if self.precision == "bf16" and not whole else images.vectors.dtype
         with torch.autocast(device, enabled=False):
             regions = images.vectors[:, 1:].contiguous()
@@ -64,52 +64,41 @@ class PairScorer(nn.Module):
             mask = None if images.mask.all() else images.mask[:, 1:]
             gallery = Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), products, mask)
             maps = self.reasoning.maps(dtype)
-            tile = self.tile or (CPU_TILE if device == "cpu" else GPU_TILE)
-            tiles, groups = [], []
+            tiles, order, numbers = [], [], []
             members = captions.mask.sum(dim=1).cpu()
-            for count in members.unique().tolist():
+            for count in members.unique().tolist():  # captions of one length need no padding
                 alike = (members == count).nonzero().squeeze(1)
-                at_once, step = self._tile_sizes(tile, count, len(alike), len(images), dtype.itemsize, whole=whole)
-                for places in alike.split(at_once):
+                most, step = self._tile_sizes(tile, count, len(images), dtype.itemsize, whole=whole)
+                for places in alike.chunk(math.ceil(len(alike) / most)):
                     sets = captions.vectors[places][captions.mask[places]].view(len(places), count, -1).to(dtype)
                     starts = range(0, len(images), step)
                     tiles += [(gallery[start : start + step], sets, maps, tile) for start in starts]
-                    groups.append((places, len(starts)))
+                    order.append(places)
+                    numbers.append(len(starts))
             if whole:
                 scores = (self._score(*part, Buffers(used=False)) for part in tiles)
             else:
                 scores = map_tiles(self._score, tiles)
-            columns = [torch.cat([next(scores) for _ in range(number)]) for _, number in groups]
+            columns = [torch.cat([next(scores) for _ in range(number)]) for number in numbers]
             self.reasoning.finish()
-            order = torch.cat([places for places, _ in groups]).argsort()
-            return torch.cat(columns, dim=1)[:, order]
+            return torch.cat(columns, dim=1)[:, torch.cat(order).argsort()]
 
-    def _tile_sizes(
-        self, tile: int, count: int, captions: int, images: int, itemsize: int, *, whole: bool
-    ) -> tuple[int, int]:
-        """Captions of ``count`` vectors, and images, that are scored at once.
-
-        Words of the captions fill a tile, and similarity vectors with these images another; or ``whole``: all images,
-        and as many captions as keep within KEPT_TILES.
-        """
-        nodes = count * self.local_map.out_features * itemsize  # bytes, of a pair
+    def _tile_sizes(self, tile: int, count: int, images: int, itemsize: int, *, whole: bool) -> tuple[int, int]:
+        """Captions of ``count`` vectors, and images, that are scored at once; ``whole``: all images."""
+        vectors = count * self.local_map.out_features * itemsize  # bytes, of a pair's similarity vectors
         if whole:
-            return max(1, KEPT_TILES * tile // (images * nodes)), images
-        captions = min(captions, max(1, tile // (count * self.local_map.in_features * itemsize)))
-        return captions, max(1, int(NODE * tile // (captions * nodes)))
+            return max(1, KEPT * tile // (images * vectors)), images
+        captions = max(1, tile // (count * self.local_map.in_features * itemsize))
+        return captions, max(1, VECTORS * tile // (captions * vectors))
 
     def _score(self, gallery: Gallery, captions: torch.Tensor, maps: Maps, tile: int, buffers: Buffers) -> torch.Tensor:
         """Scores of captions without padding: (C, 1 + L, E) to (N, C)."""
         nodes = similarity_vectors(
             gallery, captions, self.local_map, self.global_map, smooth=self.smooth, tile=tile, buffers=buffers
         )
-        if torch.is_grad_enabled() and isinstance(self.reasoning, GraphReasoning):  # which would keep much
-            vectors = checkpoint(self.reasoning, nodes, maps, buffers, use_reentrant=False)
-        else:
-            step = len(nodes)
-            if not torch.is_grad_enabled():
-                step = max(1, PART * tile // (nodes[0].numel() * nodes.dtype.itemsize))
-            vectors = torch.cat([self.reasoning(part, maps, buffers) for part in nodes.split(int(step))])
+        step = max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))
+        parts = [nodes] if self.training and isinstance(self.reasoning, AttentionFiltration) else nodes.split(step)
+        vectors = torch.cat([self.reasoning(part, maps, buffers) for part in parts])
         return self.score_map(vectors.to(self.score_map.weight.dtype)).squeeze(-1).sigmoid()
 
 

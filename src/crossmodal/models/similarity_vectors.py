@@ -179,13 +179,16 @@ class SquaredDifferenceMap(torch.autograd.Function):
         weights, values, targets, weight = ctx.saved_tensors
         grad_weights, grad_values = torch.empty_like(weights), torch.empty_like(values)
         grad_targets, grad_weight = torch.zeros_like(targets), torch.zeros_like(weight)
-        double = 2 * weight
+        double, buffers = 2 * weight, Buffers(used=True)
         for part in _parts(targets, len(weights), ctx.tile // 2):
-            difference = (weights[part] @ values[part]).sub_(targets)
-            grad_out = grad[part].flatten(0, 1)
-            grad_weight.addmm_(grad_out.T, difference.square().flatten(0, 1))
-            grad_difference = difference.mul_((grad_out @ double).view_as(difference))
-            grad_targets -= grad_difference.sum(dim=0)
+            shape, grad_out = (*weights[part].shape[:2], len(targets[0])), grad[part].flatten(0, 1)
+            difference, work = buffers.take("difference", weights, *shape), buffers.take("work", weights, *shape)
+            torch.bmm(weights[part], values[part], out=difference).sub_(targets)
+            torch.square(difference, out=work)
+            grad_weight.addmm_(grad_out.T, work.flatten(0, 1))
+            torch.mm(grad_out, double, out=work.flatten(0, 1))
+            grad_difference = difference.mul_(work)
+            grad_targets -= grad_difference[0] if len(work) == 1 else grad_difference.sum(dim=0)
             torch.bmm(grad_difference, values[part].transpose(1, 2), out=grad_weights[part])
             torch.bmm(weights[part].transpose(1, 2), grad_difference, out=grad_values[part])
         return grad_weights, grad_values, grad_targets, grad_weight, grad.sum(dim=(0, 1)), None
