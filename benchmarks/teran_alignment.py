@@ -20,15 +20,12 @@ The first command, with one thread on a shared virtual machine (OMP_NUM_THREADS=
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import statistics
-import sys
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from measure import peak_memory, seconds
 
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Encoding
@@ -54,16 +51,15 @@ def tiled(images: Encoding, captions: Encoding) -> torch.Tensor:
 FORMS: dict[str, Callable[[Encoding, Encoding], torch.Tensor]] = {"published": expanded, "tiles": tiled}
 
 
-def random_sets(settings: argparse.Namespace) -> tuple[Encoding, Encoding]:
+def random_sets(batch: int, regions: int, dim: int, device: str, *, small: bool = False) -> tuple[Encoding, Encoding]:
     """A batch of images and one of captions, captions of 8 to 20 words."""
     torch.manual_seed(0)
-    device, batch = torch.device(settings.device), settings.batch
+    batch = 2 if small else batch
     lengths = torch.randint(WORDS[0], WORDS[1] + 1, (batch, 1))
-    regions = F.normalize(torch.randn(batch, settings.regions, settings.dim), dim=-1)
-    words = F.normalize(torch.randn(batch, WORDS[1], settings.dim), dim=-1)
-    images = Encoding(regions, torch.ones(batch, settings.regions, dtype=torch.bool))
-    captions = Encoding(words, torch.arange(WORDS[1]) < lengths)
-    images, captions = images.to(device), captions.to(device)
+    images = F.normalize(torch.randn(batch, regions, dim), dim=-1)
+    words = F.normalize(torch.randn(batch, WORDS[1], dim), dim=-1)
+    images = Encoding(images, torch.ones(batch, regions, dtype=torch.bool)).to(device)
+    captions = Encoding(words, torch.arange(WORDS[1]) < lengths).to(device)
     images.vectors.requires_grad_()
     captions.vectors.requires_grad_()
     return images, captions
@@ -76,41 +72,14 @@ def step(form: str, images: Encoding, captions: Encoding) -> tuple[torch.Tensor,
     return scores.detach(), *torch.autograd.grad(loss, [images.vectors, captions.vectors])
 
 
-def seconds(form: str, images: Encoding, captions: Encoding) -> float:
-    """Of one step."""
-    cuda = images.vectors.is_cuda
-    if cuda:
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    step(form, images, captions)
-    if cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+def published_step(images: Encoding, captions: Encoding) -> None:
+    """For a process of its own."""
+    step("published", images, captions)
 
 
-def peak_memory(form: str, settings: argparse.Namespace) -> float:
-    """MiB that one step takes beside its inputs."""
-    if settings.device.startswith("cuda"):
-        images, captions = random_sets(settings)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(form, images, captions)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_of_process, (form, settings))
-
-
-def _peak_of_process(form: str, settings: argparse.Namespace) -> float:
-    images, captions = random_sets(settings)
-    seconds(form, images[:2], captions[:2])  # what the libraries load on first use
-    before = _resident_peak()
-    step(form, images, captions)
-    return (_resident_peak() - before) / 2**20
-
-
-def _resident_peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def tiled_step(images: Encoding, captions: Encoding) -> None:
+    """For a process of its own."""
+    step("tiles", images, captions)
 
 
 def main() -> None:
@@ -122,11 +91,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     settings = parser.parse_args()
 
-    memory = {form: peak_memory(form, settings) for form in FORMS}
-    images, captions = random_sets(settings)
+    sizes = (settings.batch, settings.regions, settings.dim, settings.device)
+    memory = {
+        form: peak_memory(work, random_sets, *sizes, device=settings.device)
+        for form, work in (("published", published_step), ("tiles", tiled_step))
+    }
+    images, captions = random_sets(*sizes)
     for ours, published in zip(*(step(form, images, captions) for form in ("tiles", "published")), strict=True):
         torch.testing.assert_close(ours, published, atol=1e-4, rtol=1e-4)
-    times = [{form: seconds(form, images, captions) for form in FORMS} for _ in range(settings.repeats)]
+    times = [
+        {form: seconds(lambda form=form: step(form, images, captions), settings.device) for form in FORMS}
+        for _ in range(settings.repeats)
+    ]
     print(
         f"batch {settings.batch}, {settings.regions} regions, {WORDS[0]} to {WORDS[1]} words, size {settings.dim}, "
         f"{settings.device}, {torch.get_num_threads()} threads, median of {settings.repeats} steps"

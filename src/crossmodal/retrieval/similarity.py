@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from crossmodal.datasets.splits import Split
 from crossmodal.features.batches import read_regions, read_words
@@ -86,26 +85,24 @@ def _encode(
     rows: np.ndarray,
     batch_size: int,
 ) -> Encoding:
-    """Rows of similar length are encoded together."""
+    """Rows of similar length are encoded together, the longest first: a set's size is known from the start."""
     was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
     model.eval()
-    by_length = np.argsort(store.lengths[rows], kind="stable")
-    chunks = progress(list(_chunks(by_length, batch_size)), desc="encode", leave=False)
-    encoded = collate([encode(read(store, rows[places]).to(device)) for places in chunks])
+    from_long = np.argsort(-store.lengths[rows], kind="stable")
+    vectors, mask = None, None
+    for places in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
+        part = encode(read(store, rows[places]).to(device))
+        index = torch.from_numpy(places).to(device)
+        if vectors is None:
+            vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
+            mask = None if part.mask is None else part.mask.new_zeros(len(rows), part.mask.shape[1])
+        if mask is None:
+            vectors[index] = part.vectors.float()
+        else:
+            vectors[index, : part.mask.shape[1]] = part.vectors.float()
+            mask[index, : part.mask.shape[1]] = part.mask
     model.train(was_training)
-    return encoded[torch.from_numpy(np.argsort(by_length))]
-
-
-def collate(parts: list[Encoding]) -> Encoding:
-    """Encodings one below the other, in float32; sets are padded to the largest."""
-    if parts[0].mask is None:
-        return Encoding(torch.cat([part.vectors.float() for part in parts]))
-    longest = max(part.mask.shape[1] for part in parts)
-    gaps = [longest - part.mask.shape[1] for part in parts]
-    return Encoding(
-        torch.cat([F.pad(part.vectors.float(), (0, 0, 0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
-        torch.cat([F.pad(part.mask, (0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
-    )
+    return Encoding(vectors, mask)
 
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
