@@ -1,0 +1,42 @@
+"""Recalls of a trained SGRAF whose similarity matrix is made in fp32, and in bf16.
+
+    dvc exp run -S model=sgraf && python -m benchmarks.sgraf_bf16_recall
+
+Reads the pipeline's outs: the matcher has to be an sgraf.
+"""
+
+from __future__ import annotations
+
+import time
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import UserError, exits_cleanly
+from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.checkpoint import load_matcher
+from crossmodal.models.similarity_reasoning import PairScorer
+from crossmodal.retrieval.similarity import similarity_matrix
+from stages.paths import CAPTIONS, DATASET, MATCHER, REGIONS
+
+
+@exits_cleanly
+def main() -> None:
+    test, regions, words = split_rows(read_dataset(DATASET), "test"), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
+    model, _ = load_matcher(MATCHER)
+    scorers = [module for module in model.modules() if isinstance(module, PairScorer)]
+    if not scorers:
+        raise UserError(f"{MATCHER}: not an sgraf; run dvc exp run -S model=sgraf first")
+    for precision in ("fp32", "bf16"):
+        for scorer in scorers:
+            scorer.precision = precision
+        started = time.perf_counter()
+        matrix = similarity_matrix(model, regions, test.images, words, test.captions, 256)
+        seconds = time.perf_counter() - started
+        metrics = flat(retrieval_metrics(*(ranks(matrix, test.caption_image) for ranks in (i2t_ranks, t2i_ranks))))
+        recalls = "  ".join(f"{name} {value:6.2f}" for name, value in metrics.items() if "/r" in name or name == "rsum")
+        print(f"{precision}  {recalls}  {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
