@@ -158,6 +158,7 @@ class Train(Section):
     lr: Positive
     weight_decay: NotNegative
     clip: NotNegative
+    ema: Share
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
     warmup_steps: CountOrNone
     step_epochs: Count
