@@ -236,6 +236,7 @@ class TernEncoders(ModelSection):
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
     dropout: Share
+    input_dropout: Share
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TernEncoders:

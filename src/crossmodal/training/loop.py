@@ -97,14 +97,14 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.processes = processes
         self.loss = build_loss(loss).to(self.device)
-        average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
-        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         if self.loss.takes_vectors and not model.pooled:
             raise UserError(
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
                 "hinge and infonce go with every model"
             )
         self.processes.prepare(model)
+        average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
+        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = _optimizer(model, self.loss, settings, text_lr)
