@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
-from crossmodal.models.blocks import BoxPositions, TransformerEncoder, pool
+from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
 from crossmodal.params import Tern
 
 
@@ -32,7 +32,7 @@ class TernMatcher(Matcher):
         }
         self.image_aggregation = settings.image_aggregation
         self.text_aggregation = settings.text_aggregation
-        self.input_dropout = nn.Dropout(settings.input_dropout)
+        self.input_dropout = SetDropout(settings.input_dropout)
         self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions, settings.location_scale)
         self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)
         self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
