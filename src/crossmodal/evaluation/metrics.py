@@ -14,23 +14,56 @@ from typing import Any
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
+UINT8_MAX = 255  # rows that a count of a byte can take
 
 
 def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C).
 
     The any-hit protocol of VSE++ and all that followed. Wrong captions that tie with the best right one
-    stand before it; other captions of the image do not count.
+    stand before it; other captions of the image do not count. An image without captions has rank C.
     """
-    own = caption_image[None, :] == np.arange(len(similarity))[:, None]
-    best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
-    return ((similarity >= best) & ~own).sum(axis=1)
+    own = similarity[caption_image, np.arange(len(caption_image))]
+    best = np.full(len(similarity), -np.inf, dtype=np.result_type(own, np.float16))
+    np.maximum.at(best, caption_image, own)
+    own_not_below = np.bincount(caption_image, weights=own >= best[caption_image], minlength=len(best))
+    return not_below_in_rows(similarity, best[:, None])[:, 0] - own_not_below.astype(np.int64)
 
 
 def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of each caption's image: (C,) int64 from similarity (N, C)."""
-    own_score = similarity[caption_image, np.arange(len(caption_image))]
-    return (similarity >= own_score[None, :]).sum(axis=0) - 1
+    own = similarity[caption_image, np.arange(len(caption_image))]
+    return not_below_in_columns(similarity, own[None])[0] - 1
+
+
+def not_below_in_rows(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """How many scores of each row are not below each of its levels: (N, L) int64.
+
+    Nothing is sorted, and a row is counted while the processor's cache holds it: the matrix may be a memory map.
+
+    Args:
+        scores: (N, C) without NaN. levels: (N, L); a NaN counts nothing.
+    """
+    counts = np.zeros(levels.shape, dtype=np.int64)
+    for row, row_levels, row_counts in zip(scores, levels, counts, strict=True):
+        for place in np.flatnonzero(row_levels == row_levels):
+            row_counts[place] = np.count_nonzero(row >= row_levels[place])
+    return counts
+
+
+def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The same of columns, read row by row as well: (L, C) int64 from levels (L, C)."""
+    counts = np.zeros(levels.shape, dtype=np.int64)
+    some = np.zeros(levels.shape, dtype=np.uint8)
+    not_below = np.empty(levels.shape[1], dtype=bool)
+    for start in range(0, len(scores), UINT8_MAX):
+        for row in scores[start : start + UINT8_MAX]:
+            for level, count in zip(levels, some, strict=True):
+                np.greater_equal(row, level, out=not_below)
+                np.add(count, not_below.view(np.uint8), out=count)
+        counts += some
+        some[:] = 0
+    return counts
 
 
 def ranks_from_search(scores: np.ndarray, found: np.ndarray, relevant: np.ndarray, gallery: int) -> np.ndarray:
