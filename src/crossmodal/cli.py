@@ -83,7 +83,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 COMMANDS = {
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
     "score": Command("print every metric of a similarity matrix", score.add, score.run),
-    "compare": Command("tell whether one run's figures are really better than another's", compare.add, compare.run),
+    "compare": Command("tell whether two runs really differ", compare.add, compare.run),
 }
 
 
