@@ -234,4 +234,4 @@ def test_counts_are_positive(run, matrix, option, value):
 def test_folds_that_do_not_divide(run, matrix):
     code, _, error = run("score", matrix(np.zeros((4, 20))), "--folds", 3)
     assert code == 2
-    assert "--folds 3: 4 images do not divide into 3 equal folds" in error
+    assert "folds 3: 4 images do not divide into 3 equal folds" in error

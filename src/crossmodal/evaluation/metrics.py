@@ -104,11 +104,19 @@ def recall_curve(ranks: np.ndarray, depth: int) -> np.ndarray:
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """{"i2t": {"r1": ..}} to {"i2t/r1": ..}."""
+    """{"i2t": {"r1": ..}} to {"i2t/r1": ..}, however deep."""
     row = {}
     for name, value in metrics.items():
         if isinstance(value, dict):
-            row |= {f"{name}/{key}": item for key, item in value.items()}
+            row |= {f"{name}/{key}": item for key, item in flat(value).items()}
         else:
             row[name] = value
     return row
+
+
+def merged(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested metrics with others beside them, e.g. {"i2t": {"r1": ..}} with {"i2t": {"mrr": ..}}."""
+    result = dict(metrics)
+    for name, value in others.items():
+        result[name] = merged(result.get(name, {}), value) if isinstance(value, Mapping) else value
+    return result

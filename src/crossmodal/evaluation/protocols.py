@@ -18,6 +18,9 @@ from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
 from crossmodal.evaluation.seed_metrics import seed_metrics
 
 SEED_NAMES = {"NN": "nn", "FT": "ft", "ST": "st", "MAP@10": "map10", "F1@10": "f1_10"}
+FIELD = ("r1", "r5", "r10", "medr", "meanr")
+EXTRA = ("mrr", "map", "ndcg25")
+COCO_IMAGES, COCO_FOLDS = 5000, 5
 Metrics = dict[str, Any]
 
 
@@ -48,16 +51,16 @@ def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.nd
         return all_metrics(similarity, pairs, graded)
     size, rest = divmod(len(similarity), folds)
     if rest or not size:
-        raise UserError(f"--folds {folds}: {len(similarity)} images do not divide into {folds} equal folds")
+        raise UserError(f"folds {folds}: {len(similarity)} images do not divide into {folds} equal folds")
     results = []
     for fold in range(folds):
         images = slice(fold * size, (fold + 1) * size)
         mine = pairs.image // size == fold
         captions = np.unique(pairs.caption[mine])
         if not len(captions):
-            raise UserError(f"--folds {folds}: no image of fold {fold} has a caption")
+            raise UserError(f"folds {folds}: no image of fold {fold} has a caption")
         if np.isin(captions, pairs.caption[~mine]).any():
-            raise UserError(f"--folds {folds}: fold {fold} has a caption that belongs to an image of another fold")
+            raise UserError(f"folds {folds}: fold {fold} has a caption that belongs to an image of another fold")
         results.append(
             all_metrics(
                 _part(similarity, images, captions),
@@ -66,6 +69,24 @@ def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.nd
             )
         )
     return _mean(results) | {"images": similarity.shape[0], "captions": similarity.shape[1], "folds": folds}
+
+
+def extra_metrics(
+    similarity: np.ndarray, caption_image: np.ndarray, graded: np.ndarray | None, folds: int | None
+) -> Metrics:
+    """What metrics/test.json has beside the field's figures: mrr, map, ndcg25 where there is relevance, and folds.
+
+    Args:
+        folds: ``evaluate.folds``; None for five of 5,000 images, as COCO is reported, and none of other numbers.
+    """
+    pairs = Pairs.of_captions(caption_image)
+    metrics = _only(all_metrics(similarity, pairs, graded), EXTRA)
+    if folds is None:
+        folds = COCO_FOLDS if len(similarity) == COCO_IMAGES else 1
+    if folds > 1:
+        means = fold_metrics(similarity, pairs, folds, graded)
+        metrics["folds"] = _only(means, (*FIELD, *EXTRA)) | {"rsum": means["rsum"], "folds": folds}
+    return metrics
 
 
 def graded_metrics(similarity: np.ndarray, graded: np.ndarray, depth: int = relevance.DEPTH) -> dict[str, float]:
@@ -108,6 +129,14 @@ def _direction(ranking: Ranking) -> dict[str, float]:
         | {name: float(value.mean()) for name, value in values.items()}
         | {f"seed_{name}": value for name, value in seed.items()}
     )
+
+
+def _only(metrics: Metrics, names: Sequence[str]) -> Metrics:
+    """Some metrics of both directions."""
+    return {
+        direction: {name: metrics[direction][name] for name in names if name in metrics[direction]}
+        for direction in ("i2t", "t2i")
+    }
 
 
 def _part(matrix: np.ndarray, images: slice, captions: np.ndarray) -> np.ndarray:
