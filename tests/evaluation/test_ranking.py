@@ -27,9 +27,9 @@ def loop_ranks(scores, right):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([1, 2, 6, 1000]))
-def test_ranks_against_a_loop(seed, scores):
-    similarity, relevant = many_to_many(seed, scores=scores)
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, 6, 1000]), st.sampled_from([0.02, 0.15, 0.9]))
+def test_ranks_against_a_loop(seed, scores, share):
+    similarity, relevant = many_to_many(seed, scores=scores, share=share)
     both = rank_both_ways(similarity, Pairs(*np.nonzero(relevant)))
     for ranking, matrix, right in zip(both, (similarity, similarity.T), (relevant, relevant.T), strict=True):
         queries = np.flatnonzero(right.any(axis=1))
@@ -40,6 +40,13 @@ def test_ranks_against_a_loop(seed, scores):
             assert ranking.rank[mine].tolist() == loop_ranks(matrix[query], right[query])
             assert ranking.place[mine].tolist() == list(range(right[query].sum()))
             assert ranking.total[number] == right[query].sum()
+
+
+def test_captions_beyond_one_block():
+    similarity, relevant = many_to_many(0, images=5, captions=600, scores=1000, share=0.3)
+    _, t2i = rank_both_ways(similarity, Pairs(*np.nonzero(relevant)))
+    for number, caption in enumerate(t2i.row):
+        assert t2i.rank[t2i.query == number].tolist() == loop_ranks(similarity[:, caption], relevant[:, caption])
 
 
 def test_matrices_of_many_rows_are_counted_whole():

@@ -15,6 +15,7 @@ import numpy as np
 
 RECALL_AT = (1, 5, 10)
 UINT8_MAX = 255  # rows that a count of a byte can take
+SORT_FROM = 16  # levels of one row
 
 
 def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
@@ -27,40 +28,49 @@ def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     best = np.full(len(similarity), -np.inf, dtype=np.result_type(own, np.float16))
     np.maximum.at(best, caption_image, own)
     own_not_below = np.bincount(caption_image, weights=own >= best[caption_image], minlength=len(best))
-    return not_below_in_rows(similarity, best[:, None])[:, 0] - own_not_below.astype(np.int64)
+    return not_below_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
 
 
 def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of each caption's image: (C,) int64 from similarity (N, C)."""
     own = similarity[caption_image, np.arange(len(caption_image))]
-    return not_below_in_columns(similarity, own[None])[0] - 1
+    return not_below_in_columns(similarity, own) - 1
 
 
-def not_below_in_rows(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """How many scores of each row are not below each of its levels: (N, L) int64.
+def not_below_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """How many scores of a row are not below a level, for P rows and levels: (P,) int64.
 
-    Nothing is sorted, and a row is counted while the processor's cache holds it: the matrix may be a memory map.
+    A row is counted while the processor's cache holds it, and sorted only where many levels make that the quicker
+    way. The matrix may be a memory map.
 
     Args:
-        scores: (N, C) without NaN. levels: (N, L); a NaN counts nothing.
+        scores: (N, C) without NaN. rows: (P,) ascending, a row as often as it has levels. levels: (P,).
     """
-    counts = np.zeros(levels.shape, dtype=np.int64)
-    for row, row_levels, row_counts in zip(scores, levels, counts, strict=True):
-        for place in np.flatnonzero(row_levels == row_levels):
-            row_counts[place] = np.count_nonzero(row >= row_levels[place])
+    counts = np.empty(len(rows), dtype=np.int64)
+    places, starts = np.unique(rows, return_index=True)
+    for place, start, end in zip(places, starts, [*starts[1:], len(rows)], strict=True):
+        row = scores[place]
+        if end - start > SORT_FROM:
+            counts[start:end] = len(row) - np.searchsorted(np.sort(row), levels[start:end])
+            continue
+        for pair in range(start, end):
+            counts[pair] = np.count_nonzero(row >= levels[pair])
     return counts
 
 
 def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """The same of columns, read row by row as well: (L, C) int64 from levels (L, C)."""
-    counts = np.zeros(levels.shape, dtype=np.int64)
-    some = np.zeros(levels.shape, dtype=np.uint8)
-    not_below = np.empty(levels.shape[1], dtype=bool)
+    """How many scores of each column are not below its level: (C,) int64, read row by row as well.
+
+    Args:
+        scores: (N, C) without NaN. levels: (C,); a NaN counts nothing.
+    """
+    counts = np.zeros(len(levels), dtype=np.int64)
+    some = np.zeros(len(levels), dtype=np.uint8)
+    not_below = np.empty(len(levels), dtype=bool)
     for start in range(0, len(scores), UINT8_MAX):
         for row in scores[start : start + UINT8_MAX]:
-            for level, count in zip(levels, some, strict=True):
-                np.greater_equal(row, level, out=not_below)
-                np.add(count, not_below.view(np.uint8), out=count)
+            np.greater_equal(row, levels, out=not_below)
+            np.add(some, not_below.view(np.uint8), out=some)
         counts += some
         some[:] = 0
     return counts

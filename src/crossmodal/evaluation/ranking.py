@@ -13,6 +13,8 @@ import numpy as np
 
 from crossmodal.evaluation.metrics import not_below_in_columns, not_below_in_rows
 
+_CAPTIONS_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -56,36 +58,55 @@ class Ranking:
 def rank_both_ways(similarity: np.ndarray, pairs: Pairs) -> tuple[Ranking, Ranking]:
     """Rankings of i2t (images are queries, captions are ranked) and t2i, from similarity (N, C) without NaN.
 
-    The matrix is read twice, row by row: it may be a memory map.
+    The matrix is read in rows, or in blocks of columns: it may be a memory map.
     """
-    scores, (images, captions) = similarity[pairs.image, pairs.caption], similarity.shape
-    i2t = _ranking(pairs.image, scores, (images, captions), lambda levels: not_below_in_rows(similarity, levels))
-    t2i = _ranking(
-        pairs.caption, scores, (captions, images), lambda levels: not_below_in_columns(similarity, levels.T).T
-    )
-    return i2t, t2i
+    return rank_captions(similarity, pairs), rank_images(similarity, pairs)
+
+
+def rank_captions(similarity: np.ndarray, pairs: Pairs) -> Ranking:
+    """The ranking of i2t alone."""
+    return _ranking(pairs.image, similarity[pairs.image, pairs.caption], similarity, not_below_in_rows)
+
+
+def rank_images(similarity: np.ndarray, pairs: Pairs) -> Ranking:
+    """The ranking of t2i alone."""
+    return _ranking(pairs.caption, similarity[pairs.image, pairs.caption], similarity.T, _not_below_in_captions)
 
 
 def _ranking(
-    query: np.ndarray, scores: np.ndarray, shape: tuple[int, int], not_below: Callable[[np.ndarray], np.ndarray]
+    query: np.ndarray,
+    scores: np.ndarray,
+    matrix: np.ndarray,
+    not_below: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> Ranking:
-    """From the score of each pair (P,), and how many of the gallery are not below levels (all queries, L)."""
+    """From query and score of each pair (P,) and a matrix (all queries, gallery)."""
     order = np.lexsort((-scores, query))
     query, scores = query[order], scores[order]
     row, start, total = np.unique(query, return_index=True, return_counts=True)
     place = np.arange(len(query)) - np.repeat(start, total)
-
-    levels = np.full((shape[0], total.max()), np.nan, dtype=np.result_type(scores, np.float16))
-    levels[query, place] = scores
-    all_not_below = not_below(levels)[query, place]
     # Relevant items that score the same are a run: those not below one of them are all up to the end of its run.
     ends = np.flatnonzero(np.append((np.diff(query) != 0) | (np.diff(scores) != 0), True))
     relevant_not_below = place[ends][np.searchsorted(ends, np.arange(len(query)))] + 1
     return Ranking(
         query=np.repeat(np.arange(len(row)), total),
-        rank=all_not_below - relevant_not_below + place,
+        rank=not_below(matrix, query, scores) - relevant_not_below + place,
         place=place,
         total=total,
         row=row,
-        gallery=shape[1],
+        gallery=matrix.shape[1],
     )
+
+
+def _not_below_in_captions(matrix: np.ndarray, captions: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """``not_below_in_rows`` of a transposed matrix (C, N), without strides over the whole of it."""
+    if (np.diff(captions) > 0).all():  # no caption has two images
+        all_levels = np.full(len(matrix), np.nan, dtype=np.result_type(levels, np.float16))
+        all_levels[captions] = levels
+        return not_below_in_columns(matrix.T, all_levels)[captions]
+    counts = np.empty(len(captions), dtype=np.int64)
+    for start in range(0, len(matrix), _CAPTIONS_AT_ONCE):
+        first, last = np.searchsorted(captions, [start, start + _CAPTIONS_AT_ONCE])
+        if first < last:
+            block = np.ascontiguousarray(matrix[start : start + _CAPTIONS_AT_ONCE])
+            counts[first:last] = not_below_in_rows(block, captions[first:last] - start, levels[first:last])
+    return counts
