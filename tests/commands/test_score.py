@@ -1,7 +1,9 @@
 """``crossmodal score``: figures of the published fixture, every way to say whose captions they are, bad files."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,3 +237,28 @@ def test_folds_that_do_not_divide(run, matrix):
     code, _, error = run("score", matrix(np.zeros((4, 20))), "--folds", 3)
     assert code == 2
     assert "folds 3: 4 images do not divide into 3 equal folds" in error
+
+
+def test_judgements_of_coco_are_of_its_test_split(run, matrix, monkeypatch):
+    metrics = SimpleNamespace(
+        coco_ids=np.array([1, 2, 3, 4, 5]),
+        coco_gts={"t2i": {number: [7] for number in range(1, 6)}},
+        eccv_gts={"i2t": {7: [2]}, "t2i": {2: [7]}},
+        cxc_gts={"i2t": {7: [1, 2]}, "t2i": {2: [7]}},
+        pm_gts={},
+    )
+    monkeypatch.setitem(sys.modules, "eccv_caption", SimpleNamespace(Metrics=lambda extra_file_dir: metrics))
+    path = matrix(np.array([[3.0, 5, 1, 2, 4]]))
+    found = json.loads(run("score", path, "--coco", "--json")[1])
+    assert found["i2t"]["eccv_r1"] == found["i2t"]["cxc_r1"] == 100
+    assert found["i2t"]["r1"] == 100
+    _, out, _ = run("score", path, "--coco")
+    assert ["cxc_r1", "100.00", "100.00"] in [line.split() for line in out.splitlines()]
+    code, _, error = run("score", matrix(np.zeros((2, 10))), "--coco")
+    assert code == 2
+    assert "shape (2, 10)" in error
+
+
+def test_pmrp_goes_with_coco(run, matrix, tmp_path):
+    code, _, error = run("score", matrix(np.eye(1, 5)), "--pmrp", tmp_path)
+    assert (code, error) == (2, "error: --pmrp: goes with --coco\n")
