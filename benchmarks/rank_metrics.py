@@ -58,22 +58,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     settings = parser.parse_args()
 
+    memory = peak_memory(every_metric, random_scores, settings.images, device="cpu")
     similarity, graded = random_scores(settings.images)
-    for ours, theirs in zip(counted(similarity), published(similarity), strict=True):
-        assert ((ours == theirs) | ((ours > theirs) & (ours < theirs + 4))).all()  # chance ties count against us alone
+    ranks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     works: dict[str, Callable[[], object]] = {
-        "ranks, published loop": lambda: published(similarity),
-        "ranks, counted": lambda: counted(similarity),
+        "ranks, published loop": lambda: ranks.update(published=published(similarity)),
+        "ranks, counted": lambda: ranks.update(counted=counted(similarity)),
         "every metric, nDCG too": lambda: every_metric(similarity, graded),
     }
-    times = {
-        name: statistics.median(seconds(work, "cpu") for _ in range(settings.repeats)) for name, work in works.items()
-    }
+    rounds = [{name: seconds(work, "cpu") for name, work in works.items()} for _ in range(settings.repeats)]
+    for ours, theirs in zip(ranks["counted"], ranks["published"], strict=True):
+        assert ((ours == theirs) | ((ours > theirs) & (ours < theirs + 4))).all()  # chance ties count against us alone
+    times = {name: statistics.median(row[name] for row in rounds) for name in works}
     print(f"{settings.images} images x {CAPTIONS * settings.images} captions, float32, median of {settings.repeats}")
     for name, time in times.items():
         print(f"{name:<24} {time:8.2f} s")
     print(f"{'ranks: ratio':<24} {times['ranks, published loop'] / times['ranks, counted']:8.0f} x")
-    memory = peak_memory(every_metric, random_scores, settings.images, device="cpu")
     matrices = (similarity.nbytes + graded.nbytes) / 2**20
     print(f"every metric: {memory:.0f} MiB beside the two matrices of together {matrices:.0f} MiB")
 

@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     settings = parser.parse_args()
 
+    memory = peak_memory(rouge_l_relevance, inputs, settings.captions, settings.images, device="cpu")
     captions, references = inputs(settings.captions, settings.images)
     sample = captions[: SAMPLE[0]], references[: SAMPLE[1]]
     np.testing.assert_allclose(rouge_l_relevance(*sample), looped(*sample), rtol=1e-6)
@@ -80,7 +81,6 @@ def main() -> None:
     print(f"table by table, from {SAMPLE[0]} x {SAMPLE[1]}  {loop * pairs / 3600:9.1f} h")
     print(f"all pairs                     {whole:9.1f} s")
     print(f"ratio                         {loop * pairs / whole:9.0f} x")
-    memory = peak_memory(rouge_l_relevance, inputs, settings.captions, settings.images, device="cpu")
     print(f"memory                        {memory:9.0f} MiB, {4 * pairs / 2**20:.0f} of them the float32 matrix")
 
 
