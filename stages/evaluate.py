@@ -1,11 +1,16 @@
 """Stage evaluate: embed the test split and search it both ways with FAISS, or score all pairs; score the probe."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import exits_cleanly
+from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat
+from crossmodal.evaluation.protocols import extra_metrics
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
@@ -15,7 +20,7 @@ from crossmodal.retrieval.search import rank_pairs, save_results, search_both_wa
 from crossmodal.retrieval.similarity import encode_captions, encode_images, probe_similarity, similarity_matrix
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
-from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS
+from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
 
 
 @exits_cleanly
@@ -31,9 +36,12 @@ def main() -> None:
     test, size = split_rows(dataset, "test"), settings.batch_size
     probe = probe_similarity(model, regions, words, split_rows(dataset, "probe"), size)
     if model.pooled:
+        images = encode_images(model, regions, test.images, size).vectors.cpu().numpy()
+        captions = encode_captions(model, words, test.captions, size).vectors.cpu().numpy()
+        matrix = images @ captions.T
         results = search_both_ways(
-            images=encode_images(model, regions, test.images, size).vectors.cpu().numpy(),
-            captions=encode_captions(model, words, test.captions, size).vectors.cpu().numpy(),
+            images=images,
+            captions=captions,
             split=test,
             probe=probe,
             factory=settings.index,
@@ -46,12 +54,17 @@ def main() -> None:
         )
         similarity_matrix(model, regions, test.images, words, test.captions, size, out=matrix)
         results = rank_pairs(matrix, test, probe, top_k=settings.top_k)
+    relevance = RELEVANCE / "test.npy"
+    graded = read_relevance(relevance, *matrix.shape) if relevance.is_file() else None
+    extra = extra_metrics(matrix, test.caption_image, graded, settings.folds)
+    results = replace(results, protocols=json.dumps(extra))
     save_results(results, work)
     publish(work, EVALUATION, work)
     metrics = summary(results)
     with find_run(config.key, params.run_settings()) as tracker:
         tracker.log_metrics({f"test/{name}": value for name, value in flat(metrics).items()})
-    line = " ".join(f"{name} {value:.1f}" for name, value in flat(metrics).items() if "/r" in name)
+    recalls = {name: value for name, value in flat(metrics).items() if "/r" in name and not name.startswith("folds/")}
+    line = " ".join(f"{name} {value:.1f}" for name, value in recalls.items())
     probe = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
     print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{probe}, in {EVALUATION}")
 

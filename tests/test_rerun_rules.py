@@ -13,11 +13,13 @@ from dvc.repo import Repo
 
 ROOT = Path(__file__).resolve().parents[1]
 AFTER_REGIONS = {"regions", "train", "evaluate", "report"}
-ALL = {"download", "detector", "regions", "bert", "captions", "train", "evaluate", "report"}
+ALL = {"download", "detector", "regions", "bert", "captions", "relevance", "train", "evaluate", "report"}
 
 CHANGES = [
     ({"evaluate.top_k": 7}, {"evaluate", "report"}),
     ({"evaluate.index": "HNSW32"}, {"evaluate", "report"}),
+    ({"evaluate.folds": 2}, {"evaluate", "report"}),
+    ({"relevance.measure": "none"}, {"relevance", "evaluate", "report"}),
     ({"report.gallery_queries": 5}, {"report"}),
     ({"tern.layers": 4}, {"train", "evaluate", "report"}),
     ({"train.lr": 0.123}, {"train", "evaluate", "report"}),
@@ -32,7 +34,7 @@ CHANGES = [
     ({"loss.margin": 0.3}, {"train", "evaluate", "report"}),
     ({"model": "sgraf"}, {"train", "evaluate", "report"}),
     ({"captions.encoder": "bigru"}, {"captions", "train", "evaluate", "report"}),
-    ({"clip.source": "elsewhere"}, ALL - {"download"}),
+    ({"clip.source": "elsewhere"}, ALL - {"download", "relevance"}),
     ({"vsepp.embed_dim": 64}, set()),  # another model's section
     ({"sgraf.sim_dim": 64}, set()),
     ({"flickr8k.max_images": 10}, set()),  # another dataset's section

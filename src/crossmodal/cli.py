@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from crossmodal.commands import compare, score
+
 
 @dataclass(frozen=True)
 class Command:
@@ -80,6 +82,8 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 COMMANDS = {
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
+    "score": Command("print every metric of a similarity matrix", score.add, score.run),
+    "compare": Command("tell whether two runs really differ", compare.add, compare.run),
 }
 
 

@@ -323,6 +323,13 @@ class Evaluate(Section):
     index: str
     top_k: Count
     batch_size: Count
+    folds: Count | None
+
+
+class Relevance(Section):
+    """Graded relevance of test images to test captions."""
+
+    measure: Literal["rouge_l", "none"]
 
 
 class Report(Section):
@@ -361,6 +368,7 @@ class Params(Section):
     sgraf: Sgraf
     vsrn: Vsrn
     clip: Clip
+    relevance: Relevance
     evaluate: Evaluate
     report: Report
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.evaluation import metrics, relevance, seed_metrics
+from crossmodal.evaluation import metrics, ranking, relevance, seed_metrics
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Encoding, InputSizes, Regions, Words
 from crossmodal.models.published import sgraf_state, tern_state, vse_infty_state
@@ -237,11 +237,9 @@ def test_metrics():
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_seed_metrics(direction):
     data = {name: value.numpy() for name, value in arrays("metrics").items()}
-    similarity = data["similarity"]
-    relevant = np.arange(len(similarity))[:, None] == np.arange(similarity.shape[1]) // 5
-    if direction == "t2i":
-        similarity, relevant = similarity.T, relevant.T
-    ours = seed_metrics.seed_metrics(similarity, relevant)
+    pairs = ranking.Pairs.of_captions(np.arange(data["similarity"].shape[1]) // 5)
+    i2t, t2i = ranking.rank_both_ways(data["similarity"], pairs)
+    ours = seed_metrics.seed_metrics(i2t if direction == "i2t" else t2i)
     published = {
         name.removeprefix(f"seed_{direction}_"): float(value)
         for name, value in data.items()

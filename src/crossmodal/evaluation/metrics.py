@@ -14,23 +14,66 @@ from typing import Any
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
+UINT8_MAX = 255  # rows that a count of a byte can take
+SORT_FROM = 16  # levels of one row
 
 
 def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C).
 
     The any-hit protocol of VSE++ and all that followed. Wrong captions that tie with the best right one
-    stand before it; other captions of the image do not count.
+    stand before it; other captions of the image do not count. An image without captions has rank C.
     """
-    own = caption_image[None, :] == np.arange(len(similarity))[:, None]
-    best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
-    return ((similarity >= best) & ~own).sum(axis=1)
+    own = similarity[caption_image, np.arange(len(caption_image))]
+    best = np.full(len(similarity), -np.inf, dtype=np.result_type(own, np.float16))
+    np.maximum.at(best, caption_image, own)
+    own_not_below = np.bincount(caption_image, weights=own >= best[caption_image], minlength=len(best))
+    return not_below_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
 
 
 def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of each caption's image: (C,) int64 from similarity (N, C)."""
-    own_score = similarity[caption_image, np.arange(len(caption_image))]
-    return (similarity >= own_score[None, :]).sum(axis=0) - 1
+    own = similarity[caption_image, np.arange(len(caption_image))]
+    return not_below_in_columns(similarity, own) - 1
+
+
+def not_below_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """How many scores of a row are not below a level, for P rows and levels: (P,) int64.
+
+    A row is counted while the processor's cache holds it, and sorted only where many levels make that the quicker
+    way. The matrix may be a memory map.
+
+    Args:
+        scores: (N, C) without NaN. rows: (P,) ascending, a row as often as it has levels. levels: (P,).
+    """
+    counts = np.empty(len(rows), dtype=np.int64)
+    places, starts = np.unique(rows, return_index=True)
+    for place, start, end in zip(places, starts, [*starts[1:], len(rows)], strict=True):
+        row = scores[place]
+        if end - start > SORT_FROM:
+            counts[start:end] = len(row) - np.searchsorted(np.sort(row), levels[start:end])
+            continue
+        for pair in range(start, end):
+            counts[pair] = np.count_nonzero(row >= levels[pair])
+    return counts
+
+
+def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """How many scores of each column are not below its level: (C,) int64, read row by row as well.
+
+    Args:
+        scores: (N, C) without NaN. levels: (C,); a NaN counts nothing.
+    """
+    counts = np.zeros(len(levels), dtype=np.int64)
+    some = np.zeros(len(levels), dtype=np.uint8)
+    not_below = np.empty(len(levels), dtype=bool)
+    for start in range(0, len(scores), UINT8_MAX):
+        for row in scores[start : start + UINT8_MAX]:
+            np.greater_equal(row, levels, out=not_below)
+            np.add(some, not_below.view(np.uint8), out=some)
+        counts += some
+        some[:] = 0
+    return counts
 
 
 def ranks_from_search(scores: np.ndarray, found: np.ndarray, relevant: np.ndarray, gallery: int) -> np.ndarray:
@@ -71,11 +114,19 @@ def recall_curve(ranks: np.ndarray, depth: int) -> np.ndarray:
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """{"i2t": {"r1": ..}} to {"i2t/r1": ..}."""
+    """{"i2t": {"r1": ..}} to {"i2t/r1": ..}, however deep."""
     row = {}
     for name, value in metrics.items():
         if isinstance(value, dict):
-            row |= {f"{name}/{key}": item for key, item in value.items()}
+            row |= {f"{name}/{key}": item for key, item in flat(value).items()}
         else:
             row[name] = value
     return row
+
+
+def merged(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested metrics with others beside them, e.g. {"i2t": {"r1": ..}} with {"i2t": {"mrr": ..}}."""
+    result = dict(metrics)
+    for name, value in others.items():
+        result[name] = merged(result.get(name, {}), value) if isinstance(value, Mapping) else value
+    return result

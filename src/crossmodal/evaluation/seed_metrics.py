@@ -10,31 +10,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from crossmodal.evaluation.binary import hits, recall
+from crossmodal.evaluation.ranking import Ranking
 
-def seed_metrics(similarity: np.ndarray, relevant: np.ndarray, depth: int = 10) -> dict[str, float]:
+
+def seed_metrics(ranking: Ranking, depth: int = 10) -> dict[str, float]:
     """NN, FT, ST, MAP@10, F1@10, R@1, R@5, R@10 as fractions, averaged over queries.
 
-    Args:
-        similarity: (Q, items). relevant: (Q, items) bool.
+    Ties count against the model here as everywhere; the seed leaves them to the order of its index.
     """
-    top = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
-    hits = np.take_along_axis(relevant, top, axis=1)  # (Q, depth)
-    found, total = hits.sum(axis=1), relevant.sum(axis=1)
-    places = np.arange(1, hits.shape[1] + 1)
-    metrics = {
-        "F1": 2 * found / (total + hits.shape[1]),
-        "MAP": (np.cumsum(hits, axis=1) / places * hits).sum(axis=1),
-        "NN": hits[:, 0].astype(float),
-        "FT": _tier(hits, found),
-        "ST": _tier(hits, 2 * found),
+    retrieved, found = min(depth, ranking.gallery), hits(ranking, depth)
+    precisions = (ranking.place + 1) / (ranking.rank + 1)
+    values = {
+        "F1@10": 2 * found / (ranking.total + retrieved),
+        "MAP@10": ranking.per_query(precisions * (ranking.rank < depth)),
+        "NN": hits(ranking, 1),
+        "FT": _tier(ranking, found, retrieved),
+        "ST": _tier(ranking, 2 * found, retrieved),
+        **{f"R@{k}": recall(ranking, k) for k in (1, 5, 10)},
     }
-    recalls = {f"R@{k}": float((hits[:, :k].sum(axis=1) / total).mean()) for k in (1, 5, 10)}
-    named = {f"{name}@10" if name in ("F1", "MAP") else name: float(v.mean()) for name, v in metrics.items()}
-    return named | recalls
+    return {name: float(value.mean()) for name, value in values.items()}
 
 
-def _tier(hits: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _tier(ranking: Ranking, size: np.ndarray, retrieved: int) -> np.ndarray:
     """Precision of the first ``size + 1`` items: the seed's list slice includes one too many."""
-    length = np.minimum(size + 1, hits.shape[1])
-    within = np.arange(hits.shape[1]) < length[:, None]
-    return (hits & within).sum(axis=1) / length
+    length = np.minimum(size + 1, retrieved)
+    return hits(ranking, length) / length

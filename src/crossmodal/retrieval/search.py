@@ -12,7 +12,7 @@ import numpy as np
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.evaluation.metrics import i2t_ranks, ranks_from_search, retrieval_metrics, t2i_ranks
+from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
 from crossmodal.retrieval.index import build_index, search
 
@@ -24,6 +24,7 @@ class SearchResults:
     i2t_ranks (N,), t2i_ranks (C,): 0-based rank of the best right item. i2t_top (N, k) caption ids,
     t2i_top (C, k) image ids, best first, with their scores. caption_image (C,): image of each caption.
     probe (pairs, 2, 2): similarity image x caption within each pair of the probe, empty without one.
+    protocols: JSON of further metrics of exact scores, nested as ``summary`` (evaluation.protocols.extra_metrics).
     """
 
     i2t_ranks: np.ndarray
@@ -34,6 +35,7 @@ class SearchResults:
     t2i_scores: np.ndarray
     caption_image: np.ndarray
     probe: np.ndarray
+    protocols: str = "{}"
 
 
 def search_both_ways(
@@ -102,6 +104,7 @@ def summary(results: SearchResults) -> dict[str, object]:
     metrics: dict[str, object] = dict(retrieval_metrics(results.i2t_ranks, results.t2i_ranks))
     if len(results.probe):
         metrics["probe"] = probe_score(results.probe)
+    metrics = merged(metrics, json.loads(str(results.protocols)))
     return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}
 
 

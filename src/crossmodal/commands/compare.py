@@ -1,0 +1,67 @@
+"""``crossmodal compare``: the figures of two runs, how sure they are, and whether the difference is chance."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossmodal.commands.score import positive
+
+if TYPE_CHECKING:
+    from crossmodal.evaluation.significance import Figure
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of compare."""
+    for name in ("a", "b"):
+        parser.add_argument(
+            name,
+            type=Path,
+            metavar=f"RUN_{name.upper()}",
+            help="folder results/evaluation, .npz with i2t_ranks and t2i_ranks from 0, or similarity .npy",
+        )
+    parser.add_argument(
+        "--captions-per-image",
+        type=positive,
+        default=5,
+        metavar="K",
+        help="where a run does not say whose captions they are (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resamples", type=positive, default=9999, metavar="R", help="of images (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a line a metric, or JSON.
+
+    Raises:
+        UserError: see evaluation.significance.
+    """
+    from crossmodal.evaluation.significance import compare, read_run
+
+    runs = [read_run(path, arguments.captions_per_image) for path in (arguments.a, arguments.b)]
+    figures = compare(*runs, resamples=arguments.resamples)
+    if arguments.json:
+        print(json.dumps({figure.name: vars(figure) for figure in figures}, indent=2))
+        return
+    print(f"A {arguments.a}\nB {arguments.b}\n{len(runs[0].i2t)} images, {len(runs[0].t2i)} captions\n")
+    print(table(figures))
+
+
+def table(figures: list[Figure]) -> str:
+    """Values with 95 % intervals, the difference with its own, and the p-value."""
+    lines = [f"{'':10}{'A':>8}  {'95 % interval':17}{'B':>8}  {'95 % interval':17}{'B - A':>8}  {'95 % interval':19}p"]
+    for figure in figures:
+        digits = 4 if figure.name.endswith("mrr") else 2
+        cells = [
+            f"{value:8.{digits}f}  {f'[{low:.{digits}f}, {high:.{digits}f}]':17}"
+            for value, (low, high) in ((figure.a, figure.a_interval), (figure.b, figure.b_interval))
+        ]
+        low, high = figure.difference_interval
+        change = f"{figure.difference:+8.{digits}f}  {f'[{low:+.{digits}f}, {high:+.{digits}f}]':19}"
+        lines.append(f"{figure.name:10}{''.join(cells)}{change}{figure.p:.4f}")
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""ROUGE-L of every caption with every image, the relevance of TERN's nDCG (arXiv 2004.09144, section 4).
+
+The definition is that of coco-caption (Lin, ROUGE, 2004, section 3, beta 1.2): with LCS the length of the longest
+common subsequence of words of a caption c and a reference r, and an image's captions as references,
+
+    P = max_r LCS(c, r) / |c|        R = max_r LCS(c, r) / |r|        F = (1 + beta^2) P R / (R + beta^2 P)
+
+Words are what stands between single spaces, in lower case. A caption is a reference of its own image: F is 1 there.
+
+Every word becomes one character, and RapidFuzz computes the LCS of all pairs of strings, bit-parallel over 64-bit
+words (Hyyrö, Bit-parallel LCS-length computation revisited, 2004), longer captions in several such words.
+benchmarks/rouge_relevance.py has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rapidfuzz.distance import LCSseq
+from rapidfuzz.process import cdist
+
+from crossmodal.runtime import progress
+
+BETA = 1.2
+_CAPTIONS_AT_ONCE = 256
+
+
+def rouge_l_relevance(
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    beta: float = BETA,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """ROUGE-L F of every caption against the references of every image: (C, N) float32, 0 to 1.
+
+    Args:
+        captions: C candidates. references: the captions of each of N images, in any number; none gives 0.
+        out: (C, N) float32 to write to, a memory map where the matrix is larger than memory may be.
+    """
+    encode = _WordCharacters()
+    candidates = [encode(caption) for caption in captions]
+    columns = [[encode(text) for text in column] for column in _columns(references)]
+    lengths = [np.maximum([len(text) for text in column], 1) for column in columns]
+    longest = max(map(len, candidates), default=0)
+    matrix = np.empty((len(captions), len(references)), dtype=np.float32) if out is None else out
+    for start in progress(range(0, len(candidates), _CAPTIONS_AT_ONCE), desc="ROUGE-L", leave=False):
+        block = candidates[start : start + _CAPTIONS_AT_ONCE]
+        common, recall = np.zeros((len(block), len(references)), np.int32), np.zeros((len(block), len(references)))
+        for column, length in zip(columns, lengths, strict=True):
+            lcs = cdist(
+                block, column, scorer=LCSseq.similarity, dtype=np.min_scalar_type(longest), workers=-1
+            )  # (block, N)
+            np.maximum(common, lcs, out=common)
+            np.maximum(recall, lcs / length, out=recall)
+        precision = common / np.array([len(text) for text in block])[:, None]
+        total = recall + beta**2 * precision
+        score = (1 + beta**2) * precision * recall
+        matrix[start : start + len(block)] = np.divide(score, total, out=np.zeros_like(score), where=total > 0)
+    return matrix
+
+
+class _WordCharacters:
+    """Strings with one character a word: the same for the same word, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def __call__(self, caption: str | None) -> str:
+        """The string of a caption; of no caption, the empty one, which has nothing in common with any."""
+        if caption is None:
+            return ""
+        return "".join(chr(self.ids.setdefault(word, len(self.ids))) for word in caption.lower().split(" "))
+
+
+def _columns(references: Sequence[Sequence[str]]) -> Iterator[list[str | None]]:
+    """The first reference of every image, then the second, and so on; None where an image has no more."""
+    for place in range(max(map(len, references), default=0)):
+        yield [texts[place] if place < len(texts) else None for texts in references]

@@ -1,0 +1,156 @@
+"""How sure a figure is, and whether two runs differ: bootstrap over images, paired permutation of images.
+
+The image is what was drawn at random: its captions, and their queries, come and go with it. Intervals are percentile
+intervals (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). The test exchanges, image by image, the
+results of the two runs and asks how often chance alone makes a difference as large as the one seen (Smucker et al.,
+CIKM 2007). Both are scipy.stats', with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from scipy import stats
+
+from crossmodal.errors import UserError
+from crossmodal.evaluation.files import equal_pairs, read_similarity
+from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, t2i_ranks
+
+_BATCH_NUMBERS = 1 << 22  # of what is resampled at once
+
+
+@dataclass(frozen=True)
+class Run:
+    """Results of N images and C captions: 0-based ranks ``i2t`` (N,), ``t2i`` (C,), ``caption_image`` (C,)."""
+
+    i2t: np.ndarray
+    t2i: np.ndarray
+    caption_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric of two runs and what is known of it: values, intervals (low, high), difference B - A, p-value."""
+
+    name: str
+    a: float
+    b: float
+    a_interval: tuple[float, float]
+    b_interval: tuple[float, float]
+    difference: float
+    difference_interval: tuple[float, float]
+    p: float
+
+
+def read_run(path: Path, captions_per_image: int) -> Run:
+    """A run from the folder results/evaluation, an .npz with ``i2t_ranks`` and ``t2i_ranks``, or a similarity .npy.
+
+    Args:
+        captions_per_image: where the file does not say whose captions they are (``caption_image``).
+
+    Raises:
+        UserError: not such a file, or ranks that cannot be.
+    """
+    if path.suffix == ".npy":
+        similarity = read_similarity(path)
+        owners = equal_pairs(*similarity.shape, captions_per_image).image
+        return Run(i2t_ranks(similarity, owners), t2i_ranks(similarity, owners), owners)
+    file = path / "results.npz" if path.is_dir() else path
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            i2t, t2i = arrays["i2t_ranks"], arrays["t2i_ranks"]
+            owners = arrays["caption_image"] if "caption_image" in arrays.files else None
+    except FileNotFoundError:
+        raise UserError(f"{file}: not found") from None
+    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+        raise UserError(f"{file}: not readable as results with i2t_ranks and t2i_ranks ({error})") from None
+    for name, ranks, gallery in (("i2t_ranks", i2t, len(t2i)), ("t2i_ranks", t2i, len(i2t))):
+        if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks):
+            raise UserError(f"{file}: {name} is {ranks.dtype} {ranks.shape}, expected whole numbers in one dimension")
+        if ranks.min() < 0 or ranks.max() > gallery:
+            raise UserError(f"{file}: {name} from {ranks.min()} to {ranks.max()}, expected 0 to {gallery}")
+    if owners is None:
+        owners = equal_pairs(len(i2t), len(t2i), captions_per_image).image
+    elif owners.shape != t2i.shape or owners.dtype.kind not in "iu" or owners.min() < 0 or owners.max() >= len(i2t):
+        raise UserError(f"{file}: caption_image does not give the image of each of {len(t2i)} captions")
+    return Run(i2t, t2i, owners)
+
+
+def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, seed: int = 0) -> list[Figure]:
+    """R@1, R@5, R@10, mean and mean reciprocal rank of both directions, and rsum, of two runs on the same test set.
+
+    Raises:
+        UserError: the runs are not of the same images and captions.
+    """
+    if a.i2t.shape != b.i2t.shape or not np.array_equal(a.caption_image, b.caption_image):
+        sizes = [f"{len(run.i2t)} images and {len(run.t2i)} captions" for run in (a, b)]
+        raise UserError(f"not the same test set: {sizes[0]}, {sizes[1]}, or other captions to the images")
+    first, second = _image_values(a), _image_values(b)
+    names, count = list(first), len(a.i2t)
+    x, y = (np.stack(list(values.values())) for values in (first, second))  # (metrics, N)
+    batch = max(1, _BATCH_NUMBERS // x.size)
+    intervals = [
+        stats.bootstrap(
+            (values,),
+            np.mean,
+            n_resamples=resamples,
+            batch=batch,
+            axis=-1,
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+        for values in (x, y, y - x)
+    ]
+    p = stats.permutation_test(
+        (x, y),
+        _mean_difference,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=batch,
+        axis=-1,
+        rng=np.random.default_rng(seed),
+    ).pvalue
+    low_high: Sequence[list[tuple[float, float]]] = [
+        [(float(low), float(high)) for low, high in zip(*interval, strict=True)] for interval in intervals
+    ]
+    a_means, b_means = x.sum(axis=-1) / count, y.sum(axis=-1) / count
+    return [
+        Figure(
+            name=name,
+            a=float(a_means[i]),
+            b=float(b_means[i]),
+            a_interval=low_high[0][i],
+            b_interval=low_high[1][i],
+            difference=float(b_means[i] - a_means[i]),
+            difference_interval=low_high[2][i],
+            p=float(p[i]),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _mean_difference(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    return y.mean(axis=axis) - x.mean(axis=axis)
+
+
+def _image_values(run: Run) -> dict[str, np.ndarray]:
+    """What each image adds to a metric, scaled so that the metric is the mean over images: name to (N,).
+
+    A caption query counts for its image: N / C of the sum of its image's captions.
+    """
+    count = len(run.i2t)
+    values = {}
+    for direction, ranks, owners in (("i2t", run.i2t, np.arange(count)), ("t2i", run.t2i, run.caption_image)):
+        per_query = {f"r{k}": 100.0 * (ranks < k) for k in RECALL_AT}
+        per_query |= {"meanr": ranks + 1.0, "mrr": 1 / (ranks + 1.0)}
+        for name, value in per_query.items():
+            sums = np.bincount(owners, weights=value, minlength=count)
+            values[f"{direction}/{name}"] = sums * (count / len(ranks))
+    values["rsum"] = sum(values[f"{direction}/r{k}"] for direction in ("i2t", "t2i") for k in RECALL_AT)
+    return values

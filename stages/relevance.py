@@ -1,0 +1,37 @@
+"""Stage relevance: how much every test image has to do with every test caption, by their captions."""
+
+import json
+import shutil
+
+import numpy as np
+
+from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import exits_cleanly
+from crossmodal.evaluation.rouge import rouge_l_relevance
+from crossmodal.features.resume import publish, work_folder
+from crossmodal.params import load_params
+from stages.paths import DATASET, RELEVANCE
+
+
+@exits_cleanly
+def main() -> None:
+    settings = load_params().relevance
+    dataset = read_dataset(DATASET)
+    references = [dataset.records[row].captions for row in dataset.rows("test")]
+    captions = [caption for texts in references for caption in texts]
+    work = work_folder("relevance", settings.model_dump(), [DATASET / "manifest.json"])
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    size = (len(captions), len(references))
+    if settings.measure != "none":
+        matrix = np.lib.format.open_memmap(out / "test.npy", mode="w+", dtype=np.float32, shape=size)
+        rouge_l_relevance(captions, references, out=matrix)
+        matrix.flush()
+    (out / "relevance.json").write_text(json.dumps({"measure": settings.measure, "test": size}) + "\n")
+    publish(out, RELEVANCE, work)
+    print(f"relevance: {settings.measure} of {size[0]:,} captions with {size[1]:,} images, in {RELEVANCE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Stages relevance and evaluate: what the former leaves, and the figures that the latter makes of it."""
+
+import json
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import yaml
+
+from crossmodal.evaluation.protocols import all_metrics
+from crossmodal.evaluation.ranking import Pairs
+from crossmodal.evaluation.rouge import rouge_l_relevance
+from crossmodal.retrieval.search import load_results, summary
+from stages import evaluate, relevance, train
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = [(f"caption {row} a", f"caption {row} b") for row in range(32, 40)]  # of the test split of tiny_data
+
+
+@pytest.fixture
+def workspace(tiny_data, monkeypatch):
+    """A repository's root with features, and a function that writes its params.yaml."""
+    (tiny_data / "data").mkdir()
+    for name in ("dataset", "regions", "captions"):
+        (tiny_data / name).rename(tiny_data / "data" / name)
+    monkeypatch.chdir(tiny_data)
+
+    def _settings(**sections):
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for section, changes in sections.items():
+            params[section] = params[section] | changes if isinstance(changes, dict) else changes
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+
+    return _settings
+
+
+def test_relevance_of_the_test_split(workspace, capsys):
+    workspace()
+    relevance.main()
+    assert "rouge_l of 16 captions with 8 images, in data/relevance" in capsys.readouterr().out
+    expected = rouge_l_relevance([text for texts in TEXTS for text in texts], TEXTS)
+    np.testing.assert_array_equal(np.load("data/relevance/test.npy"), expected)
+    first = Path("data/relevance/test.npy").read_bytes()
+    relevance.main()
+    assert Path("data/relevance/test.npy").read_bytes() == first
+
+
+def similarity(folder):
+    """The matrix that the evaluate stage leaves, or that of the vectors in its exact indexes."""
+    if (folder / "similarity.npy").is_file():
+        return np.load(folder / "similarity.npy")
+    images, captions = (faiss.read_index(str(folder / f"{name}.faiss")) for name in ("images", "captions"))
+    return images.reconstruct_n(0, 8) @ captions.reconstruct_n(0, 16).T
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["vsepp", "scan"])
+def test_figures_of_exact_scores(workspace, model):
+    """Of a model with one vector an item, and of one that compares sets."""
+    settings = {"model": model, model: {"embed_dim": 16}, "train": {"epochs": 1, "batch_size": 9}}
+    workspace(**settings, evaluate={"folds": 2})
+    relevance.main()
+    train.main()
+    evaluate.main()
+    results = load_results(Path("results/evaluation"))
+    metrics = summary(results)
+    for direction, ranks in (("i2t", results.i2t_ranks), ("t2i", results.t2i_ranks)):
+        assert metrics[direction]["mrr"] == pytest.approx(np.mean(1 / (ranks + 1)))
+        assert 0 < metrics[direction]["ndcg25"] <= 1
+        assert metrics["folds"][direction]["r10"] >= metrics[direction]["r10"]  # four images in place of eight
+    exact = all_metrics(similarity(Path("results/evaluation")), Pairs.of_captions(np.arange(16) // 2))
+    assert metrics["i2t"]["map"] == pytest.approx(exact["i2t"]["map"])
+    assert metrics["t2i"]["map"] == pytest.approx(exact["t2i"]["map"])
+    assert metrics["folds"]["folds"] == 2
+    assert json.loads(Path("results/evaluation/metrics.json").read_text()) == metrics
+
+    workspace(**settings, relevance={"measure": "none"})
+    relevance.main()
+    evaluate.main()
+    without = summary(load_results(Path("results/evaluation")))
+    assert not Path("data/relevance/test.npy").exists()
+    assert "folds" not in without
+    assert without["i2t"] == {name: value for name, value in metrics["i2t"].items() if name != "ndcg25"}
