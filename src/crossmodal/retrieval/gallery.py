@@ -20,13 +20,15 @@ Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 class GalleryInfo:
     """How a gallery is searched.
 
-    model, key: name and key of the matcher that encoded it. index: FAISS factory string, empty for exact_pairwise.
-    shortlist: items that shortlist_rerank scores. shortlist_by: "own", or the folder of the matcher that finds them,
-    whose key is ``shortlist_key``.
+    model, key: name and key of the matcher that encoded it. images, captions: how many there are.
+    index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
+    shortlist_by: "own", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
     """
 
     model: str
     key: str
+    images: int
+    captions: int
     mode: Mode
     index: str = ""
     shortlist: int = 0

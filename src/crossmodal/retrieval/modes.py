@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +90,20 @@ def search_split(material: Material, probe: np.ndarray, settings: Evaluate, fold
 
 def describe(material: Material, settings: Evaluate) -> GalleryInfo:
     """What ``search_split`` leaves, for those who search it again."""
-    name, key = material.config.model, material.config.key
-    mode = mode_of(settings.mode, material.model, name)
+    config, split = material.config, material.split
+    mode = mode_of(settings.mode, material.model, config.model)
+    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode)
     if mode == "exact_pairwise":
-        return GalleryInfo(name, key, mode)
+        return info
     if mode == "embeddings":
-        return GalleryInfo(name, key, mode, settings.index)
-    other = shortlist_material(material, settings.shortlist_by).config.key
-    return GalleryInfo(name, key, mode, settings.index, settings.shortlist, settings.shortlist_by, other)
+        return replace(info, index=settings.index)
+    return replace(
+        info,
+        index=settings.index,
+        shortlist=settings.shortlist,
+        shortlist_by=settings.shortlist_by,
+        shortlist_key=shortlist_material(material, settings.shortlist_by).config.key,
+    )
 
 
 def cost_line(info: GalleryInfo, searched: Searched) -> str:
