@@ -46,21 +46,20 @@ class IndexMeasures:
     queries_per_second: float
 
 
-def build_index(embeddings: np.ndarray, kind: IndexKind) -> faiss.Index:
-    """An index, trained on the embeddings where its kind needs that.
-
-    The same bytes for the same embeddings: built on the CPU, and graphs, whose links depend on which of several
-    threads comes first, by one thread.
+def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool = True) -> faiss.Index:
+    """An index, trained on the embeddings where its kind needs that; built on the CPU.
 
     Args:
         embeddings: (N, E) float32, L2-normalised, so that the inner product is the cosine.
+        reproducible: the same bytes for the same embeddings: graphs, whose links depend on which of several threads
+            comes first, are built by one.
 
     Raises:
         UserError: FAISS does not know a string, or cannot train the index on N embeddings of size E.
     """
-    graph = re.search("HNSW|NSG", kind.factory) is not None
+    one_thread = reproducible and re.search("HNSW|NSG", kind.factory)
     try:
-        with _threads(1 if graph else faiss.omp_get_max_threads()):
+        with _threads(1 if one_thread else faiss.omp_get_max_threads()):
             index = faiss.index_factory(embeddings.shape[1], kind.factory, METRICS[kind.metric])
             if not index.is_trained:
                 index.train(embeddings)
