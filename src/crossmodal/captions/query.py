@@ -48,7 +48,7 @@ class SentenceReader:
             UserError: the sentence is empty.
         """
         if not sentence.strip():
-            raise UserError("the query is empty; give a sentence such as 'two dogs running on grass'")
+            raise UserError("the sentence is empty; give one such as 'two dogs running on grass'")
         if self.encoder == "bigru":
             return _ids(self.vocabulary.encode(sentence, self.max_tokens))
         if self.encoder == "clip":

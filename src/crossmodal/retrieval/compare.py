@@ -30,17 +30,17 @@ def synthetic_embeddings(count: int, dim: int, seed: int) -> np.ndarray:
     """Embeddings with the structure that indexes live on: (count, dim) float32, L2-normalised, in clusters.
 
     A vector is the centre of its cluster, something of LATENT directions that all clusters share, the first ones
-    strongest, and a little noise. Pure noise would have no neighbours worth finding; clusters without an inner
-    structure would make every index look perfect. Other seeds draw from the same distribution.
+    strongest, and a little noise. Pure noise would have no neighbours worth finding; clusters that stand apart would
+    make every index look perfect. Other seeds draw from the same distribution.
     """
     generator, shared = np.random.default_rng(seed), np.random.default_rng(0)
     centres = shared.standard_normal((CLUSTERS, dim), dtype=np.float32)
     directions = shared.standard_normal((LATENT, dim), dtype=np.float32) / np.sqrt(LATENT)
-    directions *= 2 / np.sqrt(1 + np.arange(LATENT, dtype=np.float32))[:, None]
+    directions *= 2.5 / np.sqrt(1 + np.arange(LATENT, dtype=np.float32))[:, None]
     vectors = np.empty((count, dim), dtype=np.float32)
     for start in range(0, count, 50_000):
         part = vectors[start : start + 50_000]
-        part[:] = centres[generator.integers(CLUSTERS, size=len(part))]
+        part[:] = 0.7 * centres[generator.integers(CLUSTERS, size=len(part))]
         part += generator.standard_normal((len(part), LATENT), dtype=np.float32) @ directions
         part += 0.15 * generator.standard_normal(part.shape, dtype=np.float32)
         part /= np.linalg.norm(part, axis=1, keepdims=True)
@@ -48,19 +48,19 @@ def synthetic_embeddings(count: int, dim: int, seed: int) -> np.ndarray:
 
 
 def usual_kinds(count: int) -> list[IndexKind]:
-    """A choice of indexes for so many vectors: exact, graph, inverted lists, and inverted lists of short codes."""
+    """A choice of indexes for so many vectors: exact, inverted lists, those of short codes, and a graph."""
     lists = 2 ** max(round(np.log2(np.sqrt(count))), 2)  # about the root, as FAISS's guidelines say from there on
     probe = max(lists // 64, 1)
     return [
         IndexKind("Flat"),
         IndexKind("SQ8"),
-        IndexKind("HNSW32", search="efSearch=64"),
         IndexKind(f"IVF{lists},Flat", search=f"nprobe={probe}"),
         IndexKind(f"IVF{lists},Flat", search=f"nprobe={4 * probe}"),
         IndexKind(f"IVF{lists},SQ8", search=f"nprobe={4 * probe}"),
         IndexKind(f"IVF{lists},PQ32", search=f"nprobe={4 * probe}"),
         IndexKind(f"IVF{lists},PQ64x4fs,Refine(SQ8)", search=f"nprobe={4 * probe},k_factor_rf=8"),
         IndexKind(f"IVF{lists},PQ64x4fs,RFlat", search=f"nprobe={4 * probe},k_factor_rf=8"),
+        IndexKind("HNSW32", search="efSearch=64"),
     ]
 
 

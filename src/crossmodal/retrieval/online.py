@@ -79,7 +79,7 @@ class SearchEngine:
         regions: Callable[[], FeatureStore],
         words: Callable[[], FeatureStore],
     ) -> None:
-        self.info, self.device = read_info(gallery), pick_device()
+        self.gallery, self.info, self.device = gallery, read_info(gallery), pick_device()
         sizes, found = (self.info.images, self.info.captions), (len(split.images), len(split.captions))
         if sizes != found:
             raise UserError(
