@@ -117,8 +117,8 @@ def read_embeddings(path: Path) -> np.ndarray:
         matrix = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a readable .npy file ({error})") from None
+    except (OSError, ValueError, EOFError):
+        raise UserError(f"{path}: not a .npy file of numbers") from None
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or len(matrix) < 2 or matrix.dtype.kind != "f":
         found = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive"
         raise UserError(f"{path}: {found}, expected a matrix of floats, a row for each of two or more embeddings")
