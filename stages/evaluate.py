@@ -1,9 +1,7 @@
-"""Stage evaluate: embed the test split and search it both ways with FAISS, or score all pairs; score the probe."""
+"""Stage evaluate: search the test split both ways, by embeddings, all pairs or shortlists; score the probe."""
 
 import json
 from dataclasses import replace
-
-import numpy as np
 
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
@@ -15,9 +13,11 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
+from crossmodal.retrieval.gallery import save_info
 from crossmodal.retrieval.inputs import check_inputs
-from crossmodal.retrieval.search import rank_pairs, save_results, search_both_ways, summary
-from crossmodal.retrieval.similarity import encode_captions, encode_images, probe_similarity, similarity_matrix
+from crossmodal.retrieval.modes import Material, cost_line, describe, search_split
+from crossmodal.retrieval.search import save_results, summary
+from crossmodal.retrieval.similarity import probe_similarity
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
 from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
@@ -30,42 +30,32 @@ def main() -> None:
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, config = load_matcher(MATCHER)
     check_inputs(MATCHER, config, regions, words)
-    model = model.to(pick_device())
+    material = Material(model.to(pick_device()), config, regions, words, split_rows(dataset, "test"))
+    info = describe(material, settings)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
-    test, size = split_rows(dataset, "test"), settings.batch_size
-    probe = probe_similarity(model, regions, words, split_rows(dataset, "probe"), size)
-    if model.pooled:
-        images = encode_images(model, regions, test.images, size).vectors.cpu().numpy()
-        captions = encode_captions(model, words, test.captions, size).vectors.cpu().numpy()
-        matrix = images @ captions.T
-        results = search_both_ways(
-            images=images,
-            captions=captions,
-            split=test,
-            probe=probe,
-            factory=settings.index,
-            top_k=settings.top_k,
-            folder=work,
-        )
-    else:
-        matrix = np.lib.format.open_memmap(
-            work / "similarity.npy", mode="w+", dtype=np.float32, shape=(len(test.images), len(test.captions))
-        )
-        similarity_matrix(model, regions, test.images, words, test.captions, size, out=matrix)
-        results = rank_pairs(matrix, test, probe, top_k=settings.top_k)
-    relevance = RELEVANCE / "test.npy"
-    graded = read_relevance(relevance, *matrix.shape) if relevance.is_file() else None
-    extra = extra_metrics(matrix, test.caption_image, graded, settings.folds)
-    results = replace(results, protocols=json.dumps(extra))
+    probe = probe_similarity(model, regions, words, split_rows(dataset, "probe"), settings.batch_size)
+    searched = search_split(material, probe, settings, work)
+    results = searched.results
+    if searched.matrix is not None:
+        relevance = RELEVANCE / "test.npy"
+        graded = read_relevance(relevance, *searched.matrix.shape) if relevance.is_file() else None
+        extra = extra_metrics(searched.matrix, material.split.caption_image, graded, settings.folds)
+        results = replace(results, protocols=json.dumps(extra))
     save_results(results, work)
+    save_info(work, info)
+    (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
     publish(work, EVALUATION, work)
+
     metrics = summary(results)
     with find_run(config.key, params.run_settings()) as tracker:
         tracker.log_metrics({f"test/{name}": value for name, value in flat(metrics).items()})
+        costs = flat(searched.figures) | searched.timings
+        tracker.log_metrics({f"search/{name}": value for name, value in costs.items()})
     recalls = {name: value for name, value in flat(metrics).items() if "/r" in name and not name.startswith("folds/")}
     line = " ".join(f"{name} {value:.1f}" for name, value in recalls.items())
     probe = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
+    print(f"evaluate: {cost_line(info, searched)}")
     print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{probe}, in {EVALUATION}")
 
 

@@ -4,29 +4,17 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Params, load_params
-from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.clip_backend import ClipRegions
+from crossmodal.params import load_params
 from crossmodal.regions.extract import extract_regions
-from crossmodal.regions.grid import GridExtractor
-from crossmodal.regions.torchvision_backend import TorchvisionRegions
+from crossmodal.regions.load import load_extractor
 from stages.paths import DATASET, DETECTOR, REGIONS
-
-
-def load_extractor(params: Params) -> RegionExtractor:
-    """The network of models/detector as the chosen backend runs it."""
-    if params.region_backend == "grid":
-        return GridExtractor(DETECTOR)
-    if params.region_backend == "clip":
-        return ClipRegions(DETECTOR)
-    return TorchvisionRegions(DETECTOR, params.regions)
 
 
 @exits_cleanly
 def main() -> None:
     params = load_params()
     backend = params.region_backend
-    dataset, extractor = read_dataset(DATASET), load_extractor(params)
+    dataset, extractor = read_dataset(DATASET), load_extractor(params, DETECTOR)
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
     work = work_folder("regions", {"backend": backend, **params.regions.model_dump()}, inputs)
     out = work / "out"

@@ -9,7 +9,7 @@ from crossmodal.models.checkpoint import read_config
 from crossmodal.params import load_params
 from crossmodal.reports.curves import plot_curves, write_curves
 from crossmodal.reports.gallery import write_gallery
-from crossmodal.reports.write import write_metrics
+from crossmodal.reports.write import write_metrics, write_search
 from crossmodal.retrieval.search import load_results
 from crossmodal.tracking import find_run
 from stages.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
@@ -23,6 +23,7 @@ def main() -> None:
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 
     write_metrics(METRICS, results, history, DETECTOR / "metrics.json")
+    write_search(METRICS, EVALUATION / "search.json")
     write_curves(METRICS / "plots", results, history)
     plot_curves(work, results, history)
     write_gallery(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from crossmodal.commands import compare, score
+from crossmodal.commands import compare, embed, index, score, search
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 COMMANDS = {
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
+    "search": Command("find photographs for a sentence, or captions for a photograph", search.add, search.run),
+    "embed": Command("make a searchable gallery of a folder of photographs", embed.add, embed.run),
+    "index": Command("compare FAISS indexes by recall, speed and size", index.add, index.run),
     "score": Command("print every metric of a similarity matrix", score.add, score.run),
     "compare": Command("tell whether two runs really differ", compare.add, compare.run),
 }

@@ -318,9 +318,15 @@ class Clip(ModelSection):
 
 
 class Evaluate(Section):
-    """Search over the test embeddings."""
+    """How the test split is searched."""
 
-    index: str
+    mode: Literal["auto", "embeddings", "exact_pairwise", "shortlist_rerank"]
+    index: Annotated[str, Field(min_length=1)]
+    metric: Literal["inner_product", "l2"]
+    search: str
+    shortlist: Count
+    shortlist_by: Annotated[str, Field(min_length=1)]
+    exact_queries: Count
     top_k: Count
     batch_size: Count
     folds: Count | None
@@ -330,6 +336,12 @@ class Relevance(Section):
     """Graded relevance of test images to test captions."""
 
     measure: Literal["rouge_l", "none"]
+
+    @model_validator(mode="after")
+    def _shortlist_is_enough(self) -> Evaluate:
+        if self.mode == "shortlist_rerank" and self.shortlist < self.top_k:
+            raise ValueError(f"shortlist {self.shortlist} is below top_k {self.top_k}")
+        return self
 
 
 class Report(Section):

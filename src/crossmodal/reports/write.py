@@ -31,6 +31,18 @@ def write_metrics(folder: Path, results: SearchResults, history: Path, detector:
     _write_json(folder / "detector.json", _read_json(detector) if detector.is_file() else {})
 
 
+def write_search(folder: Path, figures: Path) -> None:
+    """Write ``search.json``: what the index or the shortlists lose, and bytes per vector; empty for all pairs.
+
+    Args:
+        folder: exists. figures: ``search.json`` of the evaluation folder.
+
+    Raises:
+        UserError: ``figures`` is missing or unreadable.
+    """
+    _write_json(folder / "search.json", _read_json(figures))
+
+
 def validation_metrics(history: Path) -> dict[str, float]:
     """Epoch whose weights were kept, its validation rsum, and the epochs trained."""
     rows = read_history(history)
@@ -54,5 +66,7 @@ def _write_json(path: Path, metrics: dict[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the evaluate stage first") from None
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None

@@ -1,40 +1,169 @@
-"""FAISS indexes over embeddings (arXiv 1702.08734), by factory string."""
+"""FAISS indexes over embeddings (arXiv 1702.08734): built by factory string, searched, measured against Flat."""
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
 import faiss
 import numpy as np
+from faiss.contrib.evaluation import knn_intersection_measure
 
 from crossmodal.errors import UserError
 
+METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+GPU_MAX_K = 2048  # results that FAISS's GPU selection can give for a query
 
-def build_index(embeddings: np.ndarray, factory: str) -> faiss.Index:
-    """An index of inner products, trained on the embeddings where its kind needs that.
+
+@dataclass(frozen=True)
+class IndexKind:
+    """What ``evaluate.index``, ``evaluate.metric`` and ``evaluate.search`` say of an index.
+
+    factory: FAISS factory string, e.g. "Flat" (exact), "HNSW32", "IVF64,Flat", "IVF256,PQ16", "IVF64,PQ16x4fs,RFlat".
+    metric: inner_product or l2; of L2-normalised vectors both rank alike.
+    search: settings of the search as FAISS's ParameterSpace takes them, e.g. "nprobe=16,k_factor_rf=4"; may be empty.
+    """
+
+    factory: str
+    metric: str = "inner_product"
+    search: str = ""
+
+
+@dataclass(frozen=True)
+class IndexMeasures:
+    """How an index compares with exact search.
+
+    recall: share of the exact k best that it finds, 0 to 1. bytes_per_vector: of the saved index, all its parts.
+    queries_per_second: of all queries given at once, with the threads (or GPUs) there are.
+    """
+
+    recall: float
+    bytes_per_vector: float
+    queries_per_second: float
+
+
+def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool = True) -> faiss.Index:
+    """An index, trained on the embeddings where its kind needs that; built on the CPU.
 
     Args:
         embeddings: (N, E) float32, L2-normalised, so that the inner product is the cosine.
-        factory: e.g. "Flat" (exact), "HNSW32", "IVF64,Flat", "IVF256,PQ16".
+        reproducible: the same bytes for the same embeddings: graphs, whose links depend on which of several threads
+            comes first, are built by one.
 
     Raises:
-        UserError: FAISS does not know the string, or cannot train it on N embeddings of size E.
+        UserError: FAISS does not know a string, or cannot train the index on N embeddings of size E.
     """
+    one_thread = reproducible and re.search("HNSW|NSG", kind.factory)
     try:
-        index = faiss.index_factory(embeddings.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        if not index.is_trained:
-            index.train(embeddings)
-        index.add(embeddings)
+        with _threads(1 if one_thread else faiss.omp_get_max_threads()):
+            index = faiss.index_factory(embeddings.shape[1], kind.factory, METRICS[kind.metric])
+            if not index.is_trained:
+                index.train(embeddings)
+            index.add(embeddings)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("Error: ")[-1]
         raise UserError(
-            f"evaluate.index {factory!r}: not possible over {len(embeddings)} embeddings of size "
-            f"{embeddings.shape[1]} ({reason})"
+            f"evaluate.index {kind.factory!r}: not possible over {len(embeddings)} embeddings of size "
+            f"{embeddings.shape[1]} ({_reason(error)})"
         ) from None
+    set_search(index, kind)
     return index
 
 
-def search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each query: scores (Q, k) float32 and ids (Q, k) int64, best first, id -1 for none.
+def set_search(index: faiss.Index, kind: IndexKind) -> None:
+    """Apply ``kind.search``; saved with the index.
 
-    k beyond the size of the index is cut to it.
+    Raises:
+        UserError: a setting that this kind of index does not have.
     """
-    return index.search(np.ascontiguousarray(queries, dtype=np.float32), min(k, index.ntotal))
+    if not kind.search:
+        return
+    try:
+        faiss.ParameterSpace().set_index_parameters(index, kind.search)
+    except RuntimeError as error:
+        raise UserError(
+            f"evaluate.search {kind.search!r}: not a setting of index {kind.factory!r} ({_reason(error)})"
+        ) from None
+
+
+def read_index(path: Path) -> faiss.Index:
+    """An index that was saved with ``faiss.write_index``.
+
+    Raises:
+        UserError: missing, or not an index.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not found; run the evaluate stage first")
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a readable FAISS index ({_reason(error)})") from None
+
+
+def search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of each query: cosines (Q, k) float32 and ids (Q, k) int64, best first, id -1 for none.
+
+    On the GPUs where there are any and the kind of index has a form for them. k beyond the size of the index is cut
+    to it.
+    """
+    k = min(k, index.ntotal)
+    return _search(_on_gpus(index, k), queries, k)
+
+
+def measure_index(index: faiss.Index, embeddings: np.ndarray, queries: np.ndarray, k: int) -> IndexMeasures:
+    """Compare a search for the k best with the exact one.
+
+    Args:
+        embeddings: (N, E) that the index holds. queries: (Q, E).
+    """
+    k = min(k, index.ntotal)
+    _, exact = faiss.knn(_contiguous(queries), _contiguous(embeddings), k, metric=faiss.METRIC_INNER_PRODUCT)
+    searcher = _on_gpus(index, k)
+    _search(searcher, queries[:1], k)  # what is set up on first use is not timed
+    started = time.perf_counter()
+    _, found = _search(searcher, queries, k)
+    taken = time.perf_counter() - started
+    return IndexMeasures(
+        recall=float(knn_intersection_measure(found, exact)),
+        bytes_per_vector=len(faiss.serialize_index(index)) / index.ntotal,
+        queries_per_second=len(queries) / taken,
+    )
+
+
+def _search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    scores, found = index.search(_contiguous(queries), k)
+    if not faiss.is_similarity_metric(index.metric_type):
+        scores = 1 - scores / 2  # |a - b|^2 = 2 - 2 cos(a, b)
+    return scores, found
+
+
+def _on_gpus(index: faiss.Index, k: int) -> faiss.Index:
+    """The index on all GPUs; itself if there is none, k is beyond them, or its kind is for CPUs only."""
+    if not faiss.get_num_gpus() or k > GPU_MAX_K:
+        return index
+    try:
+        return faiss.index_cpu_to_all_gpus(index)
+    except RuntimeError:
+        return index
+
+
+def _contiguous(vectors: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The part of FAISS's message that speaks of the cause."""
+    return re.sub(r"^.*\.(?:cpp|h):\d+: ", "", str(error).strip().splitlines()[-1]).removeprefix("Error: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -14,7 +15,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
-from crossmodal.retrieval.index import build_index, search
+from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, search
 
 
 @dataclass(frozen=True)
@@ -38,34 +39,104 @@ class SearchResults:
     protocols: str = "{}"
 
 
+@dataclass(frozen=True)
+class Searched:
+    """Results, and what the search cost.
+
+    figures: nested, the same for the same inputs: recall against exact search (0 to 1) and bytes per vector of each
+    index, and what re-ranking a shortlist loses. timings: flat, of this machine.
+    """
+
+    results: SearchResults
+    figures: dict[str, dict[str, float]]
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Queries that are also searched exactly: images (n,) and captions (m,), counted within the split."""
+
+    images: np.ndarray
+    captions: np.ndarray
+
+
+def draw_sample(split: Split, most: int) -> Sample:
+    """At most ``most`` queries of each direction, the same ones for the same split."""
+    generator = np.random.default_rng(0)
+    sizes = (len(split.images), len(split.captions))
+    return Sample(*(np.sort(generator.choice(size, min(size, most), replace=False)) for size in sizes))
+
+
 def search_both_ways(
     images: np.ndarray,
     captions: np.ndarray,
     split: Split,
     probe: np.ndarray,
     *,
-    factory: str,
+    kind: IndexKind,
     top_k: int,
+    sample: Sample,
     folder: Path,
-) -> SearchResults:
+) -> Searched:
     """Index both sides, search each with the other, and keep the indexes in ``folder``.
 
     Args:
         images: (N, E), captions: (C, E) embeddings of the split, float32 and L2-normalised.
         probe: (pairs, 2, 2) similarities, passed on.
-        factory: FAISS factory string; ranks are those of this index: an item that an approximate index
-            does not find stands behind the whole gallery.
+        kind: of the indexes; ranks are theirs: an item that an approximate index does not find stands behind the
+            whole gallery.
+        sample: queries for which the k best are compared with exact search.
     """
-    caption_index, image_index = build_index(captions, factory), build_index(images, factory)
+    caption_index, image_index, build_seconds = build_indexes(images, captions, kind, folder)
+    i2t = search(caption_index, images, len(captions))
+    t2i = search(image_index, captions, len(images))
+    measured = {
+        "i2t": measure_index(caption_index, captions, images[sample.images], top_k),
+        "t2i": measure_index(image_index, images, captions[sample.captions], top_k),
+    }
+    timings = {f"{name}/queries_per_second": measures.queries_per_second for name, measures in measured.items()}
+    return Searched(
+        results=results_of(i2t, t2i, split, probe, top_k),
+        figures={name: index_figures(measures) for name, measures in measured.items()},
+        timings={"build_seconds": build_seconds, **timings},
+    )
+
+
+def build_indexes(
+    images: np.ndarray, captions: np.ndarray, kind: IndexKind, folder: Path
+) -> tuple[faiss.Index, faiss.Index, float]:
+    """Indexes of captions and of images, saved as ``captions.faiss`` and ``images.faiss``, and seconds of building."""
+    started = time.perf_counter()
+    caption_index, image_index = build_index(captions, kind), build_index(images, kind)
+    seconds = time.perf_counter() - started
     faiss.write_index(caption_index, str(folder / "captions.faiss"))
     faiss.write_index(image_index, str(folder / "images.faiss"))
-    i2t_scores, i2t_found = search(caption_index, images, len(captions))
-    t2i_scores, t2i_found = search(image_index, captions, len(images))
-    i2t_right = split.caption_image[i2t_found] == np.arange(len(images))[:, None]
+    return caption_index, image_index, seconds
+
+
+def index_figures(measures: IndexMeasures) -> dict[str, float]:
+    """What of an index's measures does not depend on the clock."""
+    return {"recall_against_flat": measures.recall, "bytes_per_vector": measures.bytes_per_vector}
+
+
+def results_of(
+    i2t: tuple[np.ndarray, np.ndarray],
+    t2i: tuple[np.ndarray, np.ndarray],
+    split: Split,
+    probe: np.ndarray,
+    top_k: int,
+) -> SearchResults:
+    """Results of searches that may be incomplete.
+
+    Args:
+        i2t, t2i: scores and ids, (N, K) and (C, K), best first, id -1 for none.
+    """
+    (i2t_scores, i2t_found), (t2i_scores, t2i_found) = i2t, t2i
+    i2t_right = (split.caption_image[i2t_found] == np.arange(len(split.images))[:, None]) & (i2t_found >= 0)
     t2i_right = t2i_found == split.caption_image[:, None]
     return SearchResults(
-        i2t_ranks=ranks_from_search(i2t_scores, i2t_found, i2t_right & (i2t_found >= 0), len(captions)),
-        t2i_ranks=ranks_from_search(t2i_scores, t2i_found, t2i_right, len(images)),
+        i2t_ranks=ranks_from_search(i2t_scores, i2t_found, i2t_right, len(split.captions)),
+        t2i_ranks=ranks_from_search(t2i_scores, t2i_found, t2i_right, len(split.images)),
         i2t_top=i2t_found[:, :top_k],
         i2t_scores=i2t_scores[:, :top_k],
         t2i_top=t2i_found[:, :top_k],

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from crossmodal.datasets.splits import Split
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Encoding, Matcher, Regions, Words
+from crossmodal.models.blocks import masked_mean
 from crossmodal.runtime import progress
 
 CAPTIONS_AT_ONCE = 512
@@ -49,11 +51,39 @@ def similarity_matrix(
     """
     encoded = encode_images(model, regions, images, batch_size)
     matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out
+    for places, chunk in caption_chunks(model, words, captions, batch_size):
+        matrix[:, places] = scored(model, encoded, chunk)
+    return matrix
+
+
+def caption_chunks(
+    model: Matcher, words: FeatureStore, captions: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, Encoding]]:
+    """Captions encoded by and by, from short to long: places in ``captions`` and what stands there."""
     by_length = np.argsort(words.lengths[captions], kind="stable")
     for places in progress(list(_chunks(by_length, CAPTIONS_AT_ONCE)), desc="score", leave=False):
-        chunk = encode_captions(model, words, captions[places], batch_size)
-        matrix[:, places] = _scored(model, encoded, chunk)
-    return matrix
+        yield places, encode_captions(model, words, captions[places], batch_size)
+
+
+def image_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """One vector an image: (N, E) float32, see ``pooled``."""
+    return pooled(encode_images(model, store, rows, batch_size)).cpu().numpy()
+
+
+def caption_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """One vector a caption: (C, E) float32, see ``pooled``; sets are not all held at once."""
+    if model.pooled:
+        return encode_captions(model, store, rows, batch_size).vectors.cpu().numpy()
+    parts = [(places, pooled(chunk).cpu().numpy()) for places, chunk in caption_chunks(model, store, rows, batch_size)]
+    order = np.argsort(np.concatenate([places for places, _ in parts]))
+    return np.concatenate([vectors for _, vectors in parts])[order]
+
+
+def pooled(encoding: Encoding) -> torch.Tensor:
+    """A matcher's own vectors, or the mean of each set, L2-normalised: (B, E). What a shortlist is found by."""
+    if encoding.mask is None:
+        return encoding.vectors
+    return F.normalize(masked_mean(encoding.vectors, encoding.mask), dim=-1)
 
 
 @torch.inference_mode()
@@ -66,10 +96,12 @@ def probe_similarity(
     images = encode_images(model, regions, probe.images, batch_size)
     captions = encode_captions(model, words, probe.captions, batch_size)
     pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
-    return np.stack([_scored(model, images[pair], captions[pair]) for pair in pairs])
+    return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
 
 
-def _scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
+@torch.inference_mode()
+def scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
+    """Similarity of encoded images and captions: (N, C) float32."""
     was_training = model.training
     model.eval()
     scores = model.similarity(images, captions).float().cpu().numpy()

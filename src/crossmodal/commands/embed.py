@@ -1,0 +1,46 @@
+"""``crossmodal embed``: a folder of photographs as a gallery that ``crossmodal search --in`` searches.
+
+crossmodal embed holiday/ --out results/holiday
+crossmodal search "two dogs running on grass" --in results/holiday
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of embed."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, in folders below it too")
+    parser.add_argument("--out", type=Path, required=True, metavar="GALLERY", help="folder to make")
+    parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Detect regions, encode them with the trained matcher, index the vectors.
+
+    Raises:
+        UserError: no photographs, the gallery is already there, outs that are missing or do not belong together.
+    """
+    import shutil
+
+    from crossmodal.errors import UserError
+    from crossmodal.params import load_params
+    from crossmodal.retrieval.embed import embed_folder
+    from crossmodal.retrieval.session import Folders
+
+    folder, out = arguments.folder, arguments.out
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one with photographs")
+    if out.exists():
+        raise UserError(f"{out}: already there; move it away or name another folder")
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    made = embed_folder(folder, part, load_params(), Folders(), arguments.index)
+    part.rename(out)
+    for skipped in made.skipped:
+        print(f"embed: skipped {skipped.item}: {skipped.reason}")
+    size = f"{made.vectors.shape[1]} dimensions"
+    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {out}")
+    print(f'embed: try crossmodal search "two dogs running on grass" --in {out}')

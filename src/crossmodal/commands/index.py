@@ -1,0 +1,80 @@
+"""``crossmodal index``: which FAISS index for how many embeddings, measured on this machine.
+
+crossmodal index                                       # a million synthetic embeddings
+crossmodal index --embeddings results/holiday/embeddings.npy
+crossmodal index --kind Flat --kind HNSW32:efSearch=64 --kind IVF1024,SQ8:nprobe=32
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of index."""
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="synthetic embeddings (%(default)s)")
+    parser.add_argument("--dim", type=int, default=256, help="of the synthetic embeddings (%(default)s)")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE.npy", help="your own (N, E) instead")
+    parser.add_argument("--queries", type=int, default=1_000, help="given at once (%(default)s)")
+    parser.add_argument("--k", type=int, default=10, help="results of a query (%(default)s)")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        metavar="FACTORY[:SEARCH]",
+        help="FAISS factory string and search settings; again for several (a choice that fits the number of vectors)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a row per index as soon as it is measured, then what follows from the table.
+
+    Raises:
+        UserError: a number below 1, embeddings that are no matrix, an index that cannot be made of them.
+    """
+    import faiss
+
+    from crossmodal.errors import UserError
+    from crossmodal.retrieval.compare import (
+        compare_indexes,
+        read_embeddings,
+        recommend,
+        split_queries,
+        synthetic_embeddings,
+        usual_kinds,
+    )
+    from crossmodal.retrieval.index import IndexKind
+
+    for name in ("vectors", "dim", "queries", "k"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} {getattr(arguments, name)}: expected 1 or more")
+    if arguments.embeddings is None:
+        vectors = synthetic_embeddings(arguments.vectors, arguments.dim, seed=1)
+        queries = synthetic_embeddings(arguments.queries, arguments.dim, seed=2)
+    else:
+        vectors, queries = split_queries(read_embeddings(arguments.embeddings), arguments.queries)
+    kinds = [IndexKind(*_parts(text)) for text in arguments.kind or ()] or usual_kinds(len(vectors))
+    gpus = f", {faiss.get_num_gpus()} GPUs" if faiss.get_num_gpus() else ""
+    print(
+        f"{len(vectors):,} embeddings of {vectors.shape[1]}, {len(queries):,} queries at once, "
+        f"{faiss.omp_get_max_threads()} threads{gpus}, FAISS {faiss.__version__}"
+    )
+    print(f"| index | search | recall@{arguments.k} | queries/s | bytes per vector | build (s) |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    rows = []
+    for row in compare_indexes(vectors, queries, kinds, arguments.k):
+        measures = row.measures
+        print(
+            f"| {row.kind.factory} | {row.kind.search} | {measures.recall:.3f} | {measures.queries_per_second:,.0f} "
+            f"| {measures.bytes_per_vector:,.0f} | {row.build_seconds:,.1f} |",
+            flush=True,
+        )
+        rows.append(row)
+    print()
+    for line in recommend(rows):
+        print(f"index: {line}")
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    factory, _, search = text.partition(":")
+    return factory, "inner_product", search

@@ -1,0 +1,81 @@
+"""Answers of ``crossmodal search`` as lines for the terminal and as one HTML page without outside parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from crossmodal.reports.pictures import data_uri, thumbnail
+from crossmodal.retrieval.online import Found
+from crossmodal.retrieval.session import SearchSession
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result: position from 1, score, the image it is or belongs to, and a text: its caption, or an image's first.
+
+    ``text`` is empty where an image has no captions.
+    """
+
+    position: int
+    score: float
+    image: Path
+    text: str
+    is_caption: bool
+
+    @property
+    def line(self) -> str:
+        """What the terminal shows."""
+        parts = (self.text, self.image) if self.is_caption else (self.image, self.text)
+        return "  ".join(str(part) for part in parts if part)
+
+    @property
+    def uri(self) -> str:
+        """The image as a thumbnail."""
+        return data_uri(thumbnail(self.image))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query, a sentence or a photograph, and what was found."""
+
+    query: str | Path
+    results: Sequence[Result]
+
+    @property
+    def uri(self) -> str:
+        """A thumbnail of the photograph; empty for a sentence."""
+        return data_uri(thumbnail(self.query)) if isinstance(self.query, Path) else ""
+
+
+def answer_of(session: SearchSession, query: str | Path, found: Sequence[Found]) -> Answer:
+    """Name what was found: images for a sentence, captions for a photograph."""
+    photograph = isinstance(query, Path)
+    results = []
+    for position, result in enumerate(found, start=1):
+        image = session.image_of(result.item) if photograph else result.item
+        text = session.caption(result.item) if photograph else session.first_caption(image)
+        results.append(Result(position, result.score, session.image_path(image), text, photograph))
+    return Answer(query, results)
+
+
+def write_page(path: Path, session: SearchSession, answers: Sequence[Answer]) -> None:
+    """Write the answers with thumbnails; the folder is made if missing.
+
+    Raises:
+        UserError: an image of the gallery is missing or unreadable.
+    """
+    environment = Environment(
+        loader=PackageLoader("crossmodal.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = lambda value: f"{value:.3f}".replace("-", "−")
+    page = environment.get_template("search.html.j2").render(searched=session.describe(), answers=answers)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")

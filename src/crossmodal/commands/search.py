@@ -1,0 +1,71 @@
+"""``crossmodal search``: photographs for a sentence, or captions for a photograph.
+
+crossmodal search "two dogs running on grass" --open
+crossmodal search --image photo.jpg --k 5
+crossmodal search "a red ring left of a star" --in results/holiday       # what crossmodal embed made
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import webbrowser
+from pathlib import Path
+
+GALLERY, PAGE = Path("results/evaluation"), Path("results/search.html")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of search."""
+    parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what the photographs are to show")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="a photograph; finds captions")
+    parser.add_argument("--k", type=int, default=10, help="results of a query (%(default)s)")
+    parser.add_argument(
+        "--in",
+        dest="gallery",
+        type=Path,
+        default=GALLERY,
+        metavar="GALLERY",
+        help="the last evaluated one (%(default)s), or what crossmodal embed made",
+    )
+    parser.add_argument("--open", action="store_true", help=f"show the results in a browser too ({PAGE})")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Search, print the results, and with ``--open`` show them as a page.
+
+    Raises:
+        UserError: no query, an empty one or two kinds of them, k below 1, an unreadable photograph, outs that are
+            missing or do not belong together.
+    """
+    from crossmodal.errors import UserError
+
+    sentences, photograph, k = arguments.sentences, arguments.image, arguments.k
+    if bool(sentences) == (photograph is not None):
+        raise UserError('give a sentence such as "two dogs running on grass", or --image FILE')
+    if not all(sentence.strip() for sentence in sentences):
+        raise UserError('the sentence is empty; give one such as "two dogs running on grass"')
+    if k < 1:
+        raise UserError(f"--k {k}: expected 1 or more")
+    if photograph is not None and not photograph.is_file():
+        raise UserError(f"--image {photograph}: no such file")
+
+    from crossmodal.commands.page import answer_of, write_page
+    from crossmodal.params import load_params
+    from crossmodal.retrieval.session import Folders, SearchSession
+
+    session = SearchSession(arguments.gallery, load_params(), Folders())
+    session.load(photographs=photograph is not None)
+    answers = []
+    for query in sentences or [photograph]:
+        started = time.perf_counter()
+        found = session.find_images(query, k) if photograph is None else session.find_captions(query, k)
+        seconds = time.perf_counter() - started
+        answers.append(answer_of(session, query, found))
+        print(f"{query}: {session.describe()}, {1000 * seconds:.0f} ms")
+        for result in answers[-1].results:
+            print(f"{result.position:4d}  {result.score:7.3f}  {result.line}")
+    if arguments.open:
+        write_page(PAGE, session, answers)
+        opened = webbrowser.open(PAGE.resolve().as_uri())
+        print(f"search: {'opened' if opened else 'no browser found here; see'} {PAGE}")

@@ -1,0 +1,105 @@
+"""A folder of new photographs as a gallery: the pipeline's own steps from detector to index.
+
+gallery.json, images.faiss   as in results/evaluation
+embeddings.npy               (N, E) float32, L2-normalised: an image's vector, or the mean of its set of vectors
+dataset/                     the photographs' records: row n of the embeddings is record n
+regions/                     their region store, where a matcher scores pairs
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+from PIL import Image
+
+from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.checkpoint import load_matcher
+from crossmodal.params import Params
+from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.load import load_extractor
+from crossmodal.retrieval.gallery import GalleryInfo, save_info
+from crossmodal.retrieval.index import IndexKind, build_index
+from crossmodal.retrieval.session import Folders
+from crossmodal.retrieval.similarity import image_vectors
+from crossmodal.runtime import pick_device
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What ``embed_folder`` made: vectors (N, E), the gallery's description, files that are no readable image."""
+
+    vectors: np.ndarray
+    info: GalleryInfo
+    skipped: tuple[Skipped, ...]
+
+
+def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
+    """Make a gallery of all photographs in a folder and those below it, in the order of their names.
+
+    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images.
+
+    Args:
+        out: made; must not exist.
+        factory: FAISS factory string of the index.
+
+    Raises:
+        UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
+    """
+    dataset = _record(photographs, out / "dataset")
+    model, config = load_matcher(folders.matcher)
+    extractor = load_extractor(params, folders.detector)
+    if extractor.feature_dim != config.sizes.regions:
+        raise UserError(
+            f"{folders.detector}: region features of {extractor.feature_dim}, "
+            f"{folders.matcher} takes {config.sizes.regions}"
+        )
+    extract_regions(
+        dataset, extractor, out / "regions", batch_size=params.regions.batch_size, backend=params.region_backend
+    )
+    store = FeatureStore(out / "regions")
+    rows = np.arange(len(store))
+    vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
+    np.save(out / "embeddings.npy", vectors)
+    faiss.write_index(build_index(vectors, IndexKind(factory)), str(out / "images.faiss"))
+    info = GalleryInfo(
+        model=config.model,
+        key=config.key,
+        images=len(rows),
+        captions=0,
+        mode="embeddings" if model.pooled else "shortlist_rerank",
+        index=factory,
+        shortlist=0 if model.pooled else params.evaluate.shortlist,
+    )
+    save_info(out, info)
+    if model.pooled:
+        shutil.rmtree(out / "regions")
+    return Embedded(vectors, info, dataset.skipped)
+
+
+def _record(photographs: Path, folder: Path) -> Dataset:
+    """Records of the readable photographs, with absolute paths, as a dataset folder."""
+    records, skipped = [], []
+    for path in sorted(path for path in photographs.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+        name = path.relative_to(photographs).as_posix()
+        try:
+            with Image.open(path) as image:
+                image.load()
+                width, height = image.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            skipped.append(Skipped(name, str(error)))
+            continue
+        records.append(ImageRecord(name, str(path.resolve()), "test", width, height, captions=()))
+    if not records:
+        unreadable = f", {len(skipped)} unreadable" if skipped else ""
+        raise UserError(f"{photographs}: no photographs ({', '.join(SUFFIXES)}) in it{unreadable}")
+    folder.mkdir(parents=True)
+    write_dataset(folder, photographs.resolve().name, records, skipped=skipped)
+    return read_dataset(folder)

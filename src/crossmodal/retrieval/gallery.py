@@ -1,0 +1,56 @@
+"""A searched gallery on disk: what was indexed, by which matcher and how.
+
+gallery.json                     the matcher and the way of searching, see GalleryInfo
+images.faiss, captions.faiss     indexes, where FAISS takes part
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from crossmodal.errors import UserError
+
+Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
+
+
+@dataclass(frozen=True)
+class GalleryInfo:
+    """How a gallery is searched.
+
+    model, key: name and key of the matcher that encoded it. images, captions: how many there are.
+    index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
+    shortlist_by: "own", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
+    """
+
+    model: str
+    key: str
+    images: int
+    captions: int
+    mode: Mode
+    index: str = ""
+    shortlist: int = 0
+    shortlist_by: str = "own"
+    shortlist_key: str = ""
+
+
+def save_info(folder: Path, info: GalleryInfo) -> None:
+    """Write ``gallery.json``."""
+    (folder / "gallery.json").write_text(json.dumps(asdict(info), indent=1) + "\n", encoding="utf-8")
+
+
+def read_info(folder: Path) -> GalleryInfo:
+    """Read ``gallery.json``.
+
+    Raises:
+        UserError: missing, or something else.
+    """
+    path = folder / "gallery.json"
+    try:
+        return GalleryInfo(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the evaluate stage first") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the description of a gallery ({error})") from None

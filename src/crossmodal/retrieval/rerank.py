@@ -1,0 +1,189 @@
+"""Re-ranking: an index finds a shortlist for every query, the matcher scores its pairs alone.
+
+For models that compare sets of vectors, which no index can search. Pairs are scored caption by caption, each with
+the images that have it on their shortlist or are on its own, so that a pair is scored once and no more is held than
+the encoded images and a chunk of captions, as where all pairs are scored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossmodal.datasets.splits import Split
+from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, summarise, t2i_ranks
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import Matcher
+from crossmodal.retrieval.index import IndexKind, measure_index, search
+from crossmodal.retrieval.search import Sample, Searched, build_indexes, index_figures, results_of
+from crossmodal.retrieval.similarity import caption_chunks, encode_images, scored
+
+
+@dataclass
+class Clock:
+    """Pairs that were scored, and the seconds that it took."""
+
+    pairs: int = 0
+    seconds: float = 0.0
+
+    @contextmanager
+    def scoring(self, pairs: int) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
+        self.pairs += pairs
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """Scores of the shortlists, and those of the sample's queries against everything.
+
+    i2t: (N, K) of the captions on each image's shortlist, t2i: (C, K) of the images on each caption's; -inf where the
+    shortlist has no item. exact_i2t: (n, C), exact_t2i: (N, m). Clocks tell of scoring alone, encoding is not counted.
+    """
+
+    i2t: np.ndarray
+    t2i: np.ndarray
+    exact_i2t: np.ndarray
+    exact_t2i: np.ndarray
+    clock: Clock = field(default_factory=Clock)
+    exact_clock: Clock = field(default_factory=Clock)
+
+
+def rerank_shortlists(
+    model: Matcher,
+    regions: FeatureStore,
+    words: FeatureStore,
+    split: Split,
+    probe: np.ndarray,
+    vectors: tuple[np.ndarray, np.ndarray],
+    *,
+    kind: IndexKind,
+    shortlist: int,
+    top_k: int,
+    sample: Sample,
+    batch_size: int,
+    folder: Path,
+) -> Searched:
+    """Find a shortlist for every query of either direction, order it by the matcher's scores, keep the indexes.
+
+    An item that is not on the shortlist of a query stands behind the whole gallery.
+
+    Args:
+        probe: (pairs, 2, 2) similarities, passed on.
+        vectors: of images (N, E) and captions (C, E), float32 and L2-normalised: what the indexes hold.
+        kind: of the indexes. shortlist: items on a shortlist.
+        sample: queries that are also scored against everything, to tell what the shortlists lose and win.
+        batch_size: images or captions that are encoded at once.
+        folder: for ``images.faiss`` and ``captions.faiss``.
+    """
+    images, captions = vectors
+    caption_index, image_index, build_seconds = build_indexes(images, captions, kind, folder)
+    started = time.perf_counter()
+    _, i2t = search(caption_index, images, shortlist)
+    _, t2i = search(image_index, captions, shortlist)
+    search_seconds = time.perf_counter() - started
+    scores = score_shortlists(model, regions, words, split, i2t, t2i, sample, batch_size)
+    results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), split, probe, top_k)
+    measured = {
+        "i2t": measure_index(caption_index, captions, images[sample.images], shortlist),
+        "t2i": measure_index(image_index, images, captions[sample.captions], shortlist),
+    }
+    i2t_exact, t2i_exact = sample_ranks(scores, sample, split)
+    all_pairs = len(images) * len(captions)
+    exact_seconds = scores.exact_clock.seconds * all_pairs / scores.exact_clock.pairs
+    seconds = search_seconds + scores.clock.seconds
+    return Searched(
+        results=results,
+        figures={
+            "i2t": index_figures(measured["i2t"]) | _loss(results.i2t_ranks[sample.images], i2t_exact),
+            "t2i": index_figures(measured["t2i"]) | _loss(results.t2i_ranks[sample.captions], t2i_exact),
+            "pairs": {"scored": scores.clock.pairs, "of": all_pairs},
+        },
+        timings={
+            "build_seconds": build_seconds,
+            "shortlist_seconds": seconds,
+            "all_pairs_seconds": exact_seconds,
+            "times_faster": exact_seconds / seconds,
+        },
+    )
+
+
+def _ordered(scores: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a shortlist by score, best first; equal ones stay in the index's order."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def _loss(ranks: np.ndarray, exact_ranks: np.ndarray) -> dict[str, float]:
+    """R@1, R@5 and R@10 of the sample when everything is scored, and how much less the shortlists have, in points."""
+    ours, exact = summarise(ranks), summarise(exact_ranks)
+    recalls = [f"r{k}" for k in RECALL_AT]
+    lost = {f"lost_{name}": exact[name] - ours[name] for name in recalls}
+    return {f"exact_{name}": exact[name] for name in recalls} | lost
+
+
+def score_shortlists(
+    model: Matcher,
+    regions: FeatureStore,
+    words: FeatureStore,
+    split: Split,
+    i2t: np.ndarray,
+    t2i: np.ndarray,
+    sample: Sample,
+    batch_size: int,
+) -> Reranked:
+    """Score the pairs of all shortlists, and all pairs of the sample's queries.
+
+    Args:
+        i2t: (N, K) captions found for each image, t2i: (C, K) images found for each caption, both counted within
+            the split, -1 for none.
+        batch_size: images or captions that are encoded at once.
+    """
+    images = encode_images(model, regions, split.images, batch_size)
+    scores = np.full(i2t.size + t2i.size, -np.inf, dtype=np.float32)
+    shortlisted = _pairs_by_caption(i2t, t2i)
+    result = Reranked(
+        i2t=scores[: i2t.size].reshape(i2t.shape),
+        t2i=scores[i2t.size :].reshape(t2i.shape),
+        exact_i2t=np.empty((len(sample.images), len(split.captions)), dtype=np.float32),
+        exact_t2i=np.empty((len(split.images), len(sample.captions)), dtype=np.float32),
+    )
+    for places, chunk in caption_chunks(model, words, split.captions, batch_size):
+        for row, caption in enumerate(places):
+            pairs, rows = shortlisted[caption]
+            wanted, of_pair = np.unique(rows, return_inverse=True)
+            if len(wanted):
+                with result.clock.scoring(len(wanted)):
+                    scores[pairs] = scored(model, images[torch.from_numpy(wanted)], chunk[row : row + 1])[of_pair, 0]
+        with result.exact_clock.scoring(len(sample.images) * len(places)):
+            result.exact_i2t[:, places] = scored(model, images[torch.from_numpy(sample.images)], chunk)
+        _, inside, columns = np.intersect1d(places, sample.captions, return_indices=True)
+        if len(inside):
+            with result.exact_clock.scoring(len(images) * len(inside)):
+                result.exact_t2i[:, columns] = scored(model, images, chunk[torch.from_numpy(inside)])
+    return result
+
+
+def sample_ranks(scores: Reranked, sample: Sample, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """0-based ranks of the sample's images (n,) and captions (m,) when everything is scored."""
+    place = np.full(len(split.images), -1)
+    place[sample.images] = np.arange(len(sample.images))
+    i2t = i2t_ranks(scores.exact_i2t, place[split.caption_image])
+    return i2t, t2i_ranks(scores.exact_t2i, split.caption_image[sample.captions])
+
+
+def _pairs_by_caption(i2t: np.ndarray, t2i: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each caption its pairs on any shortlist: their places in both lists, one behind the other, and images."""
+    captions = np.concatenate([i2t.ravel(), np.repeat(np.arange(len(t2i)), t2i.shape[1])])
+    images = np.concatenate([np.repeat(np.arange(len(i2t)), i2t.shape[1]), t2i.ravel()])
+    kept = np.flatnonzero((captions >= 0) & (images >= 0))
+    kept = kept[np.argsort(captions[kept], kind="stable")]
+    parts = np.split(kept, np.searchsorted(captions[kept], np.arange(1, len(t2i))))
+    return [(part, images[part]) for part in parts]

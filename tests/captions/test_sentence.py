@@ -1,0 +1,105 @@
+"""A sentence is read as the captions stage stores it, whatever the encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+
+from crossmodal.captions.clip import embed_captions
+from crossmodal.captions.encode import encode_captions, store_ids
+from crossmodal.captions.query import SentenceReader
+from crossmodal.captions.vocabulary import count_vocabulary
+from crossmodal.dual_encoder import load_half
+from crossmodal.errors import UserError
+from crossmodal.features.batches import read_words
+from crossmodal.features.store import FeatureStore
+
+SENTENCES = ["a red circle above a star", "A star!", "a red red red red circle above a green star"]
+LONGEST = 8
+
+
+def write_tokenizer(folder):
+    words = ["<pad>", "<unk>", "<start>", "<end>", *["a", "red", "circle", "above", "star", "!"]]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 3)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=12, **sizes), add_pooling_layer=False).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip_text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = CLIPTextConfig(
+        vocab_size=12, projection_dim=6, max_position_embeddings=12, bos_token_id=2, eos_token_id=3, **sizes
+    )
+    CLIPTextModelWithProjection(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def check(reader, store):
+    for row, sentence in enumerate(SENTENCES):
+        ours, stored = reader(sentence), read_words(FeatureStore(store), np.array([row]))
+        torch.testing.assert_close(ours.mask, stored.mask)
+        if stored.ids is not None:
+            torch.testing.assert_close(ours.ids, stored.ids)
+            assert ours.features is None
+        else:
+            # in the stage a sentence shares a batch with others; float16 in between
+            torch.testing.assert_close(ours.features, stored.features, atol=2e-3, rtol=1e-3)
+            assert ours.features.shape[2] == reader.feature_dim
+
+
+def test_bert(bert, tmp_path):
+    reader = SentenceReader("bert", bert, tmp_path, LONGEST)
+    encode_captions(SENTENCES, reader.model, reader.tokenizer, tmp_path, max_tokens=LONGEST, batch_size=2)
+    check(reader, tmp_path)
+
+
+def test_bert_that_is_finetuned(bert, tmp_path):
+    reader = SentenceReader("bert_finetune", bert, tmp_path, LONGEST)
+    store_ids(reader.tokenizer(SENTENCES, truncation=True, max_length=LONGEST)["input_ids"], tmp_path)
+    check(reader, tmp_path)
+
+
+def test_bigru(tmp_path):
+    vocabulary = count_vocabulary(SENTENCES, 1)
+    vocabulary.save(tmp_path / "vocabulary.json")
+    store_ids([vocabulary.encode(sentence, LONGEST) for sentence in SENTENCES], tmp_path / "store")
+    check(SentenceReader("bigru", Path("nowhere"), tmp_path / "vocabulary.json", LONGEST), tmp_path / "store")
+
+
+def test_clip(clip_text, tmp_path):
+    embed_captions(SENTENCES, *load_half(clip_text, "text", "bert"), tmp_path, batch_size=2)
+    check(SentenceReader("clip", clip_text, tmp_path, LONGEST), tmp_path)
+
+
+@pytest.mark.parametrize("sentence", ["", " \n"])
+def test_an_empty_sentence_is_refused(bert, tmp_path, sentence):
+    with pytest.raises(UserError, match="the sentence is empty"):
+        SentenceReader("bert", bert, tmp_path, LONGEST)(sentence)
+
+
+def test_a_missing_encoder_is_named(tmp_path):
+    for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
+        with pytest.raises(UserError, match=f"{missing}: not found"):
+            SentenceReader(encoder, tmp_path, tmp_path / "vocabulary.json", LONGEST)

@@ -1,0 +1,59 @@
+"""A photograph is read as the regions stage stores it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.errors import UserError
+from crossmodal.features.batches import read_regions
+from crossmodal.features.store import FeatureStore
+from crossmodal.regions.base import ImageRegions
+from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.query import read_photograph
+
+
+class Corners:
+    """Stands for a backend: two boxes, one of them over the border, and features of the pixels."""
+
+    feature_dim = 3
+
+    def __call__(self, images):
+        return [
+            ImageRegions(
+                features=np.stack([image[:4, :4].mean(axis=(0, 1)), image.mean(axis=(0, 1))]).astype(np.float32) / 3,
+                boxes=np.array([[0, 0, 4, 4], [-1, 2, image.shape[1] + 5, image.shape[0]]], dtype=np.float32),
+                classes=np.zeros(2, dtype=np.int16),
+                attributes=np.zeros(2, dtype=np.int16),
+                scores=np.ones(2, dtype=np.float32),
+            )
+            for image in images
+        ]
+
+
+def test_the_same_as_from_the_store(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    write_dataset(tmp_path, "one", [ImageRecord("image", "image.png", "test", 30, 20, ())])
+    extract_regions(read_dataset(tmp_path), Corners(), tmp_path / "store", batch_size=2, backend="corners")
+    stored = read_regions(FeatureStore(tmp_path / "store"), np.array([0]))
+    ours = read_photograph(tmp_path / "image.png", Corners())
+    for name in ("features", "boxes", "mask"):
+        torch.testing.assert_close(getattr(ours, name), getattr(stored, name), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("content", "expected"), [(None, "no such file"), (b"no image", "unreadable image")])
+def test_what_is_no_photograph_is_named(tmp_path, content, expected):
+    path = tmp_path / "photo.jpg"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"photo\.jpg: {expected}"):
+        read_photograph(path, Corners())
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    Image.new("RGB", (60, 60)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"bomb\.png: unreadable image"):
+        read_photograph(tmp_path / "bomb.png", Corners())

@@ -1,0 +1,96 @@
+"""A query at a time finds what the evaluation of the whole split found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from crossmodal.errors import UserError
+from crossmodal.features.batches import read_regions, read_words
+from crossmodal.retrieval.gallery import read_info, save_info
+from crossmodal.retrieval.modes import describe, search_split
+from crossmodal.retrieval.online import SearchEngine
+
+NO_PROBE = np.zeros((0, 2, 2), dtype=np.float32)
+WAYS = [
+    ("tern", "embeddings"),
+    ("tern", "exact_pairwise"),
+    ("teran", "exact_pairwise"),
+    ("teran", "shortlist_rerank"),
+    ("sgraf", "shortlist_rerank"),
+]
+
+
+@pytest.fixture
+def engine(tmp_path, material, params):
+    """Evaluates a model in one way and opens the gallery: engine, material, results."""
+
+    def _engine(name, mode, **changes):
+        searched = material(name)
+        settings = params.evaluate.model_copy(update={"mode": mode, "shortlist": 6, "top_k": 5, **changes})
+        gallery = tmp_path / "gallery"
+        shutil.rmtree(gallery, ignore_errors=True)
+        gallery.mkdir()
+        results = search_split(searched, NO_PROBE, settings, gallery).results
+        save_info(gallery, describe(searched, settings))
+        return open_engine(gallery, searched, name), searched, results
+
+    return _engine
+
+
+def open_engine(gallery, searched, name, split=None):
+    matcher = searched.regions.folder.parent / name
+    return SearchEngine(gallery, matcher, split or searched.split, lambda: searched.regions, lambda: searched.words)
+
+
+@pytest.mark.parametrize(("name", "mode"), WAYS)
+def test_queries_find_what_the_evaluation_found(engine, name, mode):
+    opened, searched, results = engine(name, mode)
+    for query in (0, 7, 23):
+        found = opened.images(read_words(searched.words, searched.split.captions[query : query + 1]), 5)
+        assert [result.item for result in found] == results.t2i_top[query].tolist()
+        np.testing.assert_allclose([result.score for result in found], results.t2i_scores[query], atol=1e-5)
+        found = opened.captions(read_regions(searched.regions, searched.split.images[query : query + 1]), 5)
+        assert [result.item for result in found] == results.i2t_top[query].tolist()
+        np.testing.assert_allclose([result.score for result in found], results.i2t_scores[query], atol=1e-5)
+
+
+def test_a_long_list_is_no_longer_than_the_gallery(engine):
+    for name, mode in (("tern", "embeddings"), ("teran", "shortlist_rerank"), ("teran", "exact_pairwise")):
+        opened, searched, _ = engine(name, mode)
+        found = opened.images(read_words(searched.words, searched.split.captions[:1]), 1000)
+        assert sorted(result.item for result in found) == list(range(24))
+
+
+def test_another_matcher_finds_the_shortlist(engine, material):
+    finder = material("tern")
+    folder = finder.regions.folder.parent / "tern"
+    opened, searched, results = engine("teran", "shortlist_rerank", shortlist_by=str(folder))
+    found = opened.images(read_words(searched.words, searched.split.captions[:1]), 5)
+    assert [result.item for result in found] == results.t2i_top[0].tolist()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "key": "later"}))
+    with pytest.raises(UserError, match=r"made by another matcher \(.*key\) than .*tern holds \(tern, later\)"):
+        open_engine(opened.gallery, searched, "teran")
+
+
+def test_a_gallery_of_another_matcher_is_refused(engine, save_model):
+    opened, searched, _ = engine("tern", "embeddings")
+    save_model(searched.regions.folder.parent / "other", "vsepp", key="other key")
+    with pytest.raises(UserError, match=r"made by another matcher \(tern, key\) .* \(vsepp, other key\)"):
+        open_engine(opened.gallery, searched, "other")
+
+
+def test_a_gallery_of_another_dataset_is_refused(engine, material):
+    opened, searched, _ = engine("tern", "embeddings")
+    with pytest.raises(UserError, match="made of 24 images and 48 captions, the dataset has 8 and 16"):
+        open_engine(opened.gallery, searched, "tern", material("tern", "test").split)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"model": "tern"}'])
+def test_an_unreadable_description_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "gallery.json").write_text(content)
+    with pytest.raises(UserError, match=r"gallery\.json: not "):
+        read_info(tmp_path)
