@@ -10,12 +10,13 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
+from crossmodal.retrieval.explain import keep_evidence
 from crossmodal.retrieval.inputs import check_inputs
 from crossmodal.retrieval.search import rank_pairs, save_results, search_both_ways, summary
 from crossmodal.retrieval.similarity import encode_captions, encode_images, probe_similarity, similarity_matrix
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
-from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS
+from stages.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS
 
 
 @exits_cleanly
@@ -47,6 +48,18 @@ def main() -> None:
         similarity_matrix(model, regions, test.images, words, test.captions, size, out=matrix)
         results = rank_pairs(matrix, test, probe, top_k=settings.top_k)
     save_results(results, work)
+    keep_evidence(
+        work,
+        model,
+        dataset,
+        regions,
+        words,
+        results,
+        encoder=config.encoder,
+        bert=BERT,
+        explained=settings.explained,
+        batch_size=size,
+    )
     publish(work, EVALUATION, work)
     metrics = summary(results)
     with find_run(config.key, params.run_settings()) as tracker:

@@ -320,6 +320,7 @@ class Evaluate(Section):
 
     index: str
     top_k: Count
+    explained: CountOrNone
     batch_size: Count
 
 
