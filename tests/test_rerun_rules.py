@@ -17,6 +17,7 @@ ALL = {"download", "detector", "regions", "bert", "captions", "train", "evaluate
 
 CHANGES = [
     ({"evaluate.top_k": 7}, {"evaluate", "report"}),
+    ({"evaluate.explained": 0}, {"evaluate", "report"}),
     ({"evaluate.index": "HNSW32"}, {"evaluate", "report"}),
     ({"report.gallery_queries": 5}, {"report"}),
     ({"tern.layers": 4}, {"train", "evaluate", "report"}),

@@ -57,10 +57,10 @@ class TeranMatcher(TernMatcher):
         return align(images, captions, self.mode)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
-        """The cosines of regions and words, those below 0 as 0."""
+        """The cosines of regions and words, brought from -1 to 1 to a range from 0 to 1."""
         images, words = self.encode_images(regions), self.text(words)
         cosines = images.vectors @ F.normalize(self.word_set(words), dim=-1).mT
-        return cosines.clamp(min=0) * images.mask.unsqueeze(2) * aligned_words(words.mask).unsqueeze(1)
+        return (1 + cosines) / 2 * images.mask.unsqueeze(2) * aligned_words(words.mask).unsqueeze(1)
 
 
 def aligned_words(mask: torch.Tensor) -> torch.Tensor:
