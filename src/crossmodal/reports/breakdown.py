@@ -147,5 +147,6 @@ def _bars(axes: Axes, parts: dict[str, Sequence[Group]]) -> None:
         )
     labels = [group.label for group in next(iter(parts.values()))]
     axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.7, max(len(labels), 4) - 0.3)
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper right", bbox_to_anchor=(1.01, 1.02), fontsize=13, handlelength=1, ncols=2, columnspacing=1)

@@ -144,13 +144,14 @@ class _Sheet:
         self.picture(x, y, example.picture, side=LARGE, regions=example.regions, numbered=True)
         left, width = x + LARGE + GAP, width - LARGE - GAP
         bottom = self._coloured(left, y - 4, example, width=width)
-        for number, region in enumerate(example.regions):
+        named = any(region.name for region in example.regions)
+        for number, region in enumerate(example.regions if named else ()):
             column, row = number % 2, number // 2
             place = left + column * (width // 2), bottom + 10 + 28 * row
             if place[1] > y + LARGE - 54:  # a long caption leaves no room
                 break
             self.tag(*place, number)
-            name = self.shortened(region.name or "region", width=width // 2 - 36, size=16)
+            name = self.shortened(region.name or "without a name", width=width // 2 - 36, size=16)
             self.text(place[0] + 29, place[1] + 2, name, size=16, colour=FAINT)
         rank = "not found" if example.rank is None else f"rank {example.rank}"
         verdict = "✓ right image first" if example.hit else f"✗ right image: {rank}"
