@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def write_gallery(folder: Path, reader: QueryReader, *, title: str, dataset: str
     return path
 
 
-def _part(read: object, numbers: np.ndarray, hits: np.ndarray) -> Part:
+def _part(read: Callable[[int], TextQuery | ImageQuery | ProbePair], numbers: np.ndarray, hits: np.ndarray) -> Part:
     return Part([read(number) for number in numbers], len(hits), int(hits.sum()))
 
 
