@@ -13,6 +13,7 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
+from crossmodal.retrieval.explain import keep_evidence
 from crossmodal.retrieval.gallery import save_info
 from crossmodal.retrieval.inputs import check_inputs
 from crossmodal.retrieval.modes import Material, cost_line, describe, search_split
@@ -20,7 +21,7 @@ from crossmodal.retrieval.search import save_results, summary
 from crossmodal.retrieval.similarity import probe_similarity
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
-from stages.paths import CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
+from stages.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
 
 
 @exits_cleanly
@@ -45,6 +46,18 @@ def main() -> None:
     save_results(results, work)
     save_info(work, info)
     (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
+    keep_evidence(
+        work,
+        material.model,
+        dataset,
+        regions,
+        words,
+        results,
+        encoder=config.encoder,
+        bert=BERT,
+        explained=settings.explained,
+        batch_size=settings.batch_size,
+    )
     publish(work, EVALUATION, work)
 
     metrics = summary(results)

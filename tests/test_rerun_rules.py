@@ -17,6 +17,7 @@ ALL = {"download", "detector", "regions", "bert", "captions", "relevance", "trai
 
 CHANGES = [
     ({"evaluate.top_k": 7}, {"evaluate", "report"}),
+    ({"evaluate.explained": 0}, {"evaluate", "report"}),
     ({"evaluate.index": "HNSW32"}, {"evaluate", "report"}),
     ({"evaluate.folds": 2}, {"evaluate", "report"}),
     ({"relevance.measure": "none"}, {"relevance", "evaluate", "report"}),

@@ -145,6 +145,15 @@ def test_training_run_holds_everything(root, client, key, monkeypatch, tmp_path,
     assert (output.out, output.err) == ("", "")
 
 
+def test_a_curve_has_a_point_a_step_and_is_there_once(client, key):
+    with open_training_run(key, PARAMS) as tracker:
+        tracker.log_curve("test/recall/i2t", [10.0, 25.0, 25.0])
+    with find_run(key, PARAMS) as again:
+        again.log_curve("test/recall/i2t", [10.0, 25.0, 25.0])
+    assert again.run_id == tracker.run_id
+    assert sorted(points(client, tracker.run_id, "test/recall/i2t")) == [(1, 10.0), (2, 25.0), (3, 25.0)]
+
+
 @pytest.mark.parametrize("mlflow_sees_git", [True, False])
 def test_git_commit_is_a_tag(root, tmp_path, monkeypatch, mlflow_sees_git):
     from mlflow.tracking.context import registry

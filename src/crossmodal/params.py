@@ -328,6 +328,7 @@ class Evaluate(Section):
     shortlist_by: Annotated[str, Field(min_length=1)]
     exact_queries: Count
     top_k: Count
+    explained: CountOrNone
     batch_size: Count
     folds: Count | None
 

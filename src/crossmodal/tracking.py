@@ -25,7 +25,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,21 @@ class Tracker:
         """
         at = int(time.time() * 1000)
         self._log("metrics", "Metric", ((name, float(metrics[name]), at, step or 0) for name in metrics))
+
+    def log_curve(self, name: str, values: Sequence[float]) -> None:
+        """Add a metric with a point for each value, its steps from 1: a curve that is not over time.
+
+        The points have the time of the run's start, so that what is logged twice is there once.
+        """
+
+        def log(client: MlflowClient) -> None:
+            from mlflow.entities import Metric
+
+            at = client.get_run(self.run_id).info.start_time
+            points = [Metric(name, float(value), at, step) for step, value in enumerate(values, start=1)]
+            client.log_batch(self.run_id, metrics=points, synchronous=True)
+
+        self._attempt(log)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Add flat parameters. MLflow refuses to change one that is there."""

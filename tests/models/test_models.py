@@ -44,6 +44,7 @@ VARIANTS = [
     ("vsrn", {"word_dim": 12}),
     ("vsrn", {"word_dim": 12, "layers": 0}),
 ]
+ALIGNED = {"scan", "sgraf", "teran"}  # compare regions with words
 ELSEWHERE = {"clip"}  # takes images and captions of one size alone: test_clip.py
 
 
@@ -76,6 +77,28 @@ def test_padding_changes_nothing(batch, name, changes):
         caption = Words(words.features[column : column + 1, :length], words.mask[column : column + 1, :length])
         alone = model.similarity(model.encode_images(image), model.encode_text(caption))
         torch.testing.assert_close(alone[0, 0], scores[row, column], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+@torch.inference_mode()
+def test_alignments_are_of_the_pair_alone(batch, name, changes):
+    """Whatever stands in the padding, where a model has them; row by row, an image with a caption."""
+    model, (regions, words) = build(name, changes), batch
+    rubbish = dataclasses.replace(regions, features=regions.features.masked_fill(~regions.mask[..., None], 1e3))
+    noise = dataclasses.replace(words, features=words.features.masked_fill(~words.mask[..., None], -1e3))
+    weights = model.alignment(rubbish, noise)
+    if name not in ALIGNED:
+        assert weights is None
+        return
+    assert weights.shape == (4, 6, 5) and weights.min() >= 0
+    assert not weights[~(regions.mask[:, :, None] & words.mask[:, None, :])].any()
+    for row in range(4):
+        count, length = int(regions.mask[row].sum()), int(words.mask[row].sum())
+        image = Regions(*(value[row : row + 1, :count] for value in vars(regions).values()))
+        caption = Words(words.features[row : row + 1, :length], words.mask[row : row + 1, :length])
+        alone = model.alignment(image, caption)[0]
+        torch.testing.assert_close(alone, weights[row, :count, :length], atol=1e-5, rtol=1e-5)
+        assert alone.max() > 0
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)

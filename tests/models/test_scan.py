@@ -77,6 +77,23 @@ def test_similarity_is_the_papers(batch, direction, lambda_softmax, lambda_lse, 
         assert scores[row, column].item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("direction", "lambda_softmax", "lambda_lse"), DIRECTIONS)
+@torch.inference_mode()
+def test_scores_follow_from_the_alignment(batch, direction, lambda_softmax, lambda_lse):
+    """It is the attention: what a member attends to, weighed by it, compared with the member, is the score."""
+    model = build(direction=direction, pool="avg", lambda_softmax=lambda_softmax, lambda_lse=lambda_lse)
+    images, captions = model.encode_images(batch[0]), model.encode_captions(batch[1])
+    scores, weights = model.similarity(images, captions), model.alignment(*batch)
+    for row in range(4):
+        regions, words = images.vectors[row][images.mask[row]], captions.vectors[row][captions.mask[row]]
+        weight = weights[row, : len(regions), : len(words)]
+        if direction == "t2i":
+            regions, words, weight = words, regions, weight.T
+        torch.testing.assert_close(weight.sum(dim=1), torch.ones(len(weight)))
+        relevance = torch.nn.functional.cosine_similarity(regions, weight @ words, dim=1)
+        torch.testing.assert_close(relevance.mean(), scores[row, row])
+
+
 @torch.inference_mode()
 def test_directions_and_pools_differ(batch):
     """What the settings choose is not the same thing twice."""

@@ -98,6 +98,22 @@ def test_with_gradients_the_same_scores_and_every_part_learns(module):
 
 
 @torch.inference_mode()
+def test_the_alignment_is_the_attention():
+    """Words attend to regions as in ``one_pair``; an ensemble gives the mean of its members."""
+    model, (regions, words) = build("sgraf"), data(images=5, captions=5)
+    means = torch.zeros(5, 6, 9)
+    for matcher in model.matchers:
+        images, captions = matcher.encode_images(regions), matcher.encode_text(words)
+        for row in range(5):
+            image = images.vectors[row][images.mask[row]][1:]
+            caption = captions.vectors[row][captions.mask[row]][1:]
+            clipped = torch.nn.functional.leaky_relu(image @ caption.T, 0.1)
+            attention = (matcher.scorer.smooth * clipped / clipped.norm(dim=1, keepdim=True)).softmax(dim=0)
+            means[row, : len(image), : len(caption)] += attention / 2
+    torch.testing.assert_close(model.alignment(regions, words), means)
+
+
+@torch.inference_mode()
 def test_the_ensemble_is_the_mean_of_its_members():
     model, (regions, words) = build("sgraf"), data()
     sgr, saf = model.members()

@@ -194,6 +194,17 @@ def test_a_caption_of_one_word_is_compared_by_it(batch):
         torch.testing.assert_close(score, (images.vectors[row][images.mask[row]] @ word).max())
 
 
+@torch.inference_mode()
+def test_scores_follow_from_the_alignment(batch):
+    """Summed over words, the best regions' cosines are the score MrSw."""
+    model, (regions, words) = small_model("MrSw").eval(), batch
+    weights = model.alignment(regions, words)
+    assert [row.any(dim=0).nonzero().flatten().tolist() for row in weights] == [[1, 2], [1], [1], [1]]
+    scores = model.similarity(model.encode_images(regions), model.encode_captions(words))
+    best = weights.amax(dim=1)  # (B, L), 0 of words that take no part
+    torch.testing.assert_close(((2 * best - 1) * (best > 0)).sum(dim=1), scores.diagonal())
+
+
 @pytest.mark.parametrize("shared", [True, False])
 @torch.inference_mode()
 def test_encodings_are_normalised_sets_without_the_ends(batch, shared):

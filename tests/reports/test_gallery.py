@@ -1,7 +1,7 @@
 import base64
 import io
+import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,77 +11,19 @@ from crossmodal.errors import UserError
 from crossmodal.reports.gallery import write_gallery
 from crossmodal.reports.sheets import RIGHT
 
-VOID = {"meta", "img", "br", "hr", "input", "link"}
 
-
-class Page(HTMLParser):
-    """Balanced tags, the queries by section, and whatever could load something."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.queries, self.links, self.scripts = [], [], [], 0
-        self.section = None
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        if tag not in VOID and tag != "rect":
-            self.open.append(tag)
-        self.links += [(tag, name, attrs[name]) for name in ("src", "href", "srcset", "data") if name in attrs]
-        self.scripts += tag == "script"
-        classes = (attrs.get("class") or "").split()
-        if tag == "section":
-            self.section = attrs["id"]
-        elif tag == "article":
-            self.queries.append({"section": self.section, "classes": classes, "text": "", "tiles": [], "images": []})
-        elif tag == "img":
-            self.queries[-1]["images"].append(attrs)
-        elif tag == "rect":
-            self.queries[-1].setdefault("boxes", []).append(attrs)
-        elif tag == "li" and self.queries:
-            self.queries[-1]["tiles"].append((classes, ""))
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag):
-        if tag != "rect":
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "article" in self.open:
-            self.queries[-1]["text"] += data
-            if "li" in self.open:
-                classes, text = self.queries[-1]["tiles"][-1]
-                self.queries[-1]["tiles"][-1] = (classes, text + data)
-
-    def of(self, section):
-        return [query for query in self.queries if query["section"] == section]
-
-
-def write(material, folder, *, queries=24, regions=None, title="Model <on> tiny"):
-    return write_gallery(
-        folder,
-        material.dataset,
-        material.split,
-        material.results,
-        regions or material.regions,
-        title=title,
-        queries=queries,
-        seed=0,
-    )
+def write(material, folder, *, queries=24, title="Model <on> tiny", **changes):
+    return write_gallery(folder, material.reader(**changes), title=title, dataset="tiny", queries=queries)
 
 
 @pytest.fixture
-def page(material, tmp_path):
-    return Page(write(material, tmp_path / "out").read_text(encoding="utf-8"))
+def page(material, tmp_path, read_page):
+    return read_page(write(material, tmp_path / "out").read_text(encoding="utf-8"))
 
 
-def test_every_caption_is_there_and_escaped(material, tmp_path):
+def test_every_caption_is_there_and_escaped(material, tmp_path, read_page):
     text = write(material, tmp_path / "out").read_text(encoding="utf-8")
-    page = Page(text)
+    page = read_page(text)
     assert page.scripts == 1  # the page's own
     assert "<script>alert" not in text and "<b>square" not in text and "Model <on>" not in text
     captions = [caption for record in material.dataset.records[1:5] for caption in record.captions]
@@ -120,9 +62,9 @@ def test_right_captions_are_marked(page, material):
     assert "−0.500" in page.of("i2t")[3]["text"]
 
 
-def test_nothing_is_loaded_from_outside(material, tmp_path):
+def test_nothing_is_loaded_from_outside(material, tmp_path, read_page):
     text = write(material, tmp_path / "out").read_text(encoding="utf-8")
-    links = Page(text).links
+    links = read_page(text).links
     assert links and all(name == "src" and value.startswith("data:image/jpeg;base64,") for _, name, value in links)
     assert not re.search(r"https?:|url\(|@import", text)
     for _, _, value in links:
@@ -139,41 +81,63 @@ def test_boxes_are_shares_of_the_picture_with_names(page, material):
     assert "red circle" in page.of("i2t")[1]["text"]
 
 
-def test_grid_cells_are_not_drawn(material, write_regions, tmp_path):
+def test_grid_cells_are_drawn_beside_words_alone(material, write_regions, read_page, tmp_path):
     grid = write_regions(tmp_path / "grid", len(material.dataset.records), "grid")
-    text = write(material, tmp_path / "out", regions=grid).read_text(encoding="utf-8")
-    assert "<rect" not in text and "No boxes" not in text
+    page = read_page(write(material, tmp_path / "out", regions=grid).read_text(encoding="utf-8"))
+    assert not any("boxes" in query for part in ("t2i", "i2t", "probe") for query in page.of(part))
 
 
 def test_without_a_probe_there_is_no_section(material, tmp_path):
-    material.results = material.results.__class__(**{**vars(material.results), "probe": np.zeros((0, 2, 2))})
-    text = write(material, tmp_path / "out").read_text(encoding="utf-8")
+    text = write(material, tmp_path / "out", probe=np.zeros((0, 2, 2))).read_text(encoding="utf-8")
     assert 'id="probe"' not in text and 'value="probe"' not in text
 
 
 def test_the_same_bytes_twice(material, tmp_path):
     for folder in ("once", "twice"):
-        write(material, tmp_path / folder, queries=3)
+        write(material, tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "once").iterdir())
-    assert names == ["gallery.html", "image-to-text.png", "text-to-image.png"]
+    assert names == ["gallery.html", "image-to-text.png", "regions-and-words.png", "text-to-image.png"]
     for name in names:
         assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
-    page = Page((tmp_path / "once" / "gallery.html").read_text(encoding="utf-8"))
+
+
+def test_no_more_queries_than_asked_for(material, tmp_path, read_page):
+    page = read_page(write(material, tmp_path, queries=3).read_text(encoding="utf-8"))
     assert len(page.of("t2i")) == len(page.of("i2t")) == 3
 
 
 def test_sheets_open_and_frame_the_right_image(material, tmp_path):
     write(material, tmp_path, title="A long title " * 12)
     green = tuple(int(RIGHT[place : place + 2], 16) for place in (1, 3, 5))
-    for name in ("text-to-image.png", "image-to-text.png"):
+    for name in ("text-to-image.png", "image-to-text.png", "regions-and-words.png"):
         with Image.open(tmp_path / name) as image:
             pixels = np.asarray(image.convert("RGB")).astype(int)
         assert pixels.shape[1] == 1600
         assert (pixels[0, 0] == 255).all()
-        assert (np.abs(pixels - green).max(axis=2) <= 4).sum() > 100
+        if name != "regions-and-words.png":  # its one caption is a miss
+            assert (np.abs(pixels - green).max(axis=2) <= 4).sum() > 100
 
 
 def test_a_store_of_another_dataset_is_refused(material, write_regions, tmp_path):
     other = write_regions(tmp_path / "other", 3, "torchvision")
     with pytest.raises(UserError, match="regions stage"):
         write(material, tmp_path / "out", regions=other)
+
+
+def test_words_and_the_regions_that_answer_them(material, tmp_path, read_page):
+    text = write(material, tmp_path / "out").read_text(encoding="utf-8")
+    answers = json.loads(re.search(r'id="answers">(.*?)</script>', text)[1])
+    # "test", "-", "0" and "second": see the fixture
+    assert answers["answers"] == {"1-3": [[[0, 9]], [], [], [[1, 9]]]}
+    assert answers["boxes"] == {"1": [[0, 0, 1000, 1000], [round(1000 * value) for value in material.box]]}
+    assert re.search(r'data-caption="3" tabindex="0"><span data-word="0">test</span><span data-word="1">-</span>', text)
+    (example,) = read_page(text).of("words")
+    assert example["classes"] == ["card", "miss"] and "right image at rank 2" in example["text"]
+    assert [box["class"] for box in example["boxes"]] == ["region-0", "region-1"]
+    assert '<span data-word="3" class="region-1" title="region 2">second</span>' in text
+
+
+def test_models_without_alignments_have_plain_words(material, tmp_path, without_alignments):
+    text = write(material, tmp_path, evidence=without_alignments).read_text(encoding="utf-8")
+    assert "data-word=" not in text and 'id="answers"' not in text and 'value="words"' not in text
+    assert not (tmp_path / "regions-and-words.png").exists()

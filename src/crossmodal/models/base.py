@@ -117,6 +117,14 @@ class Matcher(nn.Module):
         """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it."""
         return images.vectors @ captions.vectors.T
 
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor | None:
+        """How much each region answers each word, of an image and a caption a row: (B, R, L), 0 or more.
+
+        For the report's pictures alone: no score is made of it. Within a pair weights can be compared; they are 0 at
+        padding and where a token takes no part. None where a model does not compare regions with words.
+        """
+        return None
+
     def encode_text(self, words: Words) -> Encoding:
         """Captions as they are compared, from what the caption store holds."""
         return self.encode_captions(self.text(words))

@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.blocks import attention_weights
 from crossmodal.params import Scan
 
 TILE = 2**22  # cosines of a region and a word that are held at once
@@ -74,6 +75,14 @@ class ScanMatcher(Matcher):
         if self.settings.direction == "t2i":
             return cross_attention(captions, images, **weights).T
         return cross_attention(images, captions, **weights)
+
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
+        """How much each word attends to each region (``t2i``), or each region to each word."""
+        images, captions = self.encode_images(regions), self.encode_text(words)
+        sets = (images.vectors, images.mask), (captions.vectors, captions.mask)
+        if self.settings.direction == "t2i":
+            return attention_weights(*sets[1], *sets[0], self.settings.lambda_softmax).mT
+        return attention_weights(*sets[0], *sets[1], self.settings.lambda_softmax)
 
 
 def cross_attention(

@@ -18,7 +18,7 @@ from torch import nn
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
-from crossmodal.models.blocks import masked_mean
+from crossmodal.models.blocks import attention_weights, masked_mean
 from crossmodal.models.similarity_reasoning import PairScorer
 from crossmodal.params import Sgraf
 
@@ -62,6 +62,12 @@ class SgrafMatcher(Matcher):
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         return self.scorer(images, captions)
 
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
+        """How much each word attends to each region."""
+        images, captions = self.encode_images(regions), self.encode_text(words)
+        sets = [value[:, 1:] for part in (captions, images) for value in (part.vectors, part.mask)]
+        return attention_weights(*sets, self.scorer.smooth).mT
+
     def _encode(self, values: torch.Tensor, mask: torch.Tensor, attention: SelfAttention) -> Encoding:
         members = F.normalize(values.float(), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)  # (B, N, E)
         overall = attention(members, mask).to(members.dtype)
@@ -93,6 +99,10 @@ class SgrafEnsemble(Matcher):
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         parts = zip(self.matchers, self._split(images), self._split(captions), strict=True)
         return torch.stack([matcher.similarity(*encodings) for matcher, *encodings in parts]).mean(dim=0)
+
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
+        """The mean of the members' attention."""
+        return torch.stack([matcher.alignment(regions, words) for matcher in self.matchers]).mean(dim=0)
 
     @staticmethod
     def _join(parts: list[Encoding]) -> Encoding:

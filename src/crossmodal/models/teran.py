@@ -43,7 +43,7 @@ class TeranMatcher(TernMatcher):
     def __init__(self, settings: Teran, sizes: InputSizes) -> None:
         encoders = settings.model_dump(exclude={"alignment"})
         super().__init__(Tern(**encoders, image_aggregation="cls", text_aggregation="cls"), sizes)
-        self.alignment = settings.alignment
+        self.mode = settings.alignment
 
     def encode_images(self, regions: Regions) -> Encoding:
         return Encoding(F.normalize(self.region_set(regions)[:, 1:], dim=-1), regions.mask)
@@ -54,7 +54,13 @@ class TeranMatcher(TernMatcher):
         return Encoding(F.normalize(self.word_set(words)[:, used], dim=-1), mask[:, used])
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
-        return align(images, captions, self.alignment)
+        return align(images, captions, self.mode)
+
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
+        """The cosines of regions and words, brought from -1 to 1 to a range from 0 to 1."""
+        images, words = self.encode_images(regions), self.text(words)
+        cosines = images.vectors @ F.normalize(self.word_set(words), dim=-1).mT
+        return (1 + cosines) / 2 * images.mask.unsqueeze(2) * aligned_words(words.mask).unsqueeze(1)
 
 
 def aligned_words(mask: torch.Tensor) -> torch.Tensor:

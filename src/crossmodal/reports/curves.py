@@ -16,35 +16,10 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import RECALL_AT, recall_curve
+from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, Row, save_figure, write_rows
 from crossmodal.retrieval.search import SearchResults
 
 DEPTH = 50  # of the recall curves
-DIGITS = 4
-DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
-
-_COLOURS = {"i2t": "#d1495b", "t2i": "#00798c", "loss": "#5b5f97", "rsum": "#00798c"}
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 15,
-    "axes.titlesize": 17,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.labelsize": 15,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#6b7280",
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "grid.linewidth": 1,
-    "axes.axisbelow": True,
-    "lines.linewidth": 3,
-    "lines.markersize": 8,
-    "legend.frameon": False,
-    "savefig.dpi": 100,
-}
-
-Row = dict[str, float]
 
 
 def write_curves(folder: Path, results: SearchResults, history: Path) -> None:
@@ -58,17 +33,17 @@ def write_curves(folder: Path, results: SearchResults, history: Path) -> None:
         UserError: the history is missing or is not what the train stage writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_rows(folder / "recall.csv", recall_rows(results))
-    _write_rows(folder / "training.csv", training_rows(read_history(history)))
+    write_rows(folder / "recall.csv", recall_rows(results))
+    write_rows(folder / "training.csv", training_rows(read_history(history)))
 
 
 def plot_curves(folder: Path, results: SearchResults, history: Path) -> None:
     """Draw ``recall.png`` and ``training.png`` into ``folder``, made if missing; see ``write_curves``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_history(history)
-    with matplotlib.rc_context(_STYLE):
-        _save(_recall_figure(recall_rows(results)), folder / "recall.png")
-        _save(_training_figure(rows), folder / "training.png")
+    with matplotlib.rc_context(STYLE):
+        save_figure(_recall_figure(recall_rows(results)), folder / "recall.png")
+        save_figure(_training_figure(rows), folder / "training.png")
 
 
 def recall_rows(results: SearchResults) -> list[Row]:
@@ -110,23 +85,6 @@ def best_epoch(history: Iterable[Row]) -> Row:
     return max(history, key=lambda row: row["rsum"])
 
 
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
-
-
-def _rounded(name: str, value: float) -> str:
-    """Loss and learning rate span orders of magnitude: significant digits. The rest: decimals."""
-    return f"{value:.{DIGITS}g}" if name in ("loss", "lr") else f"{round(value, DIGITS):.10g}"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Software holds matplotlib's version.
-    figure.savefig(path, format="png", metadata={"Software": None})
-
-
 def _recall_figure(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -137,7 +95,7 @@ def _recall_figure(rows: Sequence[Row]) -> Figure:
     for way, label in DIRECTIONS.items():
         recall = [row[way] for row in rows]
         axes.plot(
-            k, recall, "o-", markevery=marked, color=_COLOURS[way], label=label, solid_capstyle="round",
+            k, recall, "o-", markevery=marked, color=COLOURS[way], label=label, solid_capstyle="round",
             clip_on=False,
         )  # fmt: skip
         for place in marked:
@@ -150,7 +108,7 @@ def _recall_figure(rows: Sequence[Row]) -> Figure:
                     textcoords="offset points",
                     ha="center",
                     va="bottom" if above else "top",
-                    color=_COLOURS[way],
+                    color=COLOURS[way],
                     fontweight="bold",
                 )
     axes.set(title="Test recall", xlabel="K (results looked at)", ylabel="R@K (% of queries)")
@@ -201,7 +159,7 @@ def _training_figure(history: Sequence[Row]) -> Figure:
 
 def _epoch_curve(axes: Axes, epochs: Sequence[float], values: Sequence[float], name: str) -> None:
     few = len(epochs) <= 10
-    axes.plot(epochs, values, "o-" if few else "-", markersize=6, color=_COLOURS[name], solid_capstyle="round")
+    axes.plot(epochs, values, "o-" if few else "-", markersize=6, color=COLOURS[name], solid_capstyle="round")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.margins(x=0.04)

@@ -30,8 +30,9 @@ class NamedRegion:
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail and the regions to draw on it; ``alt`` is the image's id and first caption."""
+    """A thumbnail and the regions to draw on it; ``row`` is the record's, ``alt`` its id and first caption."""
 
+    row: int
     id: str
     alt: str
     image: Image.Image
@@ -62,8 +63,16 @@ class Pictures:
             record = self.dataset.records[row]
             image = thumbnail(self.dataset.image_path(row))
             alt = f"{record.id}: {record.captions[0]}" if record.captions else record.id
-            self._read[row] = Picture(record.id, alt, image, data_uri(image), best_regions(self.store, row))
+            self._read[row] = Picture(row, record.id, alt, image, data_uri(image), best_regions(self.store, row))
         return self._read[row]
+
+    def region(self, row: int, item: int) -> NamedRegion:
+        """A region of a picture, by its place in the store."""
+        return named_region(self.store, row, item)
+
+    def boxes(self, row: int) -> np.ndarray:
+        """Boxes of all regions of a picture, (R, 4), in shares of the image."""
+        return self.store.read(row, "boxes")
 
 
 def thumbnail(path: Path) -> Image.Image:
@@ -91,28 +100,30 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def file_uri(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
 def best_regions(store: FeatureStore, row: int) -> tuple[NamedRegion, ...]:
     """The MAX_REGIONS best-scoring regions of an image; none of a grid or of CLIP: their boxes show nothing."""
     if store.metadata.get("backend") in ("grid", "clip") or "scores" not in store.arrays:
         return ()
-    scores = store.read(row, "scores")
-    best = np.argsort(-scores, kind="stable")[:MAX_REGIONS]
-    boxes, classes, attributes = (store.read(row, name) for name in ("boxes", "classes", "attributes"))
-    return tuple(
-        NamedRegion(
-            box=tuple(float(value) for value in boxes[item]),
-            name=" ".join(
-                filter(
-                    None,
-                    (
-                        _name(store.metadata.get("attributes"), int(attributes[item])),
-                        _name(store.metadata.get("classes"), int(classes[item])),
-                    ),
-                )
-            ),
-            score=float(scores[item]),
-        )
-        for item in best
+    best = np.argsort(-store.read(row, "scores"), kind="stable")[:MAX_REGIONS]
+    return tuple(named_region(store, row, item) for item in best)
+
+
+def named_region(store: FeatureStore, row: int, item: int) -> NamedRegion:
+    """A region of an image: ``item`` counts within it. Without names or scores in the store: no name, score 1."""
+    names = [
+        _name(store.metadata.get(name), int(store.read(row, name)[item]))
+        for name in ("attributes", "classes")
+        if name in store.arrays
+    ]
+    return NamedRegion(
+        box=tuple(float(value) for value in store.read(row, "boxes")[item]),
+        name=" ".join(filter(None, names)),
+        score=float(store.read(row, "scores")[item]) if "scores" in store.arrays else 1.0,
     )
 
 

@@ -1,8 +1,8 @@
-"""Which queries the gallery shows, and what was found for each: plain data for the page and the sheets."""
+"""Queries and what was found for them: plain data for the pages and the sheets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.reports.pictures import Picture, Pictures
+from crossmodal.reports.pictures import NamedRegion, Picture, Pictures
+from crossmodal.reports.words import Sentence, WordReader
 from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.selection import SHOWN
 
-SHOWN = 10  # results of a query, at most
-AT_LEAST = 3  # hits and misses shown where there are any
-PROBE_PAIRS = 8
+COLOURS = 6  # regions with a colour of their own in a word example
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ImageResult(Result):
 class CaptionResult(Result):
     """A caption found for an image."""
 
-    text: str
+    sentence: Sentence
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TextQuery:
     image when it is not among the results.
     """
 
-    text: str
+    sentence: Sentence
     rank: int | None
     results: tuple[ImageResult, ...]
     beyond: ImageResult | None
@@ -57,6 +57,17 @@ class TextQuery:
     @property
     def hit(self) -> bool:
         return self.rank == 1
+
+    @property
+    def right(self) -> Picture:
+        """The right image."""
+        return next(result for result in (*self.results, self.beyond) if result.right).picture
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Rows of image and caption that are shown together."""
+        shown = [*self.results, *filter(None, [self.beyond])]
+        return [(result.picture.row, self.sentence.row) for result in shown]
 
 
 @dataclass(frozen=True)
@@ -75,13 +86,18 @@ class ImageQuery:
     def hit(self) -> bool:
         return self.rank == 1
 
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """As in TextQuery."""
+        return [(self.picture.row, result.sentence.row) for result in self.results]
+
 
 @dataclass(frozen=True)
 class ProbePair:
     """Two images that differ in one thing; ``scores[c][i]`` is that of caption c with image i."""
 
     pictures: tuple[Picture, Picture]
-    captions: tuple[str, str]
+    captions: tuple[Sentence, Sentence]
     scores: tuple[tuple[float, float], tuple[float, float]]
 
     @property
@@ -93,28 +109,33 @@ class ProbePair:
     def hit(self) -> bool:
         return all(self.solved_captions)
 
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """As in TextQuery."""
+        return [(picture.row, caption.row) for picture in self.pictures for caption in self.captions]
 
-def choose(hits: np.ndarray, count: int, seed: Sequence[int], at_least: int = AT_LEAST) -> np.ndarray:
-    """Numbers of ``count`` queries drawn at random, in order: hits and misses in their true proportion.
 
-    But ``at_least`` of each where there are as many, as far as ``count`` allows, so that neither is unseen.
+@dataclass(frozen=True)
+class WordExample:
+    """A caption with its own image: ``regions`` answer most of its words, ``colours`` is the region of each word.
 
-    Args:
-        hits: (Q,) bool.
-        seed: of NumPy's default generator.
+    A colour is a place in ``regions``; None of a word that another region answers, or none.
     """
-    generator = np.random.default_rng(seed)
-    count = min(count, len(hits))
-    right, wrong = np.flatnonzero(hits), np.flatnonzero(~hits)
-    few = min(at_least, count // 2)
-    rights = round(count * len(right) / max(len(hits), 1))
-    rights = max(rights, min(few, len(right)), count - len(wrong))
-    rights = min(rights, count - min(few, len(wrong)), len(right))
-    chosen = [
-        generator.choice(right, rights, replace=False),
-        generator.choice(wrong, count - rights, replace=False),
-    ]
-    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+    sentence: Sentence
+    picture: Picture
+    regions: tuple[NamedRegion, ...]
+    colours: tuple[int | None, ...]
+    rank: int | None
+
+    @property
+    def hit(self) -> bool:
+        return self.rank == 1
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """As in TextQuery."""
+        return [(self.picture.row, self.sentence.row)]
 
 
 class QueryReader:
@@ -124,11 +145,12 @@ class QueryReader:
         UserError: results and dataset are not of the same run.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, results: SearchResults, pictures: Pictures) -> None:
-        self.split, self.results, self.pictures = split, results, pictures
-        self.texts = [caption for record in dataset.records for caption in record.captions]
+    def __init__(
+        self, dataset: Dataset, split: Split, results: SearchResults, pictures: Pictures, words: WordReader
+    ) -> None:
+        self.split, self.results, self.pictures, self.words = split, results, pictures, words
         self.probe_rows = dataset.rows("probe")
-        self.records = dataset.records
+        self.first_caption = dataset.caption_offsets()
         same = np.array_equal(results.caption_image, split.caption_image)
         if not same or len(results.i2t_ranks) != len(split.images):
             raise UserError(
@@ -142,9 +164,9 @@ class QueryReader:
                 f"{len(self.probe_rows)} probe images; run the evaluate stage again"
             )
 
-    def caption(self, number: int) -> str:
-        """Text of a caption, counted within the split."""
-        return self.texts[self.split.captions[number]]
+    def caption(self, number: int) -> Sentence:
+        """A caption, counted within the split."""
+        return self.words.sentence(self.split.captions[number])
 
     def text_query(self, number: int) -> TextQuery:
         """A caption, counted within the split, and the images found for it."""
@@ -152,11 +174,11 @@ class QueryReader:
         found = _found(self.results.t2i_top[number], self.results.t2i_scores[number])
         rank = _rank(self.results.t2i_ranks[number], gallery=len(self.split.images))
         shown = tuple(
-            ImageResult(position, score, image == own, self._picture(image)) for position, image, score in found
+            ImageResult(position, score, image == own, self.picture(image)) for position, image, score in found
         )
         beyond = None
         if not any(result.right for result in shown):
-            beyond = ImageResult(rank, None, True, self._picture(own))
+            beyond = ImageResult(rank, None, True, self.picture(own))
         return TextQuery(self.caption(number), rank, shown, beyond)
 
     def image_query(self, number: int) -> ImageQuery:
@@ -165,13 +187,13 @@ class QueryReader:
         own = np.flatnonzero(self.results.caption_image == number)
         shown = {caption for _, caption, _ in found}
         return ImageQuery(
-            picture=self._picture(number),
+            picture=self.picture(number),
             rank=_rank(self.results.i2t_ranks[number], gallery=len(self.split.captions)),
             results=tuple(
                 CaptionResult(position, score, caption in own, self.caption(caption))
                 for position, caption, score in found
             ),
-            own=tuple(self.caption(caption) for caption in own if caption not in shown),
+            own=tuple(self.caption(caption).text for caption in own if caption not in shown),
         )
 
     def probe_pair(self, number: int) -> ProbePair:
@@ -180,19 +202,30 @@ class QueryReader:
         (s00, s01), (s10, s11) = self.results.probe[number].tolist()  # image x caption
         return ProbePair(
             pictures=(self.pictures[rows[0]], self.pictures[rows[1]]),
-            captions=(self.records[rows[0]].captions[0], self.records[rows[1]].captions[0]),
+            captions=tuple(self.words.sentence(self.first_caption[row]) for row in rows),
             scores=((s00, s10), (s01, s11)),
         )
 
-    def _picture(self, number: int) -> Picture:
+    def word_example(self, query: TextQuery) -> WordExample | None:
+        """The query's caption with its own image; None where the two were not aligned."""
+        answers = self.words.answers(query.right.row, query.sentence.row)
+        if answers is None:
+            return None
+        best = [found[0][0] if found else None for found in answers]
+        count = Counter(region for region in best if region is not None)
+        coloured = {region for region, _ in count.most_common(COLOURS)}
+        order = [region for region in dict.fromkeys(best) if region in coloured]  # as the caption goes
+        return WordExample(
+            sentence=query.sentence,
+            picture=query.right,
+            regions=tuple(self.pictures.region(query.right.row, region) for region in order),
+            colours=tuple(order.index(region) if region in coloured else None for region in best),
+            rank=query.rank,
+        )
+
+    def picture(self, number: int) -> Picture:
+        """The picture of an image, counted within the split."""
         return self.pictures[self.split.images[number]]
-
-
-def probe_hits(probe: np.ndarray) -> np.ndarray:
-    """Which pairs of (pairs, 2, 2) image x caption are solved, as evaluation.probe counts: (pairs,) bool."""
-    if not len(probe):
-        return np.zeros(0, dtype=bool)
-    return (probe[:, 0, 0] > probe[:, 1, 0]) & (probe[:, 1, 1] > probe[:, 0, 1])
 
 
 def _found(items: np.ndarray, scores: np.ndarray) -> list[tuple[int, int, float]]:

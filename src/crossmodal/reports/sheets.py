@@ -10,18 +10,18 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from crossmodal.reports.pictures import Picture
-from crossmodal.reports.queries import ImageQuery, ImageResult, TextQuery
+from crossmodal.reports.pictures import NamedRegion, Picture
+from crossmodal.reports.queries import ImageQuery, ImageResult, TextQuery, WordExample
 
 SHEET_QUERIES = 6
 IMAGES = 5  # results of a caption
 CAPTIONS = 5  # results of an image
 
-WIDTH, MARGIN, GAP, TILE = 1600, 40, 18, 192
+WIDTH, MARGIN, GAP, TILE, LARGE = 1600, 40, 18, 192, 250
 TEXT_COLUMN = WIDTH - 2 * MARGIN - (IMAGES + 1) * (TILE + GAP)
 PAPER, INK, FAINT, LINE = "#ffffff", "#1b1f24", "#667080", "#e2e6ec"
 RIGHT, WRONG = "#178a3e", "#b3261e"
-REGIONS = ("#e6398b", "#0a9be0", "#f09a00", "#8a5cf6")  # as in the page
+REGIONS = ("#e6398b", "#0a9be0", "#f09a00", "#8a5cf6", "#0fa08c", "#a8652b")  # as in the pages
 
 
 def text_to_image_sheet(title: str, note: str, queries: Sequence[TextQuery]) -> Image.Image:
@@ -29,7 +29,7 @@ def text_to_image_sheet(title: str, note: str, queries: Sequence[TextQuery]) -> 
     sheet = _Sheet(f"{title}: text to image", f"{note}; green frame: the right image")
     for query in queries:
         top = sheet.row(TILE + 36)
-        sheet.wrapped(MARGIN, top + 32, query.text, width=TEXT_COLUMN - 20, lines=5)
+        sheet.wrapped(MARGIN, top + 32, query.sentence.text, width=TEXT_COLUMN - 20, lines=5)
         rank = "not found" if query.rank is None else f"rank {query.rank}"
         verdict = "✓ right image first" if query.hit else f"✗ right image: {rank}"
         sheet.text(MARGIN, top, verdict, size=18, bold=True, colour=RIGHT if query.hit else WRONG)
@@ -46,18 +46,29 @@ def image_to_text_sheet(title: str, note: str, queries: Sequence[ImageQuery]) ->
     sheet = _Sheet(f"{title}: image to text", f"{note}; green: the image's own captions")
     for query in queries:
         top = sheet.row(TILE + 8)
-        sheet.picture(MARGIN, top, query.picture, boxes=True)
+        sheet.picture(MARGIN, top, query.picture, regions=query.picture.regions)
         left = MARGIN + TILE + 2 * GAP
         for place, result in enumerate(query.results[:CAPTIONS]):
             y, colour = top + 34 * place, RIGHT if result.right else INK
             sheet.text(left, y, f"{result.position}", size=20, colour=FAINT)
             sheet.text(left + 34, y, "✓" if result.right else "", size=20, bold=True, colour=RIGHT)
-            line = sheet.shortened(result.text, width=WIDTH - MARGIN - left - 66, size=22, bold=result.right)
+            line = sheet.shortened(result.sentence.text, width=WIDTH - MARGIN - left - 66, size=22, bold=result.right)
             sheet.text(left + 66, y - 1, line, size=22, bold=result.right, colour=colour)
         rank = "not found" if query.rank is None else f"at rank {query.rank}"
         verdict = "✓ right caption first" if query.hit else f"✗ best right caption {rank}"
         colour = RIGHT if query.hit else WRONG
         sheet.text(left + 66, top + TILE - 22, verdict, size=18, bold=True, colour=colour)
+    return sheet.finish()
+
+
+def words_sheet(title: str, examples: Sequence[WordExample]) -> Image.Image:
+    """Two captions a row: the caption's own image, and its words, each above a bar in the colour of its region."""
+    sheet = _Sheet(f"{title}: regions and words", "a word has the colour of the region that answers it most")
+    column = (WIDTH - 2 * MARGIN - 2 * GAP) // 2
+    for number, example in enumerate(examples):
+        if number % 2 == 0:
+            top = sheet.row(LARGE)
+        sheet.example(MARGIN + (number % 2) * (column + 2 * GAP), top, example, width=column)
     return sheet.finish()
 
 
@@ -126,17 +137,67 @@ class _Sheet:
         colour = RIGHT if result.right else FAINT
         mark = " ✓" if result.right else ""
         self.text(x, y, label + mark, size=18, bold=result.right, colour=colour)
-        self.picture(x, y + 30, result.picture, boxes=False, frame=result.right)
+        self.picture(x, y + 30, result.picture, frame=result.right)
 
-    def picture(self, x: int, y: int, picture: Picture, *, boxes: bool, frame: bool = False) -> None:
-        image = _fitted(picture.image)
+    def example(self, x: int, y: int, example: WordExample, *, width: int) -> None:
+        """An image with its numbered regions; beside it the caption, what the regions are, and the rank."""
+        self.picture(x, y, example.picture, side=LARGE, regions=example.regions, numbered=True)
+        left, width = x + LARGE + GAP, width - LARGE - GAP
+        bottom = self._coloured(left, y - 4, example, width=width)
+        named = any(region.name for region in example.regions)
+        for number, region in enumerate(example.regions if named else ()):
+            column, row = number % 2, number // 2
+            place = left + column * (width // 2), bottom + 10 + 28 * row
+            if place[1] > y + LARGE - 54:  # a long caption leaves no room
+                break
+            self.tag(*place, number)
+            name = self.shortened(region.name or "without a name", width=width // 2 - 36, size=16)
+            self.text(place[0] + 29, place[1] + 2, name, size=16, colour=FAINT)
+        rank = "not found" if example.rank is None else f"rank {example.rank}"
+        verdict = "✓ right image first" if example.hit else f"✗ right image: {rank}"
+        self.text(left, y + LARGE - 22, verdict, size=18, bold=True, colour=RIGHT if example.hit else WRONG)
+
+    def _coloured(self, x: float, y: float, example: WordExample, *, width: float, size: int = 22) -> int:
+        """The caption in lines, a bar in its region's colour below every word; where the last line ends."""
+        font, left, line = _font(size), x, round(1.75 * size)
+        for piece in example.sentence.pieces:
+            length = font.getlength(piece.text)
+            if left + length > x + width and left > x and piece.text.strip():
+                left, y = x, y + line
+            self.text(left, y, piece.text, size=size)
+            colour = None if piece.word is None else example.colours[piece.word]
+            if colour is not None:
+                bar = (left, y + 1.24 * size, left + length, y + 1.24 * size + 4)
+                self._mark("rectangle", bar, fill=REGIONS[colour])
+            left += length
+        return round(y + line)
+
+    def tag(self, x: float, y: float, number: int) -> None:
+        """A region's number in its colour."""
+        self._mark("rectangle", (x, y, x + 21, y + 23), fill=REGIONS[number])
+        self.text(x + 5, y + 2, f"{number + 1}", size=17, bold=True, colour=PAPER)
+
+    def picture(
+        self,
+        x: int,
+        y: int,
+        picture: Picture,
+        *,
+        side: int = TILE,
+        regions: Sequence[NamedRegion] = (),
+        numbered: bool = False,
+        frame: bool = False,
+    ) -> None:
+        image = _fitted(picture.image, side)
         width, height = image.size
         self._images.append((x, y, image))
-        for number, region in enumerate(picture.regions if boxes else ()):
+        for number, region in enumerate(regions):
             x1, y1, x2, y2 = region.box
             corners = (x + x1 * width, y + y1 * height, x + x2 * width - 1, y + y2 * height - 1)
             corners = (*corners[:2], max(corners[0], corners[2]), max(corners[1], corners[3]))
-            self._mark("rectangle", corners, outline=REGIONS[number % len(REGIONS)], width=2)
+            self._mark("rectangle", corners, outline=REGIONS[number], width=3 if numbered else 2)
+            if numbered:
+                self.tag(corners[0], max(y, corners[1] - 24), number)  # above the box, which may be small
         if frame:
             self._mark("rectangle", (x - 6, y - 6, x + width + 5, y + height + 5), outline=RIGHT, width=5)
 
@@ -153,9 +214,9 @@ class _Sheet:
         self._marks.append((kind, place, options))
 
 
-def _fitted(image: Image.Image) -> Image.Image:
-    """The image in a TILE x TILE square, enlarged if need be."""
-    scale = TILE / max(image.size)
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """The image in a square of ``side`` pixels, enlarged if need be."""
+    scale = side / max(image.size)
     size = tuple(max(1, round(scale * side)) for side in image.size)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 

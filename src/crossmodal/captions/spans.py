@@ -1,0 +1,87 @@
+"""Where the stored tokens of a caption stand in its text, so that a picture can point at words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tokenizers import PreTokenizedString, Tokenizer, normalizers, pre_tokenizers
+
+from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+from crossmodal.errors import UserError
+
+SpanReader = Callable[[str, Sequence[int]], np.ndarray]
+
+
+def span_reader(encoder: str, bert: Path, captions: Path) -> SpanReader:
+    """A function of a caption and its stored token ids that gives each token's place: (L, 2) int32.
+
+    A place is the first character and the one behind the last; (0, 0) is a token that stands for no text.
+
+    Args:
+        encoder: ``captions.encoder`` of params.yaml: bert, bert_finetune or bigru.
+        bert: the bert stage's folder, whose tokenizer made the ids. captions: that of the captions stage, with the
+            vocabulary of a BiGRU.
+
+    Raises:
+        UserError: the tokenizer or the vocabulary is missing or unreadable; by the function, where the ids are not
+            those of the caption.
+    """
+    if encoder == "bigru":
+        read = partial(_by_vocabulary, Vocabulary.load(captions / "vocabulary.json"))
+    else:
+        read = partial(_by_tokenizer, _tokenizer(bert / "tokenizer.json"))
+
+    def spans(text: str, ids: Sequence[int]) -> np.ndarray:
+        all_ids, places = read(text)
+        inner = len(ids) - 1  # of a caption that was cut, the last token is moved up
+        if len(all_ids) < len(ids) or list(ids[:inner]) != all_ids[:inner] or ids[-1] != all_ids[-1]:
+            raise UserError(f"{captions}: token ids that are not those of {text!r}; run the captions stage again")
+        return np.array([*places[:inner], places[-1]], dtype=np.int32)
+
+    return spans
+
+
+def split_places(caption: str) -> list[tuple[str, tuple[int, int]]]:
+    """The words of ``captions.vocabulary.split_words``, each with its place in the caption."""
+    text = PreTokenizedString(caption)
+    text.normalize(_NORMALIZER.normalize)
+    _SPLITTER.pre_tokenize(text)
+    return [(word, place) for word, place, _ in text.get_splits("original", "char")]
+
+
+_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
+_SPLITTER = pre_tokenizers.BertPreTokenizer()
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise UserError(f"{path}: not found; run the bert stage first")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # what the library raises is a plain Exception
+        raise UserError(f"{path}: not a readable tokenizer ({error})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _by_tokenizer(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    encoded = tokenizer.encode(text)
+    return encoded.ids, encoded.offsets
+
+
+def _by_vocabulary(vocabulary: Vocabulary, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids of the whole caption and their places; a word of the vocabulary may be several parts of the text."""
+    parts = split_places(text)
+    ids = vocabulary.encode(text, len(parts) + 2)
+    places = []
+    for number in ids[1:-1]:
+        (word, (first, last)), parts = parts[0], parts[1:]
+        while number >= len(SPECIAL) and word != vocabulary.words[number]:
+            (part, (_, last)), parts = parts[0], parts[1:]
+            word += part
+        places.append((first, last))
+    return ids, [(0, 0), *places, (0, 0)]

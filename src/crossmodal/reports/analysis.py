@@ -1,0 +1,176 @@
+"""Where a model fails: the curves, recall by length, the worst queries and the probe's failures, as HTML and CSV."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from crossmodal.evaluation.probe import probe_score
+from crossmodal.reports.breakdown import Breakdown
+from crossmodal.reports.figures import write_rows
+from crossmodal.reports.page import write_page
+from crossmodal.reports.pictures import Picture, file_uri
+from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery
+from crossmodal.retrieval.search import SearchResults, summary
+from crossmodal.retrieval.selection import SHOWN, worst_queries
+
+HUBS = 10  # images found too often
+RANKS = (1, 5, 10, 50)  # shares of queries up to these
+CHARTS = {
+    "recall.png": "Recall at K of either direction",
+    "scores.png": "Distributions of scores of matches, best wrong images and other pairs",
+    "training.png": "Training loss and validation rsum by epoch",
+    "lengths.png": "R@1 by the length of captions and by the number of regions",
+}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """An image that stands first for ``wrong`` captions of others, and for ``own`` of its own."""
+
+    picture: Picture
+    wrong: int
+    own: int
+
+
+def write_analysis(
+    folder: Path, reader: QueryReader, breakdown: Breakdown, *, title: str, dataset: str, separation: float
+) -> Path:
+    """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
+
+    Args:
+        folder: holds the CHARTS.
+        separation: of reports.scores.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: an image is unreadable.
+    """
+    results, numbers = reader.results, worst_queries(reader.results)
+    t2i = [reader.text_query(number) for number in numbers.t2i]
+    i2t = [reader.image_query(number) for number in numbers.i2t]
+    probe = [reader.probe_pair(number) for number in numbers.probe]
+    wrong, own = first_places(results)
+    hubs = [
+        Hub(reader.picture(image), int(wrong[image]), int(own[image]))
+        for image in np.argsort(-wrong, kind="stable")[:HUBS]
+        if wrong[image]
+    ]
+    parts = {
+        "curves": ("Curves", True),
+        "lengths": ("Where it fails", True),
+        "hubs": ("Found too often", hubs),
+        "t2i": ("Worst captions", t2i),
+        "i2t": ("Worst images", i2t),
+        "probe": ("Probe failures", probe),
+    }
+    path = write_page(
+        folder / "analysis.html",
+        "analysis.html.j2",
+        reader.pictures,
+        reader.words,
+        [*t2i, *i2t, *probe],
+        title=title,
+        page="analysis",
+        dataset=dataset,
+        summary=summary(results),
+        sections=[(name, label) for name, (label, shown) in parts.items() if shown],
+        separation=separation,
+        charts=[_chart(folder / name, alt) for name, alt in CHARTS.items()],
+        rank_shares=rank_shares(results),
+        breakdown=breakdown,
+        probe_kinds=probe_kinds(reader),
+        hubs=hubs,
+        never=int((wrong + own == 0).sum()),
+        t2i=t2i,
+        i2t=i2t,
+        probe=probe,
+        most_results=SHOWN,
+        has_regions=any(query.picture.regions for query in i2t),
+    )
+    _write_worst(folder / "worst.csv", t2i, i2t)
+    if len(results.probe):
+        pairs = [reader.probe_pair(number) for number in range(len(results.probe))]
+        write_rows(folder / "probe.csv", [_probe_row(pair) for pair in pairs])
+    return path
+
+
+def first_places(results: SearchResults) -> tuple[np.ndarray, np.ndarray]:
+    """How often an image stands first for captions of others, and for its own: (N,) each."""
+    count, first = len(results.i2t_ranks), results.t2i_top[:, 0]
+    right = first == results.caption_image
+    wrong = np.bincount(first[~right & (first >= 0)], minlength=count)
+    return wrong, np.bincount(first[right], minlength=count)
+
+
+def rank_shares(results: SearchResults) -> list[dict[str, str | float]]:
+    """Share of queries in percent whose right answer stands at rank 1, 2 to 5, and so on: keys label, i2t, t2i."""
+    rows = []
+    for low, high in zip((0, *RANKS), (*RANKS, None), strict=True):
+        label = f"above {low}" if high is None else f"{high}" if high == low + 1 else f"{low + 1}–{high}"
+        shares = {
+            way: float(100 * np.mean((ranks >= low) & (ranks < (np.inf if high is None else high))))
+            for way, ranks in (("i2t", results.i2t_ranks), ("t2i", results.t2i_ranks))
+        }
+        rows.append({"label": label, **shares})
+    return rows
+
+
+def probe_kinds(reader: QueryReader) -> list[dict[str, str | float]]:
+    """Of each kind of pair, and of all: pairs, and the percentage solved, and of captions that prefer their image.
+
+    The kind is a part of the image's id, as the rendered scenes write it: probe-0007-relation-a.
+    """
+    probe = reader.results.probe
+    if not len(probe):
+        return []
+    ids = [reader.pictures.dataset.records[row].id for row in reader.probe_rows[::2]]
+    found = [re.fullmatch(r"probe-\d+-(\w+)-\w", name) for name in ids]
+    kinds = np.array([match[1] if match else "" for match in found])
+    rows = [_kind_row(kind, probe[kinds == kind]) for kind in sorted(set(kinds)) if kind]
+    return [*rows, _kind_row("all", probe)]
+
+
+def _kind_row(kind: str, probe: np.ndarray) -> dict[str, str | float]:
+    captions = np.stack([probe[:, 0, 0] > probe[:, 1, 0], probe[:, 1, 1] > probe[:, 0, 1]])
+    return {"kind": kind, "pairs": len(probe), "solved": probe_score(probe), "captions": float(100 * captions.mean())}
+
+
+def _chart(path: Path, alt: str) -> dict[str, str | int]:
+    with Image.open(path) as image:
+        return {"uri": file_uri(path), "alt": alt, "width": image.width, "height": image.height}
+
+
+def _write_worst(path: Path, t2i: list[TextQuery], i2t: list[ImageQuery]) -> None:
+    """A row per query: what was asked, the rank of the right answer (empty: not found), and what stood first."""
+    rows = [_worst_row("t2i", query, query.sentence.text, query.right.id) for query in t2i]
+    rows += [_worst_row("i2t", query, query.picture.id, "") for query in i2t]
+    if rows:
+        write_rows(path, rows)
+
+
+def _worst_row(way: str, query: TextQuery | ImageQuery, asked: str, right: str) -> dict[str, str | float]:
+    first = query.results[0] if query.results else None
+    found = "" if first is None else first.picture.id if way == "t2i" else first.sentence.text
+    return {"direction": way, "query": asked, "rank": query.rank or "", "first": found, "right": right}
+
+
+def _probe_row(pair: ProbePair) -> dict[str, str | float]:
+    (s00, s01), (s10, s11) = pair.scores
+    return {
+        "image_a": pair.pictures[0].id,
+        "image_b": pair.pictures[1].id,
+        "caption_a": pair.captions[0].text,
+        "caption_b": pair.captions[1].text,
+        "a_with_a": s00,
+        "a_with_b": s01,
+        "b_with_a": s10,
+        "b_with_b": s11,
+        "solved": int(pair.hit),
+    }

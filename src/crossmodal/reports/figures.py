@@ -1,0 +1,63 @@
+"""How plots look, and how they and the rows behind them are written: the same bytes for the same rows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+DIGITS = 4
+DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
+COLOURS = {
+    "i2t": "#d1495b",
+    "t2i": "#00798c",
+    "loss": "#5b5f97",
+    "rsum": "#00798c",
+    "matches": "#178a3e",
+    "best_wrong": "#e08a00",
+    "non_matches": "#5c6673",
+}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 15,
+    "axes.titlesize": 17,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.labelsize": 15,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#6b7280",
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 1,
+    "axes.axisbelow": True,
+    "lines.linewidth": 3,
+    "lines.markersize": 8,
+    "legend.frameon": False,
+    "savefig.dpi": 100,
+}
+
+Row = dict[str, float]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
+    """Write a CSV: text as it is, loss and learning rate to four digits, other numbers to four decimals."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG without matplotlib's version in it."""
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _rounded(name: str, value: float | str) -> str:
+    """Loss and learning rate span orders of magnitude: significant digits. The rest: decimals."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.{DIGITS}g}" if name in ("loss", "lr") else f"{round(value, DIGITS):.10g}"

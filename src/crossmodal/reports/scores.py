@@ -1,0 +1,79 @@
+"""Score distributions of matches and non-matches: CSV for ``dvc plots`` and PNG for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from crossmodal.reports.figures import COLOURS, STYLE, Row, save_figure, write_rows
+from crossmodal.retrieval.evidence import Evidence
+from crossmodal.retrieval.search import SearchResults
+
+BINS = 40
+LABELS = {
+    "matches": "image and own caption",
+    "best_wrong": "caption and best wrong image",
+    "non_matches": "image and any other caption",
+}
+
+
+def write_scores(plots: Path, pictures: Path, evidence: Evidence, results: SearchResults) -> None:
+    """Write ``scores.csv`` into ``plots`` and ``scores.png`` into ``pictures``, both made if missing."""
+    for folder in (plots, pictures):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows = score_rows(evidence, results)
+    write_rows(plots / "scores.csv", rows)
+    with matplotlib.rc_context(STYLE):
+        save_figure(_score_figure(rows, separation(evidence)), pictures / "scores.png")
+
+
+def score_rows(evidence: Evidence, results: SearchResults) -> list[Row]:
+    """Share in percent of each kind's pairs in each of BINS equal bins: keys score (middle of the bin) and LABELS'."""
+    samples = {
+        "matches": evidence.matches,
+        "best_wrong": best_wrong(results),
+        "non_matches": evidence.non_matches,
+    }
+    everything = np.concatenate(list(samples.values()))
+    edges = np.histogram_bin_edges(everything.astype(np.float64), BINS)
+    shares = {name: 100 * np.histogram(values, edges)[0] / max(len(values), 1) for name, values in samples.items()}
+    middles = (edges[:-1] + edges[1:]) / 2
+    return [
+        {"score": float(middle), **{name: float(share[place]) for name, share in shares.items()}}
+        for place, middle in enumerate(middles)
+    ]
+
+
+def best_wrong(results: SearchResults) -> np.ndarray:
+    """Score of the best image that is not the caption's own, of captions whose results hold one: (at most C,)."""
+    wrong = (results.t2i_top != results.caption_image[:, None]) & (results.t2i_top >= 0)
+    first = wrong.argmax(axis=1)
+    return results.t2i_scores[np.arange(len(wrong)), first][wrong.any(axis=1)]
+
+
+def separation(evidence: Evidence) -> float:
+    """Percentage of pairs of a match and a non-match in which the match scores higher, ties half: the ROC's area."""
+    others = np.sort(evidence.non_matches)
+    if not len(others) or not len(evidence.matches):
+        return float("nan")
+    below, up_to = (np.searchsorted(others, evidence.matches, side=side) for side in ("left", "right"))
+    return float(100 * np.mean((below + up_to) / 2) / len(others))
+
+
+def _score_figure(rows: list[Row], separated: float) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    scores = [row["score"] for row in rows]
+    for name in ("non_matches", "best_wrong", "matches"):
+        shares = [row[name] for row in rows]
+        axes.fill_between(scores, shares, step="mid", alpha=0.18, linewidth=0, color=COLOURS[name])
+        axes.step(scores, shares, where="mid", linewidth=2.5, color=COLOURS[name], label=LABELS[name])
+    axes.set(title="Scores of pairs", xlabel="score", ylabel="% of such pairs")
+    axes.set_ylim(0, 1.42 * max(row[name] for row in rows for name in LABELS))
+    axes.margins(x=0.02)
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.01, 1.03), fontsize=14, handlelength=1.4)
+    axes.set_title(f"{separated:.1f} % told apart", loc="right", fontsize=15, fontweight="normal", color="#5c6673")
+    return figure

@@ -1,0 +1,107 @@
+"""Makes retrieval.evidence from a trained matcher: the evaluate stage's part of the report's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossmodal.captions.spans import span_reader
+from crossmodal.datasets.records import Dataset
+from crossmodal.datasets.splits import Split, split_rows
+from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import Matcher
+from crossmodal.retrieval.evidence import Evidence, save_evidence
+from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.selection import SEED, gallery_queries, shown_pairs, worst_queries
+from crossmodal.retrieval.similarity import similarity_matrix
+
+SAMPLED_IMAGES = 200  # whose scores with all their captions are sampled
+NON_MATCHES = 20_000  # scores kept of other pairs
+PAIRS_AT_ONCE = 64
+
+
+def keep_evidence(
+    folder: Path,
+    model: Matcher,
+    dataset: Dataset,
+    regions: FeatureStore,
+    words: FeatureStore,
+    results: SearchResults,
+    *,
+    encoder: str,
+    bert: Path,
+    explained: int,
+    batch_size: int,
+) -> None:
+    """Write ``evidence.npz`` into ``folder``.
+
+    Args:
+        results: of the test split.
+        encoder: ``captions.encoder``, bert: the bert stage's folder; see captions.spans.
+        explained: queries of each direction, as the gallery draws them, whose alignments are kept.
+        batch_size: images or captions that are encoded at once.
+
+    Raises:
+        UserError: the token ids of the caption store are not those of the dataset's captions.
+    """
+    test, probe = split_rows(dataset, "test"), split_rows(dataset, "probe")
+    matches, non_matches = sample_scores(model, regions, words, test, batch_size)
+    selections = (gallery_queries(results, explained), worst_queries(results)) if explained else ()
+    pairs = shown_pairs(selections, results, test, probe)
+    alignments = align_pairs(model, regions, words, pairs)
+    if not alignments:
+        pairs = pairs[:0]
+    captions = np.unique(pairs[:, 1])
+    spans = []
+    if len(captions):
+        texts = [caption for record in dataset.records for caption in record.captions]
+        read = span_reader(encoder, bert, words.folder)
+        spans = [read(texts[row], words.read(row, "token_ids").tolist()) for row in captions]
+    evidence = Evidence(
+        matches=matches,
+        non_matches=non_matches,
+        pairs=pairs,
+        sizes=np.array([weights.shape for weights in alignments], dtype=np.int64).reshape(-1, 2),
+        weights=np.concatenate([np.zeros(0), *(weights.ravel() for weights in alignments)]).astype(np.float16),
+        captions=captions,
+        lengths=np.array([len(places) for places in spans], dtype=np.int64),
+        spans=np.concatenate([np.zeros((0, 2), dtype=np.int32), *spans]),
+    )
+    save_evidence(evidence, folder)
+
+
+def sample_scores(
+    model: Matcher, regions: FeatureStore, words: FeatureStore, split: Split, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of SAMPLED_IMAGES images with their own captions, and NON_MATCHES with each other's, or all there are.
+
+    Returns:
+        matches (M,) and non-matches (S,), float32.
+    """
+    generator = np.random.default_rng(SEED)
+    images = np.sort(generator.permutation(len(split.images))[:SAMPLED_IMAGES])
+    captions = np.flatnonzero(np.isin(split.caption_image, images))
+    matrix = similarity_matrix(model, regions, split.images[images], words, split.captions[captions], batch_size)
+    own = split.caption_image[captions][None, :] == images[:, None]
+    return matrix[own], generator.permutation(matrix[~own])[:NON_MATCHES]
+
+
+@torch.inference_mode()
+def align_pairs(model: Matcher, regions: FeatureStore, words: FeatureStore, pairs: np.ndarray) -> list[np.ndarray]:
+    """``Matcher.alignment`` of images and captions, store rows (P, 2): (R, L) of each; nothing of models without."""
+    was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
+    model.eval()
+    alignments = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        images, captions = pairs[start : start + PAIRS_AT_ONCE].T
+        weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
+        if weights is None:
+            break
+        sizes = zip(regions.lengths[images], words.lengths[captions], strict=True)
+        parts = zip(weights.float().cpu().numpy(), sizes, strict=True)
+        alignments += [part[:rows, :columns] for part, (rows, columns) in parts]
+    model.train(was_training)
+    return alignments

@@ -1,0 +1,85 @@
+"""Places of tokens in captions: what stands there is the token."""
+
+import pytest
+
+from crossmodal.captions.fit import fit_tokenizer
+from crossmodal.captions.spans import span_reader, split_places
+from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, split_words
+from crossmodal.errors import UserError
+
+CAPTIONS = ["A large red circle, above a zebra.", "the café's T-shirt", "a dog  runs\ttoo"]
+
+
+def spelled(text, spans):
+    return [text[first:last] for first, last in spans]
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A tokenizer's folder, and the tokenizer."""
+    tokenizer = fit_tokenizer(["a red circle above a zebra", "the dog runs too"], 40)
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path, tokenizer
+
+
+def test_of_a_tokenizer(bert, tmp_path):
+    folder, tokenizer = bert
+    read = span_reader("bert", folder, tmp_path)
+    for text in CAPTIONS:
+        ids = tokenizer(text)["input_ids"]
+        places = read(text, ids)
+        assert places.shape == (len(ids), 2)
+        assert places[0].tolist() == places[-1].tolist() == [0, 0]
+        for token, part in list(zip(tokenizer.convert_ids_to_tokens(ids), spelled(text, places), strict=True))[1:-1]:
+            assert token == "[UNK]" or token.removeprefix("##") == part.lower()
+    assert "".join(spelled(CAPTIONS[0], read(CAPTIONS[0], tokenizer(CAPTIONS[0])["input_ids"]))) == (
+        "Alargeredcircle,aboveazebra."
+    )
+
+
+def test_of_a_caption_that_was_cut(bert, tmp_path):
+    folder, tokenizer = bert
+    ids = tokenizer(CAPTIONS[0], truncation=True, max_length=5)["input_ids"]
+    places = span_reader("bert_finetune", folder, tmp_path)(CAPTIONS[0], ids)
+    assert len(places) == 5 and places[-1].tolist() == [0, 0]
+    assert spelled(CAPTIONS[0], places[:3]) == ["", "A", "l"]  # large is not one of its words
+
+
+def test_of_a_vocabulary(tmp_path):
+    vocabulary = count_vocabulary(CAPTIONS, 1)
+    vocabulary.save(tmp_path / "vocabulary.json")
+    read = span_reader("bigru", tmp_path, tmp_path)
+    for text in CAPTIONS:
+        found = spelled(text, read(text, vocabulary.encode(text, 40)))
+        assert found == ["", *(text[first:last] for _, (first, last) in split_places(text)), ""]
+    text = "a strange red zebra"
+    assert spelled(text, read(text, vocabulary.encode(text, 40))) == ["", "a", "strange", "red", "zebra", ""]
+    assert spelled(text, read(text, vocabulary.encode(text, 4))) == ["", "a", "strange", ""]
+
+
+def test_words_of_a_vocabulary_that_are_several_parts(tmp_path):
+    """As in published vocabularies, which were split in another way."""
+    vocabulary = Vocabulary([*SPECIAL, "a", "t-shirt", "'s"])
+    vocabulary.save(tmp_path / "vocabulary.json")
+    text = "A boy's T-shirt is a T-shirt"
+    found = span_reader("bigru", tmp_path, tmp_path)(text, vocabulary.encode(text, 40))
+    assert spelled(text, found) == ["", "A", "boy", "'s", "T-shirt", "is", "a", "T-shirt", ""]
+
+
+@pytest.mark.parametrize("text", ["", "  a\tb\u00a0c", "日本語 text", "it's o'clock ... ok\x00x", "İstanbul CAFÉ"])
+def test_parts_are_those_of_the_vocabulary(text):
+    assert [word for word, _ in split_places(text)] == split_words(text)
+
+
+def test_what_does_not_belong_together_is_refused(bert, tmp_path):
+    folder, tokenizer = bert
+    read = span_reader("bert", folder, tmp_path)
+    ids = tokenizer("a dog")["input_ids"]
+    for wrong in (ids[:1] + ids, [*ids[:-1], 5, ids[-1]], [*ids[:-1], 7]):
+        with pytest.raises(UserError, match="run the captions stage again"):
+            read("a dog", wrong)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokenizer\.json: not a readable tokenizer"):
+        span_reader("bert", folder, tmp_path)
+    with pytest.raises(UserError, match="run the captions stage first"):
+        span_reader("bigru", folder, tmp_path / "none")

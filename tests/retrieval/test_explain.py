@@ -1,0 +1,132 @@
+"""What the evaluate stage keeps for the report, against the model asked pair by pair."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal.captions.fit import fit_tokenizer
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import UserError
+from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.models.base import InputSizes
+from crossmodal.models.registry import build_model
+from crossmodal.params import load_params
+from crossmodal.retrieval import explain
+from crossmodal.retrieval.evidence import load_evidence
+from crossmodal.retrieval.explain import keep_evidence, sample_scores
+from crossmodal.retrieval.search import rank_pairs
+from crossmodal.retrieval.selection import gallery_queries
+from crossmodal.retrieval.similarity import similarity_matrix
+
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+
+
+def build(name):
+    torch.manual_seed(0)
+    settings = getattr(PARAMS, name).model_copy(update={"embed_dim": 8})
+    return build_model(name, settings, InputSizes(12, 12)).eval()
+
+
+@pytest.fixture
+def data(tiny_data):
+    """The tiny dataset with token ids that are those of its captions, and the tokenizer that made them."""
+    dataset = read_dataset(tiny_data / "dataset")
+    captions = [caption for record in dataset.records for caption in record.captions]
+    tokenizer = fit_tokenizer(captions, 60)
+    (tiny_data / "bert").mkdir()
+    tokenizer.save_pretrained(tiny_data / "bert")
+    writer = StoreWriter(tiny_data / "words", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
+    rng = np.random.default_rng(0)
+    for caption in captions:
+        ids = tokenizer(caption)["input_ids"]
+        writer.append({"features": rng.normal(size=(len(ids), 12)), "token_ids": ids})
+    writer.close()
+    return dataset, FeatureStore(tiny_data / "regions"), FeatureStore(tiny_data / "words")
+
+
+def keep(model, data, folder, *, explained=3, bert="bert"):
+    dataset, regions, words = data
+    test = split_rows(dataset, "test")
+    matrix = similarity_matrix(model, regions, test.images, words, test.captions, 4)
+    results = rank_pairs(matrix, test, np.zeros((0, 2, 2)), top_k=2)
+    folder.mkdir()
+    place = words.folder.parent / bert
+    keep_evidence(folder, model, *data, results, encoder="bert", bert=place, explained=explained, batch_size=4)
+    return load_evidence(folder), results, matrix
+
+
+@torch.inference_mode()
+def test_alignments_are_those_of_the_pairs_alone(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(explain, "PAIRS_AT_ONCE", 5)
+    model, (dataset, regions, words) = build("scan"), data
+    evidence, results, _ = keep(model, data, tmp_path / "out")
+    texts = [caption for record in dataset.records for caption in record.captions]
+    assert len(evidence.pairs) > 5
+    for image, caption in evidence.pairs.tolist():
+        alone = model.alignment(read_regions(regions, np.array([image])), read_words(words, np.array([caption])))[0]
+        np.testing.assert_allclose(evidence.alignment(image, caption), alone, atol=1e-3)
+        spelled = [texts[caption][first:last] for first, last in evidence.token_spans(caption)]
+        assert spelled[0] == spelled[-1] == ""  # [CLS] and [SEP]
+        assert "".join(spelled) == texts[caption].replace(" ", "")
+    test = split_rows(dataset, "test")
+    for number in gallery_queries(results, 3).t2i:
+        caption, own = test.captions[number], test.images[test.caption_image[number]]
+        assert evidence.alignment(own, caption) is not None
+        assert all(evidence.alignment(test.images[found], caption) is not None for found in results.t2i_top[number])
+    assert evidence.alignment(0, 0) is None and evidence.token_spans(0) is None
+
+
+def test_the_same_bytes_twice(data, tmp_path):
+    for folder in ("once", "twice"):
+        keep(build("scan"), data, tmp_path / folder)
+    assert (tmp_path / "once/evidence.npz").read_bytes() == (tmp_path / "twice/evidence.npz").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "explained"), [("vsepp", 3), ("scan", 0)])
+def test_models_without_alignments_and_none_asked_for(data, tmp_path, name, explained):
+    """No tokenizer is looked for either."""
+    evidence, _, _ = keep(build(name), data, tmp_path / "out", explained=explained, bert="absent")
+    assert len(evidence.pairs) == len(evidence.captions) == len(evidence.weights) == 0
+    assert evidence.alignment(1, 1) is None
+    assert len(evidence.matches) == 16  # 8 images with 2 captions
+
+
+def test_sampled_scores_are_those_of_the_matrix(data, tmp_path, monkeypatch):
+    model = build("scan")
+    evidence, results, matrix = keep(model, data, tmp_path / "out")
+    own = results.caption_image[None, :] == np.arange(8)[:, None]
+    np.testing.assert_allclose(np.sort(evidence.matches), np.sort(matrix[own]), atol=1e-6)
+    np.testing.assert_allclose(np.sort(evidence.non_matches), np.sort(matrix[~own]), atol=1e-6)
+    monkeypatch.setattr(explain, "SAMPLED_IMAGES", 3)
+    monkeypatch.setattr(explain, "NON_MATCHES", 5)
+    dataset, regions, words = data
+    matches, others = sample_scores(model, regions, words, split_rows(dataset, "test"), 4)
+    assert len(matches) == 6 and len(others) == 5
+    assert all(np.isclose(matrix[own], score, atol=1e-6).any() for score in matches)
+    assert all(np.isclose(matrix[~own], score, atol=1e-6).any() for score in others)
+
+
+def test_token_ids_of_another_tokenizer_are_refused(data, tmp_path):
+    _, _, words = data
+    other = words.folder.parent / "other"
+    other.mkdir()
+    fit_tokenizer(["quite other words"], 40).save_pretrained(other)
+    with pytest.raises(UserError, match="run the captions stage again"):
+        keep(build("scan"), data, tmp_path / "out", bert="other")
+    with pytest.raises(UserError, match=r"tokenizer\.json: not found; run the bert stage first"):
+        keep(build("scan"), data, tmp_path / "again", bert="absent")
+
+
+def test_evidence_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"evidence\.npz: not found; run the evaluate stage again"):
+        load_evidence(tmp_path)
+    (tmp_path / "evidence.npz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"evidence\.npz: not readable"):
+        load_evidence(tmp_path)
+    np.savez(tmp_path / "evidence.npz", matches=np.zeros(3))
+    with pytest.raises(UserError, match=r"evidence\.npz: not readable"):
+        load_evidence(tmp_path)
