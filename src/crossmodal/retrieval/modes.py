@@ -64,14 +64,16 @@ def search_split(material: Material, probe: np.ndarray, settings: Evaluate, fold
     sample = draw_sample(split, settings.exact_queries)
     if mode == "embeddings":
         images, captions = _vectors(material, size)
-        return search_both_ways(
+        searched = search_both_ways(
             images, captions, split, probe, kind=kind, top_k=settings.top_k, sample=sample, folder=folder
         )
+        return replace(searched, matrix=images @ captions.T)
     if mode == "exact_pairwise":
         shape = (len(split.images), len(split.captions))
         matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=shape)
         similarity_matrix(model, material.regions, split.images, material.words, split.captions, size, out=matrix)
-        return Searched(rank_pairs(matrix, split, probe, top_k=settings.top_k), figures={}, timings={})
+        results = rank_pairs(matrix, split, probe, top_k=settings.top_k)
+        return Searched(results, figures={}, timings={}, matrix=matrix)
     return rerank_shortlists(
         model,
         material.regions,

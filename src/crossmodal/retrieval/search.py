@@ -45,11 +45,13 @@ class Searched:
 
     figures: nested, the same for the same inputs: recall against exact search (0 to 1) and bytes per vector of each
     index, and what re-ranking a shortlist loses. timings: flat, of this machine.
+    matrix: (N, C) of exact scores, whatever the index; None of shortlists.
     """
 
     results: SearchResults
     figures: dict[str, dict[str, float]]
     timings: dict[str, float]
+    matrix: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
