@@ -28,8 +28,9 @@ def main() -> None:
     model = model.to(pick_device())
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
-    test, size = split_rows(dataset, "test"), settings.batch_size
-    probe = probe_similarity(model, regions, words, split_rows(dataset, "probe"), size)
+    test, size = split_rows(dataset, "test", regions.left_out), settings.batch_size
+    pairs = split_rows(dataset, "probe", regions.left_out)
+    probe = probe_similarity(model, regions, words, pairs, size)
     if model.pooled:
         results = search_both_ways(
             images=encode_images(model, regions, test.images, size).vectors.cpu().numpy(),

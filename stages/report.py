@@ -28,7 +28,7 @@ def main() -> None:
     write_gallery(
         work,
         dataset,
-        split_rows(dataset, "test"),
+        split_rows(dataset, "test", regions.left_out),
         results,
         regions,
         title=f"{config.model} on {dataset.name}",
