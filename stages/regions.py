@@ -13,23 +13,11 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Params, load_params
-from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.clip_backend import ClipRegions
-from crossmodal.regions.grid import GridExtractor
+from crossmodal.params import load_params
 from crossmodal.regions.jobs import extract_all, extract_shard
+from crossmodal.regions.load import load_extractor
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
-from crossmodal.regions.torchvision_backend import TorchvisionRegions
 from stages.paths import DATASET, DETECTOR, REGIONS
-
-
-def load_extractor(params: Params) -> RegionExtractor:
-    """The network of models/detector as the chosen backend runs it."""
-    if params.region_backend == "grid":
-        return GridExtractor(DETECTOR)
-    if params.region_backend == "clip":
-        return ClipRegions(DETECTOR)
-    return TorchvisionRegions(DETECTOR, params.regions)
 
 
 @exits_cleanly
@@ -55,7 +43,7 @@ def main() -> None:
         "max_broken": params.regions.max_broken,
         "precision": params.regions.precision,
     }
-    make_extractor = partial(load_extractor, params)
+    make_extractor = partial(load_extractor, params, DETECTOR)
     if shard is not None:
         print(f"regions: {extract_shard(dataset, make_extractor, work, shard, **extraction)}")
         return

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from crossmodal.commands import export
+
 
 @dataclass(frozen=True)
 class Command:
@@ -80,6 +82,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 COMMANDS = {
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
+    "export": Command("write region features in the files that other projects read", export.add, export.run),
 }
 
 

@@ -87,6 +87,18 @@ def extract_regions(
     broken.forget()
 
 
+def read_image(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: missing, truncated, or no image.
+    """
+    image = decode(path)
+    if isinstance(image, str):
+        raise UserError(f"{path}: {image}")
+    return image
+
+
 def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The arrays of a store of regions, as StoreWriter takes them."""
     return {

@@ -75,5 +75,5 @@ def extract_shard(
         extract_part(dataset, extractor, folder, rows, wait=False, **options)
     others = f", {len(left)} in another process's hands" if (left := missing_parts(folder, mine)) else ""
     missing = len(missing_parts(folder, parts))
-    follows = f"{missing} parts of all workers are missing" if missing else "none is missing: dvc repro regions"
+    follows = f"{missing} still missing" if missing else "none is missing any more, dvc repro regions merges them"
     return f"shard {shard}: {len(mine)} of {len(parts)} parts{others}; {follows}"

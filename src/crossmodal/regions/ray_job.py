@@ -5,6 +5,7 @@ The machines share a file system on which the repository has the same path, and 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ def _connect(cluster: RayCluster) -> ModuleType:
         import ray.data
     except ImportError as error:
         raise UserError(f"regions.executor ray: {error}; pip install 'crossmodal[ray]'") from None
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if cluster.address is None:
             processors = max(os.cpu_count() or 1, cluster.workers + 1)  # an actor takes one, the job itself another
