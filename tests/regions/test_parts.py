@@ -1,8 +1,8 @@
 """Parts by several workers, put together: the bytes of one process."""
 
 import pytest
-from noise_images import MeanColour, same_bytes
 from filelock import FileLock
+from noise_images import MeanColour, same_bytes
 
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore

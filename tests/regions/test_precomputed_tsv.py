@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from crossmodal.regions.precomputed.importing import import_regions
 from crossmodal.regions.precomputed.rows import image_key
 from crossmodal.regions.precomputed.tsv import TsvReader, parse_line, read_lines
 
-BUTD = Path(os.environ.get("CROSSMODAL_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "butd"
+BUTD = Path(__file__).resolve().parents[3] / "shared" / "butd"
 COLUMNS = {
     "train2014_obj36.tsv": [
         *("img_id", "img_h", "img_w", "objects_id", "objects_conf"),
@@ -166,7 +165,7 @@ def test_names_of_an_image(name, key):
 def test_published_rows(file, count):
     """Rows of the original release and of LXMERT's, against the csv module."""
     if not BUTD.is_dir():
-        pytest.skip(f"{BUTD} is not there: rows of published bottom-up features")
+        pytest.skip("rows of published bottom-up features (../shared/butd) are not here")
     csv.field_size_limit(sys.maxsize)
     with (BUTD / file).open(newline="") as text:
         expected = list(csv.DictReader(text, COLUMNS[file], delimiter="\t"))
