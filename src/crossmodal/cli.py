@@ -82,7 +82,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 COMMANDS = {
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
-    "export": Command("write region features in the files that other projects read", export.add, export.run),
+    "export": Command("write region features as other projects read them", export.add, export.run),
 }
 
 
