@@ -24,6 +24,8 @@ def main() -> None:
     state.mkdir(exist_ok=True)
     if backend == "grid":
         obtain_backbone(params.grid, out)
+    elif backend == "precomputed":
+        (out / "config.json").write_text('{"backend": "precomputed"}\n', encoding="utf-8")  # nothing to obtain
     elif backend == "clip":
         obtain_half(params.clip.source, "vision", out)
     else:
@@ -31,7 +33,8 @@ def main() -> None:
     publish(out, DETECTOR, work)
     measured = DETECTOR / "metrics.json"
     quality = f", AP50 {json.loads(measured.read_text())['ap50']:.3f} on val" if measured.is_file() else ""
-    print(f"detector: {backend} network{quality}, in {DETECTOR}")
+    network = "no network, features are precomputed" if backend == "precomputed" else f"{backend} network"
+    print(f"detector: {network}{quality}, in {DETECTOR}")
 
 
 if __name__ == "__main__":

@@ -31,11 +31,12 @@ def main() -> None:
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, config = load_matcher(MATCHER)
     check_inputs(MATCHER, config, regions, words)
-    material = Material(model.to(pick_device()), config, regions, words, split_rows(dataset, "test"))
+    material = Material(model.to(pick_device()), config, regions, words, split_rows(dataset, "test", regions.left_out))
     info = describe(material, settings)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
-    probe = probe_similarity(model, regions, words, split_rows(dataset, "probe"), settings.batch_size)
+    pairs = split_rows(dataset, "probe", regions.left_out)
+    probe = probe_similarity(model, regions, words, pairs, settings.batch_size)
     searched = search_split(material, probe, settings, work)
     results = searched.results
     if searched.matrix is not None:

@@ -1,27 +1,63 @@
-"""Stage regions: boxes, features, classes, attributes and scores of every image's regions."""
+"""Stage regions: boxes, features, classes, attributes and scores of every image's regions.
+
+Several workers can share the extraction before ``dvc repro regions`` puts it together (docs/region-features.md):
+
+    python -m stages.regions --shard 0/8        # worker 0 of 8, outside DVC
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
 
 from crossmodal.datasets.records import read_dataset
-from crossmodal.errors import exits_cleanly
+from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import load_params
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.jobs import extract_all, extract_shard
 from crossmodal.regions.load import load_extractor
+from crossmodal.regions.precomputed.importing import fingerprint, import_regions
 from stages.paths import DATASET, DETECTOR, REGIONS
 
 
 @exits_cleanly
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shard", metavar="I/N", help="extract what worker I of N has to, and publish nothing")
+    shard = parser.parse_args().shard
     params = load_params()
-    backend = params.region_backend
-    dataset, extractor = read_dataset(DATASET), load_extractor(params, DETECTOR)
+    backend, dataset = params.region_backend, read_dataset(DATASET)
+    if not DETECTOR.is_dir():
+        raise UserError(f"{DETECTOR}: not found; run the detector stage first")
+    if shard and backend == "precomputed":
+        raise UserError("--shard: regions.backend precomputed is imported by one process: dvc repro regions")
+    key = params.region_settings
+    if backend == "precomputed":
+        key |= {"precomputed": params.precomputed.model_dump(), "files": fingerprint(Path(params.precomputed.path))}
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
-    work = work_folder("regions", {"backend": backend, **params.regions.model_dump()}, inputs)
-    out = work / "out"
-    extract_regions(dataset, extractor, out, batch_size=params.regions.batch_size, backend=backend)
+    work = work_folder("regions", key, inputs, shared=shard is not None)
+    extraction = {
+        "batch_size": params.regions.batch_size,
+        "backend": backend,
+        "workers": params.regions.workers,
+        "max_broken": params.regions.max_broken,
+        "precision": params.regions.precision,
+    }
+    make_extractor = partial(load_extractor, params, DETECTOR)
+    if shard is not None:
+        print(f"regions: {extract_shard(dataset, make_extractor, work, shard, **extraction)}")
+        return
+    if backend == "precomputed":
+        out = import_regions(dataset, params.precomputed, work / "out")
+    else:
+        executor = params.regions.executor
+        out = extract_all(dataset, make_extractor, work, executor=executor, cluster=params.ray, **extraction)
     publish(out, REGIONS, work)
-    lengths = FeatureStore(REGIONS).lengths
-    print(f"regions: {lengths.sum():,} regions of {len(lengths):,} images ({backend}) in {REGIONS}")
+    store = FeatureStore(REGIONS)
+    images, left_out = len(store), len(store.left_out)
+    regions = store.lengths.sum() - left_out
+    note = f"; {left_out} images left out, see index.json" if left_out else ""
+    print(f"regions: {regions:,} regions of {images - left_out:,} images ({backend}) in {REGIONS}{note}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from stages.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGION
 def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
-    results, evidence, test = load_results(EVALUATION), load_evidence(EVALUATION), split_rows(dataset, "test")
+    results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
+    test = split_rows(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 

@@ -21,6 +21,7 @@ from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.params import Params, load_params
+from crossmodal.retrieval.inputs import check_boxes
 from crossmodal.runtime import seed_everything
 from crossmodal.tracking import open_training_run
 from crossmodal.training.loop import Trainer, TrainingData, fit_in_turn, untrained_history, validate
@@ -44,6 +45,7 @@ def main() -> None:
     started = time.monotonic()
     params = load_params()
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
+    check_boxes(params.model, params.model_settings.model_dump(), regions)
     processes = start_processes(params.train.devices, module="stages.train")
     if processes is None:  # others were started and have done the work
         return
@@ -58,7 +60,11 @@ def main() -> None:
     model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text_settings))
     model = model.to(processes.device)
     data = TrainingData(
-        regions, words, caption_images(dataset), split_rows(dataset, "train"), split_rows(dataset, "val")
+        regions,
+        words,
+        caption_images(dataset),
+        split_rows(dataset, "train", regions.left_out),
+        split_rows(dataset, "val", regions.left_out),
     )
     text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
     train = partial(

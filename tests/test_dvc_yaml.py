@@ -6,7 +6,7 @@ import grimp
 import pytest
 import yaml
 
-from crossmodal.params import Params
+from crossmodal.params import WITHOUT_EFFECT, Params, Regions
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -70,6 +70,12 @@ def test_parameters_exist(stage):
     for name in STAGES[stage]["params"]:
         head = name if name.startswith("$") else name.split(".")[0]
         assert head in Params.model_fields or name in ("${dataset}", "${model}", "${captions.encoder}")
+
+
+def test_regions_depends_on_all_that_has_an_effect():
+    """Every key of section regions but those that say by whom and how the work is done."""
+    listed = {name.removeprefix("regions.") for name in STAGES["regions"]["params"] if name.startswith("regions.")}
+    assert listed == set(Regions.model_fields) - WITHOUT_EFFECT
 
 
 def test_only_report_leaves_outs_uncached():

@@ -67,6 +67,12 @@ def test_auto_follows_the_dataset(write):
         ("dataset", "imagenet", "dataset: input should be 'scenes' or 'flickr8k', found 'imagenet'"),
         ("tern.heads", 5, "is not a multiple of heads 5"),
         ("scenes.min_objects", 8, "scenes: min_objects 8 is above max_objects 7"),
+        ("regions.executor", "dask", "regions.executor: input should be 'local' or 'ray', found 'dask'"),
+        (
+            "regions.backend",
+            "precomputed",
+            "precomputed.path: null; regions.backend precomputed needs a file or folder",
+        ),
         ("seed", 1.5, "seed: input should be a valid integer"),
     ],
 )
@@ -104,4 +110,5 @@ def test_run_settings_hold_the_sections_in_use(write):
     assert "vsepp" in settings
     assert "tern" not in settings
     assert settings["regions"]["backend"] == "torchvision"
+    assert "executor" not in settings["regions"]  # who extracts does not determine the model
     assert "evaluate" not in settings

@@ -26,6 +26,8 @@ CHANGES = [
     ({"train.lr": 0.123}, {"train", "evaluate", "report"}),
     ({"seed": 99}, {"train", "evaluate", "report"}),
     ({"regions.per_image": 5}, AFTER_REGIONS),
+    ({"regions.executor": "ray", "regions.workers": 0, "regions.max_broken": 3, "ray.workers": 5}, set()),
+    ({"precomputed.max_missing": 5}, AFTER_REGIONS),
     ({"detector.lr": 0.5}, {"detector"} | AFTER_REGIONS),
     ({"bert.epochs": 77}, {"bert", "captions", "train", "evaluate", "report"}),
     ({"captions.max_tokens": 9}, {"captions", "train", "evaluate", "report"}),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from crossmodal.commands import compare, embed, index, score, search
+from crossmodal.commands import compare, embed, export, index, score, search
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ COMMANDS = {
     "index": Command("compare FAISS indexes by recall, speed and size", index.add, index.run),
     "score": Command("print every metric of a similarity matrix", score.add, score.run),
     "compare": Command("tell whether two runs really differ", compare.add, compare.run),
+    "export": Command("write region features as other projects read them", export.add, export.run),
 }
 
 

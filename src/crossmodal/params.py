@@ -66,14 +66,37 @@ class Download(Section):
     max_bad: CountOrNone
 
 
+WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # of section regions, on the features
+
+
 class Regions(Section):
     """Region features."""
 
-    backend: Literal["auto", "torchvision", "grid", "clip"]
+    backend: Literal["auto", "torchvision", "grid", "clip", "precomputed"]
     per_image: Count
     min_score: Share
     nms: Annotated[float, Field(gt=0, le=1)]
     batch_size: Count
+    precision: Literal["fp32", "bf16", "fp16"]
+    workers: CountOrNone
+    max_broken: CountOrNone
+    executor: Literal["local", "ray"]
+
+
+class RayCluster(Section):
+    """Where regions.executor ray works."""
+
+    address: str | None
+    workers: Count
+    gpus: NotNegative
+
+
+class Precomputed(Section):
+    """Region features that others have made."""
+
+    format: Literal["tsv", "scan", "grid", "npz"]
+    path: str | None
+    max_missing: CountOrNone
 
 
 class Detector(Section):
@@ -365,6 +388,8 @@ class Params(Section):
     flickr8k: Flickr8k
     download: Download
     regions: Regions
+    ray: RayCluster
+    precomputed: Precomputed
     detector: Detector
     grid: Grid
     bert: Bert
@@ -408,6 +433,12 @@ class Params(Section):
             raise ValueError(f"{found} clip: clip goes with clip, in all four keys or in none; add {overrides}")
         return self
 
+    @model_validator(mode="after")
+    def _features_have_a_place(self) -> Params:
+        if self.regions.backend == "precomputed" and self.precomputed.path is None:
+            raise ValueError("precomputed.path: null; regions.backend precomputed needs a file or folder there")
+        return self
+
     @property
     def region_backend(self) -> str:
         """The backend that ``regions.backend: auto`` stands for with this dataset."""
@@ -423,6 +454,11 @@ class Params(Section):
         return "fit" if self.dataset == "scenes" else "bert-base-uncased"
 
     @property
+    def region_settings(self) -> dict[str, Any]:
+        """What region features depend on of section regions."""
+        return self.regions.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"backend": self.region_backend}
+
+    @property
     def model_settings(self) -> Section:
         """The section of the chosen model."""
         return getattr(self, self.model)
@@ -432,12 +468,12 @@ class Params(Section):
 
         Logged with the run, and hashed together with the data into the key by which it is found again.
         """
-        backend = {"grid": "grid", "clip": "clip"}.get(self.region_backend, "detector")
+        backend = {name: name for name in ("grid", "clip", "precomputed")}.get(self.region_backend, "detector")
         sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
         if self.captions.encoder != "bert":
             sections += (self.captions.encoder,)
         settings = {name: getattr(self, name).model_dump(mode="json") for name in sections}
-        settings["regions"]["backend"] = self.region_backend
+        settings["regions"] = self.region_settings
         settings["bert"]["source"] = self.bert_source
         return {"seed": self.seed, "model": self.model, "dataset": self.dataset} | settings
 

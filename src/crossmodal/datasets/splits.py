@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,18 @@ class Split:
     caption_image: np.ndarray
 
 
-def split_rows(dataset: Dataset, name: str) -> Split:
-    """The images of a split and all their captions, in the dataset's order."""
+def split_rows(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> Split:
+    """The images of a split and all their captions, in the dataset's order.
+
+    Without the rows ``left_out``, images whose store rows hold no regions (``FeatureStore.left_out``); in the split
+    "probe" without the other image of their pair too.
+    """
     offsets = np.asarray(dataset.caption_offsets())
-    images = np.asarray(dataset.rows(name), dtype=np.int64)
+    rows = dataset.rows(name)
+    if name == "probe":
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        rows = [row for pair in pairs for row in pair if not set(pair) & set(left_out)]
+    images = np.asarray([row for row in rows if row not in left_out], dtype=np.int64)
     captions = [np.arange(offsets[row], offsets[row + 1]) for row in images]
     owners = [np.full(len(rows), place) for place, rows in enumerate(captions)]
     empty = np.zeros(0, dtype=np.int64)

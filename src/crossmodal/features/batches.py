@@ -21,7 +21,7 @@ def read_regions(
         mask = _thin(mask, keep, drop)
     return Regions(
         features=torch.from_numpy(store.padded(rows, "features")).float(),
-        boxes=torch.from_numpy(store.padded(rows, "boxes")),
+        boxes=torch.from_numpy(store.padded(rows, "boxes")) if "boxes" in store.arrays else None,
         mask=torch.from_numpy(mask),
     )
 

@@ -27,16 +27,20 @@ def content_key(settings: dict[str, Any], files: Iterable[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = ()) -> Path:
+def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = (), *, shared: bool = False) -> Path:
     """The place for a stage's unfinished work, the same one again after a kill.
 
     Keyed by settings, input files and the package's own code, so that nothing half done by other code or on
     other data is taken up. Folders of the stage under other keys are left: they belong to other settings.
     The folder is this process's until it ends: an experiment that runs beside it with the same key waits.
+    ``shared``: it is not, for processes that share the work by locks of their own.
     """
     code = sorted(_PACKAGE.rglob("*.py"))
     folder = project_root() / ".resume" / stage / content_key(settings, [*files, *code])
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if shared:
+        folder.mkdir(exist_ok=True)
+        return folder
     lock = FileLock(folder.with_suffix(".lock"), is_singleton=True)
     lock.acquire()
     _HELD.append(lock)

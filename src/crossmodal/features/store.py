@@ -25,6 +25,7 @@ from crossmodal.errors import UserError
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
+LEFT_OUT = "left_out"  # metadata: rows that stand for an image without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
 
 
@@ -52,6 +53,11 @@ class StoreWriter:
     def __len__(self) -> int:
         """Rows that are safely on disk."""
         return sum(shard["rows"] for shard in self._shards)
+
+    def drop_from(self, row: int) -> None:
+        """Remove the shard on disk that holds ``row`` and all behind it, to write them again."""
+        while self._shards and len(self) > row:
+            (self.folder / self._shards.pop()["file"]).unlink()
 
     def append(self, row: Mapping[str, np.ndarray]) -> None:
         """Add one row: every array with the same number of items, (items, *item shape)."""
@@ -160,6 +166,11 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Rows that stand for an image without regions: it could not be read, or nobody had features of it."""
+        return frozenset(entry["row"] for entry in self.metadata.get(LEFT_OUT, ()))
 
     def read(self, row: int, name: str) -> np.ndarray:
         """One row of one array: (items, *item shape), a view into the memory map."""

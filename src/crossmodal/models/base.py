@@ -39,12 +39,12 @@ class Batched:
 class Regions(Batched):
     """A padded batch of image regions.
 
-    features: (B, R, D) float. boxes: (B, R, 4), x1 y1 x2 y2 as shares of the image's width and height.
-    mask: (B, R) bool, True where there is a region.
+    features: (B, R, D) float. boxes: (B, R, 4), x1 y1 x2 y2 as shares of the image's width and height; None of
+    features that came without. mask: (B, R) bool, True where there is a region.
     """
 
     features: torch.Tensor
-    boxes: torch.Tensor
+    boxes: torch.Tensor | None
     mask: torch.Tensor
 
 

@@ -96,7 +96,8 @@ class BoxPositions(nn.Module):
     """Joins region features and box positions: (B, R, D), (B, R, 4) -> (B, R, E).
 
     concat: Linear(D + 5 -> E), ReLU, Linear(E -> E) over features and location side by side, TERN's published
-    form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position.
+    form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position, boxes
+    may be None.
     The location is multiplied by ``scale``: beside features far larger than 1 it would hardly be seen.
     """
 
@@ -109,9 +110,10 @@ class BoxPositions(nn.Module):
             self.features = nn.Linear(feature_dim, dim)
             self.location = nn.Linear(5, dim) if mode == "sum" else None
 
-    def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, boxes: torch.Tensor | None) -> torch.Tensor:
+        if self.mode == "none":
+            return self.features(features)
         location = self.scale * location_features(boxes)
         if self.mode == "concat":
             return self.map(torch.cat([features, location], dim=-1))
-        mapped = self.features(features)
-        return mapped if self.location is None else mapped + self.location(location)
+        return self.features(features) + self.location(location)

@@ -67,9 +67,9 @@ class TernMatcher(Matcher):
         return Encoding(F.normalize(pool(self.word_set(words), words.mask, self.text_aggregation), dim=-1))
 
 
-def with_cls_slot(regions: Regions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def with_cls_slot(regions: Regions) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Prepend the image's CLS slot, zeros for feature and box: (B, R, .) -> (B, 1 + R, .) each."""
     features = F.pad(regions.features, (0, 0, 1, 0))
-    boxes = F.pad(regions.boxes, (0, 0, 1, 0))
+    boxes = None if regions.boxes is None else F.pad(regions.boxes, (0, 0, 1, 0))
     mask = F.pad(regions.mask, (1, 0), value=True)
     return features, boxes, mask

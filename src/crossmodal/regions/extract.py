@@ -1,63 +1,90 @@
-"""Regions of every image of a dataset into the feature store."""
+"""Regions of every image of a dataset into the feature store.
+
+Images are taken in windows of about WINDOW rows; within one they are sorted by shape, so that a batch holds images
+of one size or of nearly one, and the rows are written in the dataset's order again. Windows and batches depend on
+the dataset and the batch size alone: not on where a killed run stopped, and not on which worker has which rows.
+"""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+import torch
+from torch.utils.data import DataLoader
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
-from crossmodal.features.store import StoreWriter
+from crossmodal.features.store import LEFT_OUT, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
-from crossmodal.runtime import progress
+from crossmodal.regions.decode import decode
+from crossmodal.runtime import pick_device, progress
+
+WINDOW = 256  # rows
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def extract_regions(
-    dataset: Dataset, extractor: RegionExtractor, folder: Path, *, batch_size: int, backend: str
+    dataset: Dataset,
+    extractor: RegionExtractor,
+    folder: Path,
+    *,
+    batch_size: int,
+    backend: str,
+    rows: range | None = None,
+    workers: int = 0,
+    max_broken: int = 0,
+    precision: str = "fp32",
 ) -> None:
     """Write a store whose row i holds the regions of record i.
 
     Arrays: ``features`` (R, D) float16, ``boxes`` (R, 4) float32 as shares of the image, ``classes`` and
     ``attributes`` (R,) int16, ``scores`` (R,) float32. Goes on behind the shards ``folder`` already holds.
-    Images are decoded by a second thread while the network works.
+
+    An image that cannot be read keeps its row: one region of zeros over the whole image, score 0. The store's
+    metadata names it under ``left_out``, and splits leave it out (datasets.splits).
+
+    Args:
+        rows: of the records, from the start of a window; None: all. Row i of the store is then ``rows[i]``.
+        workers: processes that decode images while the network works; 0: none, it waits.
+        max_broken: images that may turn out unreadable.
+        precision: fp32, or bf16 or fp16 by autocast.
 
     Raises:
-        UserError: an image is missing or unreadable (the download stage has checked every one of them).
+        UserError: more images than ``max_broken`` are missing or unreadable. What was done before is kept.
     """
-    writer = StoreWriter(
-        folder,
-        {
-            "features": ("float16", (extractor.feature_dim,)),
-            "boxes": ("float32", (4,)),
-            "classes": ("int16", ()),
-            "attributes": ("int16", ()),
-            "scores": ("float32", ()),
-        },
+    rows = range(len(dataset.records)) if rows is None else rows
+    writer = StoreWriter(folder, region_arrays(extractor.feature_dim))
+    broken = _Broken(dataset, folder, writer, rows.start, max_broken)
+    done = rows.start + len(writer)
+    windows = [[batch for batch in window if max(batch) >= done] for window in plan(dataset, rows, batch_size)]
+    loader = DataLoader(
+        [[dataset.image_path(row) for row in batch] for window in windows for batch in window],
+        batch_size=None,
+        collate_fn=_decode_all,
+        num_workers=workers,
     )
-    rows = range(len(writer), len(dataset.records))
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    bar = progress(total=len(dataset.records), initial=len(writer), desc="regions", unit="image")
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        pending = reader.submit(_read_images, dataset, batches[0]) if batches else None
-        for number, batch in enumerate(batches):
-            images = pending.result()
-            if number + 1 < len(batches):
-                pending = reader.submit(_read_images, dataset, batches[number + 1])
-            for image, regions in zip(images, extractor(images), strict=True):
-                writer.append(_store_row(regions, width=image.shape[1], height=image.shape[0]))
-            bar.update(len(batch))
-    bar.close()
-    writer.close(
-        {
-            "backend": backend,
-            "feature_dim": extractor.feature_dim,
-            "classes": list(getattr(extractor, "classes", ())),
-            "attributes": list(getattr(extractor, "attributes", ())),
-        }
-    )
+    images = iter(loader)
+    autocast = torch.autocast(pick_device().type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
+    with progress(total=len(rows), initial=len(writer), desc="regions", unit="image") as bar, autocast:
+        for window in windows:
+            found = {}
+            for batch in window:
+                found |= _regions_of(extractor, batch, next(images), broken)
+                bar.update(sum(row >= done for row in batch))
+            for row in sorted(row for row in found if row >= done):
+                writer.append(found.pop(row))
+    metadata = {
+        "backend": backend,
+        "feature_dim": extractor.feature_dim,
+        "classes": list(getattr(extractor, "classes", ())),
+        "attributes": list(getattr(extractor, "attributes", ())),
+    }
+    writer.close(metadata | broken.metadata())
+    broken.forget()
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -66,17 +93,71 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: missing, truncated, or no image.
     """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: image not found, but the manifest lists it") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: unreadable image ({error})") from None
+    image = decode(path)
+    if isinstance(image, str):
+        raise UserError(f"{path}: {image}")
+    return image
 
 
-def _read_images(dataset: Dataset, rows: range) -> list[np.ndarray]:
-    return [read_image(dataset.image_path(row)) for row in rows]
+def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The arrays of a store of regions, as StoreWriter takes them."""
+    return {
+        "features": ("float16", (feature_dim,)),
+        "boxes": ("float32", (4,)),
+        "classes": ("int16", ()),
+        "attributes": ("int16", ()),
+        "scores": ("float32", ()),
+    }
+
+
+def window_rows(batch_size: int) -> int:
+    """Rows of a window: whole batches, about WINDOW of them."""
+    return batch_size * max(WINDOW // batch_size, 1)
+
+
+def plan(dataset: Dataset, rows: range, batch_size: int) -> list[list[list[int]]]:
+    """Windows of batches of rows; a window's batches are of images of the same shape as far as there are enough."""
+
+    def shape(row: int) -> tuple[float, int]:
+        record = dataset.records[row]
+        return record.width / record.height, record.width  # networks that resize have one size for one aspect
+
+    windows = []
+    for start in range(rows.start, rows.stop, window_rows(batch_size)):
+        order = sorted(range(start, min(start + window_rows(batch_size), rows.stop)), key=shape)
+        windows.append([order[first : first + batch_size] for first in range(0, len(order), batch_size)])
+    return windows
+
+
+def empty_row(arrays: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+    """What stands in the row of an image that was left out: zeros, the whole image as box, no class."""
+    row = {name: np.zeros((1, *shape), dtype) for name, (dtype, shape) in arrays.items()}
+    for name in {"classes", "attributes"} & set(row):
+        row[name] -= 1
+    if "boxes" in row:
+        row["boxes"][0, 2:] = 1
+    return row
+
+
+def _decode_all(paths: Sequence[Path]) -> list[np.ndarray | str]:
+    return [decode(path) for path in paths]
+
+
+def _regions_of(
+    extractor: RegionExtractor, batch: list[int], images: list[np.ndarray | str], broken: _Broken
+) -> dict[int, dict[str, np.ndarray]]:
+    """Store rows of a batch, by record."""
+    found, whole = {}, []
+    for row, image in zip(batch, images, strict=True):
+        if isinstance(image, str):
+            broken.add(row, image)
+            found[row] = empty_row(region_arrays(extractor.feature_dim))
+        else:
+            whole.append((row, image))
+    regions = extractor([image for _, image in whole]) if whole else []
+    for (row, image), of_image in zip(whole, regions, strict=True):
+        found[row] = _store_row(of_image, width=image.shape[1], height=image.shape[0])
+    return found
 
 
 def _store_row(regions: ImageRegions, *, width: int, height: int) -> dict[str, np.ndarray]:
@@ -88,3 +169,43 @@ def _store_row(regions: ImageRegions, *, width: int, height: int) -> dict[str, n
         "attributes": regions.attributes,
         "scores": regions.scores,
     }
+
+
+class _Broken:
+    """Images that could not be read, kept beside the unfinished store so that a run which goes on knows them.
+
+    One that has been mended in the meantime takes the shards from its own on back.
+    """
+
+    def __init__(self, dataset: Dataset, folder: Path, writer: StoreWriter, first: int, limit: int) -> None:
+        self.dataset, self.limit = dataset, limit
+        self.file = folder.with_name(f"{folder.name}.broken.json")
+        content = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
+        self.reasons = {int(row): reason for row, reason in content.items()}
+        written = sorted(row for row in self.reasons if row < first + len(writer))
+        mended = next((row for row in written if not isinstance(decode(dataset.image_path(row)), str)), None)
+        if mended is not None:
+            writer.drop_from(mended - first)
+        self.reasons = {row: self.reasons[row] for row in written if row < first + len(writer)}
+
+    def add(self, row: int, reason: str) -> None:
+        self.reasons[row] = reason
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(self.reasons), encoding="utf-8")
+        part.replace(self.file)
+        if len(self.reasons) > self.limit:
+            path = self.dataset.image_path(min(self.reasons))
+            raise UserError(
+                f"{path}: {self.reasons[min(self.reasons)]}; {len(self.reasons)} images could not be read, "
+                f"regions.max_broken is {self.limit}. Mend them, or raise it; the same command goes on"
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        entries = [
+            {"row": row, "image": self.dataset.records[row].id, "reason": reason}
+            for row, reason in sorted(self.reasons.items())
+        ]
+        return {LEFT_OUT: entries} if entries else {}
+
+    def forget(self) -> None:
+        self.file.unlink(missing_ok=True)

@@ -45,7 +45,8 @@ class TorchvisionRegions:
     def _regions(self, image: np.ndarray) -> ImageRegions:
         pixels = torch.tensor(image).to(self.device)
         found = self.model([pixels.permute(2, 0, 1).float() / 255])[0]
-        found = {name: tensor.cpu() for name, tensor in found.items()}
+        # numpy knows no bfloat16, which regions.precision may have made of them
+        found = {name: (t.float() if t.is_floating_point() else t).cpu() for name, t in found.items()}
         logits = found["attributes"]
         attributes = logits.argmax(dim=1) if logits.shape[1] else torch.full((len(logits),), -1)
         return ImageRegions(

@@ -47,7 +47,7 @@ def keep_evidence(
     Raises:
         UserError: the token ids of the caption store are not those of the dataset's captions.
     """
-    test, probe = split_rows(dataset, "test"), split_rows(dataset, "probe")
+    test, probe = (split_rows(dataset, name, regions.left_out) for name in ("test", "probe"))
     matches, non_matches = sample_scores(model, regions, words, test, batch_size)
     selections = (gallery_queries(results, explained), worst_queries(results)) if explained else ()
     pairs = shown_pairs(selections, results, test, probe)

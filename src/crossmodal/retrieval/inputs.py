@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
@@ -23,6 +25,7 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
     size = regions.arrays["features"][1][0]
     if size != config.sizes.regions:
         raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.sizes.regions}")
+    check_boxes(config.model, config.settings, regions)
     if ("features" in words.arrays) != (config.encoder in STORED):
         found = "features" if "features" in words.arrays else "token ids"
         raise UserError(f"{words.folder}: holds {found}, {matcher} was made for captions.encoder {config.encoder}")
@@ -34,4 +37,17 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
         raise UserError(
             f"{words.folder}: token ids of another vocabulary than {matcher}'s; "
             f"run the captions stage with captions.vocabulary set to its vocabulary.json"
+        )
+
+
+def check_boxes(model: str, settings: Mapping[str, Any], regions: FeatureStore) -> None:
+    """Precomputed features may be without boxes, which a model that uses positions cannot do without.
+
+    Raises:
+        UserError: the model's ``positions`` need boxes, the store has none.
+    """
+    positions = settings.get("positions", "none")
+    if positions != "none" and "boxes" not in regions.arrays:
+        raise UserError(
+            f"{regions.folder}: holds no boxes, which {model}.positions {positions} needs; set {model}.positions=none"
         )

@@ -50,8 +50,9 @@ class SearchSession:
         own = (gallery / "dataset").is_dir()
         self.params, self.folders = params, folders
         self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
-        self.split = split_rows(self.dataset, "test")
         regions = gallery / "regions" if own else folders.regions
+        left_out = FeatureStore(regions).left_out if regions.is_dir() else ()
+        self.split = split_rows(self.dataset, "test", left_out)
         self.config = read_config(folders.matcher)
         self.engine = SearchEngine(
             gallery,

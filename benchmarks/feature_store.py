@@ -1,0 +1,107 @@
+"""Random batches out of the feature store against a file for each image, as the TERN projects keep features.
+
+    python benchmarks/feature_store.py                      # 512 images, 36 regions of 2,048 values
+    python benchmarks/feature_store.py --images 4096 --folder /fast/disk
+
+The projects have NAME_att/<image>.npz (``feat``, float32) and NAME_box/<image>.npy for each image: written by
+np.savez_compressed, as the scripts do that make such files of bottom-up TSVs, or by np.savez. Features here are random
+with the share of zeros of published ones (38 %, ../shared/butd's rows). A batch is 128 images drawn at random, in
+float32 at the end; the forms take turns in one process, all files are in the page cache, and batches are compared once.
+
+The first command, with one thread on a shared virtual machine (OMP_NUM_THREADS=1), printed
+
+    RESULT
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import seconds
+
+from crossmodal.features.batches import read_regions
+from crossmodal.features.store import FeatureStore, StoreWriter
+
+ZEROS = 0.38
+FORMS = {"npz, compressed": np.savez_compressed, "npz, plain": np.savez}
+
+
+def write_features(folder: Path, images: int, regions: int, size: int) -> None:
+    """The same features in all forms, under ``folder``."""
+    writer = StoreWriter(folder / "store", {"features": ("float16", (size,)), "boxes": ("float32", (4,))})
+    for form in FORMS:
+        for part in ("att", "box"):
+            (folder / form / f"bu_{part}").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for image in range(images):
+        features = rng.gamma(0.5, 2, (regions, size)) * (rng.random((regions, size)) >= ZEROS)
+        features = features.astype(np.float32)
+        boxes = np.sort(rng.random((regions, 2, 2), dtype=np.float32), axis=1).reshape(regions, 4)
+        writer.append({"features": features, "boxes": boxes})
+        for form, save in FORMS.items():
+            save(folder / form / "bu_att" / f"{image}.npz", feat=features)
+            np.save(folder / form / "bu_box" / f"{image}.npy", boxes)
+    writer.close()
+
+
+def read_files(folder: Path, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch as the projects' collate functions read it."""
+    features = np.stack([np.load(folder / "bu_att" / f"{row}.npz")["feat"] for row in rows])
+    boxes = np.stack([np.load(folder / "bu_box" / f"{row}.npy") for row in rows])
+    return torch.from_numpy(features).float(), torch.from_numpy(boxes)
+
+
+def read_store(store: FeatureStore, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch as training reads it."""
+    batch = read_regions(store, rows)
+    return batch.features, batch.boxes
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--regions", type=int, default=36)
+    parser.add_argument("--size", type=int, default=2048, help="of a feature")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=9, help="timed batches of each form")
+    parser.add_argument("--folder", type=Path, help="where the files go (a temporary folder)")
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=settings.folder) as name:
+        folder = Path(name)
+        write_features(folder, settings.images, settings.regions, settings.size)
+        store = FeatureStore(folder / "store")
+        readers: dict[str, Callable] = {"store": lambda rows: read_store(store, rows)}
+        readers |= {form: lambda rows, form=form: read_files(folder / form, rows) for form in FORMS}
+        rng = np.random.default_rng(1)
+        rows = rng.integers(settings.images, size=settings.batch)
+        for form in FORMS:
+            for ours, theirs in zip(readers["store"](rows), readers[form](rows), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=2**-11, atol=1e-7)  # float16 against float32
+        times = {form: [] for form in readers}
+        for _ in range(settings.repeats):
+            rows = rng.integers(settings.images, size=settings.batch)
+            for form, read in readers.items():
+                times[form].append(seconds(lambda read=read, rows=rows: read(rows), "cpu"))
+        speed = {form: settings.batch / min(values) for form, values in times.items()}
+        size = {form: size_of(folder / form) / settings.images for form in readers}
+    print(
+        f"{settings.images} images, {settings.regions} regions of {settings.size}, batches of {settings.batch}, "
+        f"{torch.get_num_threads()} threads, best of {settings.repeats}"
+    )
+    for form in readers:
+        against = f"store: {speed['store'] / speed[form]:5.1f} x speed, {size['store'] / size[form]:.2f} x bytes"
+        print(f"{form:<16} {speed[form]:9,.0f} images/s  {size[form]:9,.0f} bytes/image   {against}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""``crossmodal export``: the pipeline's region features in the files that other projects read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of export."""
+    parser.add_argument("--format", required=True, choices=["scan"], help="scan: SCAN, SGRAF, VSE-infinity and others")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("--dataset", type=Path, default=Path("data/dataset"), metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument("--regions", type=Path, default=Path("data/regions"), metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument(
+        "--pad", action="store_true", help="zeros behind the regions of images that have fewer than others"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the files of every split.
+
+    Raises:
+        UserError: the folder is already there; see ``export_scan``.
+    """
+    from crossmodal.datasets.records import read_dataset
+    from crossmodal.errors import UserError
+    from crossmodal.features.store import FeatureStore
+    from crossmodal.regions.export import export_scan
+
+    if arguments.out.exists():
+        raise UserError(f"{arguments.out}: already there; move it away or name another folder")
+    dataset, store = read_dataset(arguments.dataset), FeatureStore(arguments.regions)
+    counts = export_scan(dataset, store, arguments.out, pad=arguments.pad)
+    splits = ", ".join(f"{name} {count:,} images" for name, count in counts.items())
+    size = sum(path.stat().st_size for path in arguments.out.iterdir())
+    print(f"export: {splits}, {size / 1e6:,.1f} MB, in {arguments.out}")

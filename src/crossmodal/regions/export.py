@@ -1,0 +1,81 @@
+"""The feature store as the files that the SCAN family of projects reads (``precomputed.scan`` has the format)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.datasets.records import Dataset
+from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.runtime import progress
+
+NAMES = {"train": "train", "val": "dev", "test": "test"}
+CAPTIONS = 5  # of every image: the projects count on it
+
+
+def export_scan(dataset: Dataset, store: FeatureStore, out: Path, *, pad: bool) -> dict[str, int]:
+    """Write ``{split}_ims.npy``, ``{split}_caps.txt`` and ``{split}_ids.txt`` of train, dev and test.
+
+    An image stands in ``ims`` once, with its first five captions in ``caps`` and its id in ``ids``. Images that the
+    store left out stay out.
+
+    Args:
+        store: row i is of record i.
+        out: made; appears whole.
+        pad: whether images with fewer regions than others get zeros behind theirs.
+
+    Returns:
+        Images of every split written.
+
+    Raises:
+        UserError: the store is of another dataset, images differ in their number of regions and ``pad`` is False,
+            an image has fewer than five captions, or there is not enough space.
+    """
+    if len(store) != len(dataset.records):
+        raise UserError(f"{store.folder}: {len(store):,} rows, {dataset.folder} has {len(dataset.records):,} images")
+    splits = {name: split_rows(dataset, split, store.left_out).images for split, name in NAMES.items()}
+    splits = {name: rows for name, rows in splits.items() if len(rows)}
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *splits.values()])
+    if not len(rows):
+        raise UserError(f"{dataset.folder}: no images in train, val or test")
+    fewest, most = int(store.lengths[rows].min()), int(store.lengths[rows].max())
+    if fewest != most and not pad:
+        raise UserError(
+            f"{store.folder}: images have {fewest} to {most} regions, this format has as many of each; --pad fills up"
+        )
+    for row in rows:
+        record = dataset.records[row]
+        if len(record.captions) < CAPTIONS:
+            found = len(record.captions)
+            raise UserError(f"{dataset.folder}: image {record.id} has {found} captions, this format has {CAPTIONS}")
+    _check_space(out, len(rows) * most * store.arrays["features"][1][0] * 4)
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, images in splits.items():
+        _write_split(dataset, store, images, part / name, most)
+    part.rename(out)
+    return {name: len(images) for name, images in splits.items()}
+
+
+def _write_split(dataset: Dataset, store: FeatureStore, rows: np.ndarray, stem: Path, regions: int) -> None:
+    shape = (len(rows), regions, store.arrays["features"][1][0])
+    array = np.lib.format.open_memmap(f"{stem}_ims.npy", mode="w+", dtype=np.float32, shape=shape)
+    for place, row in enumerate(progress(rows, desc=stem.name, unit="image")):
+        array[place, : store.lengths[row]] = store.read(int(row), "features")
+    array.flush()
+    records = [dataset.records[row] for row in rows]
+    captions = [" ".join(caption.split()) for record in records for caption in record.captions[:CAPTIONS]]
+    Path(f"{stem}_caps.txt").write_text("".join(f"{caption}\n" for caption in captions), encoding="utf-8")
+    Path(f"{stem}_ids.txt").write_text("".join(f"{record.id}\n" for record in records), encoding="utf-8")
+
+
+def _check_space(out: Path, needed: int) -> None:
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(f"{out}: needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free")

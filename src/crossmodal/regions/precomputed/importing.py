@@ -1,0 +1,71 @@
+"""Region features that others have made, into the feature store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from crossmodal.datasets.records import Dataset
+from crossmodal.errors import UserError
+from crossmodal.features.store import LEFT_OUT, StoreWriter
+from crossmodal.params import Precomputed
+from crossmodal.regions.extract import empty_row
+from crossmodal.regions.precomputed.files import FileReader
+from crossmodal.regions.precomputed.rows import FeatureReader
+from crossmodal.regions.precomputed.scan import ScanReader
+from crossmodal.regions.precomputed.tsv import TsvReader
+from crossmodal.runtime import progress
+
+
+def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:
+    """The reader of section ``precomputed``.
+
+    Raises:
+        UserError: nothing is there, or it is not in the format that ``precomputed.format`` says.
+    """
+    path = Path(settings.path)
+    if not path.exists():
+        raise UserError(f"precomputed.path {path}: not found")
+    if settings.format == "tsv":
+        return TsvReader(path, dataset)
+    if not path.is_dir():
+        raise UserError(f"precomputed.path {path}: a file, format {settings.format} is a folder")
+    if settings.format == "npz":
+        return FileReader(path, dataset)
+    return ScanReader(path, dataset, grid=settings.format == "grid")
+
+
+def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
+    """Write a store whose row i holds the regions of record i, and return its folder ``out``.
+
+    Arrays are those of ``extract_regions`` that the format has: ``features`` always, ``boxes`` of all but "scan",
+    classes, attributes and scores of a TSV of 10 columns. One image is read at a time. Goes on behind the shards
+    that ``out`` already holds. An image without features keeps a row of zeros and is left out of the splits.
+
+    Raises:
+        UserError: more images than ``precomputed.max_missing`` have no features; see ``open_features``; features
+            or boxes of an image are not what the format or the manifest says.
+    """
+    reader = open_features(dataset, settings)
+    missing = set(reader.missing)
+    if len(missing) > settings.max_missing or len(missing) == len(dataset.records):
+        splits = Counter(dataset.records[row].split for row in missing)
+        counts = ", ".join(f"{split} {count:,} of {len(dataset.rows(split)):,}" for split, count in splits.items())
+        raise UserError(
+            f"precomputed.path {settings.path}: no features of {len(missing):,} images ({counts}), the first is "
+            f"{dataset.records[reader.missing[0]].id}; precomputed.max_missing is {settings.max_missing}"
+        )
+    writer = StoreWriter(out, reader.arrays)
+    rows = range(len(writer), len(dataset.records))
+    for row in progress(rows, desc="import", unit="image", total=len(dataset.records), initial=len(writer)):
+        writer.append(empty_row(reader.arrays) if row in missing else reader.row(row))
+    metadata = {"backend": "precomputed", "feature_dim": reader.arrays["features"][1][0]}
+    left_out = [{"row": r, "image": dataset.records[r].id, "reason": "no features"} for r in reader.missing]
+    writer.close(metadata | ({LEFT_OUT: left_out} if left_out else {}))
+    return out
+
+
+def fingerprint(path: Path) -> list[list[str | int]]:
+    """Name, size and time of a file, or of what lies in a folder: enough to see that something else is there now."""
+    entries = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in entries]

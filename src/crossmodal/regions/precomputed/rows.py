@@ -1,0 +1,86 @@
+"""What the readers of foreign formats share: names of images, and checks of a row."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Protocol
+
+import numpy as np
+
+from crossmodal.datasets.records import Dataset, ImageRecord
+from crossmodal.errors import UserError
+
+_COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")
+_ASPECT = 0.05  # relative difference of width / height that a resized copy of a photograph may have
+
+
+class FeatureReader(Protocol):
+    """Region features in somebody else's files.
+
+    arrays: of the store, as StoreWriter takes them; "boxes" among them or not. missing: rows of the dataset that the
+    files have no features of. ``row`` gives one of the others: a dict of ``arrays``, boxes as shares of the image.
+    """
+
+    arrays: dict[str, tuple[str, tuple[int, ...]]]
+    missing: list[int]
+
+    def row(self, row: int) -> dict[str, np.ndarray]: ...
+
+
+def image_key(name: str) -> str:
+    """One name for an image's id and its file, e.g. 150367 for COCO_train2014_000000150367.jpg."""
+    stem = re.sub(r"\.(jpe?g|png)$", "", name.strip(), flags=re.IGNORECASE)
+    number = _COCO.fullmatch(stem)
+    return number[1] if number else stem
+
+
+def record_rows(dataset: Dataset) -> dict[str, int]:
+    """Row of every image, by the keys of its id and of its file name."""
+    rows = {image_key(PurePosixPath(record.path).name): row for row, record in enumerate(dataset.records)}
+    return rows | {image_key(record.id): row for row, record in enumerate(dataset.records)}
+
+
+def as_features(values: np.ndarray, where: str, size: int | None = None) -> np.ndarray:
+    """(R, D) as float16, R and D at least 1.
+
+    Raises:
+        UserError: another shape, another D than ``size``, no floats, or values that are not finite in float16.
+    """
+    if values.ndim != 2 or not values.size or values.dtype.kind != "f":
+        raise UserError(f"{where}: features are {values.dtype} {values.shape}, expected floats (regions, size)")
+    if size is not None and values.shape[1] != size:
+        raise UserError(f"{where}: features of size {values.shape[1]}, those before have {size}")
+    with np.errstate(over="ignore"):
+        features = values.astype(np.float16)
+    if not np.isfinite(features).all():
+        raise UserError(f"{where}: a feature is not finite, or above 65,504, the largest that float16 holds")
+    return features
+
+
+def as_shares(boxes: np.ndarray, width: float, height: float, regions: int, where: str) -> np.ndarray:
+    """Boxes (R, 4) in pixels of an image of this size as shares of it, float32.
+
+    Raises:
+        UserError: another shape, or a box that ends before it starts or lies outside the image.
+    """
+    if boxes.shape != (regions, 4):
+        raise UserError(f"{where}: boxes are {boxes.shape}, expected ({regions}, 4): one for each region")
+    shares = boxes.astype(np.float32) / np.array([width, height, width, height], dtype=np.float32)
+    inside = np.isfinite(shares).all() and shares.min() > -_ASPECT and shares.max() < 1 + _ASPECT
+    if not inside or (shares[:, 2:] < shares[:, :2]).any():
+        raise UserError(f"{where}: a box is not x1 y1 x2 y2 within the image of {width:g} x {height:g} pixels")
+    return shares.clip(0, 1)
+
+
+def check_aspect(record: ImageRecord, width: float, height: float, where: str) -> None:
+    """The features are of the record's image, or of a resized copy.
+
+    Raises:
+        UserError: they are of an image of another shape.
+    """
+    ratio = (width / height) / (record.width / record.height) if width > 0 and height > 0 else 0
+    if abs(ratio - 1) > _ASPECT:
+        raise UserError(
+            f"{where}: features of an image of {width:g} x {height:g}, {record.id} has {record.width} x {record.height}"
+        )

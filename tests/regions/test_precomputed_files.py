@@ -1,0 +1,127 @@
+"""Features in a file for each image, as mesnico/TERN and kaylode/tern keep them."""
+
+import numpy as np
+import pytest
+
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.params import Precomputed
+from crossmodal.regions.precomputed.importing import import_regions
+
+IDS = ("391895", "522418", "184613")
+BOXES = np.array([[0, 0, 40, 20], [10, 5, 30, 20]], dtype=np.float32)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    records = [ImageRecord(i, f"images/COCO_val2014_{int(i):012d}.jpg", "train", 40, 20, ("a",)) for i in IDS]
+    write_dataset(folder, "coco", records)
+    return read_dataset(folder)
+
+
+def features(row):
+    return np.random.default_rng(row).random((2, 4)).astype(np.float32)
+
+
+def write_tern(folder, rows=range(3)):
+    """bu_att/391895.npz with ``feat``, bu_box/391895.npy in pixels."""
+    for name in ("bu_att", "bu_box"):
+        (folder / name).mkdir(parents=True)
+    for row in rows:
+        np.savez_compressed(folder / "bu_att" / IDS[row], feat=features(row))
+        np.save(folder / "bu_box" / IDS[row], BOXES)
+
+
+def write_kaylode(folder):
+    """data_att/COCO_val2014_000000391895.npz, data_box with the same names: shares of the image, and the area."""
+    for name in ("data_att", "data_box"):
+        (folder / name).mkdir(parents=True)
+    shares = BOXES / [40, 20, 40, 20]
+    area = (shares[:, 2] - shares[:, 0]) * (shares[:, 3] - shares[:, 1])
+    for row, name in enumerate(IDS):
+        file = f"COCO_val2014_{int(name):012d}.npz"
+        np.savez(folder / "data_att" / file, feat=features(row))
+        np.savez(folder / "data_box" / file, feat=np.column_stack([shares, area]))
+
+
+def read(dataset, path, out, max_missing=0):
+    return FeatureStore(
+        import_regions(dataset, Precomputed(format="npz", path=str(path), max_missing=max_missing), out)
+    )
+
+
+@pytest.mark.parametrize("write", [write_tern, write_kaylode])
+def test_both_forms(tmp_path, dataset, write):
+    write(tmp_path / "source")
+    store = read(dataset, tmp_path / "source", tmp_path / "out")
+    for row in range(3):
+        np.testing.assert_array_equal(store.read(row, "features"), features(row).astype(np.float16))
+        np.testing.assert_allclose(store.read(row, "boxes"), [[0, 0, 1, 1], [0.25, 0.25, 0.75, 1]])
+
+
+def test_without_boxes(tmp_path, dataset):
+    write_tern(tmp_path / "source")
+    (tmp_path / "source" / "bu_box").rename(tmp_path / "elsewhere")
+    assert list(read(dataset, tmp_path / "source", tmp_path / "out").arrays) == ["features"]
+
+
+def break_feature_name(folder):
+    np.savez(folder / "bu_att" / IDS[1], features=features(1))
+
+
+def break_archive(folder):
+    path = folder / "bu_att" / f"{IDS[1]}.npz"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def break_pickle(folder):
+    np.savez(folder / "bu_att" / IDS[1], feat=np.array([{}], dtype=object))
+
+
+def break_size(folder):
+    np.savez(folder / "bu_att" / IDS[1], feat=np.ones((2, 7), dtype=np.float32))
+
+
+def break_box_count(folder):
+    np.save(folder / "bu_box" / IDS[1], BOXES[:1])
+
+
+def break_box_order(folder):
+    np.save(folder / "bu_box" / IDS[1], BOXES[:, [2, 3, 0, 1]])
+
+
+def break_missing_box(folder):
+    (folder / "bu_box" / f"{IDS[1]}.npy").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (break_feature_name, "holds no array named feat"),
+        (break_archive, r"not a readable \.npz or \.npy file"),
+        (break_pickle, r"not a readable \.npz or \.npy file"),
+        (break_size, "features of size 7, those before have 4"),
+        (break_box_count, r"boxes are \(1, 4\), expected \(2, 4\)"),
+        (break_box_order, "a box is not x1 y1 x2 y2 within the image of 40 x 20 pixels"),
+        (break_missing_box, "no file of boxes goes with it"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, dataset, damage, expected):
+    write_tern(tmp_path / "source")
+    damage(tmp_path / "source")
+    with pytest.raises(UserError, match=f"{IDS[1]}.*{expected}"):
+        read(dataset, tmp_path / "source", tmp_path / "out")
+
+
+def test_missing_files_are_counted(tmp_path, dataset):
+    write_tern(tmp_path / "source", rows=[0, 2])
+    with pytest.raises(UserError, match=r"no features of 1 images \(train 1 of 3\), the first is 522418"):
+        read(dataset, tmp_path / "source", tmp_path / "out")
+
+
+def test_no_folder_of_features(tmp_path, dataset):
+    with pytest.raises(UserError, match="expected one folder NAME_att of feature files, found none"):
+        read(dataset, tmp_path, tmp_path / "out")

@@ -1,0 +1,185 @@
+"""Bottom-up TSV files: both layouts, decoded again by the standard library, and what is wrong with a line."""
+
+import base64
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.params import Precomputed
+from crossmodal.regions.precomputed.importing import import_regions
+from crossmodal.regions.precomputed.rows import image_key
+from crossmodal.regions.precomputed.tsv import TsvReader, parse_line, read_lines
+
+BUTD = Path(__file__).resolve().parents[3] / "shared" / "butd"
+COLUMNS = {
+    "train2014_obj36.tsv": [
+        *("img_id", "img_h", "img_w", "objects_id", "objects_conf"),
+        *("attrs_id", "attrs_conf", "num_boxes", "boxes", "features"),
+    ],
+    "COCO_train2014_000000150367.tsv": ["img_id", "img_w", "img_h", "num_boxes", "boxes", "features"],
+}
+
+
+def encode(values, dtype):
+    return base64.b64encode(np.asarray(values, dtype=dtype).tobytes())
+
+
+def line(name, width=40, height=20, regions=3, size=4, *, full, **changes):
+    """A line of either layout; region r of every image has the feature (r, r + 1, ...)."""
+    features = np.arange(regions)[:, None] + np.arange(size)
+    fields = {
+        "id": name.encode(),
+        "width": str(width).encode(),
+        "height": str(height).encode(),
+        "classes": encode(range(regions), "<i8"),
+        "scores": encode(np.linspace(1, 0.5, regions), "<f4"),
+        "attributes": encode(np.arange(regions) + 7, "<i8"),
+        "attribute_scores": encode(np.ones(regions), "<f4"),
+        "count": str(regions).encode(),
+        "boxes": encode([[r, 0, width / 2, height] for r in range(regions)], "<f4"),
+        "features": encode(features, "<f4"),
+    } | changes
+    order = ["id", "height", "width", "classes", "scores", "attributes", "attribute_scores", "count"]
+    order = order if full else ["id", "width", "height", "count"]
+    return b"\t".join(fields[key] for key in [*order, "boxes", "features"]) + b"\r\n"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    names = ["COCO_val2014_000000000042", "COCO_train2014_000000150367", "COCO_train2014_000000000007"]
+    records = [ImageRecord(str(n), f"images/{name}.jpg", "train", 40, 20, ("a",)) for n, name in enumerate(names)]
+    write_dataset(folder, "coco", records)
+    return read_dataset(folder)
+
+
+def settings(path, max_missing=0):
+    return Precomputed(format="tsv", path=str(path), max_missing=max_missing)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_rows_follow_the_records(tmp_path, dataset, full):
+    """Lines stand in another order, in two files, among others' lines; ids are numbers or file names."""
+    source = tmp_path / "source"
+    source.mkdir()
+    first = [line("7", regions=2, full=full), line("999", full=full), line("7", regions=5, full=full)]
+    second = [line("COCO_val2014_000000000042", regions=1, full=full), line("150367", full=full)]
+    (source / "karpathy.tsv.0").write_bytes(b"".join(first))
+    (source / "karpathy.tsv.1").write_bytes(b"".join(second))
+    store = FeatureStore(import_regions(dataset, settings(source), tmp_path / "out"))
+    assert store.lengths.tolist() == [1, 3, 2]  # of the image that is there twice, the first
+    np.testing.assert_array_equal(store.read(1, "features"), [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]])
+    np.testing.assert_allclose(store.read(1, "boxes")[2], [2 / 40, 0, 0.5, 1])
+    assert store.metadata == {"backend": "precomputed", "feature_dim": 4}
+    assert ("classes" in store.arrays) == full
+    if full:
+        assert store.read(1, "classes").tolist() == [0, 1, 2]
+        assert store.read(1, "attributes").tolist() == [7, 8, 9]
+        np.testing.assert_allclose(store.read(1, "scores"), [1, 0.75, 0.5])
+
+
+def test_images_without_features(tmp_path, dataset):
+    path = tmp_path / "some.tsv"
+    path.write_bytes(line("7", full=True))
+    with pytest.raises(UserError) as error:
+        import_regions(dataset, settings(path), tmp_path / "out")
+    assert str(error.value) == (
+        f"precomputed.path {path}: no features of 2 images (train 2 of 3), the first is 0; precomputed.max_missing is 0"
+    )
+    store = FeatureStore(import_regions(dataset, settings(path, max_missing=2), tmp_path / "out"))
+    assert store.left_out == {0, 1}
+    assert store.read(0, "classes").tolist() == [-1]
+    assert store.read(2, "features")[2].tolist() == [2, 3, 4, 5]
+
+
+def test_none_of_the_images(tmp_path, dataset):
+    path = tmp_path / "other.tsv"
+    path.write_bytes(line("999", full=True))
+    with pytest.raises(UserError, match="no features of 3 images"):
+        import_regions(dataset, settings(path, max_missing=3), tmp_path / "out")
+
+
+WRONG = {
+    "not base64": (line("7", full=False, boxes=b"!!"), "line 1: not a row of region features"),
+    "boxes too short": (line("7", full=False, boxes=encode([1, 2, 3], "<f4")), "line 1: not a row of region features"),
+    "no number": (line("7", full=False, count=b"three"), "line 1: not a row of region features"),
+    "columns": (b"7\tabc\r\n", "line 1: 2 columns, expected 6"),
+    "two layouts": (line("150367", full=True) + line("7", full=False), "line 2: 6 columns, expected 10"),
+    "size": (line("150367", size=5, full=False) + line("7", full=False), "features of size 4, those before have 5"),
+    "not finite": (
+        line("7", full=False, features=encode(np.full((3, 4), np.nan), "<f4")),
+        "line 1: a feature is not finite",
+    ),
+    "too large": (line("7", full=False, features=encode(np.full((3, 4), 1e6), "<f4")), "line 1: a feature is not"),
+    "box outside": (
+        line("7", full=False, boxes=encode([[0, 0, 50, 10]] * 3, "<f4")),
+        "line 1: a box is not x1 y1 x2 y2 within the image of 40 x 20 pixels",
+    ),
+    "sizes exchanged": (
+        line("7", width=20, height=40, full=False),
+        "line 1: features of an image of 20 x 40, 2 has 40 x 20",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named(tmp_path, dataset, case):
+    content, expected = WRONG[case]
+    path = tmp_path / "wrong.tsv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"wrong.tsv, {expected}" if expected.startswith("line") else expected):
+        import_regions(dataset, settings(path, max_missing=2), tmp_path / "out")
+
+
+def test_no_file(tmp_path, dataset):
+    with pytest.raises(UserError, match=r"precomputed\.path .*nowhere\.tsv: not found"):
+        import_regions(dataset, settings(tmp_path / "nowhere.tsv"), tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds no file named \*\.tsv"):
+        TsvReader(tmp_path / "empty", dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("COCO_train2014_000000150367.jpg", "150367"),
+        ("150367", "150367"),
+        ("000000150367", "150367"),
+        ("1000092795.jpg", "1000092795"),
+        ("1000268201_693b08cb0e.jpg", "1000268201_693b08cb0e"),
+        ("2007_000042.JPEG", "2007_000042"),
+    ],
+)
+def test_names_of_an_image(name, key):
+    assert image_key(name) == key
+
+
+@pytest.mark.parametrize(("file", "count"), [("train2014_obj36.tsv", 10), ("COCO_train2014_000000150367.tsv", 1)])
+def test_published_rows(file, count):
+    """Rows of the original release and of LXMERT's, against the csv module."""
+    if not BUTD.is_dir():
+        pytest.skip("rows of published bottom-up features (../shared/butd) are not here")
+    csv.field_size_limit(sys.maxsize)
+    with (BUTD / file).open(newline="") as text:
+        expected = list(csv.DictReader(text, COLUMNS[file], delimiter="\t"))
+    rows = [parse_line(content, f"{file}, line {number}") for number, _, content in read_lines(BUTD / file)]
+    assert len(rows) == len(expected) == count
+    for row, fields in zip(rows, expected, strict=True):
+        assert row.image == fields["img_id"]
+        assert (row.width, row.height) == (float(fields["img_w"]), float(fields["img_h"]))
+        assert row.features.shape == (36, 2048)
+        assert (row.features >= 0).all()
+        assert row.features.tobytes() == base64.b64decode(fields["features"])
+        assert row.boxes.tobytes() == base64.b64decode(fields["boxes"])
+        assert (row.boxes[:, 2:] <= [row.width, row.height]).all()
+        if "objects_id" in fields:
+            assert row.classes.tobytes() == base64.b64decode(fields["objects_id"])
+            assert row.attributes.max() < 400
+            assert ((row.scores > 0) & (row.scores <= 1)).all()

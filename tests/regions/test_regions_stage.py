@@ -1,0 +1,90 @@
+"""Stage regions as a person runs it: shards, precomputed features, and what a model without boxes says."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from noise_images import write_noise
+
+from crossmodal.errors import UserError
+from crossmodal.features.batches import read_regions
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.base import InputSizes
+from crossmodal.models.registry import build_model
+from crossmodal.params import load_params
+from crossmodal.retrieval.inputs import check_boxes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """params.yaml set to features that lie in "features", a dataset of 20 images, and the detector stage's folder."""
+    dataset = write_noise(tmp_path / "data/dataset", 20)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["regions"]["backend"] = "precomputed"
+    content["precomputed"] |= {"format": "scan", "path": "features"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "features").mkdir()
+    for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
+        rows = dataset.rows(split)
+        np.save(tmp_path / f"features/{name}_ims.npy", np.ones((len(rows), 36, 8), dtype=np.float32))
+        captions = [text for row in rows for text in dataset.records[row].captions]
+        (tmp_path / f"features/{name}_caps.txt").write_text("\n".join(captions) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_stage(stage, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "src"]))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_precomputed_features_become_the_stages_out(workspace):
+    code, _, errors = run_stage("regions")
+    assert (code, errors) == (2, "error: models/detector: not found; run the detector stage first\n")
+    assert run_stage("detector")[:2] == (0, "detector: no network, features are precomputed, in models/detector\n")
+    code, output, errors = run_stage("regions")
+    assert (code, output, errors) == (0, "regions: 720 regions of 20 images (precomputed) in data/regions\n", "")
+    assert not list((workspace / ".resume/regions").glob("*/*"))
+    code, _, errors = run_stage("regions", "--shard", "0/2")
+    assert code == 2
+    assert errors.startswith("error: --shard: regions.backend precomputed is imported by one process")
+    shutil.rmtree("features")
+    assert run_stage("regions")[2] == "error: precomputed.path features: not found\n"
+
+    store, params = FeatureStore(Path("data/regions")), load_params()
+    with pytest.raises(UserError) as error:
+        check_boxes("tern", params.tern.model_dump(), store)
+    assert (
+        str(error.value) == "data/regions: holds no boxes, which tern.positions concat needs; set tern.positions=none"
+    )
+    regions = read_regions(store, np.arange(3))
+    assert regions.boxes is None
+    settings = params.tern.model_copy(update={"positions": "none"})
+    check_boxes("tern", settings.model_dump(), store)
+    check_boxes("sgraf", params.sgraf.model_dump(), store)
+    for name, section in {"tern": settings, "sgraf": params.sgraf, "vse_infty": params.vse_infty}.items():
+        model = build_model(name, section, InputSizes(regions=8, words=8)).eval()
+        assert len(model.encode_images(regions[:2])) == 2
+
+
+def test_a_path_is_needed(workspace):
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["precomputed"]["path"] = None
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    code, _, errors = run_stage("regions")
+    assert code == 2
+    assert "precomputed.path: null; regions.backend precomputed needs a file or folder there" in errors
