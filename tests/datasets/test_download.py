@@ -6,7 +6,7 @@ import socket
 import pytest
 from served import GOOD, MD5, OTHER, SHA256
 
-from crossmodal.datasets.download import Archive, limit_bad, obtain
+from crossmodal.datasets.download import Archive, limit_bad, obtain, obtain_one_of
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 
@@ -144,6 +144,99 @@ class TestObtainFromMirror:
             assert (found.path.read_bytes(), found.known) == (OTHER, False)
         assert server.requests == ["/other/good.zip"]
         assert obtain(archive, tmp_path, None, delays=QUICK).path.read_bytes() == GOOD
+
+
+class TestBrokenOff:
+    def test_the_next_call_goes_on_and_leaves_nothing(self, server, tmp_path):
+        archive = archive_at(f"{server.url}/pieces/good.zip")
+        (tmp_path / "good.zip.part-00000000").touch()  # begun at another address
+        with pytest.raises(UserError, match="cut before the file was complete"):
+            obtain(archive, tmp_path, None, delays=())
+        assert obtain(archive, tmp_path, None, delays=QUICK).known
+        assert server.ranges[:2] == [None, "bytes=100000-"]
+        assert files(tmp_path) == ["good.zip"]
+
+    def test_pieces_that_do_not_fit_are_got_again_in_one(self, server, tmp_path, caplog):
+        """The server changed the file in between and does not say so."""
+        found = obtain(archive_at(f"{server.url}/mixed/good.zip"), tmp_path, None, delays=QUICK)
+        assert found.path.read_bytes() == GOOD
+        assert "it was downloaded in pieces, getting it again from the start" in caplog.text
+        assert server.ranges.count(None) == 2
+
+    def test_pieces_of_a_wrong_file_are_got_twice_and_no_more(self, server, tmp_path):
+        server.files["good.zip"] = GOOD[::-1]
+        with pytest.raises(UserError, match="wrong checksum"):
+            obtain(archive_at(f"{server.url}/pieces/good.zip"), tmp_path, None, delays=QUICK)
+        assert server.ranges.count(None) == 2
+        assert files(tmp_path) == []
+
+
+class TestOffline:
+    def test_no_address_is_asked(self, server, tmp_path):
+        archive, mirror = archive_at(f"{server.url}/ok/good.zip"), f"{server.url}/other"
+        with pytest.raises(UserError) as caught:
+            obtain(archive, tmp_path, mirror, offline=True)
+        message = str(caught.value)
+        assert message.startswith("good.zip: not obtained (download.offline). Tried ")
+        assert f"Get it from {archive.urls[0]}. Put it into a folder and set download.mirror" in message
+        assert server.requests == []
+
+    def test_earlier_downloads_are_taken(self, server, tmp_path):
+        archive, mirror = archive_at(f"{server.url}/ok/good.zip"), f"{server.url}/other"
+        for source, content in ((None, GOOD), (mirror, OTHER)):
+            obtain(archive, tmp_path, source, delays=QUICK)
+            assert obtain(archive, tmp_path, source, offline=True).path.read_bytes() == content
+        assert len(server.requests) == 2
+
+    def test_folder_is_taken(self, tmp_path):
+        (tmp_path / "good.zip").write_bytes(GOOD)
+        assert obtain(archive_at(), tmp_path / "cache", str(tmp_path), offline=True).known
+
+
+class TestSeveralForms:
+    def test_the_first_that_can_be_had(self, server, tmp_path):
+        forms = (Archive("a.zip", (f"{server.url}/missing/a.zip",)), Archive("b.zip", (f"{server.url}/ok/b.zip",)))
+        assert obtain_one_of(forms, tmp_path, None, delays=QUICK).path == tmp_path / "b.zip"
+        obtain_one_of(forms, tmp_path, None, delays=QUICK)
+        assert len(server.requests) == 2  # a second call takes the second form from the cache
+
+    def test_mirror_goes_before_addresses(self, server, tmp_path):
+        forms = (Archive("a.zip", (f"{server.url}/ok/a.zip",)), Archive("b.zip", ()))
+        (tmp_path / "b.zip").write_bytes(OTHER)
+        assert obtain_one_of(forms, tmp_path / "cache", str(tmp_path)).path == tmp_path / "b.zip"
+        assert server.requests == []
+
+    @pytest.mark.parametrize("mirror", [None, "SOME"])
+    def test_terms_are_one_message(self, tmp_path, mirror):
+        """What to get, from where, and where to put it."""
+        forms = (Archive("a.tar.gz", (), terms="Ask at https://example.org for a.tar.gz (4 GB)."), Archive("a.zip", ()))
+        with pytest.raises(UserError) as caught:
+            obtain_one_of(forms, tmp_path / "cache", mirror and str(tmp_path))
+        message = str(caught.value)
+        assert message.startswith("a.tar.gz or a.zip: not obtained. Tried ")
+        assert (f"{tmp_path / 'a.tar.gz'}: no such file; {tmp_path / 'a.zip'}" in message) == bool(mirror)
+        assert message.endswith(
+            "\nAsk at https://example.org for a.tar.gz (4 GB). "
+            "Put it into a folder and set download.mirror in params.yaml to that folder."
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.json", b' {"images": []}\n', None),
+        ("a.json", b'{"images": [', "not a complete JSON object"),
+        ("a.json", b"<html></html>", "not a complete JSON object"),
+        ("a.tar.gz", b"<html></html>", "not a tar archive"),
+    ],
+)
+def test_without_a_checksum_the_kind_of_file_must_be_right(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    if problem is None:
+        assert obtain(Archive(name, ()), tmp_path / "cache", str(tmp_path)).known is None
+    else:
+        with pytest.raises(UserError, match=f"{name}: {problem}"):
+            obtain(Archive(name, ()), tmp_path / "cache", str(tmp_path))
 
 
 def test_limit_bad():

@@ -198,16 +198,18 @@ def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float],
 
 
 def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
-    """The checked file as ``part``. One that was put together and is not right is got once more, in one piece."""
+    """The checked file as ``part``. One that was put together and is not right is got once more from the start."""
+    fetched_before = False
     while True:
         continued = fetch(url, part, delays)
         try:
             return _checked(archive, part, url, must_match)
         except _NotObtainedError as error:
             discard(part)
-            if not continued:
+            if fetched_before or not continued:
                 raise
             log.warning("%s; it was downloaded in pieces, getting it again from the start", error)
+            fetched_before = True
 
 
 def _checked(archive: Archive, path: Path, origin: Path | str, must_match: bool) -> Obtained:
