@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from crossmodal.commands import doctor
+
 
 @dataclass(frozen=True)
 class Command:
@@ -79,6 +81,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 
 COMMANDS = {
+    "doctor": Command("say what the chosen settings need, what is here, and what to type next", doctor.add, doctor.run),
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
 }
 

@@ -6,6 +6,7 @@ in dvc.yaml, so this file is not a dependency of the stages; changing a check he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -459,8 +460,8 @@ class Params(Section):
         return getattr(self, self.dataset)
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check params.yaml.
+def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read and check params.yaml; ``overrides`` by dotted key count in place of what it says.
 
     Raises:
         UserError: file missing or not YAML; unknown or missing key; wrong type; value out of range. The
@@ -474,6 +475,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
+    for key, value in (overrides or {}).items():
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise UserError(f"{path}: {key}: unknown key")
+        section[last] = value
     try:
         return Params.model_validate(content)
     except ValidationError as error:

@@ -26,11 +26,13 @@ PHOTOGRAPHS = Archive(
     "Flickr8k_Dataset.zip",
     (f"{RELEASE}/Flickr8k_Dataset.zip",),
     ("md5:f18a1e2920de5bd84dae7cf08ec78978",),
+    size=1_100_000_000,  # about
 )
 TEXT = Archive(
     "Flickr8k_text.zip",
     (f"{RELEASE}/Flickr8k_text.zip",),
     ("md5:bf6c1abcb8e4a833b7f922104de18627",),
+    size=2_300_000,  # about
 )
 CAPTIONS = "Flickr8k.token.txt"
 SPLIT_FILES = {

@@ -112,8 +112,8 @@ def _attempt(url: str, part: Path) -> bool:
             return _receive(url, part, have, response)
     except requests.RequestException as error:
         if isinstance(error, ValueError):  # an address that is none
-            raise TransferError(f"{url}: {_explain(error)}") from None
-        raise _BrokenOffError(_explain(error)) from None
+            raise TransferError(f"{url}: {explain(error)}") from None
+        raise _BrokenOffError(explain(error)) from None
     except urllib3.exceptions.HTTPError:  # while the body is read
         raise _BrokenOffError(CUT) from None
 
@@ -198,7 +198,7 @@ def _retry_after(response: requests.Response) -> float:
     return float(_whole(response.headers.get("Retry-After", "").strip()) or 0)
 
 
-def _explain(error: requests.RequestException) -> str:
+def explain(error: requests.RequestException) -> str:
     """What went wrong, without the inside of requests and urllib3."""
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return CUT
