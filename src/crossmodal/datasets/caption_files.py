@@ -120,7 +120,7 @@ def _csv_rows(path: Path, text: str) -> _Rows:
             values = {key: row[name] for key, name in columns.items()}
             yield f"line {rows.line_num + 1}", "too few columns" if None in values.values() else values
     except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num + 1}: not readable as CSV ({error})") from None
+        raise UserError(f"{path}, after line {rows.line_num + 1}: not readable as CSV ({error})") from None
 
 
 def _json_rows(path: Path, text: str) -> _Rows:
