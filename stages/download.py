@@ -19,7 +19,7 @@ def summary(dataset: Dataset) -> str:
             captions = sum(len(dataset.records[row].captions) for row in rows)
             parts.append(f"{split} {len(rows):,} images, {captions:,} captions")
     skipped = f"; {len(dataset.skipped)} items skipped, see manifest.json" if dataset.skipped else ""
-    twice = f"; {len(dataset.duplicates)} pictures are there more than once" if dataset.duplicates else ""
+    twice = f"; the same picture more than once: {len(dataset.duplicates)}" if dataset.duplicates else ""
     return f"download: {dataset.name}: {'; '.join(parts)}{skipped}{twice}, in {dataset.folder}"
 
 

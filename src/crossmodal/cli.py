@@ -81,7 +81,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "doctor": Command("say what the chosen settings need, what is here, and what to type next", doctor.add, doctor.run),
+    "doctor": Command("what is here, what is missing, what to type next", doctor.add, doctor.run),
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
 }
 

@@ -190,7 +190,7 @@ def test_bad_items_of_flickr30k(stage, tmp_path):
         "silent.jpg": "no caption in dataset_flickr30k.json",
     }
     assert dataset.duplicates == (("7", "10"),)  # one in train, one in test: reported, not removed
-    assert "5 items skipped, see manifest.json; 1 pictures are there more than once" in output
+    assert "5 items skipped, see manifest.json; the same picture more than once: 1" in output
     with pytest.raises(SystemExit):
         stage("flickr30k", mirror=".", max_bad=4)
 
