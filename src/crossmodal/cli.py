@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from crossmodal.commands import compare, embed, export, index, score, search
+from crossmodal.commands import compare, doctor, embed, export, index, score, search
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 
 COMMANDS = {
+    "doctor": Command("what is here, what is missing, what to type next", doctor.add, doctor.run),
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
     "search": Command("find photographs for a sentence, or captions for a photograph", search.add, search.run),
     "embed": Command("make a searchable gallery of a folder of photographs", embed.add, embed.run),

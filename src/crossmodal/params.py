@@ -6,6 +6,7 @@ in dvc.yaml, so this file is not a dependency of the stages; changing a check he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -59,10 +60,42 @@ class Flickr8k(Section):
     max_images: CountOrNone
 
 
+class Flickr30k(Section):
+    """Flickr30k in Karpathy's splits."""
+
+    max_images: CountOrNone
+
+
+class Coco(Section):
+    """COCO captions in Karpathy's splits."""
+
+    restval: bool
+    captions: CountOrNone
+    max_images: CountOrNone
+
+
+class Folder(Section):
+    """Any directory of images with a file of captions."""
+
+    images: str | None
+    captions: str | None
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _some_are_left_to_train(self) -> Folder:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+        return self
+
+
 class Download(Section):
     """How archives are obtained."""
 
     mirror: str | None
+    offline: bool
+    keep_archives: bool
     max_bad: CountOrNone
 
 
@@ -383,9 +416,12 @@ class Params(Section):
 
     seed: Seed
     model: str
-    dataset: Literal["scenes", "flickr8k"]
+    dataset: Literal["scenes", "flickr8k", "flickr30k", "coco", "folder"]
     scenes: Scenes
     flickr8k: Flickr8k
+    flickr30k: Flickr30k
+    coco: Coco
+    folder: Folder
     download: Download
     regions: Regions
     ray: RayCluster
@@ -483,8 +519,8 @@ class Params(Section):
         return getattr(self, self.dataset)
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check params.yaml.
+def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read and check params.yaml; ``overrides`` by dotted key count in place of what it says.
 
     Raises:
         UserError: file missing or not YAML; unknown or missing key; wrong type; value out of range. The
@@ -498,6 +534,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
+    for key, value in (overrides or {}).items():
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise UserError(f"{path}: {key}: unknown key")
+        section[last] = value
     try:
         return Params.model_validate(content)
     except ValidationError as error:

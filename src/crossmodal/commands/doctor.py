@@ -1,0 +1,94 @@
+"""``crossmodal doctor``: what the chosen settings need, what of it is here, and the command to type next."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+MARKS = {"ok": "ok", "part": "part", "get": "to do", "mend": "MEND", "?": "?", "": ""}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of doctor."""
+    parser.add_argument(
+        "-S",
+        "--set-param",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="look at other settings than those of params.yaml, as dvc exp run -S does",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=3.0, metavar="SECONDS", help="for each address that is asked (default: 3)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the report; exit code 1 if something stands in the way, 0 if the next command can be expected to work.
+
+    Raises:
+        UserError: params.yaml or an override cannot be used.
+    """
+    from crossmodal.commands import doctor_checks as checks
+    from crossmodal.params import load_params
+
+    params = load_params(overrides=_parse(arguments.overrides))
+    offline = " (offline)" if params.download.offline else ""
+    print(
+        f"params.yaml: dataset {params.dataset}{offline}, model {params.model}, regions {params.region_backend}, "
+        f"captions {params.captions.encoder} ({params.bert_source})"
+    )
+    sections = {
+        "machine": checks.check_machine(params),
+        "dataset": checks.check_dataset(params, arguments.timeout),
+        "weights": [] if params.download.offline else checks.check_hub(params, arguments.timeout),
+        "stages": [] if arguments.overrides else checks.check_stages(),
+    }
+    for title, findings in sections.items():
+        if findings:
+            print(f"\n{title}")
+        width = max((len(finding.what) for finding in findings), default=0)
+        for finding in findings:
+            print(f"  {MARKS[finding.state]:<6}{finding.what:<{width}}  {finding.text}")
+    mends = [finding for findings in sections.values() for finding in findings if finding.state == "mend"]
+    if mends:
+        print("\nto mend")
+    for finding in mends:
+        print(f"  {finding.what}: {finding.mend}")
+    print(f"\nnext: {_next(arguments.overrides, sections['stages'], blocked=bool(mends))}")
+    if mends:
+        sys.exit(1)
+
+
+def _parse(overrides: list[str]) -> dict[str, object]:
+    import yaml
+
+    from crossmodal.errors import UserError
+
+    values = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"-S {override}: expected KEY=VALUE, such as -S dataset=flickr8k")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"-S {override}: {value!r} is not a YAML value") from None
+    return values
+
+
+def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:
+    """The command to type."""
+    again = " ".join(["crossmodal doctor", *(f"-S {shlex.quote(override)}" for override in overrides)])
+    if blocked:
+        return f"do what is said above, then: {again}"
+    if overrides:
+        return " ".join(["dvc exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
+    if not Path("dvc.yaml").is_file():
+        return "go to the root of the repository (no dvc.yaml here)"
+    if stages and all(stage.state == "ok" for stage in stages):
+        return "dvc metrics show (everything is up to date)"
+    return "dvc repro"

@@ -1,0 +1,213 @@
+"""``crossmodal doctor``: it finds what is there and what is not, says what to do, and never ends in a traceback."""
+
+import io
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from crossmodal import cli
+from crossmodal.commands import doctor_checks
+from crossmodal.commands.doctor_checks import Finding, never_raises
+from crossmodal.datasets.records import ImageRecord, write_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def doctor(tmp_path, monkeypatch, capsys):
+    """Run it in a folder of its own; nothing leaves this machine unless ``addresses`` says what answers there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor_checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
+    monkeypatch.setattr(doctor_checks, "check_stages", lambda: [Finding("get", "download", "has not run here")])
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    asked = []
+
+    def run(*arguments, addresses=None):
+        def head(url, timeout, allow_redirects):
+            asked.append(url)
+            if url not in (addresses or {}):
+                raise requests.ConnectionError
+            response = requests.Response()
+            response.status_code, response.raw = addresses[url], io.BytesIO()
+            return response
+
+        monkeypatch.setattr(doctor_checks.requests, "head", head)
+        monkeypatch.setattr(sys, "argv", ["crossmodal", "doctor", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return code, re.sub(" +", " ", captured.out), captured.err
+
+    run.asked = asked
+    return run
+
+
+COCO = ("-S", "dataset=coco", "-S", "bert.source=fit", "-S", "regions.backend=torchvision")
+CAPTIONS = "https://github.com/Delphboy/karpathy-splits/raw/main/dataset_coco.json"
+IMAGES = "http://images.cocodataset.org/zips"
+
+
+def test_scenes_need_nothing(doctor):
+    code, out, err = doctor()
+    assert (code, err) == (0, "")
+    assert "dataset scenes, model tern, regions torchvision, captions bert (fit)" in out
+    assert "made by the pipeline" in out
+    assert out.endswith("next: dvc repro\n")
+    assert doctor.asked == []
+
+
+def test_coco_is_had_from_its_addresses(doctor, tmp_path):
+    downloads = tmp_path / ".resume/downloads"
+    downloads.mkdir(parents=True)
+    (downloads / "train2014.zip.part-00000000").write_bytes(bytes(1_500_000))
+    (downloads / "dataset_coco.json").write_bytes(bytes(2_000))
+    code, out, _ = doctor(*COCO, addresses={f"{IMAGES}/train2014.zip": 200, f"{IMAGES}/val2014.zip": 200})
+    assert code == 0
+    assert f"ok dataset_coco.json 2.0 kB in {downloads}\n" in out
+    assert f"part train2014.zip 1.5 MB of about 13.5 GB, from {IMAGES}/train2014.zip\n" in out
+    assert f"to do val2014.zip about 6.6 GB, from {IMAGES}/val2014.zip\n" in out
+    assert "20.2 GB to download and 20.2 GB to unpack" in out
+    assert out.splitlines()[-1] == f"next: dvc exp run {' '.join(COCO)}"
+
+
+def test_nothing_answers(doctor):
+    code, out, _ = doctor(*COCO, addresses={CAPTIONS: 404, f"{IMAGES}/val2014.zip": 200})
+    assert code == 1
+    assert "github.com: HTTP 404; cs.stanford.edu: host not reachable" in out
+    assert f"train2014.zip: get it from {IMAGES}/train2014.zip on another machine" in out
+    assert out.splitlines()[-1] == f"next: do what is said above, then: crossmodal doctor {' '.join(COCO)}"
+
+
+def test_offline_asks_nobody(doctor):
+    code, out, _ = doctor(*COCO, "-S", "download.offline=true")
+    assert code == 1
+    assert "val2014.zip about 6.6 GB, not here, and download.offline" in out
+    assert doctor.asked == []
+
+
+def test_photographs_on_request(doctor, tmp_path):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "caption_datasets.zip").write_bytes(bytes(10))
+    settings = ["-S", "dataset=flickr30k", "-S", "bert.source=fit", "-S", "regions.backend=torchvision"]
+    settings += ["-S", f"download.mirror={mirror}"]
+    code, out, _ = doctor(*settings)
+    assert code == 1
+    assert f"caption_datasets.zip 10 bytes in {mirror}" in out
+    assert "flickr30k-images.tar.gz: The photographs of Flickr30k are given out on request" in out
+    (mirror / "flickr30k-images.zip").write_bytes(bytes(10))
+    assert doctor(*settings)[0] == 0
+    assert doctor.asked == []
+
+
+def test_a_dataset_that_is_made_needs_no_files(doctor):
+    Path("data/dataset").mkdir(parents=True)
+    write_dataset(Path("data/dataset"), "coco", [ImageRecord("a", "images/a.jpg", "train", 1, 1, ("one",))])
+    code, out, _ = doctor(*COCO)
+    assert code == 0
+    assert "coco is made; its files are not needed again" in out
+
+
+def test_a_folder_of_images(doctor, tmp_path):
+    code, out, _ = doctor("-S", "dataset=folder", "-S", "bert.source=fit", "-S", "regions.backend=torchvision")
+    assert code == 1
+    assert "folder.images: set folder.images in params.yaml, or add -S folder.images=PATH" in out
+    (tmp_path / "a.csv").touch()
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["dataset"] = "folder"
+    params["folder"] |= {"images": str(tmp_path), "captions": "a.csv"}
+    params["bert"]["source"], params["regions"]["backend"] = "fit", "torchvision"
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, out, _ = doctor()
+    assert code == 0
+    assert out.endswith("next: dvc repro\n")
+
+
+def test_weights_from_a_hub(doctor, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
+    settings = ("-S", "bert.source=no/such-bert")
+    code, out, _ = doctor(*settings, addresses={"https://hub.example": 200})
+    assert code == 0
+    assert "bert.source no/such-bert, from https://hub.example" in out
+    code, out, _ = doctor(*settings)
+    assert code == 1
+    assert "bert.source: set bert.source to a file or folder on disk" in out
+
+
+def test_too_little_space(doctor, monkeypatch):
+    monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9}))
+    answering = dict.fromkeys((CAPTIONS, f"{IMAGES}/train2014.zip", f"{IMAGES}/val2014.zip"), 200)
+    code, out, _ = doctor(*COCO, addresses=answering)
+    assert code == 1
+    assert "space: free 39.7 GB or more" in out  # 2 x (13.51 + 6.65) + 0.41 - 1
+
+
+def test_everything_up_to_date(doctor, monkeypatch):
+    monkeypatch.setattr(doctor_checks, "check_stages", lambda: [Finding("ok", "download", "up to date")])
+    assert doctor()[1].endswith("next: dvc metrics show (everything is up to date)\n")
+
+
+def test_a_check_that_fails_is_a_finding(doctor, monkeypatch):
+    @never_raises
+    def check_machine(params):
+        raise RuntimeError("the driver\nis too old")
+
+    monkeypatch.setattr(doctor_checks, "check_machine", check_machine)
+    code, out, _ = doctor()
+    assert code == 0
+    assert "? machine RuntimeError: the driver is too old" in out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset=imagenet", "dataset: input should be 'scenes'"),
+        ("trian.lr=1", "trian.lr: unknown key"),
+        ("dataset", "-S dataset: expected KEY=VALUE"),
+        ("dataset=[", "'[' is not a YAML value"),
+    ],
+)
+def test_wrong_setting(doctor, override, message):
+    code, out, err = doctor("-S", override)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_no_repository_here(doctor):
+    Path("params.yaml").unlink()
+    code, _, err = doctor()
+    assert code == 2
+    assert "params.yaml: not found; run from the root of the repository" in err
+
+
+def test_stages_as_dvc_sees_them():
+    """In this repository, without the mocks."""
+    findings = doctor_checks.check_stages()
+    assert {finding.what for finding in findings} == set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    assert {finding.state for finding in findings} <= {"ok", "get"}
+
+
+def test_machine_is_described(monkeypatch):
+    params = type("Some", (), {"region_backend": "detectron2"})
+    monkeypatch.setattr(doctor_checks.importlib.util, "find_spec", lambda name: None)
+    states = {finding.what: finding.state for finding in doctor_checks.check_machine(params)}
+    assert states == {"GPU": "", "detectron2": "mend", "disk": ""}
+
+
+def test_report_is_plain_text_for_a_log(doctor):
+    out = doctor()[1]
+    assert json.dumps(out, ensure_ascii=True) == json.dumps(out, ensure_ascii=False)

@@ -1,0 +1,254 @@
+"""Any directory of images with captions: every form of file gives the same records, every bad item is listed."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crossmodal.datasets.caption_files import read_caption_file
+from crossmodal.datasets.folder import build_folder, seeded_splits
+from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import UserError
+from crossmodal.params import Download, Folder
+
+CAPTIONS = {
+    "b.jpg": ["A dog, running; fast.", 'He says "no".'],
+    "sub/a.png": ["Ein Hund – im Schnee."],
+    "c.jpg": ["a | b"],
+}
+SPLITS = {"b.jpg": "test", "sub/a.png": "train", "c.jpg": "val"}
+
+
+def picture(number, kind="JPEG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (10 + number, 8), (number, 99, 7)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A directory with the images of CAPTIONS, and one more."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.jpg").write_bytes(picture(0))
+    (folder / "sub/a.png").write_bytes(picture(1, "PNG"))
+    (folder / "c.jpg").write_bytes(picture(2, "WEBP"))
+    (folder / "nobody.jpg").write_bytes(picture(3))
+    return folder
+
+
+def rows():
+    return [(name, text, SPLITS[name]) for name, texts in CAPTIONS.items() for text in texts]
+
+
+def csv_text(delimiter=",", header=("image", "caption", "split")):
+    def quoted(value):
+        return '"' + value.replace('"', '""') + '"'
+
+    return "\n".join(delimiter.join(map(quoted, row)) for row in [header, *rows()]) + "\n"
+
+
+def coco_text():
+    images = [{"id": 7 + row, "file_name": name, "split": SPLITS[name]} for row, name in enumerate(CAPTIONS)]
+    ids = {image["file_name"]: image["id"] for image in images}
+    captions = [{"id": row, "image_id": ids[name], "caption": text} for row, (name, text, _) in enumerate(rows())]
+    return json.dumps({"images": images, "annotations": captions})
+
+
+def lines(items):
+    return "".join(json.dumps(item) + "\n" for item in items)
+
+
+FORMS = {
+    "a.csv": csv_text(),
+    "semicolon.csv": csv_text(";", ("filename", "text", "split")),
+    "bar.csv": csv_text("|", ("image_name", "comment", "split")),
+    "a.tsv": "\ufeff" + csv_text("\t", ("filepath", "title", "split")),
+    "one.jsonl": lines({"image": name, "caption": text, "split": split} for name, text, split in rows()),
+    "all.jsonl": lines({"file_name": n, "captions": texts, "split": SPLITS[n]} for n, texts in CAPTIONS.items()),
+    "a.json": coco_text(),
+}
+
+
+def build(tmp_path, captions, max_bad=0, **settings):
+    values = {"images": "pictures", "captions": captions, "val": 0.1, "test": 0.1, "seed": 0} | settings
+    download = Download(mirror=None, offline=True, keep_archives=True, max_bad=max_bad)
+    (tmp_path / "out").mkdir()
+    build_folder(tmp_path / "out", Folder(**values), download)
+    return read_dataset(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_records(tmp_path, images, name, caplog):
+    (tmp_path / name).write_text(FORMS[name], encoding="utf-8")
+    dataset = build(tmp_path, name)
+    assert [(record.id, record.path, record.split) for record in dataset.records] == [
+        ("sub/a", "images/sub/a.png", "train"),
+        ("c", "images/c.jpg", "val"),
+        ("b", "images/b.jpg", "test"),
+    ]
+    for record in dataset.records:
+        file = record.path.removeprefix("images/")
+        assert list(record.captions) == CAPTIONS[file]
+        content = (dataset.folder / record.path).read_bytes()
+        assert content == (images / file).read_bytes()
+        assert (record.width, record.height) == Image.open(io.BytesIO(content)).size
+    assert (dataset.skipped, list(dataset.sources)) == ((), [name])
+    assert "1 images are not in the captions file, nobody.jpg for one" in caplog.text
+    assert not (dataset.folder / "images/nobody.jpg").exists()
+
+
+def test_every_bad_item_is_listed(tmp_path, images):
+    (images / "cut.jpg").write_bytes(picture(5)[:-90])
+    (images / "text.jpg").write_bytes(b"not an image")
+    (images / "again.jpg").write_bytes(picture(0))
+    table = [
+        ("b.jpg", "one", "train"),
+        ("b.jpg", " one ", "train"),
+        ("b.jpg", "", "train"),
+        ("b.jpg", "two", "test"),
+        ("again.jpg", "one", "test"),
+        ("c.jpg", "one", "validation"),
+        ("sub/a.png", "one", "holdout"),
+        ("../secret.jpg", "one", "train"),
+        ("/etc/passwd", "one", "train"),
+        ("", "one", "train"),
+        ("gone.jpg", "one", "train"),
+        ("cut.jpg", "one", "train"),
+        ("text.jpg", "one", "train"),
+    ]
+    text = "image,caption,split\n" + "".join(",".join(row) + "\n" for row in table) + "short.jpg\n"
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UserError, match=r"11 bad items, more than download\.max_bad 10"):
+        build(tmp_path, "a.csv", max_bad=10)
+    (tmp_path / "out").rename(tmp_path / "former")
+    dataset = build(tmp_path, "a.csv", max_bad=11)
+    assert [record.id for record in dataset.records] == ["b", "c", "again"]
+    assert dataset.records[0].captions == ("one",)
+    reasons = {item.item: item.reason for item in dataset.skipped}
+    assert reasons.pop("cut.jpg").startswith("does not decode")
+    assert reasons == {
+        "a.csv line 3": "the same caption of b.jpg again",
+        "a.csv line 4": "empty caption of b.jpg",
+        "a.csv line 5": "b.jpg is in split train, here in test",
+        "a.csv line 8": "split 'holdout' of sub/a.png, expected train, val or test",
+        "a.csv line 9": "'../secret.jpg' leads out of the folder",
+        "a.csv line 10": "'/etc/passwd' leads out of the folder",
+        "a.csv line 11": "no name of an image",
+        "a.csv line 15": "too few columns",
+        "gone.jpg": "not in the folder; its 1 captions go with it",
+        "text.jpg": "not a JPEG, PNG or WebP image; its 1 captions go with it",
+    }
+    assert dataset.duplicates == (("b", "again"),)
+    assert sorted(path.name for path in (dataset.folder / "images").rglob("*")) == ["again.jpg", "b.jpg", "c.jpg"]
+
+
+def test_splits_where_the_file_has_none(tmp_path, images):
+    for number in range(20):
+        (images / f"{number}.jpg").write_bytes(picture(20 + number))
+    (tmp_path / "a.jsonl").write_text(lines({"image": f"{n}.jpg", "caption": "a caption"} for n in range(20)))
+    dataset = build(tmp_path, "a.jsonl", val=0.2, test=0.1)
+    assert Counter(record.split for record in dataset.records) == {"train": 14, "val": 4, "test": 2}
+    by_split = [int(record.id) for record in dataset.records if record.split == "train"]
+    assert by_split == sorted(by_split)  # the file's order
+    (tmp_path / "out").rename(tmp_path / "former")
+    again = build(tmp_path, "a.jsonl", val=0.2, test=0.1, seed=1)
+    assert [record.id for record in dataset.records] != [record.id for record in again.records]
+
+
+def test_drawn_splits_depend_on_the_images_alone():
+    digests = [f"{number:03}" for number in range(100)]
+    splits = seeded_splits(digests, 0.1, 0.2, 3)
+    assert Counter(splits) == {"train": 70, "test": 20, "val": 10}
+    backwards = seeded_splits(digests[::-1], 0.1, 0.2, 3)
+    assert backwards[::-1] == splits
+    assert seeded_splits(digests, 0.1, 0.2, 4) != splits
+
+
+def test_copies_of_an_image_share_a_split():
+    digests = [str(number // 3) for number in range(60)]
+    splits = seeded_splits(digests, 0.2, 0.2, 0)
+    assert all(len(set(splits[start : start + 3])) == 1 for start in range(0, 60, 3))
+    assert Counter(splits) == {"train": 36, "test": 12, "val": 12}
+
+
+def test_one_split_of_each_kind_at_least():
+    assert sorted(seeded_splits(["a", "b", "c"], 0.01, 0.01, 0)) == ["test", "train", "val"]
+
+
+def test_images_of_one_name_keep_their_suffix_as_id(tmp_path, images):
+    (images / "b.png").write_bytes(picture(9, "PNG"))
+    table = [("b.jpg", "train"), ("b.png", "val"), ("./sub//a.png", "test")]
+    (tmp_path / "a.jsonl").write_text(lines({"image": n, "caption": "one", "split": split} for n, split in table))
+    assert [record.id for record in build(tmp_path, "a.jsonl").records] == ["b.jpg", "b.png", "sub/a"]
+
+
+@pytest.mark.parametrize(
+    ("items", "reasons"),
+    [
+        (
+            ["nonsense", '{"image": "a.jpg"}'],
+            {"a.jsonl line 1": "not a JSON object", "a.jsonl line 2": "no caption of a.jpg"},
+        ),
+        (
+            ['["a.jpg"]', '{"image": 3, "caption": "x"}'],
+            {"a.jsonl line 1": "not a JSON object", "a.jsonl line 2": "no name of an image"},
+        ),
+        (
+            ['{"image": "a.jpg", "caption": "x", "split": "train"}', '{"image": "b.jpg", "caption": "x"}'],
+            {"b.jpg": "no split, but others have one"},
+        ),
+    ],
+)
+def test_json_lines_of_other_forms(tmp_path, items, reasons):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(items))
+    _, skipped = read_caption_file(path)
+    assert {item.item: item.reason for item in skipped} == reasons
+
+
+def test_coco_annotations_of_no_image(tmp_path):
+    path = tmp_path / "a.json"
+    annotations = [{"image_id": 2, "caption": "x"}, {"image_id": [], "caption": "x"}, 5]
+    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": annotations}))
+    images, skipped = read_caption_file(path)
+    assert images["a.jpg"].captions == []
+    assert [item.item for item in skipped] == [f"a.json annotations[{number}]" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", r"a\.txt: expected a name that ends in \.csv, \.tsv, \.jsonl, \.json"),
+        ("a.csv", b"\xff\xfe\x00", r"a\.csv: not UTF-8 text"),
+        ("a.csv", b"name,words\n", r"a\.csv: no columns image and caption in the first line, found 'name,words'"),
+        ("a.csv", b"", "no columns image and caption"),
+        ("a.csv", b'image,caption\na.jpg,"' + b"x" * 200_000 + b'"\n', r"a\.csv, after line 1: not readable as CSV"),
+        ("a.json", b"[]", r"a\.json: expected COCO's"),
+        ("a.json", b'{"images": ["a.jpg"], "annotations": []}', r"a\.json: expected COCO's"),
+    ],
+)
+def test_file_that_cannot_be_used(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_caption_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images": None}, r"folder\.images in params\.yaml: null, expected a path"),
+        ({"captions": None}, r"folder\.captions in params\.yaml: null"),
+        ({"images": "nowhere"}, r"folder\.images .*nowhere: no such directory"),
+        ({"captions": "nowhere.csv"}, r"nowhere\.csv: not readable \(No such file"),
+        ({"captions": "two.csv"}, r"two\.csv: no usable image is left in the split val"),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path, images, settings, message):
+    (tmp_path / "two.csv").write_text("image,caption,split\nb.jpg,one,train\nc.jpg,one,test\n")
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, **({"captions": "two.csv"} | settings))
+    assert not Path(tmp_path / "out/manifest.json").exists()
