@@ -6,7 +6,9 @@ from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import Params, load_params
 from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.clip_backend import ClipRegions
+from crossmodal.regions.detectron2_backend import Detectron2Regions
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor
 from crossmodal.regions.torchvision_backend import TorchvisionRegions
@@ -19,6 +21,10 @@ def load_extractor(params: Params) -> RegionExtractor:
         return GridExtractor(DETECTOR)
     if params.region_backend == "clip":
         return ClipRegions(DETECTOR)
+    if params.region_backend == "bottomup":
+        return BottomUpRegions(DETECTOR, params.bottomup, params.regions.precision)
+    if params.region_backend == "detectron2":
+        return Detectron2Regions(DETECTOR, params.bottomup, params.regions.precision)
     return TorchvisionRegions(DETECTOR, params.regions)
 
 
@@ -28,7 +34,8 @@ def main() -> None:
     backend = params.region_backend
     dataset, extractor = read_dataset(DATASET), load_extractor(params)
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
-    work = work_folder("regions", {"backend": backend, **params.regions.model_dump()}, inputs)
+    settings = {"backend": backend, **params.regions.model_dump(), "bottomup": params.bottomup.model_dump()}
+    work = work_folder("regions", settings, inputs)
     out = work / "out"
     extract_regions(dataset, extractor, out, batch_size=params.regions.batch_size, backend=backend)
     publish(out, REGIONS, work)

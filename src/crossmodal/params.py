@@ -69,11 +69,12 @@ class Download(Section):
 class Regions(Section):
     """Region features."""
 
-    backend: Literal["auto", "torchvision", "grid", "clip"]
+    backend: Literal["auto", "torchvision", "grid", "clip", "bottomup", "detectron2"]
     per_image: Count
     min_score: Share
     nms: Annotated[float, Field(gt=0, le=1)]
     batch_size: Count
+    precision: Literal["fp32", "bf16", "fp16"]
 
 
 class Detector(Section):
@@ -97,6 +98,25 @@ class Grid(Section):
     image_size: Annotated[int, Field(ge=32)]
     mean: tuple[float, float, float] | None
     std: tuple[Positive, Positive, Positive] | None
+
+
+class Bottomup(Section):
+    """The published bottom-up attention detector, and which of its proposals become regions."""
+
+    weights: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    names: str | None
+    selection: Literal["caffe", "airsplay"]
+    min_regions: Count
+    max_regions: Count
+    min_score: Share
+    nms: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _region_range(self) -> Bottomup:
+        if self.min_regions > self.max_regions:
+            raise ValueError(f"min_regions {self.min_regions} is above max_regions {self.max_regions}")
+        return self
 
 
 class Bert(Section):
@@ -345,6 +365,7 @@ class Params(Section):
     regions: Regions
     detector: Detector
     grid: Grid
+    bottomup: Bottomup
     bert: Bert
     captions: Captions
     bigru: Bigru
@@ -409,7 +430,8 @@ class Params(Section):
 
         Logged with the run, and hashed together with the data into the key by which it is found again.
         """
-        backend = {"grid": "grid", "clip": "clip"}.get(self.region_backend, "detector")
+        named = {"grid": "grid", "clip": "clip", "bottomup": "bottomup", "detectron2": "bottomup"}
+        backend = named.get(self.region_backend, "detector")
         sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
         if self.captions.encoder != "bert":
             sections += (self.captions.encoder,)
