@@ -47,16 +47,17 @@ def read_folder(folder: Path) -> DetectorFolder:
     Raises:
         UserError: the folder is missing, damaged, or holds another kind of network.
     """
-    path = folder / "config.json"
+    path, weights_path = folder / "config.json", folder / "model.safetensors"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config.get("backend") != "bottomup":
             raise UserError(f"{path}: holds no bottom-up attention detector; run the detector stage with this backend")
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(weights_path)
         architecture = Architecture(**config["architecture"])
         return DetectorFolder(architecture, weights, list(config["classes"]), list(config["attributes"]))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: not found; run the detector stage first") from None
+    except FileNotFoundError:
+        missing = weights_path if path.exists() else path
+        raise UserError(f"{missing}: not found; run the detector stage first") from None
     except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: not a readable bottom-up attention detector ({reason})") from None
