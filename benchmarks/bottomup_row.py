@@ -31,6 +31,7 @@ from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.obtain import obtain_detector
 from crossmodal.regions.detectron2_backend import Detectron2Regions
 from crossmodal.regions.extract import read_image
+from crossmodal.runtime import project_root
 
 COLUMNS = {
     6: ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features"),
@@ -118,7 +119,7 @@ def main() -> None:
         nms=0.3,
     )
     with TemporaryDirectory() as folder:
-        obtain_detector(settings, Path(folder), Path.cwd() / ".resume" / "weights")
+        obtain_detector(settings, Path(folder), project_root() / ".resume" / "downloads")
         make = {"bottomup": BottomUpRegions, "detectron2": Detectron2Regions}[arguments.backend]
         (regions,) = make(Path(folder), settings, "fp32")([read_image(arguments.image)])
     print_agreement(Row(regions.boxes, regions.features), theirs)

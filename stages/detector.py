@@ -30,7 +30,7 @@ def main() -> None:
     elif backend == "clip":
         obtain_half(params.clip.source, "vision", out)
     elif settings is params.bottomup:
-        obtain_detector(params.bottomup, out, project_root() / ".resume" / "weights")
+        obtain_detector(params.bottomup, out, project_root() / ".resume" / "downloads")
     else:
         fit_detector(dataset, params.detector, out, state)
     publish(out, DETECTOR, work)

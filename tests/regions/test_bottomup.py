@@ -6,6 +6,7 @@ import torch
 import torchvision
 from bottomup_random import SMALL, random_detector, settings
 from PIL import Image
+from pydantic import ValidationError
 
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
@@ -198,6 +199,11 @@ def test_extraction_stores_names(tmp_path, folder):
     np.testing.assert_array_equal(store.read(1, "classes"), expected.classes)
     np.testing.assert_allclose(store.read(1, "boxes"), expected.boxes / [90, 40, 90, 40], atol=1e-6)
     np.testing.assert_allclose(store.read(1, "features"), expected.features, rtol=1e-3, atol=1e-4)
+
+
+def test_a_range_upside_down_is_refused():
+    with pytest.raises(ValidationError, match="min_regions 37 is above max_regions 36"):
+        settings(min_regions=37)
 
 
 def test_a_folder_is_read_back(folder):

@@ -215,11 +215,12 @@ def out(tmp_path):
     return folder
 
 
-def test_a_file_becomes_a_folder(tmp_path, out, published, detector):
+def test_a_file_becomes_a_folder(tmp_path, out, published, detector, caplog):
     sha256 = hashlib.sha256(published.read_bytes()).hexdigest()
     obtain_detector(settings(weights=str(published), sha256=sha256), out, tmp_path / "cache")
     read = read_folder(out)
     assert read.architecture == SMALL and read.classes == read.attributes == []
+    assert "no objects_vocab.txt beside the weights, bottomup.names is null: classes stay numbers" in caplog.text
     assert all(torch.equal(read.weights[name], value) for name, value in detector.weights.items())
     source = json.loads((out / "config.json").read_text())["source"]
     assert source == {"name": published.name, "sha256": sha256}
@@ -272,8 +273,16 @@ def test_weights_from_an_address(tmp_path, out, published, server):
     address = f"{server}/{published.name}"
     obtain_detector(settings(weights=address), out, tmp_path / "cache")
     assert read_folder(out).architecture == SMALL
+    assert json.loads((out / "config.json").read_text())["source"]["name"] == published.name
     published.unlink()  # the second time it is had from the cache
     obtain_detector(settings(weights=address), out, tmp_path / "cache")
+
+
+def test_a_download_of_another_checksum_is_refused(tmp_path, out, published, server):
+    chosen = settings(weights=f"{server}/{published.name}", sha256="0" * 64)
+    with pytest.raises(UserError, match=rf"not obtained \(its sha256 is not bottomup.sha256 {'0' * 64}\)"):
+        obtain_detector(chosen, out, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_an_address_without_the_file_is_explained(tmp_path, out, server):
