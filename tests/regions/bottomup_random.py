@@ -1,6 +1,8 @@
-"""A small bottom-up attention detector with random weights, for the tests beside this file."""
+"""A small bottom-up attention detector with random weights, and images, for the tests beside this file."""
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from crossmodal.params import Bottomup
@@ -46,3 +48,13 @@ def settings(**changes):
         "nms": 0.3,
     }
     return Bottomup(**values | changes)
+
+
+def random_images(*sizes, seed=0):
+    """Coarse random patches: (H, W, 3) uint8 each."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for height, width in sizes:
+        patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        images.append(np.asarray(patches.resize((width, height), Image.Resampling.BICUBIC)))
+    return images

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from bottomup_random import SMALL, random_detector, settings
+from bottomup_random import SMALL, random_detector, random_images, settings
 from PIL import Image
 from pydantic import ValidationError
 
@@ -31,16 +31,6 @@ def smaller_images(monkeypatch):
     """A sixth of the published sides, for time's sake."""
     monkeypatch.setattr(backend, "SHORT_SIDE", 100)
     monkeypatch.setattr(backend, "LONG_SIDE", 166)
-
-
-def random_images(*sizes, seed=0):
-    """Coarse random patches: (H, W, 3) uint8 each."""
-    rng = np.random.default_rng(seed)
-    images = []
-    for height, width in sizes:
-        patches = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        images.append(np.asarray(patches.resize((width, height), Image.Resampling.BICUBIC)))
-    return images
 
 
 def caffe_resnet50(network):

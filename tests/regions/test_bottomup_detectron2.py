@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from bottomup_random import random_detector, settings
-from test_bottomup import random_images
+from bottomup_random import random_detector, random_images, settings
 
 from crossmodal.errors import UserError
 from crossmodal.regions.bottomup import backend

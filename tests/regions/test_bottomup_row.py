@@ -2,17 +2,15 @@
 
 import base64
 import csv
-import os
+import importlib.util
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bottomup_random import random_detector, settings
+from bottomup_random import random_detector, random_images, settings
 from PIL import Image
-from test_bottomup import random_images
 
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.folder import write_folder
@@ -21,15 +19,26 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "butd"
 
 
-def run(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "bottomup_row.py"), *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *filter(None, sys.path)])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("bottomup_row", ROOT / "benchmarks" / "bottomup_row.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bottomup_row"] = module  # where dataclasses look for their module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["bottomup_row"]
+
+
+@pytest.fixture
+def run(script, made, monkeypatch, capsys):
+    def _run(*arguments):
+        """Lines that the script prints, in the folder of ``made``."""
+        monkeypatch.chdir(made[0])
+        monkeypatch.setattr(sys, "argv", ["bottomup_row.py", *map(str, arguments)])
+        script.main()
+        return capsys.readouterr().out.splitlines()
+
+    return _run
 
 
 def encoded(values, kind="<f4"):
@@ -56,22 +65,20 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize("columns", [6, 10])
-def test_an_image_agrees_with_its_own_row(made, columns):
+def test_an_image_agrees_with_its_own_row(made, run, columns):
     folder, regions = made
     boxes, features = encoded(regions.boxes), encoded(regions.features)
     row = ["42", "160", "20", "36", boxes, features]
     if columns == 10:
         row = ["noise_000042", "20", "160", "", "", "", "", "36", boxes, features]
     write_rows(folder / "rows.tsv", [f"1{row[0]}", *row[1:]], row)
-    done = run(folder, "--weights", "weights.pkl", "--image", "noise_000042.png", "--tsv", "rows.tsv")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run("--weights", "weights.pkl", "--image", "noise_000042.png", "--tsv", "rows.tsv")
     assert lines[0] == "regions: 36 and 36, 36 pairs"
     assert lines[1] == "pairs with a cosine above 0.999: 36, their boxes within 0.0 pixels"
     assert lines[-1] == "cosine of the mean features: 1.0000"
 
 
-def test_regions_are_paired_whatever_their_order(made):
+def test_regions_are_paired_whatever_their_order(made, run):
     folder, _ = made
     rng = np.random.default_rng(0)
     features = rng.random((5, 64))
@@ -83,18 +90,20 @@ def test_regions_are_paired_whatever_their_order(made):
     moved[0, 2] += 2.5
     write_rows(folder / "one.tsv", ["42", "160", "20", "5", encoded(boxes), encoded(features)])
     write_rows(folder / "two.tsv", ["42", "160", "20", "5", encoded(moved), encoded(other)])
-    done = run(folder, "--image", "noise_000042.png", "--tsv", "one.tsv", "--against", "two.tsv")
-    assert done.stdout.splitlines()[1] == "pairs with a cosine above 0.999: 4, their boxes within 2.5 pixels"
+    lines = run("--image", "noise_000042.png", "--tsv", "one.tsv", "--against", "two.tsv")
+    assert lines[1] == "pairs with a cosine above 0.999: 4, their boxes within 2.5 pixels"
     means = features.mean(axis=0), other.mean(axis=0)
     cosine = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
-    assert done.stdout.splitlines()[-1] == f"cosine of the mean features: {cosine:.4f}"
+    assert lines[-1] == f"cosine of the mean features: {cosine:.4f}"
 
 
-def test_what_is_missing_is_said_in_a_line(made):
+def test_what_is_missing_is_said_in_a_line(made, run, capsys):
     folder, _ = made
     write_rows(folder / "other.tsv", ["7", "1", "1", "1", encoded(np.ones(4)), encoded(np.ones(8))])
-    done = run(folder, "--weights", "weights.pkl", "--image", "noise_000042.png", "--tsv", "other.tsv")
-    assert (done.returncode, done.stderr) == (2, "error: other.tsv: no row of noise_000042\n")
+    with pytest.raises(SystemExit) as end:
+        run("--weights", "weights.pkl", "--image", "noise_000042.png", "--tsv", "other.tsv")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: other.tsv: no row of noise_000042\n"
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published rows (../shared/butd) are not here")
@@ -105,8 +114,7 @@ def test_what_is_missing_is_said_in_a_line(made):
         ("train2014_obj36.tsv", "COCO_train2014_000000207647"),
     ],
 )
-def test_published_rows_are_read(made, tsv, name):
-    folder, _ = made
-    done = run(folder, "--image", f"{name}.jpg", "--tsv", SHARED / tsv, "--against", SHARED / tsv)
-    assert done.stdout.splitlines()[0] == "regions: 36 and 36, 36 pairs"
-    assert done.stdout.splitlines()[1].startswith("pairs with a cosine above 0.999: 36")
+def test_published_rows_are_read(run, tsv, name):
+    lines = run("--image", f"{name}.jpg", "--tsv", SHARED / tsv, "--against", SHARED / tsv)
+    assert lines[0] == "regions: 36 and 36, 36 pairs"
+    assert lines[1].startswith("pairs with a cosine above 0.999: 36")
