@@ -24,6 +24,8 @@ CHANGES = [
     ({"seed": 99}, {"train", "evaluate", "report"}),
     ({"regions.per_image": 5}, AFTER_REGIONS),
     ({"detector.lr": 0.5}, {"detector"} | AFTER_REGIONS),
+    ({"bottomup.weights": "elsewhere"}, {"detector"} | AFTER_REGIONS),
+    ({"bottomup.max_regions": 50}, AFTER_REGIONS),
     ({"bert.epochs": 77}, {"bert", "captions", "train", "evaluate", "report"}),
     ({"captions.max_tokens": 9}, {"captions", "train", "evaluate", "report"}),
     ({"scenes.seed": 5}, ALL),
