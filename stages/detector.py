@@ -1,4 +1,4 @@
-"""Stage detector: fit the region detector on the dataset's boxes, or obtain a grid backbone or CLIP's image half."""
+"""Stage detector: fit the region detector on the dataset's boxes, or obtain a published network."""
 
 import json
 
@@ -7,8 +7,10 @@ from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
+from crossmodal.regions.bottomup.obtain import obtain_detector
 from crossmodal.regions.fit import fit_detector
 from crossmodal.regions.grid import obtain_backbone
+from crossmodal.runtime import project_root
 from stages.paths import DATASET, DETECTOR
 
 
@@ -16,7 +18,8 @@ from stages.paths import DATASET, DETECTOR
 def main() -> None:
     params = load_params()
     backend = params.region_backend
-    settings = {"grid": params.grid, "clip": params.clip}.get(backend, params.detector)
+    sections = {"grid": params.grid, "clip": params.clip, "bottomup": params.bottomup, "detectron2": params.bottomup}
+    settings = sections.get(backend, params.detector)
     dataset = read_dataset(DATASET)
     work = work_folder("detector", {backend: settings.model_dump()}, [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
@@ -28,6 +31,8 @@ def main() -> None:
         (out / "config.json").write_text('{"backend": "precomputed"}\n', encoding="utf-8")  # nothing to obtain
     elif backend == "clip":
         obtain_half(params.clip.source, "vision", out)
+    elif settings is params.bottomup:
+        obtain_detector(params.bottomup, out, project_root() / ".resume" / "downloads")
     else:
         fit_detector(dataset, params.detector, out, state)
     publish(out, DETECTOR, work)

@@ -29,6 +29,8 @@ CHANGES = [
     ({"regions.executor": "ray", "regions.workers": 0, "regions.max_broken": 3, "ray.workers": 5}, set()),
     ({"precomputed.max_missing": 5}, AFTER_REGIONS),
     ({"detector.lr": 0.5}, {"detector"} | AFTER_REGIONS),
+    ({"bottomup.weights": "elsewhere"}, {"detector"} | AFTER_REGIONS),
+    ({"bottomup.max_regions": 50}, AFTER_REGIONS),
     ({"bert.epochs": 77}, {"bert", "captions", "train", "evaluate", "report"}),
     ({"captions.max_tokens": 9}, {"captions", "train", "evaluate", "report"}),
     ({"scenes.seed": 5}, ALL),

@@ -105,7 +105,7 @@ WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # of section regions, on
 class Regions(Section):
     """Region features."""
 
-    backend: Literal["auto", "torchvision", "grid", "clip", "precomputed"]
+    backend: Literal["auto", "torchvision", "grid", "clip", "bottomup", "detectron2", "precomputed"]
     per_image: Count
     min_score: Share
     nms: Annotated[float, Field(gt=0, le=1)]
@@ -153,6 +153,25 @@ class Grid(Section):
     image_size: Annotated[int, Field(ge=32)]
     mean: tuple[float, float, float] | None
     std: tuple[Positive, Positive, Positive] | None
+
+
+class Bottomup(Section):
+    """The published bottom-up attention detector, and which of its proposals become regions."""
+
+    weights: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    names: str | None
+    selection: Literal["caffe", "airsplay"]
+    min_regions: Count
+    max_regions: Count
+    min_score: Share
+    nms: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _region_range(self) -> Bottomup:
+        if self.min_regions > self.max_regions:
+            raise ValueError(f"min_regions {self.min_regions} is above max_regions {self.max_regions}")
+        return self
 
 
 class Bert(Section):
@@ -428,6 +447,7 @@ class Params(Section):
     precomputed: Precomputed
     detector: Detector
     grid: Grid
+    bottomup: Bottomup
     bert: Bert
     captions: Captions
     bigru: Bigru
@@ -504,7 +524,8 @@ class Params(Section):
 
         Logged with the run, and hashed together with the data into the key by which it is found again.
         """
-        backend = {name: name for name in ("grid", "clip", "precomputed")}.get(self.region_backend, "detector")
+        networks = {name: name for name in ("grid", "clip", "bottomup", "precomputed")} | {"detectron2": "bottomup"}
+        backend = networks.get(self.region_backend, "detector")
         sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
         if self.captions.encoder != "bert":
             sections += (self.captions.encoder,)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crossmodal.errors import UserError
-from crossmodal.models.unpickle import read_checkpoint, read_vocabulary_pickle
+from crossmodal.models.unpickle import read_array_pickle, read_checkpoint, read_vocabulary_pickle
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -170,13 +170,13 @@ def test_a_pickled_vocabulary_is_read(tmp_path, protocol):
 def test_damaged_files_are_named(tmp_path, content):
     path = tmp_path / "file.pth"
     path.write_bytes(content)
-    for read in (read_checkpoint, read_vocabulary_pickle):
+    for read in (read_checkpoint, read_vocabulary_pickle, read_array_pickle):
         with pytest.raises(UserError) as error:
             read(path)
         assert str(error.value).startswith(f"{path}: not a ")
         assert "weights_only" not in str(error.value)
     path.unlink()
-    for read in (read_checkpoint, read_vocabulary_pickle):
+    for read in (read_checkpoint, read_vocabulary_pickle, read_array_pickle):
         with pytest.raises(UserError, match="not found"):
             read(path)
 
@@ -188,3 +188,80 @@ def test_a_cut_off_checkpoint_is_named(tmp_path, zipped):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match=r"file\.pth: not a checkpoint that torch\.save wrote, or damaged"):
         read_checkpoint(path)
+
+
+PROTOCOLS = pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("core", ["_core", "core"])  # since NumPy 2, and before
+def test_a_pickle_of_arrays_is_read(tmp_path, protocol, core):
+    arrays = {
+        "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "columns first": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "swapped": np.arange(3, dtype=">f4"),
+        "half": np.ones(2, dtype=np.float16),
+        "none": np.zeros((0, 4), dtype=np.float32),
+        "single": np.array(7),
+        "flags": np.array([True, False]),
+    }
+    saved = {"model": collections.OrderedDict(arrays), "scalar": np.float32(0.5), "list": [1, (arrays["half"], "a")]}
+    path = tmp_path / "weights.pkl"
+    content = pickle.dumps(saved, protocol=protocol)
+    if protocol < 4:  # from protocol 4 on names have their length before them
+        content = content.replace(b"numpy._core.", f"numpy.{core}.".encode())
+    path.write_bytes(content)
+    read = read_array_pickle(path)
+    for name, array in arrays.items():
+        assert read["model"][name].dtype == array.dtype
+        np.testing.assert_array_equal(read["model"][name], array)
+    assert read["scalar"] == 0.5
+    assert read["list"][0] == 1 and read["list"][1][1] == "a"
+    np.testing.assert_array_equal(read["list"][1][0], arrays["half"])
+
+
+def array_as(*state):
+    """An array whose pickle gives it ``state``."""
+    return Forged((np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b")), state)
+
+
+def test_an_array_pickled_by_python_2_is_read(tmp_path):
+    """Its bytes are text there."""
+    array = np.array([1.5, -2.25, 1e-30], dtype=np.float32)
+    path = tmp_path / "weights.pkl"
+    state = (1, (3,), np.dtype("f4"), False, array.tobytes().decode("latin1"))
+    path.write_bytes(pickle.dumps({"weight": array_as(*state)}, protocol=2))
+    np.testing.assert_array_equal(read_array_pickle(path)["weight"], array)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        np.array([object()]),
+        np.array(["text"]),
+        array_as(1, (10**9,), np.dtype("f4"), False, b"1234"),
+        array_as(1, (1,), "f4", False, b"1234"),
+        array_as("not a state"),
+        Call(np._core.multiarray._reconstruct, collections.OrderedDict, (0,), b"b"),
+        Call(np._core.numeric._frombuffer, b"1234", "f4", (1,), "C"),
+    ],
+    ids=["objects", "text", "too long", "type", "state", "class", "buffer"],
+)
+def test_a_forged_array_is_refused(tmp_path, forged):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"weight": forged}))
+    with pytest.raises(UserError, match=r"weights\.pkl: not a pickle of NumPy arrays, or damaged"):
+        read_array_pickle(path)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("name", ["posix.system", "eval", "exec", "getattr"])
+@pytest.mark.parametrize("hide", [lambda attack: attack, lambda attack: {"model": {"weight": [np.ones(2), attack]}}])
+def test_nothing_in_a_pickle_of_arrays_is_run(tmp_path, hide, name, protocol):
+    mark, path = tmp_path / "mark", tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps(hide(attacks(mark)[name]), protocol=protocol))
+    with pytest.raises(UserError) as error:
+        read_array_pickle(path)
+    assert str(error.value).startswith(f"{path}: refers to ")
+    assert name.split(".")[-1] in str(error.value)
+    assert not mark.exists()

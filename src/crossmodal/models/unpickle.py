@@ -2,8 +2,8 @@
 
 A ``torch.save`` file goes through torch's weights-only reader, which looks every name up in a list instead of
 importing it. The list is lengthened by what those projects keep beside tensors: their command line
-(argparse.Namespace) and NumPy scalars (a best recall). A pickled vocabulary goes through an unpickler whose list
-is shorter still. Any other name is refused, and named.
+(argparse.Namespace) and NumPy scalars (a best recall). A pickled vocabulary, and a pickled dict of NumPy arrays,
+go through unpicklers whose lists are shorter still. Any other name is refused, and named.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,10 +31,14 @@ class _Dtype:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.order = ">" if state[1] == ">" else "<"
 
+    @property
+    def numpy(self) -> np.dtype:
+        return np.dtype(f"{self.order}{self.code}")
+
 
 def _scalar(dtype: _Dtype, content: bytes) -> int | float | bool:
     """A NumPy scalar's value as Python's own number."""
-    return np.frombuffer(content, dtype=f"{dtype.order}{dtype.code}").item()
+    return np.frombuffer(content, dtype=dtype.numpy).item()
 
 
 # Name in the file -> what stands for it here. NumPy's own functions are not called: the state of a pickled dtype
@@ -83,6 +87,97 @@ def read_vocabulary_pickle(path: Path) -> dict[str, Any]:
     except Exception:  # a damaged pickle fails in many ways
         raise UserError(f"{path}: not a pickled vocabulary, or damaged") from None
     return content if isinstance(content, dict) else getattr(content, "__dict__", {})
+
+
+def read_array_pickle(path: Path) -> Any:
+    """A pickle of plain containers and NumPy arrays of numbers, as detectron2 and Caffe2 projects publish weights.
+
+    Raises:
+        UserError: missing; not a pickle; or it holds anything but plain data and arrays of numbers.
+    """
+    try:
+        with path.open("rb") as file:
+            return _plain(_ArrayUnpickler(file, encoding="latin1").load())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except _UnknownNameError as error:
+        raise UserError(_refusal(path, str(error))) from None
+    except Exception:  # a damaged pickle fails in many ways
+        raise UserError(f"{path}: not a pickle of NumPy arrays, or damaged") from None
+
+
+class _Array:
+    """numpy.ndarray as a pickle describes it: an empty one, its state set afterwards."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        if isinstance(content, str):  # pickled by Python 2
+            content = content.encode("latin1")
+        self.value = _from_buffer(content, dtype, shape, "F" if fortran else "C").value
+
+
+def _from_buffer(content: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+    """An array of pickle protocol 5."""
+    if not isinstance(dtype, _Dtype):
+        raise pickle.UnpicklingError("an array without a type")
+    array = _Array()
+    array.value = np.frombuffer(content, dtype=dtype.numpy).reshape(shape, order="F" if order == "F" else "C")
+    return array
+
+
+def _reconstruct_array(cls: type, shape: tuple[int, ...], code: bytes | str) -> _Array:
+    if cls is not _Array:
+        raise pickle.UnpicklingError("an array of another class")
+    return _Array()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How protocols 0 to 2 of Python 3 write bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """How they write none."""
+    return b""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows dicts, and NumPy's arrays and scalars by stand-ins."""
+
+    _NAMES: ClassVar = {
+        "collections.OrderedDict": dict,
+        "_codecs.encode": _encode,
+        "__builtin__.bytes": _no_bytes,
+        "numpy.dtype": _Dtype,
+        "numpy.ndarray": _Array,
+    } | {
+        f"numpy.{core}.{name}": stands_in
+        for core in ("core", "_core")
+        for name, stands_in in (
+            ("multiarray.scalar", _scalar),
+            ("multiarray._reconstruct", _reconstruct_array),
+            ("numeric._frombuffer", _from_buffer),
+        )
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._NAMES[f"{module}.{name}"]
+        except KeyError:
+            raise _UnknownNameError(f"{module}.{name}") from None
+
+
+def _plain(content: Any) -> Any:
+    """The same with arrays in place of their stand-ins."""
+    if isinstance(content, dict):
+        return {name: _plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_plain(value) for value in content)
+    return content.value if isinstance(content, _Array) else content
 
 
 class _UnknownNameError(pickle.UnpicklingError):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from crossmodal.params import Params
 from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.clip_backend import ClipRegions
+from crossmodal.regions.detectron2_backend import Detectron2Regions
 from crossmodal.regions.grid import GridExtractor
 from crossmodal.regions.torchvision_backend import TorchvisionRegions
 
@@ -21,4 +23,8 @@ def load_extractor(params: Params, folder: Path) -> RegionExtractor:
         return GridExtractor(folder)
     if params.region_backend == "clip":
         return ClipRegions(folder)
+    if params.region_backend == "bottomup":
+        return BottomUpRegions(folder, params.bottomup)
+    if params.region_backend == "detectron2":
+        return Detectron2Regions(folder, params.bottomup)
     return TorchvisionRegions(folder, params.regions)

@@ -1,0 +1,88 @@
+"""The published detector's weights and names, from a file or an address, into a detector folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pooch
+import requests
+from pooch import HTTPDownloader
+
+from crossmodal.errors import UserError
+from crossmodal.params import Bottomup
+from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
+from crossmodal.regions.bottomup.published import read_published
+
+log = logging.getLogger(__name__)
+
+_NAMES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}  # of 1600-400-20, a name a line
+_TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two pieces of the answer
+
+
+def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
+    """Write weights, sizes and names of the published detector to ``folder``.
+
+    Args:
+        settings: ``weights``, a file or an address; ``sha256`` of it, or None; ``names``, a folder, or None for the
+            folder of the weights.
+        folder: exists.
+        cache: where a download is kept, under a name that is its address's alone.
+
+    Raises:
+        UserError: no way to the address; another checksum; not such weights (see ``read_published``); a list of
+            names that is missing or of another length.
+    """
+    address = urlsplit(settings.weights).scheme in ("http", "https")
+    path = _download(settings, cache) if address else Path(settings.weights).expanduser()
+    if not path.is_file():
+        raise UserError(f"bottomup.weights {path}: not found; docs/bottom-up-features.md says where it can be had")
+    sha256 = pooch.file_hash(str(path), alg="sha256")
+    if settings.sha256 not in (None, sha256):
+        raise UserError(f"bottomup.weights {path}: sha256 is {sha256}, expected bottomup.sha256 {settings.sha256}")
+    architecture, weights = read_published(path)
+    name = Path(unquote(urlsplit(settings.weights).path)).name if address else path.name
+    counts = {"classes": architecture.classes, "attributes": architecture.attributes}
+    names = _read_names(settings.names, path.parent, counts)
+    write_folder(folder, DetectorFolder(architecture, weights, **names), {"name": name, "sha256": sha256})
+
+
+def _download(settings: Bottomup, cache: Path) -> Path:
+    """The file behind an address, from ``cache`` if it was had before; a download appears there whole or not at all."""
+    pooch.get_logger().setLevel(logging.WARNING)
+    known = settings.sha256 and f"sha256:{settings.sha256}"
+    downloader = HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUTS)
+    try:
+        return Path(pooch.retrieve(settings.weights, known_hash=known, path=cache, downloader=downloader))
+    except requests.RequestException as error:
+        reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
+    except ValueError:  # pooch's word for another checksum
+        reason = f"its sha256 is not bottomup.sha256 {settings.sha256}"
+    except OSError as error:
+        reason = f"{error.filename or cache}: {error.strerror or error}"
+    raise UserError(
+        f"bottomup.weights {settings.weights}: not obtained ({reason}).\nGet the file by other means "
+        "(docs/bottom-up-features.md) and set bottomup.weights in params.yaml to its path."
+    )
+
+
+def _read_names(folder: str | None, beside: Path, counts: dict[str, int]) -> dict[str, list[str]]:
+    """Names of classes and attributes, the first of several on a line ("gray,grey"); none where no folder is given."""
+    names = {}
+    for kind, count in counts.items():
+        path = (beside if folder is None else Path(folder).expanduser()) / _NAMES[kind]
+        if not count or (folder is None and not path.is_file()):
+            names[kind] = []
+            if count:
+                log.warning("note: no %s beside the weights, bottomup.names is null: %s stay numbers", path.name, kind)
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"bottomup.names {path}: not readable ({error})") from None
+        names[kind] = [line.split(",")[0].strip().lower() for line in lines if line.strip()]
+        if len(names[kind]) != count:
+            raise UserError(f"{path}: {len(names[kind])} names, but the detector has {count} {kind}")
+    return names
