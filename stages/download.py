@@ -2,8 +2,9 @@
 
 import shutil
 
-from crossmodal.datasets.build import build_dataset
+from crossmodal.datasets.build import build_dataset, drop_archives
 from crossmodal.datasets.records import SPLITS, Dataset, read_dataset
+from crossmodal.datasets.transfer import in_units
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
@@ -11,14 +12,15 @@ from stages.paths import DATASET
 
 
 def summary(dataset: Dataset) -> str:
-    """Images and captions of each split, and what was skipped."""
+    """Images and captions of each split, what was skipped, and what is there twice."""
     parts = []
     for split in SPLITS:
         if rows := dataset.rows(split):
             captions = sum(len(dataset.records[row].captions) for row in rows)
             parts.append(f"{split} {len(rows):,} images, {captions:,} captions")
     skipped = f"; {len(dataset.skipped)} items skipped, see manifest.json" if dataset.skipped else ""
-    return f"download: {dataset.name}: {'; '.join(parts)}{skipped}, in {dataset.folder}"
+    twice = f"; {len(dataset.duplicates)} pictures are there more than once" if dataset.duplicates else ""
+    return f"download: {dataset.name}: {'; '.join(parts)}{skipped}{twice}, in {dataset.folder}"
 
 
 @exits_cleanly
@@ -30,6 +32,8 @@ def main() -> None:
     build_dataset(out, params)
     publish(out, DATASET, work)
     print(summary(read_dataset(DATASET)))
+    if not params.download.keep_archives:
+        print(f"download: removed {in_units(drop_archives(params.dataset))} of downloads (download.keep_archives)")
 
 
 if __name__ == "__main__":

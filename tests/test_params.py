@@ -64,7 +64,12 @@ def test_auto_follows_the_dataset(write):
             "train.schedule: input should be 'constant', 'step', 'cosine', 'plateau' or 'onecycle'",
         ),
         ("model", "foo", "model: input should be 'tern'"),
-        ("dataset", "imagenet", "dataset: input should be 'scenes' or 'flickr8k', found 'imagenet'"),
+        (
+            "dataset",
+            "imagenet",
+            "dataset: input should be 'scenes', 'flickr8k', 'flickr30k', 'coco' or 'folder', found 'imagenet'",
+        ),
+        ("folder.val", 0.95, "folder: val 0.95 and test 0.1 leave nothing to train on"),
         ("tern.heads", 5, "is not a multiple of heads 5"),
         ("scenes.min_objects", 8, "scenes: min_objects 8 is above max_objects 7"),
         ("seed", 1.5, "seed: input should be a valid integer"),

@@ -59,10 +59,42 @@ class Flickr8k(Section):
     max_images: CountOrNone
 
 
+class Flickr30k(Section):
+    """Flickr30k in Karpathy's splits."""
+
+    max_images: CountOrNone
+
+
+class Coco(Section):
+    """COCO captions in Karpathy's splits."""
+
+    restval: bool
+    captions: CountOrNone
+    max_images: CountOrNone
+
+
+class Folder(Section):
+    """Any directory of images with a file of captions."""
+
+    images: str | None
+    captions: str | None
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _some_are_left_to_train(self) -> Folder:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+        return self
+
+
 class Download(Section):
     """How archives are obtained."""
 
     mirror: str | None
+    offline: bool
+    keep_archives: bool
     max_bad: CountOrNone
 
 
@@ -340,9 +372,12 @@ class Params(Section):
 
     seed: Seed
     model: str
-    dataset: Literal["scenes", "flickr8k"]
+    dataset: Literal["scenes", "flickr8k", "flickr30k", "coco", "folder"]
     scenes: Scenes
     flickr8k: Flickr8k
+    flickr30k: Flickr30k
+    coco: Coco
+    folder: Folder
     download: Download
     regions: Regions
     detector: Detector

@@ -1,68 +1,16 @@
-"""Archives from a local server and from folders, good and bad; zip archives that must not be trusted."""
+"""Archives from a local server and from folders, good and bad."""
 
 import hashlib
-import http.server
-import io
 import socket
-import stat
-import struct
-import threading
-import zipfile
-from pathlib import Path
 
 import pytest
+from served import GOOD, MD5, OTHER, SHA256
 
-from crossmodal.datasets.download import Archive, limit_bad, obtain, unpack
+from crossmodal.datasets.download import Archive, limit_bad, obtain, obtain_one_of
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 
-
-def zipped(members):
-    """Bytes of a zip archive; ``members`` maps name to content, stored in that order."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-GOOD = zipped({"a.txt": "good" * 1000, "b.txt": bytes(range(256)) * 800})
-SHA256 = hashlib.sha256(GOOD).hexdigest()
-MD5 = hashlib.md5(GOOD).hexdigest()
-OTHER = zipped({"a.txt": "a re-pack"})
 QUICK = (0.0, 0.0)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """What is served depends on the first folder of the path."""
-
-    def do_GET(self):
-        kind = self.path.split("/")[1]
-        self.server.requests.append(self.path)
-        first = self.server.requests.count(self.path) == 1
-        if kind == "missing" or (kind == "once500" and first) or kind == "always503":
-            self.send_error({"missing": 404, "once500": 500, "always503": 503}[kind])
-            return
-        body = {"corrupt": GOOD[:-30] + bytes(30), "other": OTHER, "page": b"<html>log in first</html>"}.get(kind, GOOD)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        cut = kind == "cut" or (kind == "once_cut" and first)
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests = []
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        yield server
-        server.shutdown()
 
 
 def archive_at(*urls, hashes=(f"sha256:{SHA256}",)):
@@ -119,7 +67,8 @@ class TestObtainFromAddresses:
         assert "download.mirror" in message
         assert len(message.splitlines()) <= 2
         assert len(server.requests) == requests
-        assert files(tmp_path) == []
+        part, note = f"good.zip.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}", ".json"
+        assert files(tmp_path) == ([part, part + note] if kind == "cut" else [])
 
     def test_unreachable_host(self, tmp_path, monkeypatch):
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -197,104 +146,97 @@ class TestObtainFromMirror:
         assert obtain(archive, tmp_path, None, delays=QUICK).path.read_bytes() == GOOD
 
 
-def everything(member):
-    return member
+class TestBrokenOff:
+    def test_the_next_call_goes_on_and_leaves_nothing(self, server, tmp_path):
+        archive = archive_at(f"{server.url}/pieces/good.zip")
+        (tmp_path / "good.zip.part-00000000").touch()  # begun at another address
+        with pytest.raises(UserError, match="cut before the file was complete"):
+            obtain(archive, tmp_path, None, delays=())
+        assert obtain(archive, tmp_path, None, delays=QUICK).known
+        assert server.ranges[:2] == [None, "bytes=100000-"]
+        assert files(tmp_path) == ["good.zip"]
+
+    def test_pieces_that_do_not_fit_are_got_again_in_one(self, server, tmp_path, caplog):
+        """The server changed the file in between and does not say so."""
+        found = obtain(archive_at(f"{server.url}/mixed/good.zip"), tmp_path, None, delays=QUICK)
+        assert found.path.read_bytes() == GOOD
+        assert "it was downloaded in pieces, getting it again from the start" in caplog.text
+        assert server.ranges.count(None) == 2
+
+    def test_pieces_of_a_wrong_file_are_got_twice_and_no_more(self, server, tmp_path):
+        server.files["good.zip"] = GOOD[::-1]
+        with pytest.raises(UserError, match="wrong checksum"):
+            obtain(archive_at(f"{server.url}/pieces/good.zip"), tmp_path, None, delays=QUICK)
+        assert server.ranges.count(None) == 2
+        assert files(tmp_path) == []
 
 
-class TestUnpack:
-    def write(self, tmp_path, content) -> Path:
-        path = tmp_path / "test.zip"
-        path.write_bytes(content)
-        return path
+class TestOffline:
+    def test_no_address_is_asked(self, server, tmp_path):
+        archive, mirror = archive_at(f"{server.url}/ok/good.zip"), f"{server.url}/other"
+        with pytest.raises(UserError) as caught:
+            obtain(archive, tmp_path, mirror, offline=True)
+        message = str(caught.value)
+        assert message.startswith("good.zip: not obtained (download.offline). Tried ")
+        assert f"Get it from {archive.urls[0]}. Put it into a folder and set download.mirror" in message
+        assert server.requests == []
 
-    def test_only_wanted_members_are_written(self, tmp_path):
-        path = self.write(tmp_path, zipped({"in/a.jpg": "A", "in/b.txt": "B", "../evil": "E"}))
-        targets = {"in/a.jpg": "x/y.jpg"}
-        assert unpack(path, tmp_path / "out", targets.get) == []
-        assert files(tmp_path / "out") == ["x/y.jpg"]
-        assert (tmp_path / "out/x/y.jpg").read_text() == "A"
+    def test_earlier_downloads_are_taken(self, server, tmp_path):
+        archive, mirror = archive_at(f"{server.url}/ok/good.zip"), f"{server.url}/other"
+        for source, content in ((None, GOOD), (mirror, OTHER)):
+            obtain(archive, tmp_path, source, delays=QUICK)
+            assert obtain(archive, tmp_path, source, offline=True).path.read_bytes() == content
+        assert len(server.requests) == 2
 
-    @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/crossmodal-evil", "C:/evil", "a\\..\\evil"])
-    @pytest.mark.parametrize("renamed", [False, True])
-    def test_member_that_leads_out(self, tmp_path, name, renamed):
-        path = self.write(tmp_path, zipped({"fine": "F", name: "E"}))
-        (tmp_path / "out").mkdir()
-        with pytest.raises(UserError, match=r"test\.zip, member .*: leads out of the folder"):
-            unpack(path, tmp_path / "out", {"fine": "fine", name: "harmless" if renamed else name}.get)
-        assert files(tmp_path) == ["test.zip"]
+    def test_folder_is_taken(self, tmp_path):
+        (tmp_path / "good.zip").write_bytes(GOOD)
+        assert obtain(archive_at(), tmp_path / "cache", str(tmp_path), offline=True).known
 
-    @pytest.mark.parametrize("target", ["../evil", "/tmp/crossmodal-evil", ""])
-    def test_target_that_leads_out(self, tmp_path, target):
-        path = self.write(tmp_path, zipped({"fine": "F"}))
-        with pytest.raises(UserError, match="leads out of the folder"):
-            unpack(path, tmp_path / "out", lambda member: target)
 
-    def test_link(self, tmp_path):
-        link = zipfile.ZipInfo("link")
-        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-        path = tmp_path / "test.zip"
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(link, "/etc/passwd")
-        with pytest.raises(UserError, match="'link': is a link"):
-            unpack(path, tmp_path / "out", everything)
-        assert files(tmp_path) == ["test.zip"]
+class TestSeveralForms:
+    def test_the_first_that_can_be_had(self, server, tmp_path):
+        forms = (Archive("a.zip", (f"{server.url}/missing/a.zip",)), Archive("b.zip", (f"{server.url}/ok/b.zip",)))
+        assert obtain_one_of(forms, tmp_path, None, delays=QUICK).path == tmp_path / "b.zip"
+        obtain_one_of(forms, tmp_path, None, delays=QUICK)
+        assert len(server.requests) == 2  # a second call takes the second form from the cache
 
-    def test_encrypted(self, tmp_path):
-        content = bytearray(zipped({"a": "A"}))
-        content[content.index(b"PK\1\2") + 8] |= 1
-        with pytest.raises(UserError, match="is encrypted"):
-            unpack(self.write(tmp_path, content), tmp_path / "out", everything)
+    def test_mirror_goes_before_addresses(self, server, tmp_path):
+        forms = (Archive("a.zip", (f"{server.url}/ok/a.zip",)), Archive("b.zip", ()))
+        (tmp_path / "b.zip").write_bytes(OTHER)
+        assert obtain_one_of(forms, tmp_path / "cache", str(tmp_path)).path == tmp_path / "b.zip"
+        assert server.requests == []
 
-    def test_two_members_for_one_file(self, tmp_path):
-        path = self.write(tmp_path, zipped({"a/x": "1", "b/x": "2"}))
-        with pytest.raises(UserError, match="'b/x': comes twice"):
-            unpack(path, tmp_path / "out", lambda member: "x")
+    @pytest.mark.parametrize("mirror", [None, "SOME"])
+    def test_terms_are_one_message(self, tmp_path, mirror):
+        """What to get, from where, and where to put it."""
+        forms = (Archive("a.tar.gz", (), terms="Ask at https://example.org for a.tar.gz (4 GB)."), Archive("a.zip", ()))
+        with pytest.raises(UserError) as caught:
+            obtain_one_of(forms, tmp_path / "cache", mirror and str(tmp_path))
+        message = str(caught.value)
+        assert message.startswith("a.tar.gz or a.zip: not obtained. Tried ")
+        assert (f"{tmp_path / 'a.tar.gz'}: no such file; {tmp_path / 'a.zip'}" in message) == bool(mirror)
+        assert message.endswith(
+            "\nAsk at https://example.org for a.tar.gz (4 GB). "
+            "Put it into a folder and set download.mirror in params.yaml to that folder."
+        )
 
-    def test_existing_file_stays(self, tmp_path):
-        path = self.write(tmp_path, zipped({"a": "new"}))
-        (tmp_path / "a").write_text("old")
-        with pytest.raises(UserError, match="File exists"):
-            unpack(path, tmp_path, everything)
-        assert (tmp_path / "a").read_text() == "old"
 
-    def test_zip_bomb(self, tmp_path):
-        path = self.write(tmp_path, zipped({"bomb": bytes(20_000_000)}))
-        with pytest.raises(UserError, match="to 20,000,000 bytes, more than 200 fold"):
-            unpack(path, tmp_path / "out", everything)
-
-    def test_total_size(self, tmp_path):
-        path = self.write(tmp_path, zipped({"a": "1" * 600, "b": "2" * 600}))
-        with pytest.raises(UserError, match="would unpack to 1,200 bytes, expected at most 1,000"):
-            unpack(path, tmp_path / "out", everything, max_bytes=1000)
-        assert files(tmp_path) == ["test.zip"]
-
-    @pytest.mark.parametrize("content", [GOOD[: len(GOOD) // 2], b"", b"<html>"])
-    def test_truncated_archive(self, tmp_path, content):
-        with pytest.raises(UserError, match=r"test\.zip: not a readable zip archive"):
-            unpack(self.write(tmp_path, content), tmp_path / "out", everything, tolerant=True)
-
-    def test_missing_archive(self, tmp_path):
-        with pytest.raises(UserError, match=r"absent\.zip.*No such file"):
-            unpack(tmp_path / "absent.zip", tmp_path / "out", everything)
-
-    def test_damaged_member(self, tmp_path):
-        content = bytearray(zipped({"first": "1" * 50, "second": bytes(range(256)), "third": "3" * 50}))
-        start = content.index(b"second") + len("second")
-        content[start + 5 : start + 40] = bytes(35)
-        path = self.write(tmp_path, content)
-        with pytest.raises(UserError, match=r"test\.zip, member 'second': damaged"):
-            unpack(path, tmp_path / "strict", everything)
-        (skipped,) = unpack(path, tmp_path / "tolerant", everything, tolerant=True)
-        assert skipped.item == "second" and skipped.reason.startswith("damaged in test.zip")
-        assert files(tmp_path / "tolerant") == ["first", "third"]
-
-    def test_wrong_crc(self, tmp_path):
-        content = bytearray(zipped({"first": "1" * 50}))
-        entry = content.index(b"PK\1\2")
-        struct.pack_into("<I", content, entry + 16, 12345)
-        (skipped,) = unpack(self.write(tmp_path, content), tmp_path / "out", everything, tolerant=True)
-        assert "CRC" in skipped.reason
-        assert files(tmp_path / "out") == []
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.json", b' {"images": []}\n', None),
+        ("a.json", b'{"images": [', "not a complete JSON object"),
+        ("a.json", b"<html></html>", "not a complete JSON object"),
+        ("a.tar.gz", b"<html></html>", "not a tar archive"),
+    ],
+)
+def test_without_a_checksum_the_kind_of_file_must_be_right(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    if problem is None:
+        assert obtain(Archive(name, ()), tmp_path / "cache", str(tmp_path)).known is None
+    else:
+        with pytest.raises(UserError, match=f"{name}: {problem}"):
+            obtain(Archive(name, ()), tmp_path / "cache", str(tmp_path))
 
 
 def test_limit_bad():

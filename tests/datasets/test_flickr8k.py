@@ -75,7 +75,7 @@ def write_archives(folder, splits=SPLITS, photographs=PHOTOGRAPHS, lines=None, s
 def build(tmp_path, max_images=0, max_bad=10):
     folder = tmp_path / "dataset"
     folder.mkdir(exist_ok=True)
-    download = Download(mirror=str(tmp_path / "mirror"), max_bad=max_bad)
+    download = Download(mirror=str(tmp_path / "mirror"), offline=False, keep_archives=True, max_bad=max_bad)
     build_flickr8k(folder, Flickr8k(max_images=max_images), download, tmp_path / "cache")
     return read_dataset(folder)
 
@@ -103,7 +103,7 @@ def test_records_and_skipped_items(tmp_path, mirror):
     assert "truncated" in reasons["cut.jpg"]
     assert reasons["gone.jpg"] == "not in Flickr8k_Dataset.zip; its 5 captions go with it"
     assert reasons["silent.jpg"] == "no caption in Flickr8k.token.txt"
-    assert reasons["text.jpg"] == "not a JPEG or PNG image; its 5 captions go with it"
+    assert reasons["text.jpg"] == "not a JPEG, PNG or WebP image; its 5 captions go with it"
     written = {path.name for path in (dataset.folder / "images").iterdir()}
     assert written == set(GOOD)
     assert set(dataset.sources) == {"Flickr8k_Dataset.zip", "Flickr8k_text.zip"}
@@ -209,7 +209,7 @@ def test_stage_writes_the_dataset_whole_or_not_at_all(tmp_path, mirror, monkeypa
 def test_official_split_and_five_captions(tmp_path):
     """The text archive whole; of the photographs the first 20 of each split (all of them take 12 s)."""
     folder = tmp_path / "dataset"
-    download = Download(mirror=str(SHARED / "flickr8k"), max_bad=0)
+    download = Download(mirror=str(SHARED / "flickr8k"), offline=False, keep_archives=True, max_bad=0)
     build_flickr8k(folder, Flickr8k(max_images=20), download, tmp_path / "cache")
     dataset = read_dataset(folder)
     assert Counter(record.split for record in dataset.records) == {"train": 20, "val": 20, "test": 20}

@@ -1,9 +1,7 @@
-"""Archives: obtain one (mirror, cache, public addresses), check it, unpack it without trusting it.
+"""The files that a dataset is made from: found on this machine or downloaded, and checked.
 
     archive = Archive("a.zip", ("https://example.org/a.zip",), ("sha256:9f86d0...",))
     found = obtain(archive, cache_folder, mirror=None)
-    skipped = unpack(found.path, folder, wanted=lambda member: member if member.endswith(".jpg") else None)
-    limit_bad(skipped, max_bad=10)
 
 What a checksum decides. A file from a public address must have one of the archive's known checksums: the
 address is ours, so anything else is a broken or exchanged file. A file from ``download.mirror`` was chosen
@@ -16,50 +14,39 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
-import shutil
-import stat
-import sys
-import time
+import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-import requests
 from filelock import FileLock
-from pooch import HTTPDownloader
 
 from crossmodal.datasets.records import Skipped
+from crossmodal.datasets.transfer import CHUNK, RETRY_DELAYS, TransferError, discard, fetch
+from crossmodal.datasets.unpack import TAR_SUFFIXES
 from crossmodal.errors import UserError
 from crossmodal.runtime import project_root
 
 log = logging.getLogger(__name__)
-
-RETRY_DELAYS = (1.0, 4.0)  # seconds before the second and the third attempt at an address
-TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two pieces of the answer
-TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
-CHUNK = 1 << 20  # bytes
-
-MAX_UNPACKED = 64 * 2**30  # bytes that the wanted members of one archive may unpack to
-MAX_RATIO = 200  # unpacked to packed size of one member; text stays below 30, deflate itself ends at 1032
-RATIO_FREE = 2**20  # bytes up to which a member's ratio does not matter
 
 
 @dataclass(frozen=True)
 class Archive:
     """A file that a dataset needs.
 
-    ``hashes`` are the accepted checksums as "sha256:..." or "md5:..." (pooch's notation). Empty: no checksum
-    is known, every complete zip archive is taken.
+    ``hashes`` are the accepted checksums as "sha256:..." or "md5:...". Empty: no checksum is known, every complete
+    file of its kind is taken. ``size`` is in bytes, as published, 0 where nobody says. ``terms`` is for files that
+    their owners give out on request only, which have no ``urls``: what to ask for and where, a sentence.
     """
 
     name: str
     urls: tuple[str, ...]
     hashes: tuple[str, ...] = ()
+    size: int = 0
+    terms: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,60 +57,104 @@ class Obtained:
     sha256: str
     known: bool | None
 
+    @property
+    def source(self) -> str:
+        """What the manifest says of it."""
+        return f"sha256:{self.sha256}" + (" (not the published archive)" if self.known is False else "")
+
 
 def obtain(
-    archive: Archive, cache_folder: Path, mirror: str | None, *, delays: Sequence[float] = RETRY_DELAYS
+    archive: Archive,
+    cache_folder: Path,
+    mirror: str | None,
+    *,
+    offline: bool = False,
+    delays: Sequence[float] = RETRY_DELAYS,
 ) -> Obtained:
-    """Find or download one archive.
+    """Find or download one archive; see ``obtain_one_of``."""
+    return obtain_one_of((archive,), cache_folder, mirror, offline=offline, delays=delays)
 
-    Looked at in this order: the mirror, an earlier download in ``cache_folder``, the public addresses. A
-    mirror is a folder (also as file://; relative to the root of the repository), whose file is used in place,
-    or an http(s) address to which the archive's name is appended. A download is written under a temporary
-    name and renamed when it is complete and checked. ``delays`` are the seconds between attempts at one
-    address; only failures that may pass (cut connection, timeout, unreachable host, HTTP 408, 429 and 5xx)
-    are tried again. A later call takes the finished download from ``cache_folder``, after reading its
-    checksum again.
+
+def obtain_one_of(
+    archives: Sequence[Archive],
+    cache_folder: Path,
+    mirror: str | None,
+    *,
+    offline: bool = False,
+    delays: Sequence[float] = RETRY_DELAYS,
+) -> Obtained:
+    """Find or download the first archive that can be had of several that hold the same.
+
+    Looked at in this order: the mirror, earlier downloads in ``cache_folder``, the public addresses. A mirror is a
+    folder (also as file://; relative to the root of the repository), whose file is used in place, or an http(s)
+    address to which the archive's name is appended. With ``offline`` no address is asked, the mirror's neither. A
+    download is written under a temporary name, which keeps what arrived when it breaks off, and renamed when it is
+    complete and checked. ``delays`` are the seconds between attempts, see ``transfer.fetch``. A later call takes the
+    finished download from ``cache_folder``, after reading its checksum again.
 
     Raises:
-        UserError: no source gave an acceptable file. Says for each what was found, and what to do by hand.
+        UserError: no source gave an acceptable file, or it does not fit on the disk. Says for each source what was
+            found, and what to do by hand.
     """
     tried = []
-    for source in _sources(archive, cache_folder, mirror):
+    for source in _sources(archives, cache_folder, mirror, offline):
         try:
             return source(delays)
         except _NotObtainedError as error:
             tried.append(str(error))
-            if mirror and len(tried) == 1 and archive.urls:
-                log.warning("download.mirror: %s; trying the public addresses", error)
-    raise UserError(
-        f"{archive.name}: not obtained. Tried {'; '.join(tried) or 'nothing: it has no public address'}.\n"
-        f"Get the file by other means and set download.mirror in params.yaml to the folder that holds it."
-    )
+            if mirror and len(tried) == len(archives) and any(archive.urls for archive in archives) and not offline:
+                log.warning("download.mirror: %s; trying the public addresses", "; ".join(tried))
+    raise UserError(_what_to_do(archives, tried, offline))
+
+
+def mirror_folder(mirror: str | None) -> Path | None:
+    """The folder that ``download.mirror`` names; None where it names an address or nothing."""
+    if not mirror or urlsplit(mirror).scheme in ("http", "https"):
+        return None
+    parts = urlsplit(mirror)
+    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(mirror).expanduser()
+    return project_root() / path
 
 
 class _NotObtainedError(Exception):
     """One source failed; the message names it and what was found there."""
 
 
-def _sources(
-    archive: Archive, cache_folder: Path, mirror: str | None
-) -> Iterable[Callable[[Sequence[float]], Obtained]]:
-    if mirror:
-        if urlsplit(mirror).scheme in ("http", "https"):
-            url = f"{mirror.rstrip('/')}/{quote(archive.name)}"
-            # Apart from the public downloads: another checksum is accepted here, and only for this mirror.
-            place = cache_folder / f"mirror-{hashlib.sha256(mirror.encode()).hexdigest()[:12]}"
-            yield lambda delays: _from_url(archive, url, place, delays, must_match=False)
+_Source = Callable[[Sequence[float]], Obtained]
+
+
+def _sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> Iterable[_Source]:
+    folder = mirror_folder(mirror)
+    # Apart from the public downloads: another checksum is accepted there, and only for this mirror.
+    place = cache_folder / f"mirror-{hashlib.sha256((mirror or '').encode()).hexdigest()[:12]}"
+    for archive in archives if mirror else ():
+        if folder:
+            yield lambda _delays, archive=archive: _from_folder(archive, folder)
+        elif offline:
+            yield lambda _delays, archive=archive: _from_cache(archive, place, must_match=False)
         else:
-            yield lambda _delays: _from_folder(archive, _mirror_folder(mirror))
-    for url in archive.urls:
-        yield lambda delays, url=url: _from_url(archive, url, cache_folder, delays, must_match=True)
+            url = f"{mirror.rstrip('/')}/{quote(archive.name)}"
+            yield lambda delays, archive=archive, url=url: _from_url(archive, url, place, delays, must_match=False)
+    for archive in archives:
+        if offline or (cache_folder / archive.name).is_file():
+            yield lambda _delays, archive=archive: _from_cache(archive, cache_folder, must_match=True)
+    for archive in archives if not offline else ():
+        for url in archive.urls:
+            yield lambda delays, archive=archive, url=url: _from_url(
+                archive, url, cache_folder, delays, must_match=True
+            )
 
 
-def _mirror_folder(mirror: str) -> Path:
-    parts = urlsplit(mirror)
-    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(mirror).expanduser()
-    return project_root() / path
+def _what_to_do(archives: Sequence[Archive], tried: Sequence[str], offline: bool) -> str:
+    names = " or ".join(archive.name for archive in archives)
+    terms = "".join(f"{archive.terms} " for archive in archives if archive.terms)
+    addresses = [url for archive in archives for url in archive.urls]
+    by_hand = f"Get it from {' or '.join(addresses)}" if offline and addresses else "Get the file by other means"
+    asked = "; ".join(tried) or "nothing: download.mirror is not set and it has no public address"
+    return (
+        f"{names}: not obtained{' (download.offline)' if offline else ''}. Tried {asked}.\n"
+        f"{terms or f'{by_hand}. '}Put it into a folder and set download.mirror in params.yaml to that folder."
+    )
 
 
 def _from_folder(archive: Archive, folder: Path) -> Obtained:
@@ -136,9 +167,17 @@ def _from_folder(archive: Archive, folder: Path) -> Obtained:
         raise _NotObtainedError(f"{path}: {error.strerror or error}") from None
 
 
+def _from_cache(archive: Archive, folder: Path, *, must_match: bool) -> Obtained:
+    path = folder / archive.name
+    if not path.is_file():
+        raise _NotObtainedError(f"{path}: no such file")
+    return _checked(archive, path, path, must_match)
+
+
 def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
     """The file in ``folder`` if it is there and good, else a download into it."""
-    path, partial = folder / archive.name, folder / f"{archive.name}.part"
+    path = folder / archive.name
+    part = folder / f"{archive.name}.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{archive.name}.lock"):  # experiments that run side by side share the cache
@@ -147,49 +186,30 @@ def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float],
                     return _checked(archive, path, path, must_match)
                 except _NotObtainedError as error:
                     log.warning("%s; downloading it again", error)
-            try:
-                _fetch(url, partial, delays)
-                found = _checked(archive, partial, url, must_match)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            found = _download(archive, url, part, delays, must_match=must_match)
+            part.replace(path)
+            for other in folder.glob(f"{archive.name}.part-*"):  # begun at other addresses
+                other.unlink()
+    except TransferError as error:
+        raise _NotObtainedError(str(error)) from None
     except OSError as error:  # of the cache folder: full, read-only
         raise UserError(f"{error.filename or path}: cannot be written ({error.strerror or error})") from None
     return Obtained(path, found.sha256, found.known)
 
 
-def _fetch(url: str, path: Path, delays: Sequence[float]) -> None:
-    """Download one address into ``path``, trying again after each of ``delays``."""
-    download = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=CHUNK, timeout=TIMEOUTS)
-    for delay in (*delays, None):
+def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
+    """The checked file as ``part``. One that was put together and is not right is got once more from the start."""
+    fetched_before = False
+    while True:
+        continued = fetch(url, part, delays)
         try:
-            return download(url, str(path), None)
-        except requests.RequestException as error:
-            status = None if error.response is None else error.response.status_code
-            permanent = status not in (None, *TRANSIENT_STATUS) or isinstance(error, ValueError)
-            if permanent or delay is None:
-                raise _NotObtainedError(f"{url}: {_explain(error)}") from None
-            log.warning("%s: %s; trying again in %g s", url, _explain(error), delay)
-            time.sleep(delay)
-    return None
-
-
-def _explain(error: requests.RequestException) -> str:
-    """What went wrong, without the inside of requests and urllib3."""
-    if error.response is not None:
-        return f"HTTP {error.response.status_code} {error.response.reason}".rstrip()
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection was cut before the file was complete"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "no secure connection (certificate)"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "proxy not reachable"
-    if isinstance(error, requests.Timeout):
-        return "timed out"
-    if isinstance(error, requests.ConnectionError):
-        aborted = any(sign in str(error) for sign in ("Connection aborted", "Read timed out"))
-        return "the connection was cut before the file was complete" if aborted else "host not reachable"
-    return f"not downloadable ({type(error).__name__})"
+            return _checked(archive, part, url, must_match)
+        except _NotObtainedError as error:
+            discard(part)
+            if fetched_before or not continued:
+                raise
+            log.warning("%s; it was downloaded in pieces, getting it again from the start", error)
+            fetched_before = True
 
 
 def _checked(archive: Archive, path: Path, origin: Path | str, must_match: bool) -> Obtained:
@@ -209,97 +229,23 @@ def _checked(archive: Archive, path: Path, origin: Path | str, must_match: bool)
         difference = f"found {found}, expected {' or '.join(archive.hashes)}"
         if must_match:
             raise _NotObtainedError(f"{origin}: wrong checksum: {difference}")
-    if not zipfile.is_zipfile(path):  # a cut-off file, or a server's page in its place
-        raise _NotObtainedError(f"{origin}: not a complete zip archive")
+    if problem := _other_kind(archive.name, path):  # a cut-off file, or a server's page in its place
+        raise _NotObtainedError(f"{origin}: not {problem}")
     if archive.hashes:
         log.warning("note: %s is not the published archive: %s; taken as download.mirror", origin, difference)
     return Obtained(path, sha256, known=False if archive.hashes else None)
 
 
-def unpack(
-    archive_path: Path,
-    folder: Path,
-    wanted: Callable[[str], str | None],
-    *,
-    tolerant: bool = False,
-    max_bytes: int = MAX_UNPACKED,
-) -> list[Skipped]:
-    """Write the wanted members of a zip archive into ``folder``; the other members are not looked at.
-
-    ``wanted`` maps a member's name to a path below ``folder`` with forward slashes, or to None. Existing
-    files are never overwritten. With ``tolerant``, a member that cannot be read (damaged data, wrong CRC) is
-    left out and returned, in the order of the archive; without, it is an error.
-
-    Raises:
-        UserError: not a readable zip archive; a wanted member is a link or device, is encrypted, leads out of
-            ``folder``, comes twice, or is packed beyond a sane ratio; all together are above ``max_bytes``;
-            a damaged member (not ``tolerant``); the disk is full. Names the archive and the member.
-    """
-    try:
-        with zipfile.ZipFile(archive_path) as archive:
-            return _unpack(archive, archive_path, folder, wanted, tolerant, max_bytes)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise UserError(
-            f"{archive_path}: not a readable zip archive, perhaps cut off ({error}); get it again"
-        ) from None
-    except OSError as error:
-        place = error.filename or folder
-        raise UserError(f"{archive_path}: not unpacked: {place}: {error.strerror or error}") from None
-
-
-def _unpack(
-    archive: zipfile.ZipFile,
-    archive_path: Path,
-    folder: Path,
-    wanted: Callable[[str], str | None],
-    tolerant: bool,
-    max_bytes: int,
-) -> list[Skipped]:
-    targets: dict[str, zipfile.ZipInfo] = {}
-    for member in archive.infolist():
-        target = None if member.is_dir() else wanted(member.filename)
-        if target is None:
-            continue
-        problem = _unsafe(member, target)
-        if target in targets:
-            problem = f"comes twice (also {targets[target].filename!r})"
-        if problem:
-            raise UserError(f"{archive_path}, member {member.filename!r}: {problem}; nothing was unpacked")
-        targets[target] = member
-    total = sum(member.file_size for member in targets.values())
-    if total > max_bytes:
-        raise UserError(
-            f"{archive_path}: would unpack to {total:,} bytes, expected at most {max_bytes:,}; nothing was unpacked"
-        )
-    skipped = []
-    for target, member in targets.items():
-        path = folder / target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("xb") as sink, archive.open(member) as source:
-                shutil.copyfileobj(source, sink, CHUNK)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            path.unlink(missing_ok=True)
-            if not tolerant:
-                raise UserError(f"{archive_path}, member {member.filename!r}: damaged ({error})") from None
-            skipped.append(Skipped(target, f"damaged in {archive_path.name} ({error})"))
-    return skipped
-
-
-def _unsafe(member: zipfile.ZipInfo, target: str) -> str | None:
-    """Why a member must not be written to ``target``, or None."""
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
-        return "is a link" if kind == stat.S_IFLNK else "is not a plain file"
-    if member.flag_bits & 1:
-        return "is encrypted"
-    for name in (member.filename, target):
-        path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\0]|^[A-Za-z]:", name):
-            return "leads out of the folder"
-    if member.file_size > max(RATIO_FREE, MAX_RATIO * member.compress_size):
-        return f"unpacks from {member.compress_size:,} to {member.file_size:,} bytes, more than {MAX_RATIO} fold"
-    return None
+def _other_kind(name: str, path: Path) -> str | None:
+    """What the file's name promises, if its content is something else."""
+    if name.endswith(".json"):
+        with path.open("rb") as file:
+            first = file.read(64).lstrip()[:1]
+            file.seek(max(0, path.stat().st_size - 64))
+            return None if (first, file.read().rstrip()[-1:]) == (b"{", b"}") else "a complete JSON object"
+    if name.endswith(TAR_SUFFIXES):
+        return None if tarfile.is_tarfile(path) else "a tar archive"
+    return None if zipfile.is_zipfile(path) else "a complete zip archive"
 
 
 def limit_bad(skipped: Sequence[Skipped], max_bad: int) -> None:

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from crossmodal.datasets.download import Archive, Obtained, limit_bad, obtain, unpack
-from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
+from crossmodal.datasets.assemble import Entry, check_images, write_entries
+from crossmodal.datasets.download import Archive, obtain
+from crossmodal.datasets.records import Skipped
+from crossmodal.datasets.unpack import plain_name, unpack
 from crossmodal.errors import UserError
 from crossmodal.params import Download, Flickr8k
-from crossmodal.runtime import progress
 
 RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 PHOTOGRAPHS = Archive(
@@ -40,7 +38,6 @@ SPLIT_FILES = {
     "val": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
-DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 
 
 def build_flickr8k(folder: Path, settings: Flickr8k, download: Download, cache_folder: Path) -> None:
@@ -57,37 +54,28 @@ def build_flickr8k(folder: Path, settings: Flickr8k, download: Download, cache_f
         UserError: an archive cannot be obtained or read; a member is missing, not text, or lists an image
             twice; more than ``download.max_bad`` items were left out; a split would be empty.
     """
-    text = obtain(TEXT, cache_folder, download.mirror)
-    photographs = obtain(PHOTOGRAPHS, cache_folder, download.mirror)
+    text = obtain(TEXT, cache_folder, download.mirror, offline=download.offline)
+    photographs = obtain(PHOTOGRAPHS, cache_folder, download.mirror, offline=download.offline)
     members = _read_text(text.path)
     splits = _parse_splits(text.path, members, settings.max_images)
     captions, skipped = parse_captions(members[CAPTIONS], set(splits))
 
     images = folder / "images"
-    images.mkdir(parents=True)
-    damaged = unpack(photographs.path, images, lambda member: _plain_name(member, splits), tolerant=True)
-    reasons = {item.item: item.reason for item in damaged}
-    with ThreadPoolExecutor(DECODERS) as pool:
-        decoded = pool.map(lambda name: _decode(images / name), splits)
-        sizes = list(progress(decoded, total=len(splits), desc="decode images"))
-
-    records = []
-    for (name, split), size in zip(splits.items(), sizes, strict=True):
-        own = captions.get(name, ())
-        if isinstance(size, str):
-            skipped.append(Skipped(name, f"{reasons.get(name, size)}; its {len(own)} captions go with it"))
-        elif not own:
-            skipped.append(Skipped(name, f"no caption in {CAPTIONS}"))
-        else:
-            records.append(ImageRecord(Path(name).stem, f"images/{name}", split, *size, captions=own))
-            continue
-        (images / name).unlink(missing_ok=True)
-    limit_bad(skipped, download.max_bad)
-    for split, member in SPLIT_FILES.items():
-        if not any(record.split == split for record in records):
-            raise UserError(f"{text.path}, member {member}: no usable image is left in the split {split}")
-    sources = {PHOTOGRAPHS.name: _source(photographs), TEXT.name: _source(text)}
-    write_dataset(folder, "flickr8k", records, skipped=skipped, sources=sources)
+    damaged = unpack(photographs.path, images, lambda member: plain_name(member, splits), tolerant=True)
+    absent = {name: f"not in {PHOTOGRAPHS.name}" for name in splits if not (images / name).is_file()}
+    entries = [Entry(Path(name).stem, name, split, captions.get(name, ())) for name, split in splits.items()]
+    write_entries(
+        folder,
+        "flickr8k",
+        entries,
+        check_images([images / name for name in splits]),
+        reasons=absent | {item.item: item.reason for item in damaged},
+        skipped=skipped,
+        max_bad=download.max_bad,
+        no_captions=f"no caption in {CAPTIONS}",
+        splits={split: f"{text.path}, member {member}" for split, member in SPLIT_FILES.items()},
+        sources={PHOTOGRAPHS.name: photographs.source, TEXT.name: text.source},
+    )
 
 
 def parse_captions(lines: Iterable[str], names: set[str]) -> tuple[dict[str, tuple[str, ...]], list[Skipped]]:
@@ -121,7 +109,7 @@ def _read_text(archive_path: Path) -> dict[str, list[str]]:
     """Lines of the caption file and the three split files."""
     needed = {CAPTIONS, *SPLIT_FILES.values()}
     with tempfile.TemporaryDirectory() as folder:
-        unpack(archive_path, Path(folder), lambda member: _plain_name(member, needed))
+        unpack(archive_path, Path(folder), lambda member: plain_name(member, needed))
         lines = {}
         for member in (CAPTIONS, *SPLIT_FILES.values()):
             try:
@@ -147,27 +135,3 @@ def _parse_splits(archive_path: Path, members: Mapping[str, list[str]], max_imag
                 raise UserError(f"{archive_path}, member {member}: expected file names, found {name!r}")
             splits[name] = split
     return splits
-
-
-def _plain_name(member: str, names: Iterable[str]) -> str | None:
-    """The member's file name if it is one of ``names``; not from the folder that macOS adds to archives."""
-    path = PurePosixPath(member)
-    return path.name if path.name in names and path.parts[0] != "__MACOSX" else None
-
-
-def _decode(path: Path) -> tuple[int, int] | str:
-    """(width, height) of an image that decodes in full, else why it does not."""
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            image.load()
-            return image.size
-    except FileNotFoundError:
-        return f"not in {PHOTOGRAPHS.name}"
-    except UnidentifiedImageError:  # its text holds the path, which does not belong in an out
-        return "not a JPEG or PNG image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"does not decode: {error}"
-
-
-def _source(found: Obtained) -> str:
-    return f"sha256:{found.sha256}" + (" (not the published archive)" if found.known is False else "")

@@ -3,7 +3,7 @@
 A dataset folder holds
 
     manifest.json    name, images and captions per split, object classes and attributes, skipped items,
-                     checksums of the archives it was made from
+                     images that are the same file, checksums of the archives it was made from
     records.jsonl    one image a line, in a fixed order: the row number is the image's index everywhere
     images/          the photographs
 
@@ -59,7 +59,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder, read: records in file order, ``sources`` as in ``write_dataset``."""
+    """A dataset folder, read: records in file order, ``sources`` and ``duplicates`` as in ``write_dataset``."""
 
     folder: Path
     name: str
@@ -68,6 +68,7 @@ class Dataset:
     attributes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = field(default=())
     sources: Mapping[str, str] = field(default_factory=dict)
+    duplicates: tuple[tuple[str, ...], ...] = ()
 
     def rows(self, split: str) -> list[int]:
         """Indices of the records of one split, in order."""
@@ -97,14 +98,20 @@ def write_dataset(
     """Write ``manifest.json`` and ``records.jsonl`` beside the images already in ``folder``.
 
     ``sources`` maps the name of each archive that the dataset was made from to its checksum. The manifest's
-    ``sha256`` is that of the records and all image files: the identity of the dataset for later stages.
+    ``sha256`` is that of the records and all image files: the identity of the dataset for later stages. Its
+    ``duplicates`` are groups of ids whose image files are the same bytes. They stay in the dataset: a published
+    split with a picture twice is still the published split.
     """
     records = list(records)
     lines = [json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records]
     digest = hashlib.sha256("".join(lines).encode())
+    same: dict[bytes, list[str]] = {}
     for record in records:
         if (folder / record.path).is_file():
-            digest.update((folder / record.path).read_bytes())
+            content = (folder / record.path).read_bytes()
+            digest.update(content)
+            same.setdefault(hashlib.sha256(content).digest(), []).append(record.id)
+    duplicates = [ids for ids in same.values() if len(ids) > 1]
     splits = {
         split: {
             "images": sum(record.split == split for record in records),
@@ -122,6 +129,8 @@ def write_dataset(
         "skipped": [asdict(item) for item in skipped],
         "sources": dict(sources or {}),
     }
+    if duplicates:
+        manifest["duplicates"] = duplicates
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
 
@@ -159,4 +168,5 @@ def read_dataset(folder: Path) -> Dataset:
         attributes=tuple(manifest["attributes"]),
         skipped=tuple(Skipped(**item) for item in manifest["skipped"]),
         sources=manifest.get("sources", {}),
+        duplicates=tuple(map(tuple, manifest.get("duplicates", ()))),
     )

@@ -1,0 +1,117 @@
+"""Any directory of images with a file of captions: ``dataset: folder``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossmodal.datasets.assemble import MISSING, Entry, check_images, write_entries
+from crossmodal.datasets.caption_files import read_caption_file
+from crossmodal.datasets.transfer import check_space
+from crossmodal.errors import UserError
+from crossmodal.params import Download, Folder
+from crossmodal.runtime import progress, project_root
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def build_folder(folder: Path, settings: Folder, download: Download) -> None:
+    """Copy the images that have captions, as they are, and write the dataset folder.
+
+    Records are in the order of the splits train, val, test and, inside a split, of the captions file; the id of an
+    image is its path without the suffix, or with it where two would be the same. Without splits in the file they are
+    drawn by ``seeded_splits``. Left out and listed are: an image that is missing or does not decode, one without
+    captions, and what ``caption_files.read_caption_file`` leaves out.
+
+    Raises:
+        UserError: directory or file not there or not readable; the images do not fit on the disk; more than
+            ``download.max_bad`` items were left out; a split would be empty.
+    """
+    origin, captions_path = _place("images", settings.images), _place("captions", settings.captions)
+    if not origin.is_dir():
+        raise UserError(f"folder.images {origin}: no such directory")
+    listed, skipped = read_caption_file(captions_path)
+    _log_unused(origin, set(listed))
+    names = list(listed)
+    sizes = check_images([origin / name for name in names])
+    good = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, str)]
+    splits = {name: listed[name].split for name in names}
+    if not any(splits.values()):
+        digests = [_digest(origin / name) for name in progress(good, desc="read images", unit="image")]
+        splits |= dict(zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True))
+    ids = _ids(names)
+    order = {split: place for place, split in enumerate(("train", "val", "test", None))}
+    rows = sorted(range(len(names)), key=lambda row: order[splits[names[row]]])
+    entries = [
+        Entry(ids[names[row]], names[row], splits[names[row]] or "", tuple(listed[names[row]].captions)) for row in rows
+    ]
+    check_space(folder, sum((origin / name).stat().st_size for name in good), f"copying {origin}")
+    for name in progress(good, desc="copy images", unit="image"):
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin / name, folder / "images" / name)
+    with captions_path.open("rb") as file:
+        source = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    write_entries(
+        folder,
+        "folder",
+        entries,
+        [sizes[row] for row in rows],
+        reasons={name: "not in the folder" for name, size in zip(names, sizes, strict=True) if size == MISSING},
+        skipped=skipped,
+        max_bad=download.max_bad,
+        no_captions=f"no caption in {captions_path.name}",
+        splits=dict.fromkeys(("train", "val", "test"), str(captions_path)),
+        sources={captions_path.name: source},
+    )
+
+
+def seeded_splits(digests: Sequence[str], val: float, test: float, seed: int) -> list[str]:
+    """A split for each image: shares ``val`` and ``test`` of them, rounded but one at least, the others train.
+
+    The draw depends on the seed and on the images' own bytes (``digests``), neither on their names nor on their
+    order, and images that are the same bytes share a split, so that none is trained on and tested with. The shares
+    may be exceeded by the size of such a group.
+    """
+    wanted = {"test": max(1, round(test * len(digests))), "val": max(1, round(val * len(digests)))}
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(digests):
+        rows.setdefault(digest, []).append(row)
+    splits = ["train"] * len(digests)
+    for digest in sorted(rows, key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).digest()):
+        split = next((split for split, count in wanted.items() if count > 0), "train")
+        for row in rows[digest]:
+            splits[row] = split
+        if split in wanted:
+            wanted[split] -= len(rows[digest])
+    return splits
+
+
+def _log_unused(origin: Path, names: set[str]) -> None:
+    """Say how many images of the directory no caption is about."""
+    files = (path.relative_to(origin).as_posix() for path in origin.rglob("*") if path.suffix.lower() in SUFFIXES)
+    unused = [name for name in files if name not in names]
+    if unused:
+        log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))
+
+
+def _place(key: str, value: str | None) -> Path:
+    if value is None:
+        raise UserError(f"folder.{key} in params.yaml: null, expected a path; or -S folder.{key}=PATH")
+    return project_root() / Path(value).expanduser()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ids(names: Sequence[str]) -> dict[str, str]:
+    stems = {name: Path(name).with_suffix("").as_posix() for name in names}
+    counts = Counter(stems.values())
+    return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}

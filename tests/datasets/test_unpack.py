@@ -1,0 +1,220 @@
+"""Archives that must not be trusted, and damaged ones."""
+
+import gzip
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from served import GOOD, zipped
+
+from crossmodal.datasets import transfer
+from crossmodal.datasets.unpack import plain_name, unpack
+from crossmodal.errors import UserError
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def everything(member):
+    return member
+
+
+class TestUnpack:
+    def write(self, tmp_path, content) -> Path:
+        path = tmp_path / "test.zip"
+        path.write_bytes(content)
+        return path
+
+    def test_only_wanted_members_are_written(self, tmp_path):
+        path = self.write(tmp_path, zipped({"in/a.jpg": "A", "in/b.txt": "B", "../evil": "E"}))
+        targets = {"in/a.jpg": "x/y.jpg"}
+        assert unpack(path, tmp_path / "out", targets.get) == []
+        assert files(tmp_path / "out") == ["x/y.jpg"]
+        assert (tmp_path / "out/x/y.jpg").read_text() == "A"
+
+    @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/crossmodal-evil", "C:/evil", "a\\..\\evil"])
+    @pytest.mark.parametrize("renamed", [False, True])
+    def test_member_that_leads_out(self, tmp_path, name, renamed):
+        path = self.write(tmp_path, zipped({"fine": "F", name: "E"}))
+        (tmp_path / "out").mkdir()
+        with pytest.raises(UserError, match=r"test\.zip, member .*: leads out of the folder"):
+            unpack(path, tmp_path / "out", {"fine": "fine", name: "harmless" if renamed else name}.get)
+        assert files(tmp_path) == ["test.zip"]
+
+    @pytest.mark.parametrize("target", ["../evil", "/tmp/crossmodal-evil", ""])
+    def test_target_that_leads_out(self, tmp_path, target):
+        path = self.write(tmp_path, zipped({"fine": "F"}))
+        with pytest.raises(UserError, match="leads out of the folder"):
+            unpack(path, tmp_path / "out", lambda member: target)
+
+    def test_link(self, tmp_path):
+        link = zipfile.ZipInfo("link")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        path = tmp_path / "test.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(link, "/etc/passwd")
+        with pytest.raises(UserError, match="'link': is a link"):
+            unpack(path, tmp_path / "out", everything)
+        assert files(tmp_path) == ["test.zip"]
+
+    def test_encrypted(self, tmp_path):
+        content = bytearray(zipped({"a": "A"}))
+        content[content.index(b"PK\1\2") + 8] |= 1
+        with pytest.raises(UserError, match="is encrypted"):
+            unpack(self.write(tmp_path, content), tmp_path / "out", everything)
+
+    def test_two_members_for_one_file(self, tmp_path):
+        path = self.write(tmp_path, zipped({"a/x": "1", "b/x": "2"}))
+        with pytest.raises(UserError, match="'b/x': comes twice"):
+            unpack(path, tmp_path / "out", lambda member: "x")
+
+    def test_existing_file_stays(self, tmp_path):
+        path = self.write(tmp_path, zipped({"a": "new"}))
+        (tmp_path / "a").write_text("old")
+        with pytest.raises(UserError, match="File exists"):
+            unpack(path, tmp_path, everything)
+        assert (tmp_path / "a").read_text() == "old"
+
+    def test_zip_bomb(self, tmp_path):
+        path = self.write(tmp_path, zipped({"bomb": bytes(20_000_000)}))
+        with pytest.raises(UserError, match="to 20,000,000 bytes, more than 200 fold"):
+            unpack(path, tmp_path / "out", everything)
+
+    def test_total_size(self, tmp_path):
+        path = self.write(tmp_path, zipped({"a": "1" * 600, "b": "2" * 600}))
+        with pytest.raises(UserError, match="would unpack to 1,200 bytes, expected at most 1,000"):
+            unpack(path, tmp_path / "out", everything, max_bytes=1000)
+        assert files(tmp_path) == ["test.zip"]
+
+    @pytest.mark.parametrize("content", [GOOD[: len(GOOD) // 2], b"", b"<html>"])
+    def test_truncated_archive(self, tmp_path, content):
+        with pytest.raises(UserError, match=r"test\.zip: not a readable zip archive"):
+            unpack(self.write(tmp_path, content), tmp_path / "out", everything, tolerant=True)
+
+    def test_missing_archive(self, tmp_path):
+        with pytest.raises(UserError, match=r"absent\.zip.*No such file"):
+            unpack(tmp_path / "absent.zip", tmp_path / "out", everything)
+
+    def test_damaged_member(self, tmp_path):
+        content = bytearray(zipped({"first": "1" * 50, "second": bytes(range(256)), "third": "3" * 50}))
+        start = content.index(b"second") + len("second")
+        content[start + 5 : start + 40] = bytes(35)
+        path = self.write(tmp_path, content)
+        with pytest.raises(UserError, match=r"test\.zip, member 'second': damaged"):
+            unpack(path, tmp_path / "strict", everything)
+        (skipped,) = unpack(path, tmp_path / "tolerant", everything, tolerant=True)
+        assert skipped.item == "second" and skipped.reason.startswith("damaged in test.zip")
+        assert files(tmp_path / "tolerant") == ["first", "third"]
+
+    def test_wrong_crc(self, tmp_path):
+        content = bytearray(zipped({"first": "1" * 50}))
+        entry = content.index(b"PK\1\2")
+        struct.pack_into("<I", content, entry + 16, 12345)
+        (skipped,) = unpack(self.write(tmp_path, content), tmp_path / "out", everything, tolerant=True)
+        assert "CRC" in skipped.reason
+        assert files(tmp_path / "out") == []
+
+    def test_too_big_for_the_disk(self, tmp_path, monkeypatch):
+        path = self.write(tmp_path, zipped({"a": bytes(range(250)) * 20}))
+        monkeypatch.setattr(transfer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 4999}))
+        with pytest.raises(UserError, match=r"unpacking test\.zip needs 5\.0 kB, only 5\.0 kB are free"):
+            unpack(path, tmp_path / "out", everything)
+        assert files(tmp_path) == ["test.zip"]
+
+
+def tar(path, members, mode="w:gz"):
+    """A tar archive; ``members`` maps name to content, or to a type and a link's target."""
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = content
+                archive.addfile(info)
+    return path
+
+
+class TestUnpackTar:
+    @pytest.mark.parametrize(("name", "mode"), [("test.tar.gz", "w:gz"), ("test.tgz", "w:gz"), ("test.tar", "w")])
+    def test_only_wanted_members_are_written(self, tmp_path, name, mode):
+        members = {"in": (tarfile.DIRTYPE, ""), "in/a.jpg": b"A", "../evil": b"E", "link": (tarfile.SYMTYPE, "/etc")}
+        path = tar(tmp_path / name, members, mode)
+        assert unpack(path, tmp_path / "out", {"in/a.jpg": "x/y.jpg"}.get) == []
+        assert files(tmp_path / "out") == ["x/y.jpg"]
+        assert (tmp_path / "out/x/y.jpg").read_bytes() == b"A"
+
+    @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/crossmodal-evil", "a\\..\\evil"])
+    @pytest.mark.parametrize("renamed", [False, True])
+    def test_member_that_leads_out(self, tmp_path, name, renamed):
+        path = tar(tmp_path / "test.tar.gz", {name: b"E"})
+        with pytest.raises(UserError, match=r"test\.tar\.gz, member .*: leads out of the folder"):
+            unpack(path, tmp_path / "out", {name: "harmless" if renamed else name}.get)
+        assert files(tmp_path) == ["test.tar.gz"]
+
+    @pytest.mark.parametrize(
+        ("kind", "problem"),
+        [
+            (tarfile.SYMTYPE, "is a link"),
+            (tarfile.LNKTYPE, "is a link"),
+            (tarfile.FIFOTYPE, "is not a plain file"),
+            (tarfile.CHRTYPE, "is not a plain file"),
+        ],
+    )
+    def test_member_that_is_no_file(self, tmp_path, kind, problem):
+        path = tar(tmp_path / "test.tar.gz", {"a": b"A", "b": (kind, "../../etc/passwd")})
+        with pytest.raises(UserError, match=f"member 'b': {problem}"):
+            unpack(path, tmp_path / "out", everything)
+        assert files(tmp_path / "out") == ["a"]
+
+    def test_file_through_a_linked_folder(self, tmp_path):
+        """The link is not written when it is not wanted, so that nothing can go through it."""
+        (tmp_path / "elsewhere").mkdir()
+        path = tar(tmp_path / "test.tar.gz", {"d": (tarfile.SYMTYPE, str(tmp_path / "elsewhere")), "d/a": b"A"})
+        unpack(path, tmp_path / "out", {"d/a": "d/a"}.get)
+        assert files(tmp_path) == ["out/d/a", "test.tar.gz"]
+
+    def test_two_members_for_one_file(self, tmp_path):
+        path = tar(tmp_path / "test.tar.gz", {"a/x": b"1", "b/x": b"2"})
+        with pytest.raises(UserError, match="'b/x': comes twice"):
+            unpack(path, tmp_path / "out", lambda member: "x")
+
+    @pytest.mark.parametrize("wanted", [everything, lambda member: None])
+    def test_bomb(self, tmp_path, wanted):
+        path = tar(tmp_path / "test.tar.gz", {"bomb": bytes(20_000_000)})
+        with pytest.raises(UserError, match="unpacks to more than"):
+            unpack(path, tmp_path / "out", wanted)
+        assert files(tmp_path) == ["test.tar.gz"]
+
+    def test_total_size(self, tmp_path):
+        path = tar(tmp_path / "test.tar.gz", {"a": b"1" * 600, "b": b"2" * 600})
+        with pytest.raises(UserError, match="unpacks to more than 1,000 bytes"):
+            unpack(path, tmp_path / "out", everything, max_bytes=1000)
+
+    @pytest.mark.parametrize("damage", ["cut", "end", "checksum", "text"])
+    def test_damaged_archive(self, tmp_path, damage):
+        path = tar(tmp_path / "test.tar.gz", {"a": GOOD})
+        content = path.read_bytes()
+        spoilt = {
+            "cut": content[: len(content) // 2],
+            "end": content[:-12],
+            "checksum": content[:-8] + bytes(4) + content[-4:],
+            "text": gzip.compress(b"<html>" * 200),
+        }
+        path.write_bytes(spoilt[damage])
+        with pytest.raises(UserError, match=r"test\.tar\.gz: not a readable tar archive"):
+            unpack(path, tmp_path / "out", everything)
+
+
+@pytest.mark.parametrize(
+    ("member", "name"),
+    [("a.jpg", "a.jpg"), ("x/y/a.jpg", "a.jpg"), ("__MACOSX/a.jpg", None), ("x/b.jpg", None), ("a.jpg/", "a.jpg")],
+)
+def test_plain_name(member, name):
+    assert plain_name(member, {"a.jpg"}) == name
