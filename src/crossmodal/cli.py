@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from crossmodal.commands import recipe, reproduce
+
 
 @dataclass(frozen=True)
 class Command:
@@ -80,6 +82,8 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 COMMANDS = {
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
+    "recipe": Command("print the settings that make a published result", recipe.add, recipe.run),
+    "reproduce": Command("make a published result and compare", reproduce.add, reproduce.run),
 }
 
 
