@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.yaml: not found; run from the root"):
         read_reproduction(tmp_path / "nowhere.yaml")
     with pytest.raises(UserError, match=r"test\.json: not found"):
-        read_figures(tmp_path / "test.json")
+        read_figures("COCO", tmp_path / "test.json")
 
 
 def test_every_source_is_used():
@@ -213,16 +213,16 @@ def test_the_list_has_every_name():
 
 def test_figures_of_a_run(tmp_path):
     recalls = {"r1": 10.12345, "r5": 20.0, "r10": 30.0, "medr": 3.0}
-    metrics = {"i2t": recalls, "t2i": recalls, "rsum": 120.2469, "images": 5}
+    metrics = {"i2t": recalls, "t2i": recalls, "rsum": 120.2469, "images": 5000}
     path = tmp_path / "test.json"
     path.write_text(json.dumps(metrics))
-    assert list(read_figures(path)) == ["all"]
-    assert read_figures(path)["all"].i2t == (10.12, 20.0, 30.0)
+    assert list(read_figures("COCO", path)) == ["all"]
+    assert read_figures("COCO", path)["all"].i2t == (10.12, 20.0, 30.0)
     path.write_text(json.dumps(metrics | {"folds": {**metrics, "t2i": {"r1": 1, "r5": 2, "r10": 3}, "rsum": 66.12}}))
-    assert read_figures(path)["folds"].t2i == (1, 2, 3)
-    path.write_text(json.dumps({"i2t": recalls}))
+    assert read_figures("COCO", path)["folds"].t2i == (1, 2, 3)
+    path.write_text(json.dumps({"i2t": recalls, "images": 5000}))
     with pytest.raises(UserError, match=r"test\.json: expected recalls i2t, t2i and rsum"):
-        read_figures(path)
+        read_figures("COCO", path)
 
 
 def test_differences_are_ours_less_theirs():

@@ -22,6 +22,7 @@ from crossmodal.params import Params, Section, load_params
 FILE = Path("reproduction.yaml")
 PARAMS = Path("params.yaml")
 METRICS = Path("metrics/test.json")
+TEST_IMAGES = {"Flickr30k": 1000, "COCO": 5000, "Flickr8k": 1000}
 ROUNDING = 0.15  # published recalls have one decimal, of rsum too
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -69,7 +70,7 @@ class Recipe(Section):
     """
 
     model: str
-    dataset: str
+    dataset: Literal["Flickr30k", "COCO", "Flickr8k"]
     features: str
     words: str
     needs: tuple[str, ...] = ()
@@ -154,14 +155,18 @@ def read_reproduction(path: Path = FILE) -> Reproduction:
         raise UserError(f"{path}: expected tolerance, sources, parts, recipes, flickr8k ({error!r})") from None
 
 
-def read_figures(path: Path = METRICS) -> dict[Protocol, Figures]:
+def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
     """The recalls in metrics/test.json, over all test images and, where they are there, of folds.
 
     Raises:
-        UserError: the file is missing or holds no recalls.
+        UserError: the file is missing or holds no recalls; they are of another number of images than ``dataset`` has
+            in its test split, so that they cannot be compared.
     """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
+        images = metrics["images"]
+        if images != TEST_IMAGES[dataset]:
+            raise UserError(f"{path}: of {images} test images; figures of {dataset} are of {TEST_IMAGES[dataset]}")
         return {
             protocol: Figures(
                 **{way: [round(part[way][f"r{k}"], 2) for k in (1, 5, 10)] for way in ("i2t", "t2i")},
@@ -176,8 +181,8 @@ def read_figures(path: Path = METRICS) -> dict[Protocol, Figures]:
         raise UserError(f"{path}: expected recalls i2t, t2i and rsum ({' '.join(str(error).split())})") from None
 
 
-def resolved(params: str, overrides: list[str]) -> Params:
-    """params.yaml of this text with overrides, put in by DVC as ``dvc exp run -S`` does.
+def resolved(params: str, overrides: list[str], name: str = PARAMS.name) -> Params:
+    """params.yaml of this text, by the name of ``name``, with overrides put in by DVC as ``dvc exp run -S`` does.
 
     Raises:
         UserError: an override is none, or what comes out is refused.
@@ -196,7 +201,7 @@ def resolved(params: str, overrides: list[str]) -> Params:
         try:
             return load_params(path)
         except UserError as error:
-            raise UserError(str(error).replace(str(path), str(PARAMS))) from None
+            raise UserError(str(error).replace(str(path), name)) from None
 
 
 def _whole_settings(place: str, row: Settings, parts: Mapping[str, Settings]) -> Settings:

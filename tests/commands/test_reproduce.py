@@ -29,7 +29,7 @@ def workspace(tmp_path, monkeypatch):
     """A repository's root with params.yaml and reproduction.yaml; regions are of a backend that is always there."""
     content = yaml.safe_load((ROOT / "reproduction.yaml").read_text())
     content["parts"]["regions"]["regions"]["backend"] = "grid"
-    (tmp_path / "reproduction.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "reproduction.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (tmp_path / "metrics").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -39,9 +39,9 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def metrics(i2t, t2i):
+def metrics(i2t, t2i, images=1000):
     recalls = {way: dict(zip(("r1", "r5", "r10"), values, strict=True)) for way, values in (("i2t", i2t), ("t2i", t2i))}
-    return recalls | {"rsum": sum((*i2t, *t2i))}
+    return recalls | {"rsum": sum((*i2t, *t2i)), "images": images}
 
 
 @pytest.fixture
@@ -90,6 +90,7 @@ def test_without_a_name_all_are_listed(workspace, run):
 def test_the_published_figures_are_met(workspace, run):
     code, out, _, given = run("reproduce", "sgraf-flickr30k", "-S", "train.workers=4", found=metrics(*SGRAF))
     assert code == 0
+    assert "took the place" not in out
     assert "OK: rsum is 0.0 above the published 499.6, tolerance 5.0" in out
     assert "note: both models are trained" in out
     assert given[-1] == "train.workers=4"
@@ -106,7 +107,7 @@ def test_by_how_much_not(workspace, run, less, expected):
 
 def test_coco_is_compared_both_ways(workspace, run):
     recipe = read_reproduction().recipe("sgr-coco")
-    both = {name: metrics(figures.i2t, figures.t2i) for name, figures in recipe.published.items()}
+    both = {name: metrics(figures.i2t, figures.t2i, 5000) for name, figures in recipe.published.items()}
     code, out, _, _ = run("reproduce", "sgr-coco", found=both["all"] | {"folds": both["folds"]})
     assert code == 0
     assert re.findall(r"(?m)^(\w\w): rsum is 0.0 \w+ the published ([\d.]+)", out) == [("OK", "518.1"), ("OK", "419.6")]
@@ -119,7 +120,7 @@ def test_what_it_prints_goes_into_the_file(workspace, run):
     *_, out, _, _ = run("reproduce", "sgr-flickr30k", found=metrics(*SGRAF))
     content = yaml.safe_load(Path("reproduction.yaml").read_text())
     content["recipes"]["sgr-flickr30k"] |= yaml.safe_load(out[out.index("\nours:") :])
-    Path("reproduction.yaml").write_text(yaml.safe_dump(content))
+    Path("reproduction.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     ours = read_reproduction().recipe("sgr-flickr30k").ours
     assert (ours.figures["all"].i2t, ours.figures["all"].rsum) == (tuple(SGRAF[0]), 499.6)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
@@ -150,12 +151,25 @@ def test_a_mistake_runs_nothing(workspace, run, arguments, expected):
     assert err.count("\n") == 1
 
 
+def test_fewer_test_images_are_no_comparison(workspace, run):
+    smaller = ("-S", "flickr30k.max_images=100")
+    code, out, err, _ = run("reproduce", "sgraf-flickr30k", *smaller, found=metrics(*SGRAF, images=100))
+    assert (code, out) == (2, "")
+    assert err == "error: metrics/test.json: of 100 test images; figures of Flickr30k are of 1000\n"
+
+
+def test_another_setting_than_the_recipes_is_said(workspace, run):
+    code, out, _, _ = run("reproduce", "sgraf-flickr30k", "-S", "train.precision=bf16", found=metrics(*SGRAF))
+    assert code == 0
+    assert "note: train.precision=bf16 took the place of the recipe's" in out
+
+
 def test_changes_that_count_are_refused(workspace, run):
     def change(key, value):
         section, name = key.split(".")
         content = yaml.safe_load((ROOT / "params.yaml").read_text())
         content[section][name] = value
-        (workspace / "params.yaml").write_text(yaml.safe_dump(content))
+        (workspace / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
     change("grid.image_size", 320)
     code, _, err, given = run("reproduce", "sgr-coco", found={})
@@ -166,6 +180,13 @@ def test_changes_that_count_are_refused(workspace, run):
     assert run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[0] == 0
     change("tern.layers", 5)  # of another model
     assert run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[0] == 0
+
+
+def test_without_settings_nothing_runs(workspace, run):
+    (workspace / "params.yaml").unlink()
+    code, _, err, given = run("reproduce", "sgr-coco", found={})
+    assert (code, given) == (2, [])
+    assert err == "error: params.yaml: not found; run from the root of the repository\n"
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     _run_pipeline(overrides)
     minutes = (time.monotonic() - started) / 60
 
-    figures, good = read_figures(), True
+    figures, good = read_figures(recipe.dataset), True
     label = "published" if recipe.published else "recorded"
     for protocol, expected in recipe.expected.items():
         print(f"\n{arguments.name}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
@@ -74,6 +74,10 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if recipe.note:
         print(f"note: {recipe.note}")
+    keys = {override.partition("=")[0] for override in recipe.overrides()}
+    for override in arguments.overrides:
+        if override.partition("=")[0] in keys:
+            print(f"note: {override} took the place of the recipe's")
     print("\nFor reproduction.yaml, with the minutes of training where stages came from the cache:\n")
     print(_record(figures, minutes))
     if not good:
@@ -83,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     """Refuse what would not be the recipe: a setting that it needs is missing, or params.yaml says otherwise."""
     from crossmodal.errors import UserError
+    from crossmodal.params import load_params
     from crossmodal.reproduction import FILE, PARAMS, resolved
     from crossmodal.tracking import flatten
 
@@ -90,8 +95,9 @@ def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     missing = [key for key in recipe.needs if key not in given]
     if missing:
         raise UserError(f"{FILE}: {name} needs {' '.join(f'-S {key}=...' for key in missing)}")
+    load_params(PARAMS)
     here = flatten(resolved(PARAMS.read_text(encoding="utf-8"), overrides).run_settings())
-    committed = flatten(resolved(_committed(str(PARAMS)), overrides).run_settings())
+    committed = flatten(resolved(_committed(str(PARAMS)), overrides, f"committed {PARAMS}").run_settings())
     for key in sorted(here.keys() | committed.keys()):
         if here.get(key) != committed.get(key):
             raise UserError(
