@@ -40,7 +40,7 @@ def test_the_row_of_a_stage(name):
     assert writes == outs(STAGES[name])
 
 
-@pytest.mark.parametrize("page", ["how-it-works.md", "adding-a-loss.md", "adding-a-model.md"])
+@pytest.mark.parametrize("page", ["how-it-works.md", "adding-a-loss.md", "adding-a-model.md", "reproduction.md"])
 def test_links_lead_somewhere(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):

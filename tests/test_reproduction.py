@@ -1,6 +1,7 @@
 """reproduction.yaml: every recipe is valid, complete and trains at its true sizes; what is wrong is said in a line."""
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -78,11 +79,11 @@ DISTINCT = {shapes(recipe): name for name, recipe in reversed(REPRODUCTION.recip
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """Regions of bottom-up features' size and token ids, of six images: 36 x 2,048 and at most 12."""
+    """Regions of bottom-up features' size and token ids, of four images: 36 x 2,048 and at most 12."""
     folder, rng = tmp_path_factory.mktemp("stores"), np.random.default_rng(0)
     regions = StoreWriter(folder / "regions", {"features": ("float16", (2048,)), "boxes": ("float32", (4,))})
     words = StoreWriter(folder / "captions", {"token_ids": ("int32", ())})
-    for _ in range(6):
+    for _ in range(4):
         boxes = np.sort(rng.random((36, 2, 2)), axis=1).reshape(36, 4)
         regions.append({"features": rng.random((36, 2048)), "boxes": boxes})
         words.append({"token_ids": rng.integers(1, 50, rng.integers(6, 13))})
@@ -94,11 +95,13 @@ def stores(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DISTINCT.values()))
 def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
-    """Sizes of features, model and words are the recipe's; BERT has one layer, its others are of the same sizes."""
+    """Sizes of features, model and words are the recipe's; of layers that are all alike there is one."""
     params = params_of(RECIPES[name], "regions.backend=grid")  # the features are made up here
+    model_settings = params.model_settings
+    alike = {key: 1 for key in ("visual_layers", "layers") if getattr(model_settings, key, 0) > 1}
     regions, words = stores
-    rows = np.arange(6)
-    train, val = Split(rows[:4], rows[:4], rows[:4]), Split(rows[4:], rows[4:], rows[:2])
+    rows = np.arange(4)
+    train, val = Split(rows[:2], rows[:2], rows[:2]), Split(rows[2:], rows[2:], rows[:2])
     data = loop.TrainingData(regions, words, rows, train, val)
     if params.captions.encoder == "bigru":
         text, size = {"vocabulary": 50, **params.bigru.model_dump()}, params.bigru.hidden
@@ -108,11 +111,11 @@ def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
     seed_everything(0)
     model = build_model(
         params.model,
-        params.model_settings,
+        model_settings.model_copy(update=alike),
         InputSizes(regions=2048, words=size),
         lambda: build_text(params.captions.encoder, text),
     )
-    settings = params.train.model_copy(update={"epochs": 2, "batch_size": 4, "lr": 1e-3, "warmup_steps": 0})
+    settings = params.train.model_copy(update={"epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_steps": 0})
     rsums = iter(range(1, 100))  # the last epoch is the best
     validate = loop.validate
     monkeypatch.setattr(loop, "validate", lambda *arguments: validate(*arguments) | {"rsum": next(rsums)})
@@ -131,7 +134,7 @@ def changed(tmp_path, change):
     content = yaml.safe_load((ROOT / "reproduction.yaml").read_text())
     change(content)
     path = tmp_path / "reproduction.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -203,6 +206,15 @@ def test_the_table_has_every_figure_once():
     assert cells[3:] == ["77.8 94.1 97.4", "", "58.5 83.0 88.8", "", "499.6\\*", " |"]
     cells = next(line for line in lines if line.startswith("| `tern-flickr8k`")).split(" | ")
     assert cells[3:] == ["", "21.4 48.5 60.0", "", "18.0 43.2 56.4", "", "247.4 |"]
+
+
+def test_pages_have_the_table_of_the_file():
+    """Where a page has the table, it is what `crossmodal reproduce --table` prints now."""
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reproduction.md")]
+    marks = r"<!-- crossmodal reproduce --table -->\n(.*?)\n<!-- end -->"
+    tables = [table for text in texts for table in re.findall(marks, text, flags=re.DOTALL)]
+    assert tables
+    assert all(table == markdown(REPRODUCTION) for table in tables)
 
 
 def test_the_list_has_every_name():

@@ -1,4 +1,4 @@
-"""Recipes as tables: for a terminal, and for the README, ours beside published."""
+"""Recipes as tables: for a terminal, and in Markdown, ours beside published."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listing(reproduction: Reproduction) -> str:
 
 
 def markdown(reproduction: Reproduction) -> str:
-    """The README's tables, one a protocol; empty where a recipe was not run."""
+    """Markdown tables, one a protocol; empty where a recipe was not run."""
     blocks = []
     for (dataset, protocol), title in PROTOCOLS.items():
         rows = [

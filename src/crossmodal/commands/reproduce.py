@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of reproduce."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("name", nargs="?", metavar="NAME", help="recipe to run; `crossmodal recipe` lists them")
-    what.add_argument("--table", action="store_true", help="run nothing, print the README's table of all recipes")
+    what.add_argument("--table", action="store_true", help="run nothing, print the Markdown table of all recipes")
     parser.add_argument(
         "-S",
         "--set-param",
