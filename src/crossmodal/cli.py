@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from crossmodal.commands import compare, doctor, embed, export, index, score, search
+from crossmodal.commands import compare, doctor, embed, export, index, recipe, reproduce, score, search
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ COMMANDS = {
     "score": Command("print every metric of a similarity matrix", score.add, score.run),
     "compare": Command("tell whether two runs really differ", compare.add, compare.run),
     "export": Command("write region features as other projects read them", export.add, export.run),
+    "recipe": Command("print the settings that make a published result", recipe.add, recipe.run),
+    "reproduce": Command("make a published result and compare", reproduce.add, reproduce.run),
 }
 
 

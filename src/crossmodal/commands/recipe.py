@@ -1,0 +1,30 @@
+"""``crossmodal recipe``: the settings that make a published result, as ``dvc exp run`` takes them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of recipe."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print its settings; without a name: list all recipes")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print one line of ``-S key=value``, or the list. What the recipe needs besides goes to stderr.
+
+    Raises:
+        UserError: see crossmodal.reproduction.
+    """
+    from crossmodal.reproduction import read_reproduction
+    from crossmodal.reproduction_table import listing
+
+    reproduction = read_reproduction()
+    if arguments.name is None:
+        print(listing(reproduction))
+        return
+    recipe = reproduction.recipe(arguments.name)
+    print(" ".join(f"-S {override}" for override in recipe.overrides()))
+    if recipe.needs:
+        print(f"it needs besides: {' '.join(f'-S {key}=...' for key in recipe.needs)}", file=sys.stderr)

@@ -1,0 +1,152 @@
+"""``crossmodal reproduce``: run a recipe and say whether it gives the published figures."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crossmodal.reproduction import Recipe
+
+DIFFERS = 1  # exit code
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of reproduce."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", nargs="?", metavar="NAME", help="recipe to run; `crossmodal recipe` lists them")
+    what.add_argument("--table", action="store_true", help="run nothing, print the Markdown table of all recipes")
+    parser.add_argument(
+        "-S",
+        "--set-param",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a further setting, over the recipe's, such as the place of a file or train.workers",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the pipeline with a recipe, print its figures beside the published ones and OK or what is missing.
+
+    Exits with 1 where rsum is below the published one by more than the tolerance.
+
+    Raises:
+        UserError: there is no such recipe; it needs a setting that is not given; params.yaml has changes that would
+            count; the pipeline failed; see also crossmodal.reproduction.
+    """
+    from crossmodal.reproduction import read_figures, read_reproduction
+    from crossmodal.reproduction_table import comparison, markdown
+
+    reproduction = read_reproduction()
+    if arguments.table:
+        print(markdown(reproduction))
+        return
+    recipe = reproduction.recipe(arguments.name)
+    overrides = [*recipe.overrides(), *arguments.overrides]
+    _check(arguments.name, recipe, overrides)
+    started = time.monotonic()
+    _run_pipeline(overrides)
+    minutes = (time.monotonic() - started) / 60
+
+    figures, good = read_figures(recipe.dataset), True
+    label = "published" if recipe.published else "recorded"
+    for protocol, expected in recipe.expected.items():
+        print(f"\n{arguments.name}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
+        if protocol not in figures:
+            print(f"no: metrics/test.json has no figures of folds to compare with {label} rsum {expected.rsum:.1f}")
+            good = False
+            continue
+        print(comparison(expected, figures[protocol], label))
+        difference = figures[protocol].rsum - expected.rsum
+        reproduced = difference >= -reproduction.tolerance
+        good = good and reproduced
+        way = "above" if difference >= 0 else "below"
+        print(
+            f"{'OK' if reproduced else 'no'}: rsum is {abs(difference):.1f} {way} the {label} {expected.rsum:.1f}, "
+            f"tolerance {reproduction.tolerance:.1f}"
+        )
+    if recipe.note:
+        print(f"note: {recipe.note}")
+    keys = {override.partition("=")[0] for override in recipe.overrides()}
+    for override in arguments.overrides:
+        if override.partition("=")[0] in keys:
+            print(f"note: {override} took the place of the recipe's")
+    print("\nFor reproduction.yaml, with the minutes of training where stages came from the cache:\n")
+    print(_record(figures, minutes))
+    if not good:
+        sys.exit(DIFFERS)
+
+
+def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
+    """Refuse what would not be the recipe: a setting that it needs is missing, or params.yaml says otherwise."""
+    from crossmodal.errors import UserError
+    from crossmodal.params import load_params
+    from crossmodal.reproduction import FILE, PARAMS, resolved
+    from crossmodal.tracking import flatten
+
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    missing = [key for key in recipe.needs if key not in given]
+    if missing:
+        raise UserError(f"{FILE}: {name} needs {' '.join(f'-S {key}=...' for key in missing)}")
+    load_params(PARAMS)
+    here = flatten(resolved(PARAMS.read_text(encoding="utf-8"), overrides).run_settings())
+    committed = flatten(resolved(_committed(str(PARAMS)), overrides, f"committed {PARAMS}").run_settings())
+    for key in sorted(here.keys() | committed.keys()):
+        if here.get(key) != committed.get(key):
+            raise UserError(
+                f"{PARAMS}: {key} is {here.get(key)}, committed is {committed.get(key)}, and {name} does not set it; "
+                f"git restore {PARAMS}, or say which: -S {key}=..."
+            )
+
+
+def _committed(path: str) -> str:
+    from crossmodal.errors import UserError
+
+    shown = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise UserError(f"{path}: git has no committed one to compare with; run from the root of the repository")
+    return shown.stdout
+
+
+def _run_pipeline(overrides: list[str]) -> None:
+    from crossmodal.errors import UserError
+
+    settings = [part for override in overrides for part in ("-S", override)]
+    sys.stdout.flush()
+    code = subprocess.run([sys.executable, "-m", "dvc", "exp", "run", *settings], check=False).returncode
+    if code:
+        raise UserError(f"dvc exp run ended with exit code {code}; what it says is above")
+
+
+def _record(figures: dict, minutes: float) -> str:
+    """The run as the recipe's ``ours``."""
+    import yaml
+
+    rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in figures.items()}
+    ours = {
+        "figures": rows,
+        "commit": _head(),
+        "date": datetime.date.today(),
+        "machine": _machine(),
+        "minutes": max(1, round(minutes)),
+    }
+    return yaml.safe_dump({"ours": ours}, sort_keys=False, default_flow_style=None, width=120).rstrip()
+
+
+def _head() -> str:
+    shown = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    return shown.stdout.strip()
+
+
+def _machine() -> str:
+    import torch
+
+    cores = f"{os.cpu_count()} CPU cores"
+    return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores

@@ -1,0 +1,233 @@
+"""reproduction.yaml: published results, the settings that make them here, and what came of it.
+
+A recipe is a set of settings of params.yaml. Results are R@1, R@5, R@10 both ways and their sum, over all test images
+(``all``) or as the mean of five folds of 1,000 images (``folds``, COCO 1K).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from crossmodal.errors import UserError
+from crossmodal.params import Params, Section, load_params
+
+FILE = Path("reproduction.yaml")
+PARAMS = Path("params.yaml")
+METRICS = Path("metrics/test.json")
+TEST_IMAGES = {"Flickr30k": 1000, "COCO": 5000, "Flickr8k": 1000}
+ROUNDING = 0.15  # published recalls have one decimal, of rsum too
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Protocol = Literal["all", "folds"]
+Settings = dict[str, Any]
+
+
+class Figures(Section):
+    """R@1, R@5, R@10 in percent, both ways, and the sum of the six."""
+
+    i2t: tuple[Percent, Percent, Percent]
+    t2i: tuple[Percent, Percent, Percent]
+    rsum: float
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Figures:
+        total = sum((*self.i2t, *self.t2i))
+        if abs(total - self.rsum) > ROUNDING:
+            raise ValueError(f"the six recalls add up to {total:.1f}, rsum is {self.rsum}")
+        return self
+
+
+class Published(Figures):
+    """Figures with where they were read; ``ensemble``: those of two models whose similarities are averaged."""
+
+    source: str
+    ensemble: bool = False
+
+
+class Ours(Section):
+    """A run of a recipe: the figures, the commit whose code and params.yaml it had, when, where, for how long."""
+
+    figures: dict[Protocol, Figures]
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
+    date: datetime.date
+    machine: str
+    minutes: Annotated[float, Field(gt=0)]
+
+
+class Recipe(Section):
+    """A row: what it is, its settings, the published figures and ours.
+
+    ``settings`` are nested as in params.yaml; ``parts`` are already in them. ``needs``: keys without which it does not
+    run and that no file can know, such as the place of a file.
+    """
+
+    model: str
+    dataset: Literal["Flickr30k", "COCO", "Flickr8k"]
+    features: str
+    words: str
+    needs: tuple[str, ...] = ()
+    settings: Settings
+    note: str | None = None
+    published: dict[Protocol, Published] = Field(default_factory=dict)
+    ours: Ours | None
+
+    @model_validator(mode="after")
+    def _has_figures(self) -> Recipe:
+        if not self.published and self.ours is None:
+            raise ValueError("neither published figures nor ours")
+        return self
+
+    def overrides(self) -> list[str]:
+        """The settings as ``dvc exp run -S`` takes them: section.key=value."""
+        return [f"{'++' if key.count('.') > 1 else ''}{key}={_word(value)}" for key, value in _leaves(self.settings)]
+
+    @property
+    def expected(self) -> Mapping[Protocol, Figures]:
+        """What a run is compared with: the published figures, or those of the recorded run."""
+        return self.published or self.ours.figures
+
+
+class Reproduction(Section):
+    """The whole of reproduction.yaml."""
+
+    tolerance: Annotated[float, Field(ge=0)]
+    sources: dict[str, str]
+    recipes: dict[str, Recipe]
+    flickr8k: dict[str, Recipe]
+
+    @model_validator(mode="after")
+    def _sources_are_named(self) -> Reproduction:
+        for name, recipe in self.all_recipes.items():
+            for figures in recipe.published.values():
+                if figures.source not in self.sources:
+                    raise ValueError(f"{name}: source {figures.source!r} is not one of {', '.join(self.sources)}")
+        twice = set(self.recipes) & set(self.flickr8k)
+        if twice:
+            raise ValueError(f"{min(twice)} stands in recipes and in flickr8k")
+        return self
+
+    @property
+    def all_recipes(self) -> dict[str, Recipe]:
+        """Recipes by name, in the order of the file."""
+        return self.recipes | self.flickr8k
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe of a name.
+
+        Raises:
+            UserError: there is none.
+        """
+        if name not in self.all_recipes:
+            raise UserError(f"{FILE}: no recipe {name!r}; `crossmodal recipe` lists them")
+        return self.all_recipes[name]
+
+
+def read_reproduction(path: Path = FILE) -> Reproduction:
+    """Read and check reproduction.yaml; parts become settings of the recipes that name them.
+
+    Raises:
+        UserError: file missing or not YAML; unknown key or part, wrong type, figures that do not add up.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parts = content.pop("parts")
+        for section in ("recipes", "flickr8k"):
+            for name, row in content[section].items():
+                row["settings"] = _whole_settings(f"{path}: {section}.{name}", row, parts)
+        return Reproduction.model_validate(content)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run from the root of the repository") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {key}: {message}" if key else f"{path}: {message}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected tolerance, sources, parts, recipes, flickr8k ({error!r})") from None
+
+
+def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
+    """The recalls in metrics/test.json, over all test images and, where they are there, of folds.
+
+    Raises:
+        UserError: the file is missing or holds no recalls; they are of another number of images than ``dataset`` has
+            in its test split, so that they cannot be compared.
+    """
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        images = metrics["images"]
+        if images != TEST_IMAGES[dataset]:
+            raise UserError(f"{path}: of {images} test images; figures of {dataset} are of {TEST_IMAGES[dataset]}")
+        return {
+            protocol: Figures(
+                **{way: [round(part[way][f"r{k}"], 2) for k in (1, 5, 10)] for way in ("i2t", "t2i")},
+                rsum=round(part["rsum"], 2),
+            )
+            for protocol, part in (("all", metrics), ("folds", metrics.get("folds")))
+            if part
+        }
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; the report stage writes it") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: expected recalls i2t, t2i and rsum ({' '.join(str(error).split())})") from None
+
+
+def resolved(params: str, overrides: list[str], name: str = PARAMS.name) -> Params:
+    """params.yaml of this text, by the name of ``name``, with overrides put in by DVC as ``dvc exp run -S`` does.
+
+    Raises:
+        UserError: an override is none, or what comes out is refused.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PARAMS.name
+        path.write_text(params, encoding="utf-8")
+        try:
+            apply_overrides(path, overrides)
+        except DvcException as error:
+            reason = error.__cause__ or error
+            raise UserError(f"-S: {' '.join(str(reason).split())}") from None
+        try:
+            return load_params(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), name)) from None
+
+
+def _whole_settings(place: str, row: Settings, parts: Mapping[str, Settings]) -> Settings:
+    """The settings of a row's parts, later ones over earlier ones, then its own."""
+    settings: Settings = {}
+    for part in row.pop("parts", ()):
+        if part not in parts:
+            raise UserError(f"{place}: no part {part!r}; there are {', '.join(parts)}")
+        settings = _over(settings, parts[part])
+    return _over(settings, row.get("settings", {}))
+
+
+def _over(settings: Settings, others: Settings) -> Settings:
+    result = dict(settings)
+    for key, value in others.items():
+        result[key] = _over(result.get(key, {}), value) if isinstance(value, dict) else value
+    return result
+
+
+def _leaves(settings: Settings, prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for key, value in settings.items():
+        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves
+
+
+def _word(value: Any) -> str:
+    """A value without spaces, so that a shell takes it for one word."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,246 @@
+"""reproduction.yaml: every recipe is valid, complete and trains at its true sizes; what is wrong is said in a line."""
+
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import BertConfig
+
+from crossmodal.datasets.splits import Split
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.models.base import InputSizes
+from crossmodal.models.registry import build_model
+from crossmodal.models.text import build_text
+from crossmodal.params import Params, Regions
+from crossmodal.reproduction import read_figures, read_reproduction, resolved
+from crossmodal.reproduction_table import PROTOCOLS, comparison, listing, markdown
+from crossmodal.runtime import seed_everything
+from crossmodal.training import loop
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+REPRODUCTION = read_reproduction(ROOT / "reproduction.yaml")
+RECIPES = REPRODUCTION.all_recipes
+BACKENDS = get_args(Regions.model_fields["backend"].annotation)
+# What does not change a result, or is of losses that no recipe has.
+MACHINE = {"train.workers", "train.devices", "train.compile"}
+OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "mask_same_image")
+OF_INFONCE = ("temperature", "mask_same_image")
+
+
+def params_of(recipe, *more):
+    return resolved(PARAMS, [*recipe.overrides(), *(f"{key}=somewhere" for key in recipe.needs), *more])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_its_settings_come_out_as_they_stand(name):
+    """DVC's parser puts them into params.yaml, and params.py accepts them."""
+    recipe = RECIPES[name]
+    backend = recipe.settings["regions"]["backend"]
+    if backend not in BACKENDS:
+        pytest.skip(f"regions.backend has no {backend}")
+    params = params_of(recipe).model_dump(mode="json")
+    for key, value in recipe.settings.items():
+        for inner, expected in value.items() if isinstance(value, dict) else [(None, value)]:
+            assert (params[key] if inner is None else params[key][inner]) == expected
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_default_decides_it(name):
+    """Every setting of the model, the words, the training and the loss is named."""
+    recipe = RECIPES[name]
+    named = {key for key, value in recipe.settings.items() if not isinstance(value, dict)}
+    named |= {f"{key}.{inner}" for key, value in recipe.settings.items() if isinstance(value, dict) for inner in value}
+    encoder = recipe.settings["captions"]["encoder"]
+    sections = [recipe.settings["model"], recipe.settings["dataset"], "train"]
+    sections += [encoder] if encoder != "bert" else []
+    wanted = {f"{key}.{inner}" for key in sections for inner in Params.model_fields[key].annotation.model_fields}
+    wanted |= {f"loss.{key}" for key in (OF_HINGE if recipe.settings["loss"]["name"] == "hinge" else OF_INFONCE)}
+    wanted |= {"seed", "model", "dataset", "loss.name", "captions.max_tokens", "bert.layers", "evaluate.index"}
+    wanted |= {"captions.vocabulary", "captions.min_count"} if encoder == "bigru" else {"bert.source"}
+    assert wanted - MACHINE - set(recipe.needs) <= named
+
+
+def shapes(recipe):
+    """What two recipes share whose tensors have the same sizes."""
+    settings, encoder = recipe.settings, recipe.settings["captions"]["encoder"]
+    sizes = {name: settings[name] for name in {settings["model"], encoder} & settings.keys()}
+    return yaml.safe_dump({**sizes, "model": settings["model"], "layers": settings["bert"]["layers"]})
+
+
+DISTINCT = {shapes(recipe): name for name, recipe in reversed(REPRODUCTION.recipes.items())}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Regions of bottom-up features' size and token ids, of four images: 36 x 2,048 and at most 12."""
+    folder, rng = tmp_path_factory.mktemp("stores"), np.random.default_rng(0)
+    regions = StoreWriter(folder / "regions", {"features": ("float16", (2048,)), "boxes": ("float32", (4,))})
+    words = StoreWriter(folder / "captions", {"token_ids": ("int32", ())})
+    for _ in range(4):
+        boxes = np.sort(rng.random((36, 2, 2)), axis=1).reshape(36, 4)
+        regions.append({"features": rng.random((36, 2048)), "boxes": boxes})
+        words.append({"token_ids": rng.integers(1, 50, rng.integers(6, 13))})
+    regions.close()
+    words.close()
+    return FeatureStore(folder / "regions"), FeatureStore(folder / "captions")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DISTINCT.values()))
+def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
+    """Sizes of features, model and words are the recipe's; of layers that are all alike there is one."""
+    params = params_of(RECIPES[name], "regions.backend=grid")  # the features are made up here
+    model_settings = params.model_settings
+    alike = {key: 1 for key in ("visual_layers", "layers") if getattr(model_settings, key, 0) > 1}
+    regions, words = stores
+    rows = np.arange(4)
+    train, val = Split(rows[:2], rows[:2], rows[:2]), Split(rows[2:], rows[2:], rows[:2])
+    data = loop.TrainingData(regions, words, rows, train, val)
+    if params.captions.encoder == "bigru":
+        text, size = {"vocabulary": 50, **params.bigru.model_dump()}, params.bigru.hidden
+    else:
+        config = BertConfig(num_hidden_layers=1, vocab_size=50)
+        text, size = {"config": {**config.to_diff_dict(), "model_type": "bert"}}, config.hidden_size
+    seed_everything(0)
+    model = build_model(
+        params.model,
+        model_settings.model_copy(update=alike),
+        InputSizes(regions=2048, words=size),
+        lambda: build_text(params.captions.encoder, text),
+    )
+    settings = params.train.model_copy(update={"epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_steps": 0})
+    rsums = iter(range(1, 100))  # the last epoch is the best
+    validate = loop.validate
+    monkeypatch.setattr(loop, "validate", lambda *arguments: validate(*arguments) | {"rsum": next(rsums)})
+    monkeypatch.setattr(loop.Trainer, "_save", lambda self: None)
+    for member in model.members():
+        before = {key: value.clone() for key, value in member.named_parameters()}
+        trainer = loop.Trainer(member, data, settings, params.loss, seed=0, resume=tmp_path)
+        history = trainer.fit(lambda metrics, step: None)
+        assert [row["epoch"] for row in history] == [1, 2]
+        assert all(row["loss"] > 0 for row in history)
+        still = [key for key, value in member.named_parameters() if value.ndim > 1 and torch.equal(value, before[key])]
+        assert not still
+
+
+def changed(tmp_path, change):
+    content = yaml.safe_load((ROOT / "reproduction.yaml").read_text())
+    change(content)
+    path = tmp_path / "reproduction.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), "recipes.sgr-coco: no part 'cocoa'; there are"),
+        (lambda c: c["recipes"]["sgr-coco"].update(sore=1), "recipes.sgr-coco.sore: Extra inputs are not permitted"),
+        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), "add up to 419.6, rsum is 1"),
+        (
+            lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(source="x"),
+            "source 'x' is not one of list, gpo",
+        ),
+        (lambda c: c["recipes"]["sgr-coco"].update(published={}), "sgr-coco: neither published figures nor ours"),
+        (lambda c: c["recipes"].update(c["flickr8k"]), "tern-flickr8k stands in recipes and in flickr8k"),
+        (lambda c: c["flickr8k"]["tern-flickr8k"]["ours"].update(commit="today"), "ours.commit: String should match"),
+        (lambda c: c.pop("parts"), "expected tolerance, sources, parts, recipes, flickr8k"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, change, expected):
+    path = changed(tmp_path, change)
+    with pytest.raises(UserError) as error:
+        read_reproduction(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: not found; run from the root"):
+        read_reproduction(tmp_path / "nowhere.yaml")
+    with pytest.raises(UserError, match=r"test\.json: not found"):
+        read_figures("COCO", tmp_path / "test.json")
+
+
+def test_every_source_is_used():
+    used = {figures.source for recipe in RECIPES.values() for figures in recipe.published.values()}
+    assert used == set(REPRODUCTION.sources)
+
+
+def test_later_parts_and_own_settings_win():
+    settings = RECIPES["saf-coco"].settings
+    assert (settings["bigru"]["dropout"], settings["sgraf"]["module"]) == (0.4, "saf")
+    assert RECIPES["vse_infty-bigru-coco"].settings["bigru"]["dropout"] == 0
+    assert RECIPES["vse_infty-bert-coco"].settings["train"]["optimizer"] == "adamw"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.lr", "-S: missing EQUAL|-S: Error"),
+        ("train.lrr=1", "-S: Could not override 'train.lrr'"),
+        ("train.lr=-1", "params.yaml: train.lr: input should be greater than 0"),
+    ],
+)
+def test_a_wrong_override_is_named(override, expected):
+    with pytest.raises(UserError, match=expected) as error:
+        resolved(PARAMS, [override])
+    assert "\n" not in str(error.value)
+
+
+def test_the_table_has_every_figure_once():
+    table = markdown(REPRODUCTION)
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    assert len(lines) == sum(len(recipe.expected) for recipe in RECIPES.values())
+    for recipe in RECIPES.values():
+        assert all((recipe.dataset, protocol) in PROTOCOLS for protocol in recipe.expected)
+    cells = next(line for line in lines if line.startswith("| `sgraf-flickr30k`")).split(" | ")
+    assert cells[3:] == ["77.8 94.1 97.4", "", "58.5 83.0 88.8", "", "499.6\\*", " |"]
+    cells = next(line for line in lines if line.startswith("| `tern-flickr8k`")).split(" | ")
+    assert cells[3:] == ["", "21.4 48.5 60.0", "", "18.0 43.2 56.4", "", "247.4 |"]
+
+
+def test_pages_have_the_table_of_the_file():
+    """Where a page has the table, it is what `crossmodal reproduce --table` prints now."""
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reproduction.md")]
+    marks = r"<!-- crossmodal reproduce --table -->\n(.*?)\n<!-- end -->"
+    tables = [table for text in texts for table in re.findall(marks, text, flags=re.DOTALL)]
+    assert tables
+    assert all(table == markdown(REPRODUCTION) for table in tables)
+
+
+def test_the_list_has_every_name():
+    lines = listing(REPRODUCTION).splitlines()
+    assert [line.split()[0] for line in lines[1 : len(RECIPES) + 1]] == list(RECIPES)
+    assert max(map(len, lines)) <= 120
+
+
+def test_figures_of_a_run(tmp_path):
+    recalls = {"r1": 10.12345, "r5": 20.0, "r10": 30.0, "medr": 3.0}
+    metrics = {"i2t": recalls, "t2i": recalls, "rsum": 120.2469, "images": 5000}
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps(metrics))
+    assert list(read_figures("COCO", path)) == ["all"]
+    assert read_figures("COCO", path)["all"].i2t == (10.12, 20.0, 30.0)
+    path.write_text(json.dumps(metrics | {"folds": {**metrics, "t2i": {"r1": 1, "r5": 2, "r10": 3}, "rsum": 66.12}}))
+    assert read_figures("COCO", path)["folds"].t2i == (1, 2, 3)
+    path.write_text(json.dumps({"i2t": recalls, "images": 5000}))
+    with pytest.raises(UserError, match=r"test\.json: expected recalls i2t, t2i and rsum"):
+        read_figures("COCO", path)
+
+
+def test_differences_are_ours_less_theirs():
+    expected = RECIPES["sgraf-flickr30k"].expected["all"]
+    worse = expected.model_copy(update={"i2t": (70.0, 94.1, 97.4), "rsum": 491.8})
+    lines = comparison(expected, worse, "published").splitlines()
+    assert lines[1].split() == ["published", *map(str, (77.8, 94.1, 97.4, 58.5, 83.0, 88.8, 499.6))]
+    assert lines[3].split() == ["difference", "-7.8", *["+0.0"] * 5, "-7.8"]
+    assert len({len(line) for line in lines}) == 1
