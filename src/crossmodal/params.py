@@ -407,17 +407,17 @@ class Evaluate(Section):
     batch_size: Count
     folds: Count | None
 
-
-class Relevance(Section):
-    """Graded relevance of test images to test captions."""
-
-    measure: Literal["rouge_l", "none"]
-
     @model_validator(mode="after")
     def _shortlist_is_enough(self) -> Evaluate:
         if self.mode == "shortlist_rerank" and self.shortlist < self.top_k:
             raise ValueError(f"shortlist {self.shortlist} is below top_k {self.top_k}")
         return self
+
+
+class Relevance(Section):
+    """Graded relevance of test images to test captions."""
+
+    measure: Literal["rouge_l", "none"]
 
 
 class Report(Section):
