@@ -54,6 +54,8 @@ def main() -> None:
         dataset,
         regions,
         words,
+        test,
+        split_rows(dataset, "probe"),
         results,
         encoder=config.encoder,
         bert=BERT,

@@ -158,6 +158,7 @@ class Train(Section):
     lr: Positive
     weight_decay: NotNegative
     clip: NotNegative
+    ema: Share
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
     warmup_steps: CountOrNone
     step_epochs: Count
@@ -235,6 +236,7 @@ class TernEncoders(ModelSection):
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
     dropout: Share
+    input_dropout: Share
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TernEncoders:

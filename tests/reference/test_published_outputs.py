@@ -62,6 +62,7 @@ def tern_of(data, model_type=TernMatcher, section=Tern, **setting):
         shared=not any("transformer_encoder_2" in name for name in weights),
         positions="concat",
         location_scale=1.0,
+        input_dropout=0.0,
         dropout=0.1,
         **setting,
     )

@@ -86,6 +86,7 @@ def test_best_epoch_is_kept(tiny_data):
         (2, "tern", {}),
         (7, "tern", {"dropout": 0.2}),
         (13, "tern", {"name": "hinge"}),
+        (9, "tern", {"ema": 0.8}),
         (8, "vsepp", {"dropout": 0.2, "name": "triplet", "miner": "distance_weighted"}),
     ],
 )
@@ -114,6 +115,21 @@ def test_same_seed_same_weights(tiny_data):
     data = data_of(tiny_data)
     first, second = (trainer_of(data, tiny_data / name).fit(nothing) for name in "ab")
     assert first == second
+
+
+def test_ema_is_the_moving_average_of_the_weights(tiny_data):
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", epochs=1, ema=0.7)
+    update, average = trainer.average.update_parameters, {}
+
+    def also_by_hand(model):
+        update(model)
+        for name, value in model.state_dict().items():
+            average[name] = 0.7 * average[name] + 0.3 * value if name in average else value.clone()
+
+    trainer.average.update_parameters = also_by_hand
+    trainer.fit(nothing)
+    for name, value in trainer.model.state_dict().items():  # after fit: the best epoch's, of the average
+        torch.testing.assert_close(value, average[name], atol=1e-6, rtol=0)
 
 
 def test_accumulation_halves_the_steps(tiny_data):

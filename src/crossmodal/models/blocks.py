@@ -28,6 +28,22 @@ def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
     return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)
 
 
+class SetDropout(nn.Module):
+    """Dropout with one mask for all members of a set (Gal and Ghahramani, arXiv 1512.05287): (B, N, D) -> (B, N, D).
+
+    A mask for each member would average out in a pooling over many.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if not self.training or not self.share:
+            return values
+        return values * F.dropout(values.new_ones(len(values), 1, values.shape[-1]), self.share)
+
+
 def attention_weights(
     queries: torch.Tensor,
     query_mask: torch.Tensor,

@@ -168,6 +168,7 @@ def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]
         "shared": not published.layers("img_txt_enc.transformer_encoder_2.layers."),
         "positions": "concat",
         "location_scale": 1.0,
+        "input_dropout": 0.0,
         "dropout": published.settings.get("model.dropout", 0.1),
     }
     # the published module registers BERT's word embeddings under a second name

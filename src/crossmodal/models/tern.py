@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
-from crossmodal.models.blocks import BoxPositions, TransformerEncoder, pool
+from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
 from crossmodal.params import Tern
 
 
@@ -32,6 +32,7 @@ class TernMatcher(Matcher):
         }
         self.image_aggregation = settings.image_aggregation
         self.text_aggregation = settings.text_aggregation
+        self.input_dropout = SetDropout(settings.input_dropout)
         self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions, settings.location_scale)
         self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)
         self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
@@ -47,12 +48,13 @@ class TernMatcher(Matcher):
     def region_set(self, regions: Regions) -> torch.Tensor:
         """Reasoned regions in the common space, [I-CLS] first: (B, R, D) -> (B, 1 + R, E)."""
         features, boxes, mask = with_cls_slot(regions)
-        values = self.visual_encoder(self.positions(features, boxes), mask)  # (B, 1 + R, V)
+        values = self.positions(self.input_dropout(features), boxes)  # (B, 1 + R, V)
+        values = self.visual_encoder(values, mask)
         return self.image_encoder(self.image_map(values), mask)
 
     def word_set(self, words: Words) -> torch.Tensor:
         """Reasoned words in the common space, [T-CLS] first: (B, L, H) -> (B, L, E)."""
-        values = self.text_encoder(words.features, words.mask)
+        values = self.text_encoder(self.input_dropout(words.features), words.mask)
         return self.encoder(self.caption_map(values), words.mask)
 
     def encode_images(self, regions: Regions) -> Encoding:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
-from crossmodal.models.blocks import pool
+from crossmodal.models.blocks import SetDropout, pool
 from crossmodal.params import Vsepp
 
 
@@ -21,7 +21,7 @@ class VseppMatcher(Matcher):
         super().__init__()
         self.image_pool = settings.image_pool
         self.text_pool = settings.text_pool
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = SetDropout(settings.dropout)
         self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
         self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
@@ -102,6 +103,8 @@ class Trainer:
                 "hinge and infonce go with every model"
             )
         self.processes.prepare(model)
+        average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
+        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = _optimizer(model, self.loss, settings, text_lr)
@@ -130,11 +133,12 @@ class Trainer:
         """
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
             loss = self._train_epoch(self.state.epoch, report)
-            metrics = validate(self.model, self.data, self.settings.batch_size, self.processes)
+            candidate = self.average.module if self.average else self.model
+            metrics = validate(candidate, self.data, self.settings.batch_size, self.processes)
             self.schedule.end_epoch(metrics["rsum"])
             if metrics["rsum"] > self.state.best_rsum:
                 self.state.best_rsum, self.state.best_epoch = metrics["rsum"], self.state.epoch
-                self.best_weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+                self.best_weights = {k: v.detach().clone() for k, v in candidate.state_dict().items()}
             row = {"epoch": self.state.epoch + 1, "loss": loss, "lr": self.schedule.lr, **flat(metrics)}
             self.state.history.append(row)
             report({f"val/{name}": value for name, value in flat(metrics).items()}, self.schedule.steps)
@@ -215,6 +219,8 @@ class Trainer:
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
 
@@ -247,6 +253,7 @@ class Trainer:
             {
                 "model": self.model.state_dict(),
                 "loss": self.loss.state_dict(),
+                "average": self.average and self.average.state_dict(),
                 "best": self.best_weights,
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
@@ -266,6 +273,8 @@ class Trainer:
             return
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.best_weights = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
