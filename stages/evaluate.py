@@ -53,6 +53,8 @@ def main() -> None:
         dataset,
         regions,
         words,
+        material.split,
+        pairs,
         results,
         encoder=config.encoder,
         bert=BERT,

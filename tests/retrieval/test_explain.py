@@ -55,7 +55,8 @@ def keep(model, data, folder, *, explained=3, bert="bert"):
     results = rank_pairs(matrix, test, np.zeros((0, 2, 2)), top_k=2)
     folder.mkdir()
     place = words.folder.parent / bert
-    keep_evidence(folder, model, *data, results, encoder="bert", bert=place, explained=explained, batch_size=4)
+    settings = {"encoder": "bert", "bert": place, "explained": explained, "batch_size": 4}
+    keep_evidence(folder, model, *data, test, split_rows(dataset, "probe"), results, **settings)
     return load_evidence(folder), results, matrix
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmodal.datasets.records import Dataset
-from crossmodal.datasets.splits import Split
+from crossmodal.datasets.splits import Split, split_rows
 from crossmodal.errors import UserError
 from crossmodal.reports.pictures import NamedRegion, Picture, Pictures
 from crossmodal.reports.words import Sentence, WordReader
@@ -149,7 +149,7 @@ class QueryReader:
         self, dataset: Dataset, split: Split, results: SearchResults, pictures: Pictures, words: WordReader
     ) -> None:
         self.split, self.results, self.pictures, self.words = split, results, pictures, words
-        self.probe_rows = dataset.rows("probe")
+        self.probe_rows = split_rows(dataset, "probe", pictures.store.left_out).images
         self.first_caption = dataset.caption_offsets()
         same = np.array_equal(results.caption_image, split.caption_image)
         if not same or len(results.i2t_ranks) != len(split.images):

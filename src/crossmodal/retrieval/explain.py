@@ -9,7 +9,7 @@ import torch
 
 from crossmodal.captions.spans import span_reader
 from crossmodal.datasets.records import Dataset
-from crossmodal.datasets.splits import Split, split_rows
+from crossmodal.datasets.splits import Split
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Matcher
@@ -29,6 +29,8 @@ def keep_evidence(
     dataset: Dataset,
     regions: FeatureStore,
     words: FeatureStore,
+    test: Split,
+    probe: Split,
     results: SearchResults,
     *,
     encoder: str,
@@ -39,7 +41,7 @@ def keep_evidence(
     """Write ``evidence.npz`` into ``folder``.
 
     Args:
-        results: of the test split.
+        test, probe: the splits that were searched and scored. results: of theirs.
         encoder: ``captions.encoder``, bert: the bert stage's folder; see captions.spans.
         explained: queries of each direction, as the gallery draws them, whose alignments are kept.
         batch_size: images or captions that are encoded at once.
@@ -47,7 +49,6 @@ def keep_evidence(
     Raises:
         UserError: the token ids of the caption store are not those of the dataset's captions.
     """
-    test, probe = (split_rows(dataset, name, regions.left_out) for name in ("test", "probe"))
     matches, non_matches = sample_scores(model, regions, words, test, batch_size)
     selections = (gallery_queries(results, explained), worst_queries(results)) if explained else ()
     pairs = shown_pairs(selections, results, test, probe)
