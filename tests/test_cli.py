@@ -68,14 +68,14 @@ def arguments_of(folder, **changes):
 
 
 def test_help_lists_every_command(run):
-    code, out, _ = run("--help")
+    code, listing, _ = run("--help")
     assert code == 0
     for name, command in cli.COMMANDS.items():
-        assert name in out
-        assert command.help in out
-        code, own, _ = run(name, "--help")
+        assert name in listing
+        assert command.help in listing
+        code, out, _ = run(name, "--help")
         assert code == 0
-        assert own.startswith(f"usage: crossmodal {name} ")
+        assert out.startswith(f"usage: crossmodal {name} ")
 
 
 def test_help_does_not_wait_for_torch():

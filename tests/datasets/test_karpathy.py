@@ -161,10 +161,10 @@ def test_flickr30k_from_a_folder_that_holds_a_zip(stage, tmp_path):
     assert not (tmp_path / ".resume/downloads").exists()
 
 
-def test_flickr30k_without_photographs_says_what_to_do(stage, tmp_path, capsys):
-    (tmp_path / "dataset_flickr30k.json").write_bytes(flickr_json())
+def test_flickr30k_without_photographs_says_what_to_do(stage, capsys):
+    """Before anything is downloaded."""
     with pytest.raises(SystemExit) as caught:
-        stage("flickr30k", mirror=".", offline=True)
+        stage("flickr30k", mirror=".")
     message = capsys.readouterr().err
     assert caught.value.code == 2
     for part in ("flickr30k-images.tar.gz", "4.4 GB", flickr30k.FORM, "set download.mirror"):

@@ -69,9 +69,14 @@ def build_karpathy(
     def get(archives: tuple[Archive, ...]) -> Obtained:
         return obtain_one_of(archives, cache_folder, download.mirror, offline=download.offline)
 
-    text = get(published.captions)
+    # What must be asked for goes first: nobody is to wait for a download to learn of it.
+    groups = sorted(
+        (published.captions, *published.photographs), key=lambda forms: not any(form.terms for form in forms)
+    )
+    obtained = {forms: get(forms) for forms in groups}
+    text = obtained[published.captions]
     entries, skipped = read_captions(text.path, published.name, selection)
-    photographs = [get(archives) for archives in published.photographs]
+    photographs = [obtained[forms] for forms in published.photographs]
     images = folder / "images"
     reasons: dict[str, str] = {}
     for found in photographs:
