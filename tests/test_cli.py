@@ -68,11 +68,11 @@ def arguments_of(folder, **changes):
 
 
 def test_help_lists_every_command(run):
-    code, out, _ = run("--help")
+    code, listing, _ = run("--help")
     assert code == 0
     for name, command in cli.COMMANDS.items():
-        assert name in out
-        assert command.help in out
+        assert name in listing
+        assert command.help in listing
         code, out, _ = run(name, "--help")
         assert code == 0
         assert out.startswith(f"usage: crossmodal {name} ")
