@@ -183,3 +183,22 @@ def test_published_rows(file, count):
             assert row.classes.tobytes() == base64.b64decode(fields["objects_id"])
             assert row.attributes.max() < 400
             assert ((row.scores > 0) & (row.scores <= 1)).all()
+
+
+def test_published_rows_become_a_store(tmp_path):
+    if not BUTD.is_dir():
+        pytest.skip("rows of published bottom-up features (../shared/butd) are not here")
+    path = BUTD / "train2014_obj36.tsv"
+    rows = [parse_line(content, "") for _, _, content in read_lines(path)][::-1]
+    (tmp_path / "coco").mkdir()
+    records = [
+        ImageRecord(image_key(row.image), f"images/{row.image}.jpg", "train", int(row.width), int(row.height), ("a",))
+        for row in rows
+    ]
+    write_dataset(tmp_path / "coco", "coco", records)
+    store = FeatureStore(import_regions(read_dataset(tmp_path / "coco"), settings(path), tmp_path / "out"))
+    for number, row in enumerate(rows):
+        np.testing.assert_allclose(store.read(number, "features"), row.features, rtol=2**-11, atol=1e-7)
+        sizes = [row.width, row.height] * 2
+        np.testing.assert_allclose(store.read(number, "boxes") * sizes, row.boxes, rtol=1e-5, atol=1e-3)
+        np.testing.assert_array_equal(store.read(number, "classes"), row.classes)
