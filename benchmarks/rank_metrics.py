@@ -1,6 +1,18 @@
 """Ranks and metrics of a similarity matrix: counting in place of the published argsort of every query.
 
-python benchmarks/rank_metrics.py                       # 5,000 images x 25,000 captions, as COCO 5K
+    python benchmarks/rank_metrics.py                       # 5,000 images x 25,000 captions, as COCO 5K
+    python benchmarks/rank_metrics.py --images 2000 --repeats 1
+
+The ranks of the two are compared too. Memory is what a process of its own adds to the peak of making the matrices.
+The second command, on a shared virtual machine of 2 cores that was busy with other work (only the ratio tells),
+printed
+
+    2000 images x 10000 captions, float32, median of 1
+    ranks, published loop       42.02 s
+    ranks, counted               0.72 s
+    every metric, nDCG too      40.80 s
+    ranks: ratio                   59 x
+    every metric: 122 MiB beside the two matrices of together 153 MiB
 """
 
 from __future__ import annotations

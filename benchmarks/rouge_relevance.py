@@ -1,7 +1,19 @@
 """ROUGE-L of every caption with every image: bit-parallel LCS in place of a loop over tables.
 
-python benchmarks/rouge_relevance.py                    # 25,000 made-up captions with 5,000 images
-python benchmarks/rouge_relevance.py --captions FILE    # JSON lines with "captions", plain or .gz
+    python benchmarks/rouge_relevance.py                    # 25,000 made-up captions with 5,000 images
+    python benchmarks/rouge_relevance.py --captions FILE    # JSON lines with "captions", plain or .gz
+
+The loop is timed on 20 captions with 200 images and taken to all pairs; the two are compared there first. Memory is
+what a process of its own adds to the peak of making the inputs. The second command, with the captions of COCO's
+5,000 test images, on a shared virtual machine of 2 cores that was busy with other work (of one run only the ratio
+tells), printed
+
+    25000 captions x 5000 images, 10.4 words
+    table by table, from 20 x 200       86.8 h
+    all pairs                         223.2 s
+    ratio                              1401 x
+
+With less beside it, 2,560 of the captions took 2.1 s.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def workspace(tmp_path):
     [
         ("regions", "manifest.json: not found; run the download stage first"),
         ("captions", "manifest.json: not found; run the download stage first"),
+        ("relevance", "manifest.json: not found; run the download stage first"),
         ("train", "manifest.json: not found; run the download stage first"),
         ("report", "manifest.json: not found; run the download stage first"),
     ],
