@@ -27,10 +27,9 @@ def test_made_up_embeddings_are_clustered_unit_vectors():
     assert nearest["v"] > nearest["n"] + 0.1
 
 
-@pytest.mark.parametrize("count", [100, 5_000])
-def test_the_usual_kinds_can_all_be_made(count):
-    vectors, queries = synthetic_embeddings(count, 64, seed=1), synthetic_embeddings(10, 64, seed=2)
-    kinds = [kind for kind in usual_kinds(count) if "PQ32" not in kind.factory or count > 256]
+def test_the_usual_kinds_can_be_made():
+    vectors, queries = synthetic_embeddings(300, 64, seed=1), synthetic_embeddings(10, 64, seed=2)
+    kinds = [kind for kind in usual_kinds(300) if not kind.factory.endswith(",PQ32")]  # 256 centroids take long to fit
     rows = list(compare_indexes(vectors, queries, kinds, 10))
     assert [row.kind for row in rows] == kinds
     assert rows[0].measures.recall == 1
@@ -74,8 +73,8 @@ def test_saved_embeddings_are_normalised_and_give_up_their_queries(tmp_path):
         (None, "not found"),
         (b"text", "not a .npy file of numbers"),
         (np.zeros(5), r"float64 \(5,\), expected a matrix"),
-        (np.zeros((5, 3), dtype=int), "expected a matrix"),
-        (np.zeros((1, 3)), "expected a matrix"),
+        (np.zeros((5, 3), dtype=int), r"int64 .* expected a matrix"),
+        (np.zeros((1, 3)), r"float64 .* expected a matrix"),
         (np.zeros((5, 3)), "a row is all zeros or not finite"),
         (np.full((5, 3), np.nan), "a row is all zeros or not finite"),
         (np.array([[object()]] * 5), "not a .npy file of numbers"),
