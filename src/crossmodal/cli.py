@@ -83,7 +83,7 @@ def run_import(arguments: argparse.Namespace) -> None:
 COMMANDS = {
     "doctor": Command("what is here, what is missing, what to type next", doctor.add, doctor.run),
     "import-checkpoint": Command("make a matcher folder of a checkpoint that was published", add_import, run_import),
-    "search": Command("find photographs for a sentence, or captions for a photograph", search.add, search.run),
+    "search": Command("find photographs for a sentence or captions for one", search.add, search.run),
     "embed": Command("make a searchable gallery of a folder of photographs", embed.add, embed.run),
     "index": Command("compare FAISS indexes by recall, speed and size", index.add, index.run),
     "score": Command("print every metric of a similarity matrix", score.add, score.run),

@@ -1,0 +1,281 @@
+"""``crossmodal search``, ``embed`` and ``index`` over a whole, tiny pipeline, as a person runs them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from crossmodal import cli
+from crossmodal.captions.bert import load_bert
+from crossmodal.captions.encode import encode_captions
+from crossmodal.commands import search as search_command
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.models.base import InputSizes
+from crossmodal.models.checkpoint import MatcherConfig, save_matcher
+from crossmodal.models.registry import build_model
+from crossmodal.params import load_params
+from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.grid import obtain_backbone
+from crossmodal.regions.load import load_extractor
+from stages import evaluate
+
+ROOT = Path(__file__).resolve().parents[2]
+COLOURS = ["red", "lime", "blue", "yellow", "black", "white", "gray", "purple"]
+BACKBONE = "mobilenetv3_small_050"
+
+
+def write_pipeline(folder):
+    """Eight photographs of one colour each with two captions, their features, and networks with random weights."""
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["regions"]["backend"], settings["evaluate"]["shortlist"] = "grid", 10
+    save_file(timm.create_model(BACKBONE).state_dict(), folder / "weights.safetensors")
+    settings["grid"] |= {"model": BACKBONE, "weights": str(folder / "weights.safetensors"), "image_size": 64}
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    params = load_params(folder / "params.yaml")
+
+    (folder / "data/dataset/images").mkdir(parents=True)
+    records = []
+    for colour in COLOURS:
+        Image.new("RGB", (48, 32), colour).save(folder / f"data/dataset/images/{colour}.png")
+        captions = (f"a {colour} picture", f"nothing but {colour} <b>")
+        records.append(ImageRecord(colour, f"images/{colour}.png", "test", 48, 32, captions))
+    write_dataset(folder / "data/dataset", "colours", records)
+    dataset = read_dataset(folder / "data/dataset")
+
+    (folder / "models/detector").mkdir(parents=True)
+    obtain_backbone(params.grid, folder / "models/detector")
+    extractor = load_extractor(params, folder / "models/detector")
+    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid")
+
+    words = ["<pad>", "<unk>", "a", "picture", "nothing", "but", *COLOURS]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder / "models/bert")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(words), **sizes), add_pooling_layer=False).save_pretrained(
+        folder / "models/bert"
+    )
+    texts = [caption for record in records for caption in record.captions]
+    bert = load_bert(folder / "models/bert")
+    encode_captions(texts, *bert, folder / "data/captions", max_tokens=params.captions.max_tokens, batch_size=4)
+    for name in ("vsepp", "scan"):
+        model_settings = params.model_copy(update={"model": name}).model_settings
+        inputs = InputSizes(regions=extractor.feature_dim, words=16)
+        (folder / name).mkdir()
+        config = MatcherConfig(name, model_settings.model_dump(), inputs, f"key of {name}", "bert", {})
+        save_matcher(folder / name, build_model(name, model_settings, inputs), config)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The folder of ``write_pipeline`` with both matchers evaluated."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    torch.manual_seed(0)
+    write_pipeline(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DVC_ROOT", str(folder))
+            patch.setenv("MLFLOW_TRACKING_URI", "")
+            for name in ("vsepp", "scan"):
+                shutil.copytree(name, "models/matcher", dirs_exist_ok=True)
+                evaluate.main()
+                Path("results/evaluation").rename(f"evaluation of {name}")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def workspace(pipeline, tmp_path, monkeypatch):
+    """A copy of it with one of the matchers in place; the working folder."""
+
+    def _workspace(name):
+        folder = tmp_path / "work"
+        shutil.copytree(pipeline, folder)
+        shutil.rmtree(folder / "models/matcher")
+        shutil.copytree(pipeline / name, folder / "models/matcher")
+        shutil.copytree(pipeline / f"evaluation of {name}", folder / "results/evaluation")
+        monkeypatch.chdir(folder)
+        return folder
+
+    return _workspace
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``crossmodal`` with arguments: exit code, stdout, stderr."""
+
+    def _run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crossmodal", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return _run
+
+
+def results_of(out):
+    """Position, score and the rest of every line that is a result."""
+    return re.findall(r"^ +(\d+) +(-?\d\.\d{3})  (.+)$", out, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_a_sentence_finds_what_the_evaluation_found(run, workspace, name):
+    folder = workspace(name)
+    with np.load(folder / "results/evaluation/results.npz") as arrays:
+        top, scores = arrays["t2i_top"], arrays["t2i_scores"]
+    code, out, err = run("search", "a red picture", "nothing but lime <b>", "--k", 3)
+    assert (code, err) == (0, "")
+    headers = [line for line in out.splitlines() if line.endswith(" ms")]
+    assert len(headers) == 2
+    assert headers[0].startswith(f"a red picture: 8 images and 16 captions of colours, {name}, ")
+    found = results_of(out)
+    for row, caption in enumerate((0, 3)):
+        for place in range(3):
+            position, score, rest = found[3 * row + place]
+            assert position == str(place + 1)
+            assert float(score) == pytest.approx(scores[caption, place], abs=2e-3)
+            assert f"images/{COLOURS[top[caption, place]]}.png" in rest
+
+
+def test_a_photograph_finds_captions(run, workspace):
+    folder = workspace("vsepp")
+    with np.load(folder / "results/evaluation/results.npz") as arrays:
+        scores = arrays["i2t_scores"][2]
+    code, out, _ = run("search", "--image", "data/dataset/images/blue.png")
+    assert code == 0
+    found = results_of(out)
+    assert len(found) == 10
+    np.testing.assert_allclose([float(score) for _, score, _ in found], scores, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_a_folder_becomes_a_gallery(run, workspace, name):
+    folder = workspace(name)
+    photographs = folder / "photos"
+    shutil.copytree(folder / "data/dataset/images", photographs / "below")
+    (photographs / "broken.JPG").write_bytes(b"no image")
+    (photographs / "notes.txt").write_text("no image either")
+    code, out, _ = run("embed", "photos", "--out", "results/photos")
+    assert code == 0
+    assert "skipped broken.JPG: " in out
+    assert f"8 images by {name}" in out
+    made = folder / "results/photos"
+    assert not made.with_name("photos.part").exists()
+    assert (made / "regions").exists() == (name == "scan")
+    records = [json.loads(line) for line in (made / "dataset/records.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == [f"below/{colour}.png" for colour in sorted(COLOURS)]
+    vectors = np.load(made / "embeddings.npy")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    evaluated, embedded = (results_of(run("search", "a red picture", *more)[1]) for more in ([], ["--in", made]))
+    assert [score for _, score, _ in evaluated] == [score for _, score, _ in embedded]
+    code, _, err = run("search", "--image", photographs / "below/red.png", "--in", made)
+    assert code == 2
+    assert err == "error: the gallery has no captions, so that a photograph finds nothing; give a sentence\n"
+    code, _, err = run("embed", "photos", "--out", "results/photos")
+    assert code == 2
+    assert "results/photos: already there" in err
+
+
+def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
+    folder, opened = workspace("vsepp"), []
+    monkeypatch.setattr(search_command.webbrowser, "open", lambda uri: opened.append(uri) or True)
+    assert run("search", "<script>alert(1)</script>", "--open")[0] == 0
+    page = (folder / "results/search.html").read_text()
+    assert opened == [(folder / "results/search.html").as_uri()]
+    assert page.count("data:image/jpeg;base64,") == 8
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "but red &lt;b&gt;" not in page  # only the first caption of an image is shown
+    assert run("search", "--image", "data/dataset/images/red.png", "--open", "--k", 2)[0] == 0
+    page = (folder / "results/search.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3  # the photograph and the images of two captions
+    assert "://" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["search"], "give a sentence such as"),
+        (["search", "a", "--image", "data/dataset/images/red.png"], "give a sentence such as"),
+        (["search", "a", " "], "the sentence is empty"),
+        (["search", "a", "--k", "0"], "--k 0: expected 1 or more"),
+        (["search", "--image", "nowhere.jpg"], "--image nowhere.jpg: no such file"),
+        (["search", "--image", "params.yaml"], "params.yaml: unreadable image"),
+        (["search", "a", "--in", "nowhere"], "nowhere/gallery.json: not found"),
+        (["search", "a", "--in", "evaluation of scan"], "made by another matcher (scan, key of scan)"),
+        (["embed", "nowhere", "--out", "new"], "nowhere: no such folder"),
+        (["embed", "models", "--out", "new"], "models: no photographs"),
+        (["embed", "data/dataset/images", "--out", "new", "--index", "PQ7"], "'PQ7': not possible over 8"),
+        (["index", "--queries", "0"], "--queries 0: expected 1 or more"),
+        (["index", "--embeddings", "nowhere.npy"], "nowhere.npy: not found"),
+        (["index", "--vectors", "50", "--dim", "8", "--kind", "Nonsense"], "'Nonsense': not possible over 50"),
+    ],
+)
+def test_a_mistake_is_one_line(run, workspace, arguments, expected):
+    folder = workspace("vsepp")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "stage"),
+    [
+        ("models/matcher", "train"),
+        ("models/bert", "bert"),
+        ("data/dataset", "download"),
+        ("results/evaluation/images.faiss", "evaluate"),
+    ],
+)
+def test_a_missing_out_names_its_stage(run, workspace, missing, stage):
+    path = workspace("vsepp") / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    code, _, err = run("search", "a red picture")
+    assert code == 2
+    assert f"not found; run the {stage} stage first" in err
+    assert err.count("\n") == 1
+
+
+def test_index_prints_a_table_and_what_follows(run, workspace):
+    workspace("vsepp")
+    np.save("mine.npy", np.random.default_rng(0).normal(size=(300, 16)))
+    code, out, _ = run(
+        "index", "--embeddings", "mine.npy", "--queries", 40, "--k", 5, "--kind", "Flat", "--kind", "IVF4,SQ8:nprobe=4"
+    )
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("260 embeddings of 16, 40 queries at once")
+    assert lines[1].startswith("| index | search | recall@5 |")
+    assert lines[3].startswith("| Flat |  | 1.000 | ")
+    assert lines[4].startswith("| IVF4,SQ8 | nprobe=4 | 0.9")
+    assert "index: exact: Flat" in out
+    assert "index: smallest with recall 0.85 or more: IVF4,SQ8 (nprobe=4)" in out
+
+
+def test_help_imports_no_faiss_and_no_torch():
+    code = "import sys\nfrom crossmodal import cli\nsys.exit(bool({'torch', 'faiss', 'numpy'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

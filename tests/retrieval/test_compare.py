@@ -1,0 +1,90 @@
+"""Comparing indexes: made-up embeddings, saved ones, and what follows from a table."""
+
+import numpy as np
+import pytest
+
+from crossmodal.errors import UserError
+from crossmodal.retrieval.compare import (
+    Row,
+    compare_indexes,
+    read_embeddings,
+    recommend,
+    split_queries,
+    synthetic_embeddings,
+    usual_kinds,
+)
+from crossmodal.retrieval.index import IndexKind, IndexMeasures
+
+
+def test_made_up_embeddings_are_clustered_unit_vectors():
+    vectors = synthetic_embeddings(3000, 32, seed=1)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(vectors, synthetic_embeddings(3000, 32, seed=1))
+    queries = synthetic_embeddings(20, 32, seed=2)
+    noise = np.random.default_rng(0).normal(size=(3000, 32))
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    nearest = {name: np.sort(queries @ base.T, axis=1)[:, -10:].mean() for name, base in (("v", vectors), ("n", noise))}
+    assert nearest["v"] > nearest["n"] + 0.1
+
+
+def test_the_usual_kinds_can_be_made():
+    vectors, queries = synthetic_embeddings(300, 64, seed=1), synthetic_embeddings(10, 64, seed=2)
+    kinds = [kind for kind in usual_kinds(300) if not kind.factory.endswith(",PQ32")]  # 256 centroids take long to fit
+    rows = list(compare_indexes(vectors, queries, kinds, 10))
+    assert [row.kind for row in rows] == kinds
+    assert rows[0].measures.recall == 1
+    assert all(row.measures.recall > 0.2 and row.build_seconds > 0 for row in rows)
+
+
+def row(factory, recall, speed, size):
+    return Row(IndexKind(factory), 1.0, IndexMeasures(recall, size, speed))
+
+
+def test_what_is_recommended():
+    rows = [
+        row("Flat", 1.0, 10, 1024),
+        row("HNSW32", 0.96, 900, 1296),
+        row("IVF64,Flat", 0.97, 700, 1030),
+        row("IVF64,PQ32", 0.9, 2000, 40),
+        row("PQ8", 0.3, 5000, 8),
+    ]
+    exact, fast, small = recommend(rows)
+    assert "Flat, 10 queries/s" in exact
+    assert "HNSW32, recall 0.960, 900 queries/s" in fast
+    assert "IVF64,PQ32, recall 0.900" in small
+    assert "40 bytes" in small
+    assert recommend(rows[-1:]) == []
+
+
+def test_saved_embeddings_are_normalised_and_give_up_their_queries(tmp_path):
+    matrix = np.random.default_rng(0).normal(size=(50, 8)) * 3
+    np.save(tmp_path / "e.npy", matrix)
+    unit = read_embeddings(tmp_path / "e.npy")
+    np.testing.assert_allclose(unit, matrix / np.linalg.norm(matrix, axis=1, keepdims=True), rtol=1e-5)
+    vectors, queries = split_queries(unit, 10)
+    assert (len(vectors), len(queries)) == (40, 10)
+    assert {tuple(line) for line in np.concatenate([vectors, queries])} == {tuple(line) for line in unit}
+    assert len(split_queries(unit, 10**6)[1]) == 25
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "not found"),
+        (b"text", "not a .npy file of numbers"),
+        (np.zeros(5), r"float64 \(5,\), expected a matrix"),
+        (np.zeros((5, 3), dtype=int), r"int64 .* expected a matrix"),
+        (np.zeros((1, 3)), r"float64 .* expected a matrix"),
+        (np.zeros((5, 3)), "a row is all zeros or not finite"),
+        (np.full((5, 3), np.nan), "a row is all zeros or not finite"),
+        (np.array([[object()]] * 5), "not a .npy file of numbers"),
+    ],
+)
+def test_what_is_no_matrix_is_named(tmp_path, content, expected):
+    path = tmp_path / "e.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(UserError, match=rf"e\.npy: {expected}"):
+        read_embeddings(path)
