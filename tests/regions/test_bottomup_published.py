@@ -230,8 +230,9 @@ def test_a_file_becomes_a_folder(tmp_path, out, published, detector, caplog):
 def test_names(tmp_path, out, published, beside):
     folder = published.parent if beside else tmp_path / "names"
     write_names(folder)
-    names = None if beside else str(folder)
-    obtain_detector(settings(weights=str(published), names=names), out, tmp_path / "cache")
+    names = None if beside else "names"  # of the root of the repository, here tmp_path
+    weights = str(published.relative_to(tmp_path))
+    obtain_detector(settings(weights=weights, names=names), out, tmp_path / "cache")
     assert read_folder(out).classes[:2] == ["object 0", "object 1"]
     assert read_folder(out).attributes[-1] == "attribute 6"
 

@@ -72,7 +72,7 @@ def test_an_image_agrees_with_its_own_row(made, run, columns):
     if columns == 10:
         row = ["noise_000042", "20", "160", "", "", "", "", "36", boxes, features]
     write_rows(folder / "rows.tsv", [f"1{row[0]}", *row[1:]], row)
-    lines = run("--weights", "weights.pkl", "--image", "noise_000042.png", "--tsv", "rows.tsv")
+    lines = run("--weights", folder / "weights.pkl", "--image", "noise_000042.png", "--tsv", "rows.tsv")
     assert lines[0] == "regions: 36 and 36, 36 pairs"
     assert lines[1] == "pairs with a cosine above 0.999: 36, their boxes within 0.0 pixels"
     assert lines[-1] == "cosine of the mean features: 1.0000"
@@ -101,7 +101,7 @@ def test_what_is_missing_is_said_in_a_line(made, run, capsys):
     folder, _ = made
     write_rows(folder / "other.tsv", ["7", "1", "1", "1", encoded(np.ones(4)), encoded(np.ones(8))])
     with pytest.raises(SystemExit) as end:
-        run("--weights", "weights.pkl", "--image", "noise_000042.png", "--tsv", "other.tsv")
+        run("--weights", folder / "weights.pkl", "--image", "noise_000042.png", "--tsv", "other.tsv")
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: other.tsv: no row of noise_000042\n"
 
