@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pooch
-import requests
-from pooch import HTTPDownloader
-
+from crossmodal.datasets.transfer import TransferError, discard, fetch
 from crossmodal.errors import UserError
 from crossmodal.params import Bottomup
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
@@ -20,7 +17,6 @@ from crossmodal.runtime import project_root
 log = logging.getLogger(__name__)
 
 _NAMES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}  # of 1600-400-20, a name a line
-_TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two pieces of the answer
 
 
 def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
@@ -40,11 +36,11 @@ def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
     path = _download(settings, cache) if address else _path(settings.weights)
     if not path.is_file():
         raise UserError(f"bottomup.weights {path}: not found; docs/bottom-up-features.md says where it can be had")
-    sha256 = pooch.file_hash(str(path), alg="sha256")
+    sha256 = _sha256(path)
     if settings.sha256 not in (None, sha256):
         raise UserError(f"bottomup.weights {path}: sha256 is {sha256}, expected bottomup.sha256 {settings.sha256}")
     architecture, weights = read_published(path)
-    name = Path(unquote(urlsplit(settings.weights).path)).name if address else path.name
+    name = _name(settings.weights) if address else path.name
     counts = {"classes": architecture.classes, "attributes": architecture.attributes}
     names = _read_names(settings.names, path.parent, counts)
     write_folder(folder, DetectorFolder(architecture, weights, **names), {"name": name, "sha256": sha256})
@@ -57,21 +53,38 @@ def _path(text: str) -> Path:
 
 def _download(settings: Bottomup, cache: Path) -> Path:
     """The file behind an address, from ``cache`` if it was had before; a download appears there whole or not at all."""
-    pooch.get_logger().setLevel(logging.WARNING)
-    known = settings.sha256 and f"sha256:{settings.sha256}"
-    downloader = HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUTS)
+    url = settings.weights
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{_name(url)}"
+    part = path.with_name(f"{path.name}.part")
+    if path.is_file():
+        return path
     try:
-        return Path(pooch.retrieve(settings.weights, known_hash=known, path=cache, downloader=downloader))
-    except requests.RequestException as error:
-        reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
-    except ValueError:  # pooch's word for another checksum
-        reason = f"its sha256 is not bottomup.sha256 {settings.sha256}"
+        fetch(url, part)
+        reason = None if settings.sha256 in (None, _sha256(part)) else f"its sha256 is not {settings.sha256}"
+    except TransferError as error:
+        reason = str(error).removeprefix(f"{url}: ")
     except OSError as error:
         reason = f"{error.filename or cache}: {error.strerror or error}"
+    if reason is None:
+        part.replace(path)
+    discard(part)
+    if reason is None:
+        return path
     raise UserError(
-        f"bottomup.weights {settings.weights}: not obtained ({reason}).\nGet the file by other means "
+        f"bottomup.weights {url}: not obtained ({reason}).\nGet the file by other means "
         "(docs/bottom-up-features.md) and set bottomup.weights in params.yaml to its path."
     )
+
+
+def _name(url: str) -> str:
+    """The file's name in an address."""
+    return Path(unquote(urlsplit(url).path)).name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_names(folder: str | None, beside: Path, counts: dict[str, int]) -> dict[str, list[str]]:
