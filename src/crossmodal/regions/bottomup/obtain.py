@@ -61,16 +61,14 @@ def _download(settings: Bottomup, cache: Path) -> Path:
         return path
     try:
         fetch(url, part)
-        reason = None if settings.sha256 in (None, _sha256(part)) else f"its sha256 is not {settings.sha256}"
+        if settings.sha256 in (None, _sha256(part)):
+            return part.replace(path)
+        discard(part)
+        reason = f"its sha256 is not bottomup.sha256 {settings.sha256}"
     except TransferError as error:
         reason = str(error).removeprefix(f"{url}: ")
     except OSError as error:
         reason = f"{error.filename or cache}: {error.strerror or error}"
-    if reason is None:
-        part.replace(path)
-    discard(part)
-    if reason is None:
-        return path
     raise UserError(
         f"bottomup.weights {url}: not obtained ({reason}).\nGet the file by other means "
         "(docs/bottom-up-features.md) and set bottomup.weights in params.yaml to its path."
