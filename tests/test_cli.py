@@ -73,9 +73,9 @@ def test_help_lists_every_command(run):
     for name, command in cli.COMMANDS.items():
         assert name in out
         assert command.help in out
-        code, out, _ = run(name, "--help")
+        code, own, _ = run(name, "--help")
         assert code == 0
-        assert out.startswith(f"usage: crossmodal {name} ")
+        assert own.startswith(f"usage: crossmodal {name} ")
 
 
 def test_help_does_not_wait_for_torch():
