@@ -108,6 +108,13 @@ def test_damaged_weights(tmp_path, weights):
         obtain_backbone(grid(path), tmp_path)
 
 
+def test_missing_weights_are_named(tmp_path, weights):
+    obtain_backbone(grid(weights), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: not found; run the detector stage first"):
+        GridExtractor(tmp_path)
+
+
 def test_another_network_in_the_folder(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"backend": "torchvision"}))
     with pytest.raises(UserError, match="holds a torchvision network, expected grid"):

@@ -107,7 +107,8 @@ class GridExtractor:
             self.model = _create(config["model"], config["kwargs"], pretrained=False)
             self.model.load_state_dict(load_file(folder / "model.safetensors"))
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename}: not found; run the detector stage first") from None
+            missing = error.filename or folder / "model.safetensors"  # safetensors names no file
+            raise UserError(f"{missing}: not found; run the detector stage first") from None
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise UserError(f"{folder}: not a readable grid network ({' '.join(str(error).split())[:200]})") from None
         self.device = pick_device()
