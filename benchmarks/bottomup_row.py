@@ -121,7 +121,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         obtain_detector(settings, Path(folder), project_root() / ".resume" / "downloads")
         make = {"bottomup": BottomUpRegions, "detectron2": Detectron2Regions}[arguments.backend]
-        (regions,) = make(Path(folder), settings, "fp32")([read_image(arguments.image)])
+        (regions,) = make(Path(folder), settings)([read_image(arguments.image)])
     print_agreement(Row(regions.boxes, regions.features), theirs)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from crossmodal import cli
 from crossmodal.captions.vocabulary import Vocabulary
+from crossmodal.commands import import_checkpoint
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.import_checkpoint import PROJECTS
 
@@ -92,7 +93,7 @@ def test_the_package_installs_it():
 
 def test_projects_on_offer_are_those_that_can_be_read():
     parser = argparse.ArgumentParser()
-    cli.add_import(parser)
+    import_checkpoint.add(parser)
     offered = next(action.choices for action in parser._actions if action.dest == "project")
     assert set(offered) == set(PROJECTS)
 

@@ -1,6 +1,7 @@
 """The detector on images that the test itself draws: learning, files, resuming, extraction, errors."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 from crossmodal.datasets.records import GroundTruth, ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import pairwise_iou
-from crossmodal.params import Detector, Regions
+from crossmodal.params import Detector, load_params
 from crossmodal.regions import fit
 from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, build_detector, load_detector, save_detector
 from crossmodal.regions.torchvision_backend import TorchvisionRegions
@@ -19,7 +20,8 @@ CLASSES = ("disc", "square")
 ATTRIBUTES = ("red plain", "blue plain")
 COLOURS = {"red plain": (210, 40, 40), "blue plain": (40, 60, 210)}
 SETTINGS = Detector(epochs=2, batch_size=4, lr=2e-3, weight_decay=1e-4, width=8, feature_dim=32, seed=0)
-REGIONS = Regions(backend="torchvision", per_image=6, min_score=0.05, nms=0.5, batch_size=2)
+PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+REGIONS = PARAMS.regions.model_copy(update={"backend": "torchvision", "per_image": 6, "min_score": 0.05, "nms": 0.5})
 
 
 def draw(rng, width=96, height=96):

@@ -220,7 +220,7 @@ def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
         (["search", "a", " "], "the sentence is empty"),
         (["search", "a", "--k", "0"], "--k 0: expected 1 or more"),
         (["search", "--image", "nowhere.jpg"], "--image nowhere.jpg: no such file"),
-        (["search", "--image", "params.yaml"], "params.yaml: unreadable image"),
+        (["search", "--image", "params.yaml"], "params.yaml: no image"),
         (["search", "a", "--in", "nowhere"], "nowhere/gallery.json: not found"),
         (["search", "a", "--in", "evaluation of scan"], "made by another matcher (scan, key of scan)"),
         (["embed", "nowhere", "--out", "new"], "nowhere: no such folder"),

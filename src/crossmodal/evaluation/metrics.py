@@ -22,12 +22,15 @@ def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C).
 
     The any-hit protocol of VSE++ and all that followed. Wrong captions that tie with the best right one
-    stand before it; other captions of the image do not count. An image without captions has rank C.
+    stand before it; other captions of the image do not count. An image without captions has rank C; a caption
+    of -1 belongs to none of the images.
     """
-    own = similarity[caption_image, np.arange(len(caption_image))]
+    captions = np.flatnonzero(caption_image >= 0)
+    images = caption_image[captions]
+    own = similarity[images, captions]
     best = np.full(len(similarity), -np.inf, dtype=np.result_type(own, np.float16))
-    np.maximum.at(best, caption_image, own)
-    own_not_below = np.bincount(caption_image, weights=own >= best[caption_image], minlength=len(best))
+    np.maximum.at(best, images, own)
+    own_not_below = np.bincount(images, weights=own >= best[images], minlength=len(best))
     return not_below_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
 
 

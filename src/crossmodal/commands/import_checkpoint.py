@@ -1,0 +1,62 @@
+"""``crossmodal import-checkpoint``: a published file becomes a matcher folder (docs/published-checkpoints.md)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of import-checkpoint."""
+    parser.add_argument(
+        "--from",
+        dest="project",
+        required=True,
+        choices=["sgraf", "vse_infty", "tern", "teran"],
+        help="project that saved it: Paranioar/SGRAF, woodfrog/vse_infty, mesnico/TERN or mesnico/TERAN",
+    )
+    parser.add_argument(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="FILE.pth",
+        help="what the project's train.py saved; an SGR and a SAF together make an SGRAF",
+    )
+    parser.add_argument(
+        "--vocabulary", type=Path, metavar="VOCAB", help="its vocabulary, .json or .pkl; not for models with BERT"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="matcher folder to make")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read a published checkpoint without running anything in it, and write a matcher folder.
+
+    Raises:
+        UserError: see models.import_checkpoint; the folder is already there.
+    """
+    from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+    from crossmodal.errors import UserError
+    from crossmodal.features.resume import content_key
+    from crossmodal.models.checkpoint import save_matcher
+    from crossmodal.models.import_checkpoint import import_checkpoint
+
+    paths, out = arguments.checkpoints, arguments.out
+    if out.exists():
+        raise UserError(f"{out}: already there; move it away or name another folder")
+    key = content_key({"import": arguments.project}, [path for path in paths if path.is_file()])
+    imported = import_checkpoint(arguments.project, paths, arguments.vocabulary, key)
+    model, config, words = imported.model, imported.config, imported.words
+    if words and tuple(words[: len(SPECIAL)]) != SPECIAL:
+        raise UserError(f"{arguments.vocabulary}: ids 0 to 3 are not {', '.join(SPECIAL)}")
+    part = out.with_name(f"{out.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    save_matcher(part, model, config)
+    if words:
+        Vocabulary(words).save(part / "vocabulary.json")
+    part.rename(out)
+    text = {"bert": "stored BERT features", "bert_finetune": "its own BERT", "bigru": f"{len(words or ())} words"}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f"import-checkpoint: {config.model} ({parameters:,} parameters), region features of {config.sizes.regions}, "
+        f"captions by {text[config.encoder]} (captions.encoder {config.encoder}), in {out}"
+    )
