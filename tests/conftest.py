@@ -1,9 +1,12 @@
 """Small random data that many tests share."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from crossmodal import cli
 from crossmodal.datasets.records import ImageRecord, write_dataset
 from crossmodal.features.store import StoreWriter
 from crossmodal.models.base import Regions, Words
@@ -70,3 +73,20 @@ def _write_tiny_data(tmp_path):
     regions.close()
     words.close()
     return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``crossmodal`` with arguments: exit code, stdout, stderr."""
+
+    def _run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crossmodal", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return _run

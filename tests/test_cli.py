@@ -23,23 +23,6 @@ WORDS = ["<pad>", "<start>", "<end>", "<unk>", "zebra", "apple"]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run ``crossmodal`` with arguments: exit code, stdout, stderr."""
-
-    def _run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crossmodal", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return _run
-
-
-@pytest.fixture
 def published(tmp_path):
     """A VSE-infinity with a BiGRU, in its project's format, with its vocabulary."""
 

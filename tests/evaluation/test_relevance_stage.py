@@ -75,7 +75,7 @@ def test_figures_of_exact_scores(workspace, model):
     assert metrics["folds"]["folds"] == 2
     assert json.loads(Path("results/evaluation/metrics.json").read_text()) == metrics
 
-    workspace(**settings, relevance={"measure": "none"})
+    workspace(**settings, evaluate={"explained": 0}, relevance={"measure": "none"})
     relevance.main()
     evaluate.main()
     without = summary(load_results(Path("results/evaluation")))

@@ -19,7 +19,6 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from crossmodal import cli
 from crossmodal.captions.bert import load_bert
 from crossmodal.captions.encode import encode_captions
 from crossmodal.commands import search as search_command
@@ -115,22 +114,6 @@ def workspace(pipeline, tmp_path, monkeypatch):
         return folder
 
     return _workspace
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run ``crossmodal`` with arguments: exit code, stdout, stderr."""
-
-    def _run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crossmodal", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return _run
 
 
 def results_of(out):

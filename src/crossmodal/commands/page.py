@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from crossmodal.reports.page import environment
 from crossmodal.reports.pictures import data_uri, thumbnail
 from crossmodal.retrieval.online import Found
 from crossmodal.retrieval.session import SearchSession
@@ -68,14 +67,6 @@ def write_page(path: Path, session: SearchSession, answers: Sequence[Answer]) ->
     Raises:
         UserError: an image of the gallery is missing or unreadable.
     """
-    environment = Environment(
-        loader=PackageLoader("crossmodal.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["score"] = lambda value: f"{value:.3f}".replace("-", "−")
-    page = environment.get_template("search.html.j2").render(searched=session.describe(), answers=answers)
+    page = environment().get_template("search.html.j2").render(searched=session.describe(), answers=answers)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

@@ -25,7 +25,7 @@ def write_page(
     path: Path, template: str, pictures: Pictures, words: WordReader, shown: Iterable[Shown], **values: Any
 ) -> Path:
     """Render a template of the package with ``values`` and with the regions that answer the words of ``shown``."""
-    page = _environment().get_template(template).render(answers=answers_json(pictures, words, shown), **values)
+    page = environment().get_template(template).render(answers=answers_json(pictures, words, shown), **values)
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -47,15 +47,16 @@ def answers_json(pictures: Pictures, words: WordReader, shown: Iterable[Shown]) 
     return json.dumps({"boxes": boxes, "answers": answers}, separators=(",", ":")) if answers else ""
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where the templates of the pages are, and how they write numbers."""
+    pages = Environment(
         loader=PackageLoader("crossmodal.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["score"] = lambda value: f"{value:.3f}".replace("-", "−")
-    environment.filters["thousands"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
-    return environment
+    pages.filters["score"] = lambda value: f"{value:.3f}".replace("-", "−")
+    pages.filters["thousands"] = lambda value: f"{value:,}"
+    pages.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    return pages
