@@ -9,8 +9,8 @@ compared first, then made in turn in one process; medians are reported. A traini
 hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
 of its own on a CPU.
 
-The first command, and the second with --images 16 --captions 32 --steps 1 (steps alone shown), on 2 cores that had nothing
-else to do, printed
+The first command, and one with --images 16 --captions 32 --steps 1 (of which the steps are shown), on 2 cores that had
+nothing else to do, printed
 
     64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, median of 5
     sgr  published         4,183 pairs/s    1.00 x   differs by 0e+00
