@@ -31,6 +31,10 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     def wrapper() -> None:
         try:
             main()
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has left, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+            sys.exit(141)
         except UserError as error:
             if not first_of_several():
                 time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
