@@ -132,7 +132,7 @@ def test_a_row_that_was_run_is_compared_with_itself(workspace, run):
     found = metrics(figures.i2t, figures.t2i)
     code, out, _, _ = run("reproduce", "tern-flickr8k", *PLACES, found=found)
     assert code == 0
-    assert re.search(r"OK: rsum is 0\.\d \w+ the recorded 247\.4", out)
+    assert re.search(rf"OK: rsum is 0\.\d \w+ the recorded {figures.rsum}", out)
 
 
 @pytest.mark.parametrize(
