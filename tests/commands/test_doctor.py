@@ -4,14 +4,12 @@ import io
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import requests
 import yaml
 
-from crossmodal import cli
 from crossmodal.commands import doctor_checks
 from crossmodal.commands.doctor_checks import Finding, never_raises
 from crossmodal.datasets.records import ImageRecord, write_dataset
@@ -20,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def doctor(tmp_path, monkeypatch, capsys):
+def doctor(tmp_path, monkeypatch, run):
     """Run it in a folder of its own; nothing leaves this machine unless ``addresses`` says what answers there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor_checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
@@ -29,7 +27,7 @@ def doctor(tmp_path, monkeypatch, capsys):
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     asked = []
 
-    def run(*arguments, addresses=None):
+    def _doctor(*arguments, addresses=None):
         def head(url, timeout, allow_redirects):
             asked.append(url)
             if url not in (addresses or {}):
@@ -39,18 +37,12 @@ def doctor(tmp_path, monkeypatch, capsys):
             return response
 
         monkeypatch.setattr(doctor_checks.requests, "head", head)
-        monkeypatch.setattr(sys, "argv", ["crossmodal", "doctor", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return code, re.sub(" +", " ", captured.out), captured.err
+        code, out, err = run("doctor", *arguments)
+        assert "Traceback" not in out + err
+        return code, re.sub(" +", " ", out), err
 
-    run.asked = asked
-    return run
+    _doctor.asked = asked
+    return _doctor
 
 
 COCO = ("-S", "dataset=coco", "-S", "bert.source=fit", "-S", "regions.backend=torchvision")

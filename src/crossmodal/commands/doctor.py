@@ -7,20 +7,14 @@ import shlex
 import sys
 from pathlib import Path
 
+from crossmodal.commands.arguments import add_overrides
+
 MARKS = {"ok": "ok", "part": "part", "get": "to do", "mend": "MEND", "?": "?", "": ""}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of doctor."""
-    parser.add_argument(
-        "-S",
-        "--set-param",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="look at other settings than those of params.yaml, as dvc exp run -S does",
-    )
+    add_overrides(parser, "look at other settings than those of params.yaml, as dvc exp run -S does")
     parser.add_argument(
         "--timeout", type=float, default=3.0, metavar="SECONDS", help="for each address that is asked (default: 3)"
     )

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from crossmodal.commands.arguments import add_overrides
+
 if TYPE_CHECKING:
     from crossmodal.reproduction import Recipe
 
@@ -21,15 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("name", nargs="?", metavar="NAME", help="recipe to run; `crossmodal recipe` lists them")
     what.add_argument("--table", action="store_true", help="run nothing, print the Markdown table of all recipes")
-    parser.add_argument(
-        "-S",
-        "--set-param",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a further setting, over the recipe's, such as the place of a file or train.workers",
-    )
+    add_overrides(parser, "a further setting, over the recipe's, such as the place of a file or train.workers")
 
 
 def run(arguments: argparse.Namespace) -> None:
