@@ -14,14 +14,22 @@ The score is a sigmoid of a linear map of what comes out.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import Encoding
-from crossmodal.models.similarity_vectors import EPS, Buffers, Gallery, map_tiles, similarity_vectors
+from crossmodal.models.independent_pairs import score_independent_pairs
+from crossmodal.models.similarity_vectors import (
+    EPS,
+    Gallery,
+    captions_of_one_length,
+    similarity_vectors,
+    unpadded,
+)
+from crossmodal.models.tiles import Buffers, map_tiles
 
 CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at once: about a core's cache; much for a GPU
 VECTORS = 4  # tiles of similarity vectors that are made at once; reasoned over is one at once
@@ -54,52 +62,72 @@ class PairScorer(nn.Module):
 
         In training mode a pair's score depends on the other images, by the batch norm of SAF.
         """
-        device = images.vectors.device.type
-        tile = self.tile or (CPU_TILE if device == "cpu" else GPU_TILE)
-        whole = self.training or torch.is_grad_enabled()
-        dtype = torch.bfloat16 if self.precision == "bf16" and not whole else images.vectors.dtype
-        with torch.autocast(device, enabled=False):
+        kept = torch.is_grad_enabled()
+        dtype = torch.bfloat16 if self.precision == "bf16" and not kept else images.vectors.dtype
+        with torch.autocast(images.vectors.device.type, enabled=False):
             regions = images.vectors[:, 1:].contiguous()
             products = regions @ regions.transpose(1, 2)
             mask = None if images.mask.all() else images.mask[:, 1:]
             gallery = Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), products, mask)
-            maps = self.reasoning.maps(dtype)
-            tiles, order, numbers = [], [], []
-            members = captions.mask.sum(dim=1).cpu()
-            for count in members.unique().tolist():  # captions of one length need no padding
-                alike = (members == count).nonzero().squeeze(1)
-                most, step = self._tile_sizes(tile, count, len(images), dtype.itemsize, whole=whole)
-                for places in alike.chunk(math.ceil(len(alike) / most)):
-                    sets = captions.vectors[places][captions.mask[places]].view(len(places), count, -1).to(dtype)
-                    starts = range(0, len(images), step)
-                    tiles += [(gallery[start : start + step], sets, maps, tile) for start in starts]
-                    order.append(places)
-                    numbers.append(len(starts))
-            if whole:
-                scores = (self._score(*part, Buffers(used=False)) for part in tiles)
+            maps = self._maps(dtype)
+            if self.training and isinstance(self.reasoning, AttentionFiltration):
+                scores = self._score_jointly(gallery, captions, maps)
+            elif kept:
+                scores = score_independent_pairs(self, gallery, captions, maps)
             else:
-                scores = map_tiles(self._score, tiles)
-            columns = [torch.cat([next(scores) for _ in range(number)]) for number in numbers]
+                scores = self.score_tiles(gallery, captions, maps)
             self.reasoning.finish()
-            return torch.cat(columns, dim=1)[:, torch.cat(order).argsort()]
+            return scores
 
-    def _tile_sizes(self, tile: int, count: int, images: int, itemsize: int, *, whole: bool) -> tuple[int, int]:
-        """Captions of ``count`` vectors, and images, that are scored at once; ``whole``: all images."""
-        vectors = count * self.local_map.out_features * itemsize  # bytes, of a pair's similarity vectors
-        if whole:
-            return max(1, KEPT * tile // (images * vectors)), images
-        captions = max(1, tile // (count * self.local_map.in_features * itemsize))
-        return captions, max(1, VECTORS * tile // (captions * vectors))
+    def score_tiles(self, gallery: Gallery, captions: Encoding, maps: Maps) -> torch.Tensor:
+        """Scores without gradients, in tiles of some images and some captions: (N, C)."""
+        tile, dtype = self._tile(gallery), gallery.regions.dtype
+        tiles, numbers = [], []
+        parts = captions_of_one_length(
+            captions.mask, lambda count: tile // (count * self.local_map.in_features * dtype.itemsize)
+        )
+        for places in parts:
+            sets = unpadded(captions, places).to(dtype)
+            vectors = sets[..., 0].numel() * self.local_map.out_features * dtype.itemsize  # bytes, of an image
+            step = max(1, VECTORS * tile // vectors)
+            starts = range(0, len(gallery), step)
+            tiles += [(gallery[start : start + step], sets, maps) for start in starts]
+            numbers.append(len(starts))
+        scores = map_tiles(self.score, tiles, gallery.regions.device.type)
+        columns = [torch.cat([next(scores) for _ in range(number)]) for number in numbers]
+        return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
 
-    def _score(self, gallery: Gallery, captions: torch.Tensor, maps: Maps, tile: int, buffers: Buffers) -> torch.Tensor:
+    def captions_kept(self, gallery: Gallery) -> Callable[[int], int]:
+        """Captions of a length that are scored with all images at once where gradients are kept."""
+        pair = len(gallery) * self.local_map.out_features * gallery.regions.dtype.itemsize  # bytes, by length
+        return lambda length: KEPT * self._tile(gallery) // (length * pair)
+
+    def score(self, gallery: Gallery, captions: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
         """Scores of captions without padding: (C, 1 + L, E) to (N, C)."""
+        tile = self._tile(gallery)
+        local_map, global_map, score_map, *reasoning = maps
         nodes = similarity_vectors(
-            gallery, captions, self.local_map, self.global_map, smooth=self.smooth, tile=tile, buffers=buffers
+            gallery, captions, local_map, global_map, smooth=self.smooth, tile=tile, buffers=buffers
         )
         step = max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))
         parts = [nodes] if self.training and isinstance(self.reasoning, AttentionFiltration) else nodes.split(step)
-        vectors = torch.cat([self.reasoning(part, maps, buffers) for part in parts])
-        return self.score_map(vectors.to(self.score_map.weight.dtype)).squeeze(-1).sigmoid()
+        vectors = torch.cat([self.reasoning(part, reasoning, buffers) for part in parts])
+        return F.linear(vectors.to(score_map[0].dtype), *score_map).squeeze(-1).sigmoid()
+
+    def _score_jointly(self, gallery: Gallery, captions: Encoding, maps: Maps) -> torch.Tensor:
+        """Scores of all images with some captions at a time, whose gradients are kept: (N, C)."""
+        parts = captions_of_one_length(captions.mask, self.captions_kept(gallery))
+        buffers = Buffers(used=False)
+        columns = [self.score(gallery, unpadded(captions, places), maps, buffers) for places in parts]
+        return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
+
+    def _maps(self, dtype: torch.dtype) -> Maps:
+        """Weight and bias of the maps to similarity vectors, of that to a score, and what the reasoning takes."""
+        linears = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in (self.local_map, self.global_map)]
+        return [*linears, (self.score_map.weight, self.score_map.bias), *self.reasoning.maps(dtype)]
+
+    def _tile(self, gallery: Gallery) -> int:
+        return self.tile or (CPU_TILE if gallery.regions.device.type == "cpu" else GPU_TILE)
 
 
 class GraphReasoning(nn.Module):
@@ -155,11 +183,13 @@ class AttentionFiltration(nn.Module):
         self._statistics: list[torch.Tensor] = []  # of a matrix' captions, mean and variance (2, C)
 
     def maps(self, dtype: torch.dtype) -> Maps:
-        """Weight and bias of the gate."""
-        return [(self.gate.weight.to(dtype), self.gate.bias.to(dtype))]
+        """Weight and bias of the gate and of its batch norm."""
+        gate = self.gate.weight.to(dtype), self.gate.bias.to(dtype)
+        return [gate, (self.norm.weight, self.norm.bias)]
 
     def forward(self, nodes: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
-        logits = F.linear(nodes, *maps[0]).squeeze(-1).to(self.norm.weight.dtype)  # (N, C, 1 + L)
+        gate, (scale, shift) = maps
+        logits = F.linear(nodes, *gate).squeeze(-1).to(scale.dtype)  # (N, C, 1 + L)
         if self.training:
             variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
             count = logits[:, 0].numel()
@@ -167,7 +197,7 @@ class AttentionFiltration(nn.Module):
             self._statistics.append(torch.cat([mean, unbiased]).squeeze(-1).detach())
         else:
             mean, variance = self.norm.running_mean, self.norm.running_var
-        logits = (logits - mean) * (variance + self.norm.eps).rsqrt() * self.norm.weight + self.norm.bias
+        logits = (logits - mean) * (variance + self.norm.eps).rsqrt() * scale + shift
         gates = F.normalize(logits.sigmoid(), p=1, dim=-1, eps=EPS)
         vectors = gates.to(nodes.dtype).unsqueeze(2) @ nodes  # (N, C, 1, S)
         return F.normalize(vectors.squeeze(2), dim=-1, eps=EPS)

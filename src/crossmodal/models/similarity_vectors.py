@@ -16,20 +16,20 @@ regions' inner products, before the sum is made.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from crossmodal.models.base import Batched
+from crossmodal.models.base import Batched, Encoding
+from crossmodal.models.tiles import Buffers, map_shares
 
 SLOPE = 0.1
 EPS = 1e-8
+
+Linear = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a map
 
 
 @dataclass(frozen=True)
@@ -45,59 +45,26 @@ class Gallery(Batched):
     mask: torch.Tensor | None
 
 
-class Buffers:
-    """Memory that tile after tile is written to, by name: to obtain fresh memory costs as much as the work on it.
-
-    ``take`` gives None where gradients are kept, which torch's ``out`` arguments take as well.
-    """
-
-    def __init__(self, *, used: bool) -> None:
-        self._used = used
-        self._held: dict[str, torch.Tensor] = {}
-
-    def take(self, name: str, like: torch.Tensor, *shape: int) -> torch.Tensor | None:
-        """A tensor of a shape, with the type and device of ``like``; what it held may be lost."""
-        if not self._used:
-            return None
-        size = math.prod(shape)
-        if name not in self._held or self._held[name].numel() < size:
-            self._held[name] = like.new_empty(size)
-        return self._held[name][:size].view(shape)
+def captions_of_one_length(mask: torch.Tensor, at_once: Callable[[int], int]) -> list[torch.Tensor]:
+    """Places of captions that need no padding among themselves, by their mask (C, L): at most ``at_once(length)``."""
+    parts = []
+    lengths = mask.sum(dim=1).cpu()
+    for length in lengths.unique().tolist():
+        alike = (lengths == length).nonzero().squeeze(1).to(mask.device)
+        parts += alike.chunk(math.ceil(len(alike) / max(1, at_once(length))))
+    return parts
 
 
-def map_tiles(score: Callable[..., torch.Tensor], tiles: Sequence[tuple]) -> Iterator[torch.Tensor]:
-    """``score(*tile, buffers)`` of every tile, in order, without gradients.
-
-    On a CPU as many tiles are worked on at once as torch has threads, one thread each: that needs no barrier within
-    operations that last microseconds, and each core keeps its tile in its cache.
-    """
-    threads = torch.get_num_threads() if tiles[0][0].regions.device.type == "cpu" else 1
-    if threads == 1 or len(tiles) == 1:
-        buffers = Buffers(used=True)
-        yield from (score(*tile, buffers) for tile in tiles)
-        return
-    own = threading.local()
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        own.buffers = Buffers(used=True)
-
-    def work(tile: tuple) -> torch.Tensor:
-        with torch.inference_mode():  # a new thread keeps gradients
-            return score(*tile, own.buffers)
-
-    try:
-        with ThreadPoolExecutor(min(threads, len(tiles)), initializer=begin) as pool:
-            yield from pool.map(work, tiles)
-    finally:
-        torch.set_num_threads(threads)  # what threads that begin later take over
+def unpadded(captions: Encoding, places: torch.Tensor) -> torch.Tensor:
+    """The vectors of captions of one length: (C, L, E) to (len(places), length, E)."""
+    return captions.vectors[places][captions.mask[places]].view(len(places), -1, captions.vectors.shape[-1])
 
 
 def similarity_vectors(
     gallery: Gallery,
     captions: torch.Tensor,
-    local_map: nn.Linear,
-    global_map: nn.Linear,
+    local_map: Linear,
+    global_map: Linear,
     *,
     smooth: float,
     tile: int,
@@ -112,11 +79,11 @@ def similarity_vectors(
         ("global", global_map, (ones, gallery.overall, overall)),  # (N, C, S)
         ("local", local_map, (weights, gallery.regions, words.flatten(0, 1))),  # (N, C * L, S)
     ]:
-        weight, bias = linear.weight.to(captions.dtype), linear.bias.to(captions.dtype)
         if torch.is_grad_enabled():
-            mapped = SquaredDifferenceMap.apply(*difference, weight, bias, tile)
+            mapped = SquaredDifferenceMap.apply(*difference, *linear, tile)
         else:
-            mapped = squared_difference_map(*difference, weight, bias, tile, buffers, name)
+            mapped = buffers.take(name, captions, *difference[0].shape[:2], len(linear[0]))
+            fill_squared_differences(mapped, *difference, *linear, _parts(len(gallery), difference[2], tile), buffers)
         parts.append(mapped.unflatten(1, (len(captions), -1)))
     shape = (len(gallery), *captions.shape[:2], parts[0].shape[-1])
     nodes = torch.cat(parts, dim=2, out=buffers.take("nodes", captions, *shape))
@@ -137,31 +104,28 @@ def attention(gallery: Gallery, words: torch.Tensor, smooth: float) -> torch.Ten
     return (weights * squared.clamp(min=EPS**2).rsqrt()).to(words.dtype)
 
 
-def squared_difference_map(
+def fill_squared_differences(
+    out: torch.Tensor,
     weights: torch.Tensor,
     values: torch.Tensor,
     targets: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
-    tile: int,
+    parts: Sequence[slice],
     buffers: Buffers,
-    name: str = "mapped",
-) -> torch.Tensor:
-    """W (weights . values - targets)^2 + b, nearly all of the work.
+) -> None:
+    """W (weights . values - targets)^2 + b, nearly all of the work, of some images.
 
-    weights (N, T, R), values (N, R, E), targets (T, E), W (S, E), b (S,), ``tile`` in bytes, to (N, T, S), the buffer
-    ``name``.
+    weights (N, T, R), values (N, R, E), targets (T, E), W (S, E), b (S,), into (N, T, S).
     """
-    out = buffers.take(name, weights, *weights.shape[:2], len(weight))
-    for part in _parts(targets, len(weights), tile):
+    for part in parts:
         difference = buffers.take("difference", weights, *weights[part].shape[:2], len(targets[0]))
         torch.bmm(weights[part], values[part], out=difference).sub_(targets).square_()
         torch.addmm(bias, difference.flatten(0, 1), weight.T, out=out[part].flatten(0, 1))
-    return out
 
 
 class SquaredDifferenceMap(torch.autograd.Function):
-    """``squared_difference_map`` with gradients.
+    """W (weights . values - targets)^2 + b with gradients, shapes as in ``fill_squared_differences``.
 
     Keeps its inputs alone for the backward pass, which makes the differences again: a product with R terms, where the
     maps have E.
@@ -169,32 +133,47 @@ class SquaredDifferenceMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: torch.Tensor | int) -> torch.Tensor:
-        ctx.save_for_backward(*arguments[:4])
-        ctx.tile = arguments[-1]
-        return squared_difference_map(*arguments, Buffers(used=True))
+        *tensors, tile = arguments
+        weights, values, targets, weight, _ = tensors
+        ctx.save_for_backward(weights, values, targets, weight)
+        ctx.tile = tile
+        out = weights.new_empty(*weights.shape[:2], len(weight))
+
+        def fill(parts: Sequence[slice]) -> None:
+            fill_squared_differences(out, *tensors, parts, Buffers(used=True))
+
+        map_shares(fill, _parts(len(weights), targets, tile), weights.device.type)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weights, values, targets, weight = ctx.saved_tensors
         grad_weights, grad_values = torch.empty_like(weights), torch.empty_like(values)
-        grad_targets, grad_weight = torch.zeros_like(targets), torch.zeros_like(weight)
-        double, buffers = 2 * weight, Buffers(used=True)
-        for part in _parts(targets, len(weights), ctx.tile // 2):
-            shape, grad_out = (*weights[part].shape[:2], len(targets[0])), grad[part].flatten(0, 1)
-            difference, work = buffers.take("difference", weights, *shape), buffers.take("work", weights, *shape)
-            torch.bmm(weights[part], values[part], out=difference).sub_(targets)
-            torch.square(difference, out=work)
-            grad_weight.addmm_(grad_out.T, work.flatten(0, 1))
-            torch.mm(grad_out, double, out=work.flatten(0, 1))
-            grad_difference = difference.mul_(work)
-            grad_targets -= grad_difference[0] if len(work) == 1 else grad_difference.sum(dim=0)
-            torch.bmm(grad_difference, values[part].transpose(1, 2), out=grad_weights[part])
-            torch.bmm(weights[part].transpose(1, 2), grad_difference, out=grad_values[part])
+        double = 2 * weight
+
+        def differentiate(parts: Sequence[slice]) -> tuple[torch.Tensor, torch.Tensor]:
+            grad_targets, grad_weight = torch.zeros_like(targets), torch.zeros_like(weight)
+            buffers = Buffers(used=True)
+            for part in parts:
+                shape, grad_out = (*weights[part].shape[:2], len(targets[0])), grad[part].flatten(0, 1)
+                difference, work = buffers.take("difference", weights, *shape), buffers.take("work", weights, *shape)
+                torch.bmm(weights[part], values[part], out=difference).sub_(targets)
+                torch.square(difference, out=work)
+                grad_weight.addmm_(grad_out.T, work.flatten(0, 1))
+                torch.mm(grad_out, double, out=work.flatten(0, 1))
+                grad_difference = difference.mul_(work)
+                grad_targets -= grad_difference[0] if len(work) == 1 else grad_difference.sum(dim=0)
+                torch.bmm(grad_difference, values[part].transpose(1, 2), out=grad_weights[part])
+                torch.bmm(weights[part].transpose(1, 2), grad_difference, out=grad_values[part])
+            return grad_targets, grad_weight
+
+        sums = map_shares(differentiate, _parts(len(weights), targets, ctx.tile // 2), weights.device.type)
+        grad_targets, grad_weight = (sum(shares[1:], start=shares[0]) for shares in zip(*sums, strict=True))
         return grad_weights, grad_values, grad_targets, grad_weight, grad.sum(dim=(0, 1)), None
 
 
-def _parts(targets: torch.Tensor, images: int, tile: int) -> list[slice]:
-    """Images whose differences with all targets, (n, T, E), fill a tile."""
+def _parts(images: int, targets: torch.Tensor, tile: int) -> list[slice]:
+    """Images whose differences with all targets, (n, T, E), fill ``tile`` bytes."""
     step = max(1, tile // (targets.numel() * targets.dtype.itemsize))
     return [slice(start, start + step) for start in range(0, images, step)]
