@@ -91,5 +91,9 @@ class PairLoss(nn.Module):
         if settings.name == "infonce":
             scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
             return infonce_loss(similarity, temperature=1 / scale, ignore=same_image)
-        hardest = settings.negatives == "hard" and epoch >= settings.all_negatives_epochs
-        return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=same_image)
+        return hinge_loss(similarity, margin=settings.margin, hardest=self.sparse(epoch), ignore=same_image)
+
+    def sparse(self, epoch: int) -> bool:
+        """Whether in this epoch few of the pairs have a gradient: with hard negatives three of a row and column."""
+        settings = self.settings
+        return settings.name == "hinge" and settings.negatives == "hard" and epoch >= settings.all_negatives_epochs

@@ -96,10 +96,12 @@ class Matcher(nn.Module):
 
     ``text`` makes the token features that ``encode_captions`` takes: stored ones, or those of an encoder that
     is trained with the model (see models.text). ``pooled``: one vector an item, which FAISS can search;
-    otherwise an Encoding is a set, and images and captions are scored pair by pair.
+    otherwise an Encoding is a set, and images and captions are scored pair by pair. ``sparse_gradients``: the loss
+    has a gradient for few of the pairs that ``similarity`` scores, which a model may use; training sets it.
     """
 
     pooled = True
+    sparse_gradients = False
 
     def __init__(self) -> None:
         super().__init__()

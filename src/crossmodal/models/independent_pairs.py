@@ -1,39 +1,42 @@
 """Gradients of scores that each depend on one image and one caption, made for those pairs alone that need them.
 
-A matrix of N x C scores is made without gradients. The backward pass makes again the pairs that the loss has a gradient
-for, this time with gradients: of the hinge on the hardest negatives these are three of a row and column, so that a
-training step costs little more than the matrix; of a loss over all pairs it is one forward pass more, in pieces
-that fit a cache, where all that is kept of N x C pairs would not.
+The hinge on the hardest negatives has a gradient for three pairs of a row and column, of N x C. So the matrix of scores
+is made without gradients, and the backward pass makes these few pairs again, with gradients: a training step costs
+little more than the matrix, and keeps nothing of the other pairs.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.models.base import Encoding
-from crossmodal.models.similarity_vectors import Gallery, Linear, captions_of_one_length
-from crossmodal.models.tiles import Buffers, map_shares
 
-if TYPE_CHECKING:
-    from crossmodal.models.similarity_reasoning import PairScorer
+Maps = list[tuple[torch.Tensor, ...]]
+AT_ONCE = 64  # pairs that are made again at once
 
 
 def score_independent_pairs(
-    scorer: PairScorer, gallery: Gallery, captions: Encoding, maps: list[Linear]
+    score_all: Callable[[Encoding, Encoding, Maps], torch.Tensor],
+    score_pairs: Callable[[Encoding, torch.Tensor, Maps], torch.Tensor],
+    images: Encoding,
+    captions: Encoding,
+    maps: Maps,
 ) -> torch.Tensor:
-    """Scores of all pairs with gradients: (N, C).
+    """Scores of sets, (N, R, E) and (C, L, E), with gradients by the sets and ``maps``: (N, C).
 
     Args:
-        scorer: ``score_tiles`` makes all of them, ``score`` some with gradients.
-        maps: all weights the scores depend on, as ``scorer.maps`` gives them.
+        score_all: of images and captions, and the maps, to (N, C); called without gradients.
+        score_pairs: of P images, as many captions that need no padding, (P, length, E), and the maps, to (P,); what
+            ``score_all`` says of these pairs, but for rounding.
+        maps: weights that the scores depend on, every one.
     """
-    tensors = (gallery.overall, gallery.regions, gallery.products, captions.vectors, *itertools.chain(*maps))
-    return IndependentPairs.apply(scorer, gallery.mask, captions.mask, [len(part) for part in maps], *tensors)
+    masks = images.mask, captions.mask, [len(part) for part in maps]
+    flat = itertools.chain(*maps)
+    return IndependentPairs.apply(score_all, score_pairs, masks, images.vectors, captions.vectors, *flat)
 
 
 class IndependentPairs(torch.autograd.Function):
@@ -42,58 +45,45 @@ class IndependentPairs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx,
-        scorer: PairScorer,
-        region_mask: torch.Tensor | None,
-        word_mask: torch.Tensor,
-        sizes: list[int],
-        *tensors: torch.Tensor,
+        score_all: Callable[..., torch.Tensor],
+        score_pairs: Callable[..., torch.Tensor],
+        shape: tuple[torch.Tensor, torch.Tensor, list[int]],
+        images: torch.Tensor,
+        captions: torch.Tensor,
+        *weights: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.scorer, ctx.region_mask, ctx.word_mask, ctx.sizes = scorer, region_mask, word_mask, sizes
-        ctx.save_for_backward(*tensors)
-        overall, regions, products, vectors, *weights = tensors
-        gallery = Gallery(overall, regions, products, region_mask)
-        return scorer.score_tiles(gallery, Encoding(vectors, word_mask), _grouped(weights, sizes))
+        ctx.score_pairs, ctx.shape = score_pairs, shape
+        ctx.save_for_backward(images, captions, *weights)
+        image_mask, caption_mask, sizes = shape
+        return score_all(Encoding(images, image_mask), Encoding(captions, caption_mask), _grouped(weights, sizes))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        tensors, word_mask = ctx.saved_tensors, ctx.word_mask
-        vectors, device = tensors[3], grad.device.type
-        gallery = Gallery(*tensors[:3], ctx.region_mask)
-        # on a CPU caption by caption, so that few pairs are made that need no gradient
-        at_once = (lambda _: 1) if device == "cpu" else ctx.scorer.captions_kept(gallery)
-        parts = captions_of_one_length(word_mask, at_once)
-
-        def differentiate(share: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-            sums = [torch.zeros_like(tensor) for tensor in tensors]
-            for places in share:
-                wanted = grad[:, places]
-                rows = wanted.any(dim=1).nonzero().squeeze(1)
-                if not len(rows):
-                    continue
-                members = word_mask[places]
-                own = [tensor[rows] for tensor in tensors[:3]] + [vectors[places][members], *tensors[4:]]
-                own = [tensor.detach().requires_grad_() for tensor in own]
-                mask = gallery[rows].mask
+        images, captions, *weights = ctx.saved_tensors
+        image_mask, caption_mask, sizes = ctx.shape
+        sums = [torch.zeros_like(tensor) for tensor in (images, captions, *weights)]
+        rows, columns = grad.nonzero(as_tuple=True)
+        lengths = caption_mask.sum(dim=1)[columns]
+        for length in lengths.unique().tolist():
+            alike = (lengths == length).nonzero().squeeze(1)
+            for places in alike.split(AT_ONCE):
+                of, to = rows[places], columns[places]
+                members = caption_mask[to]
+                unpadded = captions[to][members].view(len(to), length, -1)
+                own = [tensor.detach().requires_grad_() for tensor in (images[of], unpadded, *weights)]
                 with torch.enable_grad():
-                    sets = own[3].view(len(places), -1, vectors.shape[-1])
-                    maps = _grouped(own[4:], ctx.sizes)
-                    scores = ctx.scorer.score(Gallery(*own[:3], mask), sets, maps, Buffers(used=False))
-                grads = torch.autograd.grad(scores, own, wanted[rows])
-                for total, part in zip(sums[:3], grads[:3], strict=True):
-                    total.index_add_(0, rows, part)
-                sums[3][places] = vectors.new_zeros(len(places), *vectors.shape[1:]).masked_scatter_(
-                    members.unsqueeze(-1), grads[3]
-                )
-                for total, part in zip(sums[4:], grads[4:], strict=True):
+                    scores = ctx.score_pairs(Encoding(own[0], image_mask[of]), own[1], _grouped(own[2:], sizes))
+                of_images, of_captions, *of_weights = torch.autograd.grad(scores, own, grad[of, to])
+                sums[0].index_add_(0, of, of_images)
+                padded = captions.new_zeros(len(to), *captions.shape[1:])
+                sums[1].index_add_(0, to, padded.masked_scatter_(members.unsqueeze(-1), of_captions))
+                for total, part in zip(sums[2:], of_weights, strict=True):
                     total += part
-            return sums
-
-        shares = map_shares(differentiate, parts, device)
-        return None, None, None, None, *(sum(values[1:], start=values[0]) for values in zip(*shares, strict=True))
+        return None, None, None, *sums
 
 
-def _grouped(weights: Sequence[torch.Tensor], sizes: list[int]) -> list[tuple[torch.Tensor, ...]]:
+def _grouped(weights: Sequence[torch.Tensor], sizes: list[int]) -> Maps:
     """Flat weights as tuples of these sizes."""
     left = iter(weights)
     return [tuple(itertools.islice(left, size)) for size in sizes]

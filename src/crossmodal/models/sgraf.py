@@ -60,7 +60,7 @@ class SgrafMatcher(Matcher):
         return self._encode(self.word_map(words.features), words.mask, self.caption_attention)
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
-        return self.scorer(images, captions)
+        return self.scorer(images, captions, sparse=self.sparse_gradients)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region."""

@@ -14,28 +14,26 @@ The score is a sigmoid of a linear map of what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import Encoding
-from crossmodal.models.independent_pairs import score_independent_pairs
+from crossmodal.models.independent_pairs import Maps, score_independent_pairs
 from crossmodal.models.similarity_vectors import (
     EPS,
     Gallery,
     captions_of_one_length,
+    gallery_of,
     similarity_vectors,
     unpadded,
+    vectors_of_pairs,
 )
 from crossmodal.models.tiles import Buffers, map_tiles
 
 CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at once: about a core's cache; much for a GPU
 VECTORS = 4  # tiles of similarity vectors that are made at once; reasoned over is one at once
 KEPT = 16  # the same, of all images, where gradients are kept
-
-Maps = list[tuple[torch.Tensor, ...]]
 
 
 class PairScorer(nn.Module):
@@ -57,77 +55,80 @@ class PairScorer(nn.Module):
         self.reasoning = GraphReasoning(sim_dim, steps) if module == "sgr" else AttentionFiltration(sim_dim)
         self.score_map = nn.Linear(sim_dim, 1)
 
-    def forward(self, images: Encoding, captions: Encoding) -> torch.Tensor:
+    def forward(self, images: Encoding, captions: Encoding, *, sparse: bool = False) -> torch.Tensor:
         """Scores from 0 to 1 of sets with the global vector in slot 0: (N, 1 + R, E), (C, 1 + L, E) to (N, C).
 
         In training mode a pair's score depends on the other images, by the batch norm of SAF.
+
+        Args:
+            sparse: few of the scores will have a gradient. It costs the least then to make these few again; where
+                scores depend on other images this changes nothing.
         """
         kept = torch.is_grad_enabled()
         dtype = torch.bfloat16 if self.precision == "bf16" and not kept else images.vectors.dtype
         with torch.autocast(images.vectors.device.type, enabled=False):
-            regions = images.vectors[:, 1:].contiguous()
-            products = regions @ regions.transpose(1, 2)
-            mask = None if images.mask.all() else images.mask[:, 1:]
-            gallery = Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), products, mask)
             maps = self._maps(dtype)
-            if self.training and isinstance(self.reasoning, AttentionFiltration):
-                scores = self._score_jointly(gallery, captions, maps)
-            elif kept:
-                scores = score_independent_pairs(self, gallery, captions, maps)
-            else:
-                scores = self.score_tiles(gallery, captions, maps)
+            if kept and sparse and not self._joint:
+                return score_independent_pairs(self._score_tiles, self._score_pairs, images, captions, maps)
+            scores = (self._score_whole if kept else self._score_tiles)(images, captions, maps)
             self.reasoning.finish()
             return scores
 
-    def score_tiles(self, gallery: Gallery, captions: Encoding, maps: Maps) -> torch.Tensor:
+    @property
+    def _joint(self) -> bool:
+        return self.training and isinstance(self.reasoning, AttentionFiltration)
+
+    def _score_tiles(self, images: Encoding, captions: Encoding, maps: Maps) -> torch.Tensor:
         """Scores without gradients, in tiles of some images and some captions: (N, C)."""
-        tile, dtype = self._tile(gallery), gallery.regions.dtype
+        dtype = maps[0][0].dtype
+        gallery = gallery_of(images, dtype)
+        tile = self._tile(images)
+        itemsize = dtype.itemsize
         tiles, numbers = [], []
-        parts = captions_of_one_length(
-            captions.mask, lambda count: tile // (count * self.local_map.in_features * dtype.itemsize)
-        )
+        parts = captions_of_one_length(captions.mask, lambda length: tile // (length * maps[0][0].shape[1] * itemsize))
         for places in parts:
             sets = unpadded(captions, places).to(dtype)
-            vectors = sets[..., 0].numel() * self.local_map.out_features * dtype.itemsize  # bytes, of an image
-            step = max(1, VECTORS * tile // vectors)
-            starts = range(0, len(gallery), step)
-            tiles += [(gallery[start : start + step], sets, maps) for start in starts]
+            vectors = sets[..., 0].numel() * len(maps[0][0]) * itemsize  # bytes, of an image
+            starts = range(0, len(gallery), max(1, VECTORS * tile // vectors))
+            tiles += [(gallery[start : start + starts.step], sets, maps, tile) for start in starts]
             numbers.append(len(starts))
-        scores = map_tiles(self.score, tiles, gallery.regions.device.type)
+        scores = map_tiles(self._score, tiles, images.vectors.device.type)
         columns = [torch.cat([next(scores) for _ in range(number)]) for number in numbers]
         return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
 
-    def captions_kept(self, gallery: Gallery) -> Callable[[int], int]:
-        """Captions of a length that are scored with all images at once where gradients are kept."""
-        pair = len(gallery) * self.local_map.out_features * gallery.regions.dtype.itemsize  # bytes, by length
-        return lambda length: KEPT * self._tile(gallery) // (length * pair)
-
-    def score(self, gallery: Gallery, captions: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
-        """Scores of captions without padding: (C, 1 + L, E) to (N, C)."""
-        tile = self._tile(gallery)
-        local_map, global_map, score_map, *reasoning = maps
-        nodes = similarity_vectors(
-            gallery, captions, local_map, global_map, smooth=self.smooth, tile=tile, buffers=buffers
-        )
-        step = max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))
-        parts = [nodes] if self.training and isinstance(self.reasoning, AttentionFiltration) else nodes.split(step)
-        vectors = torch.cat([self.reasoning(part, reasoning, buffers) for part in parts])
-        return F.linear(vectors.to(score_map[0].dtype), *score_map).squeeze(-1).sigmoid()
-
-    def _score_jointly(self, gallery: Gallery, captions: Encoding, maps: Maps) -> torch.Tensor:
-        """Scores of all images with some captions at a time, whose gradients are kept: (N, C)."""
-        parts = captions_of_one_length(captions.mask, self.captions_kept(gallery))
-        buffers = Buffers(used=False)
-        columns = [self.score(gallery, unpadded(captions, places), maps, buffers) for places in parts]
+    def _score_whole(self, images: Encoding, captions: Encoding, maps: Maps) -> torch.Tensor:
+        """Scores whose gradients are kept, of all images with some captions at a time: (N, C)."""
+        gallery, tile = gallery_of(images, images.vectors.dtype), self._tile(images)
+        vector = len(images) * len(maps[0][0]) * images.vectors.dtype.itemsize  # bytes, of all images
+        parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
+        columns = [
+            self._score(gallery, unpadded(captions, places), maps, tile, Buffers(used=False)) for places in parts
+        ]
         return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
 
+    def _score_pairs(self, images: Encoding, captions: torch.Tensor, maps: Maps) -> torch.Tensor:
+        """Scores of P images, each with its caption, (P, 1 + L, E), as the equations are written: (P,)."""
+        nodes = vectors_of_pairs(images, captions, maps[0], maps[1], smooth=self.smooth)
+        return self._read(self.reasoning(nodes.unsqueeze(1), maps[3:], Buffers(used=False)), maps).squeeze(1)
+
+    def _score(self, gallery: Gallery, captions: torch.Tensor, maps: Maps, tile: int, buffers: Buffers) -> torch.Tensor:
+        """Scores of captions without padding: (C, 1 + L, E) to (N, C)."""
+        nodes = similarity_vectors(gallery, captions, maps[0], maps[1], smooth=self.smooth, tile=tile, buffers=buffers)
+        step = max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))
+        parts = [nodes] if self._joint else nodes.split(step)
+        return self._read(torch.cat([self.reasoning(part, maps[3:], buffers) for part in parts]), maps)
+
+    def _read(self, vectors: torch.Tensor, maps: Maps) -> torch.Tensor:
+        """Scores of what the reasoning made: (..., S) to (...)."""
+        return F.linear(vectors.to(maps[2][0].dtype), *maps[2]).squeeze(-1).sigmoid()
+
     def _maps(self, dtype: torch.dtype) -> Maps:
-        """Weight and bias of the maps to similarity vectors, of that to a score, and what the reasoning takes."""
+        """Weight and bias of the local and the global map and of that to a score, and what the reasoning takes."""
         linears = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in (self.local_map, self.global_map)]
         return [*linears, (self.score_map.weight, self.score_map.bias), *self.reasoning.maps(dtype)]
 
-    def _tile(self, gallery: Gallery) -> int:
-        return self.tile or (CPU_TILE if gallery.regions.device.type == "cpu" else GPU_TILE)
+    def _tile(self, images: Encoding) -> int:
+        return self.tile or (CPU_TILE if images.vectors.device.type == "cpu" else GPU_TILE)
 
 
 class GraphReasoning(nn.Module):

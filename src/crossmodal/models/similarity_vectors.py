@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.models.base import Batched, Encoding
+from crossmodal.models.blocks import attention_weights
 from crossmodal.models.tiles import Buffers, map_shares
 
 SLOPE = 0.1
@@ -43,6 +44,13 @@ class Gallery(Batched):
     regions: torch.Tensor
     products: torch.Tensor
     mask: torch.Tensor | None
+
+
+def gallery_of(images: Encoding, dtype: torch.dtype) -> Gallery:
+    """Sets with the global vector in slot 0, (N, 1 + R, E), as they are scored."""
+    regions = images.vectors[:, 1:].contiguous()
+    mask = None if images.mask.all() else images.mask[:, 1:]
+    return Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), regions @ regions.transpose(1, 2), mask)
 
 
 def captions_of_one_length(mask: torch.Tensor, at_once: Callable[[int], int]) -> list[torch.Tensor]:
@@ -89,6 +97,19 @@ def similarity_vectors(
     nodes = torch.cat(parts, dim=2, out=buffers.take("nodes", captions, *shape))
     lengths = torch.linalg.vector_norm(nodes, dim=-1, keepdim=True).clamp(min=EPS)
     return torch.div(nodes, lengths, out=buffers.take("nodes", captions, *shape))
+
+
+def vectors_of_pairs(
+    images: Encoding, captions: torch.Tensor, local_map: Linear, global_map: Linear, *, smooth: float
+) -> torch.Tensor:
+    """z_0 and z_l of P pairs, with gradients: (P, 1 + R, E) and, without padding, (P, 1 + L, E) to (P, 1 + L, S)."""
+    regions, words = images.vectors[:, 1:], captions[:, 1:]
+    every_word = images.mask.new_ones(words.shape[:2])
+    weights = attention_weights(words, every_word, regions, images.mask[:, 1:], smooth)
+    attended = F.normalize(weights @ regions, dim=-1, eps=EPS)
+    local = F.linear((attended - words).square(), *local_map)
+    overall = F.linear((images.vectors[:, :1] - captions[:, :1]).square(), *global_map)
+    return F.normalize(torch.cat([overall, local], dim=1), dim=-1, eps=EPS)
 
 
 def attention(gallery: Gallery, words: torch.Tensor, smooth: float) -> torch.Tensor:
