@@ -6,8 +6,9 @@ operations that last microseconds, and each core keeps its piece in its cache.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,50 +49,44 @@ def map_tiles(score: Callable[..., torch.Tensor], tiles: Sequence[tuple], device
         return
     own = threading.local()
 
-    def begin() -> None:
-        own.buffers = Buffers(used=True)
-
     def work(tile: tuple) -> torch.Tensor:
-        with torch.inference_mode():  # a new thread keeps gradients
+        if not hasattr(own, "buffers"):
+            own.buffers = Buffers(used=True)
+        with torch.inference_mode():  # another thread keeps gradients
             return score(*tile, own.buffers)
 
-    with _single_threads(threads, begin) as pool:
-        yield from pool.map(work, tiles)
+    yield from _pool(threads).map(work, tiles)
 
 
 def map_shares(work: Callable[[Sequence[Item]], Result], items: Sequence[Item], device: str) -> list[Result]:
     """``work(share)`` of a share of the items for each thread: what is summed up in a share depends on no race.
 
-    Gradients are not kept, unless ``work`` says so.
+    Gradients are not kept.
     """
     threads = _threads(len(items), device)
-    if threads == 1:
-        return [work(items)]
 
     def quietly(share: Sequence[Item]) -> Result:
         with torch.no_grad():
             return work(share)
 
-    with _single_threads(threads) as pool:
-        return list(pool.map(quietly, [items[start::threads] for start in range(threads)]))
+    if threads == 1:
+        return [quietly(items)]
+    return list(_pool(threads).map(quietly, [items[start::threads] for start in range(threads)]))
 
 
 def _threads(pieces: int, device: str) -> int:
     return max(1, min(torch.get_num_threads(), pieces)) if device == "cpu" else 1
 
 
-@contextlib.contextmanager
-def _single_threads(number: int, begin: Callable[[], None] | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Threads within which torch has one thread."""
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads within which torch has one thread, kept: a new one costs MKL milliseconds."""
     before = torch.get_num_threads()
+    together = threading.Barrier(threads)
+    pool = ThreadPoolExecutor(threads, "tiles", initializer=torch.set_num_threads, initargs=(1,))
+    list(pool.map(lambda _: together.wait(), range(threads)))  # all have begun
+    torch.set_num_threads(before)  # what threads that begin later take over
+    return pool
 
-    def initialize() -> None:
-        torch.set_num_threads(1)
-        if begin is not None:
-            begin()
 
-    try:
-        with ThreadPoolExecutor(number, initializer=initialize) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)  # what threads that begin later take over
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind
