@@ -92,3 +92,18 @@ def test_hard_negatives_follow_epochs_of_all(similarity, mask):
     for epoch, hardest in enumerate([False, False, True, True]):
         expected = loop_hinge(similarity, 0.3, hardest, SAME if mask else None)
         assert loss(similarity, IMAGES, epoch).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradients_are_sparse_exactly_with_hard_negatives(similarity):
+    """At most the pair itself and the hardest of its row and of its column have one."""
+    for name, negatives, epoch in [
+        ("hinge", "hard", 0),
+        ("hinge", "hard", 1),
+        ("hinge", "all", 1),
+        ("infonce", "hard", 1),
+    ]:
+        loss = PairLoss(LOSS.model_copy(update={"name": name, "negatives": negatives, "all_negatives_epochs": 1}))
+        scores = similarity.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(scores, IMAGES, epoch), scores)
+        few = gradient.count_nonzero() <= 3 * len(scores)
+        assert loss.sparse(epoch) == few, (name, negatives, epoch)

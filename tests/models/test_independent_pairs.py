@@ -1,0 +1,69 @@
+"""Scores whose few gradients are made from the pairs alone, against autograd over all pairs."""
+
+import pytest
+import torch
+from test_sgraf import build, data
+
+from crossmodal.losses import hinge_loss
+from crossmodal.models.base import Encoding
+from crossmodal.models.independent_pairs import score_independent_pairs
+
+
+def gradients(model, *, sparse, loss):
+    model.zero_grad()
+    model.sparse_gradients = sparse
+    regions, words = data(images=8, captions=8)
+    images, captions = model.encode_images(regions), model.encode_text(words)
+    images.vectors.retain_grad()
+    captions.vectors.retain_grad()
+    scores = model.similarity(images, captions)
+    loss(scores).backward()
+    found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return scores.detach(), found | {"images": images.vectors.grad, "captions": captions.vectors.grad}
+
+
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+@pytest.mark.parametrize("training", [False, True])
+def test_few_gradients_are_those_of_all_pairs(module, training):
+    """Regions and words are padded; SAF in training, whose scores depend on other images, takes the other way."""
+    model = build(module).train(training)
+
+    def loss(scores):
+        return hinge_loss(scores, margin=0.2, hardest=True)
+
+    (scores, found), (expected_scores, expected) = (gradients(model, sparse=on, loss=loss) for on in (True, False))
+    torch.testing.assert_close(scores, expected_scores, atol=1e-6, rtol=0)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-3, msg=name)
+    assert expected["images"].any() and expected["captions"].any()
+
+
+def test_no_pair_without_a_gradient_is_made_again():
+    made = []
+
+    def score_all(images, captions, maps):
+        ((weight,),) = maps
+        return images.vectors.sum(dim=1) @ weight @ captions.vectors.sum(dim=1).T
+
+    def score_pairs(images, captions, maps):
+        made.append(len(images))
+        ((weight,),) = maps
+        return ((images.vectors.sum(dim=1) @ weight) * captions.sum(dim=1)).sum(dim=-1)
+
+    generator = torch.Generator().manual_seed(0)
+    images, captions, weight = (torch.randn(shape, generator=generator) for shape in [(4, 2, 3), (5, 3, 3), (3, 3)])
+    mask = torch.tensor([[True, True, True]] * 3 + [[True, False, False]] * 2)
+    captions = captions.masked_fill(~mask.unsqueeze(-1), 0)
+    for tensor in (images, captions, weight):
+        tensor.requires_grad_()
+    sets = Encoding(images, torch.ones(4, 2, dtype=torch.bool)), Encoding(captions, mask)
+    scores = score_independent_pairs(score_all, score_pairs, *sets, [(weight,)])
+    wanted = torch.zeros(4, 5)
+    wanted[1, 0], wanted[1, 4], wanted[3, 2] = 2.0, -1.0, 0.5
+    found = torch.autograd.grad(scores, [images, captions, weight], wanted)
+    expected = torch.autograd.grad(score_all(*sets, [(weight,)]), [images, captions, weight], wanted)
+    assert sum(made) == 3
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1] * mask.unsqueeze(-1))
+    torch.testing.assert_close(found[2], expected[2])
