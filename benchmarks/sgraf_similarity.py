@@ -76,8 +76,8 @@ def _unit(values: torch.Tensor, dim: int = -1) -> torch.Tensor:
 
 
 def tiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> torch.Tensor:
-    """The matrix as the model makes it: (N, C)."""
-    return scorer(images, captions)
+    """The matrix as the model makes it, for a loss with few gradients: (N, C)."""
+    return scorer(images, captions, sparse=True)
 
 
 FORMS: dict[str, Form] = {"published": published, "tiles": tiled}

@@ -25,7 +25,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.models.base import Batched, Encoding
 from crossmodal.models.blocks import attention_weights
-from crossmodal.models.tiles import Buffers, map_shares
+from crossmodal.models.tiles import Buffers
 
 SLOPE = 0.1
 EPS = 1e-8
@@ -50,7 +50,7 @@ def gallery_of(images: Encoding, dtype: torch.dtype) -> Gallery:
     """Sets with the global vector in slot 0, (N, 1 + R, E), as they are scored."""
     regions = images.vectors[:, 1:].contiguous()
     mask = None if images.mask.all() else images.mask[:, 1:]
-    return Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), regions @ regions.transpose(1, 2), mask)
+    return Gallery(images.vectors[:, :1].to(dtype), regions.to(dtype), regions @ regions.mT, mask)
 
 
 def captions_of_one_length(mask: torch.Tensor, at_once: Callable[[int], int]) -> list[torch.Tensor]:
@@ -159,11 +159,7 @@ class SquaredDifferenceMap(torch.autograd.Function):
         ctx.save_for_backward(weights, values, targets, weight)
         ctx.tile = tile
         out = weights.new_empty(*weights.shape[:2], len(weight))
-
-        def fill(parts: Sequence[slice]) -> None:
-            fill_squared_differences(out, *tensors, parts, Buffers(used=True))
-
-        map_shares(fill, _parts(len(weights), targets, tile), weights.device.type)
+        fill_squared_differences(out, *tensors, _parts(len(weights), targets, tile), Buffers(used=True))
         return out
 
     @staticmethod
@@ -171,26 +167,19 @@ class SquaredDifferenceMap(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weights, values, targets, weight = ctx.saved_tensors
         grad_weights, grad_values = torch.empty_like(weights), torch.empty_like(values)
-        double = 2 * weight
-
-        def differentiate(parts: Sequence[slice]) -> tuple[torch.Tensor, torch.Tensor]:
-            grad_targets, grad_weight = torch.zeros_like(targets), torch.zeros_like(weight)
-            buffers = Buffers(used=True)
-            for part in parts:
-                shape, grad_out = (*weights[part].shape[:2], len(targets[0])), grad[part].flatten(0, 1)
-                difference, work = buffers.take("difference", weights, *shape), buffers.take("work", weights, *shape)
-                torch.bmm(weights[part], values[part], out=difference).sub_(targets)
-                torch.square(difference, out=work)
-                grad_weight.addmm_(grad_out.T, work.flatten(0, 1))
-                torch.mm(grad_out, double, out=work.flatten(0, 1))
-                grad_difference = difference.mul_(work)
-                grad_targets -= grad_difference[0] if len(work) == 1 else grad_difference.sum(dim=0)
-                torch.bmm(grad_difference, values[part].transpose(1, 2), out=grad_weights[part])
-                torch.bmm(weights[part].transpose(1, 2), grad_difference, out=grad_values[part])
-            return grad_targets, grad_weight
-
-        sums = map_shares(differentiate, _parts(len(weights), targets, ctx.tile // 2), weights.device.type)
-        grad_targets, grad_weight = (sum(shares[1:], start=shares[0]) for shares in zip(*sums, strict=True))
+        grad_targets, grad_weight = torch.zeros_like(targets), torch.zeros_like(weight)
+        double, buffers = 2 * weight, Buffers(used=True)
+        for part in _parts(len(weights), targets, ctx.tile // 2):
+            shape, grad_out = (*weights[part].shape[:2], len(targets[0])), grad[part].flatten(0, 1)
+            difference, work = buffers.take("difference", weights, *shape), buffers.take("work", weights, *shape)
+            torch.bmm(weights[part], values[part], out=difference).sub_(targets)
+            torch.square(difference, out=work)
+            grad_weight.addmm_(grad_out.T, work.flatten(0, 1))
+            torch.mm(grad_out, double, out=work.flatten(0, 1))
+            grad_difference = difference.mul_(work)
+            grad_targets -= grad_difference[0] if len(work) == 1 else grad_difference.sum(dim=0)
+            torch.bmm(grad_difference, values[part].transpose(1, 2), out=grad_weights[part])
+            torch.bmm(weights[part].transpose(1, 2), grad_difference, out=grad_values[part])
         return grad_weights, grad_values, grad_targets, grad_weight, grad.sum(dim=(0, 1)), None
 
 
