@@ -11,7 +11,7 @@ and a batch reads features and boxes. Features are random with the share of zero
 ../shared/butd's rows). A batch is 128 images drawn at random, in float32 at the end; the forms take turns in one
 process, all files are in the page cache, and batches are compared once. Ratios are medians of each turn's.
 
-Four runs of the second command, with --repeats 25 and one thread (OMP_NUM_THREADS=1) on a shared virtual machine of two
+Four runs of the second command, with one thread (OMP_NUM_THREADS=1) on a shared virtual machine of two
 cores with a load of 3 to 8, gave 7.3, 8.1, 8.3 and 8.5 times the speed of plain npz and 25 to 31 times that of
 compressed. One printed
 
@@ -23,8 +23,8 @@ compressed. One printed
 so that the ratios are what counts. 148,342 of 296,908 bytes is a little below half: halves in place of floats, and no
 header for each image. Compressed files are smaller than plain ones, yet larger than the store, and read most slowly.
 
-What a batch of the store costs is memory: with an idle core, 6.5 ms of processor time, of which 5 are the kernel's, that
-clears the 38 MB of the result, and 2.5 the conversion. As ``torch.from_numpy(halves).float()`` the same took 18 ms.
+What a batch of the store costs is memory: with an idle core, 6.5 ms of processor time for features, most of it the
+kernel's, that clears the 38 MB of the result. As ``torch.from_numpy(halves).float()`` the same took 18 ms.
 """
 
 from __future__ import annotations
