@@ -13,7 +13,13 @@ tells), printed
     all pairs                         223.2 s
     ratio                              1401 x
 
-With less beside it, 2,560 of the captions took 2.1 s.
+With less beside it, 2,560 of the captions took 2.1 s. With --images 1000, on the same machine, beside other work:
+
+    5000 captions x 1000 images, 10.4 words
+    table by table, from 20 x 200       11.5 h
+    all pairs                           9.1 s
+    ratio                              4553 x
+    memory                               34 MiB, 19 of them the float32 matrix
 """
 
 from __future__ import annotations

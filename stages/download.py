@@ -2,7 +2,7 @@
 
 import shutil
 
-from crossmodal.datasets.build import build_dataset, drop_archives
+from crossmodal.datasets.build import archives_of, build_dataset, drop_archives
 from crossmodal.datasets.records import SPLITS, Dataset, read_dataset
 from crossmodal.datasets.transfer import in_units
 from crossmodal.errors import exits_cleanly
@@ -26,9 +26,11 @@ def summary(dataset: Dataset) -> str:
 @exits_cleanly
 def main() -> None:
     params = load_params()
-    work = work_folder("download", {params.dataset: params.dataset_settings.model_dump()})
+    settings = {params.dataset: params.dataset_settings.model_dump(), "mirror": params.download.mirror}
+    work = work_folder("download", settings)
     out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)
+    if not archives_of(params.dataset):  # what a killed run unpacked is compared with the archives, and stays
+        shutil.rmtree(out, ignore_errors=True)
     build_dataset(out, params)
     publish(out, DATASET, work)
     print(summary(read_dataset(DATASET)))

@@ -218,6 +218,27 @@ def test_coco_from_public_addresses(server, stage, monkeypatch, tmp_path):
     assert not [path for path in (tmp_path / ".resume/downloads").iterdir() if path.suffix != ".lock"]
 
 
+def test_a_killed_run_goes_on(stage, tmp_path, monkeypatch):
+    """Killed when the photographs are unpacked, beside one that is no longer wanted and one that is half written."""
+    for name, content in coco_files().items():
+        (tmp_path / name).write_bytes(content)
+
+    def kill(paths):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crossmodal.datasets.karpathy.check_images", kill)
+        with pytest.raises(SystemExit):
+            stage("coco", mirror=".")
+    (images,) = tmp_path.glob(".resume/download/*/out/images")
+    before = {path.name: path.stat().st_ino for path in images.iterdir()}
+    assert len(before) == 4
+    (images / "other.jpg").write_bytes(jpeg(60))
+    (images / ".unpacking").write_bytes(b"half")
+    dataset, _ = stage("coco", mirror=".")
+    assert {path.name: path.stat().st_ino for path in (dataset.folder / "images").iterdir()} == before
+
+
 def test_damaged_photograph_of_coco(tmp_path):
     files = coco_files()
     broken = files["val2014.zip"].replace(jpeg(1), jpeg(1)[:-9] + b"!" * 9)

@@ -1,7 +1,9 @@
 """Archives that must not be trusted, and damaged ones."""
 
+import errno
 import gzip
 import io
+import shutil
 import stat
 import struct
 import tarfile
@@ -12,7 +14,8 @@ import pytest
 from served import GOOD, zipped
 
 from crossmodal.datasets import transfer
-from crossmodal.datasets.unpack import plain_name, unpack
+from crossmodal.datasets import unpack as unpack_module
+from crossmodal.datasets.unpack import PART, plain_name, unpack
 from crossmodal.errors import UserError
 
 
@@ -76,7 +79,7 @@ class TestUnpack:
     def test_existing_file_stays(self, tmp_path):
         path = self.write(tmp_path, zipped({"a": "new"}))
         (tmp_path / "a").write_text("old")
-        with pytest.raises(UserError, match="File exists"):
+        with pytest.raises(UserError, match=r"test\.zip: not unpacked: .*/a is there already, with other content"):
             unpack(path, tmp_path, everything)
         assert (tmp_path / "a").read_text() == "old"
 
@@ -169,9 +172,9 @@ class TestUnpackTar:
     )
     def test_member_that_is_no_file(self, tmp_path, kind, problem):
         path = tar(tmp_path / "test.tar.gz", {"a": b"A", "b": (kind, "../../etc/passwd")})
-        with pytest.raises(UserError, match=f"member 'b': {problem}"):
+        with pytest.raises(UserError, match=f"member 'b': {problem}; nothing was unpacked"):
             unpack(path, tmp_path / "out", everything)
-        assert files(tmp_path / "out") == ["a"]
+        assert files(tmp_path) == ["test.tar.gz"]
 
     def test_file_through_a_linked_folder(self, tmp_path):
         """The link is not written when it is not wanted, so that nothing can go through it."""
@@ -210,6 +213,96 @@ class TestUnpackTar:
         path.write_bytes(spoilt[damage])
         with pytest.raises(UserError, match=r"test\.tar\.gz: not a readable tar archive"):
             unpack(path, tmp_path / "out", everything)
+        assert files(tmp_path / "out") == []
+
+
+MEMBERS = {"in/a": b"A" * 700, "in/b": b"B" * 800, "in/c": b"C" * 900}
+
+
+@pytest.fixture(params=["test.zip", "test.tar", "test.tar.gz"])
+def archive(request, tmp_path):
+    """The same three members in each form."""
+    path = tmp_path / request.param
+    if path.suffix == ".zip":
+        path.write_bytes(zipped(MEMBERS))
+        return path
+    return tar(path, {"in": (tarfile.DIRTYPE, ""), **MEMBERS}, "w" if path.suffix == ".tar" else "w:gz")
+
+
+class TestGoingOn:
+    """After a kill: what is whole has its name, what is not has another."""
+
+    def spoil(self, tmp_path, **contents):
+        for name, content in contents.items():
+            (tmp_path / "out/in").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "out/in" / name).write_bytes(content)
+
+    def content(self, tmp_path):
+        return {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
+
+    def test_whole_files_are_kept(self, archive, tmp_path):
+        self.spoil(tmp_path, a=MEMBERS["in/a"])
+        (tmp_path / "out" / PART).write_bytes(b"half a file")
+        before = (tmp_path / "out/in/a").stat()
+        assert unpack(archive, tmp_path / "out", everything) == []
+        assert self.content(tmp_path) == MEMBERS
+        after = (tmp_path / "out/in/a").stat()
+        assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+    def test_a_second_time_writes_nothing(self, archive, tmp_path, monkeypatch):
+        unpack(archive, tmp_path / "out", everything)
+        monkeypatch.setattr(unpack_module, "_write", None)
+        assert unpack(archive, tmp_path / "out", everything) == []
+        assert self.content(tmp_path) == MEMBERS
+
+    @pytest.mark.parametrize("other", [b"", b"A" * 699, b"A" * 699 + b"!"])
+    def test_other_content_is_not_kept_nor_overwritten(self, archive, tmp_path, other):
+        self.spoil(tmp_path, a=other)
+        with pytest.raises(UserError, match=r"out/in/a is there already, with other content"):
+            unpack(archive, tmp_path / "out", everything)
+        assert self.content(tmp_path) == {"in/a": other}
+
+    @pytest.mark.parametrize("killed", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+    def test_cut_off_within_a_file(self, archive, tmp_path, monkeypatch, killed):
+        copy = shutil.copyfileobj
+
+        def cut(source, sink, size):
+            content = source.read()
+            if content != MEMBERS["in/b"]:
+                return copy(io.BytesIO(content), sink, size)
+            sink.write(content[:50])
+            raise killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(unpack_module.shutil, "copyfileobj", cut)
+            with pytest.raises((KeyboardInterrupt, UserError)):
+                unpack(archive, tmp_path / "out", everything)
+        assert files(tmp_path / "out") == ["in/a"]
+        unpack(archive, tmp_path / "out", everything)
+        assert self.content(tmp_path) == MEMBERS
+
+    def test_space_for_what_is_missing(self, archive, tmp_path, monkeypatch):
+        self.spoil(tmp_path, a=MEMBERS["in/a"])
+        free = [1699]
+        monkeypatch.setattr(transfer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free[0]}))
+        with pytest.raises(UserError, match=r"unpacking test\.\S+ needs 1\.7 kB, only 1\.7 kB are free"):
+            unpack(archive, tmp_path / "out", everything)
+        assert files(tmp_path / "out") == ["in/a"]
+        free[0] = 1700
+        unpack(archive, tmp_path / "out", everything)
+        assert self.content(tmp_path) == MEMBERS
+
+    def test_name_of_unfinished_work(self, archive, tmp_path):
+        with pytest.raises(UserError, match="'in/b': is named as this program names unfinished files"):
+            unpack(archive, tmp_path / "out", lambda member: PART if member == "in/b" else member)
+
+    def test_one_file_on_a_disk_that_ignores_case(self, archive, tmp_path, monkeypatch):
+        """Such a disk says that b is there when a is."""
+        exists, places = Path.exists, {"b": "a"}
+        monkeypatch.setattr(Path, "exists", lambda path: exists(path.with_name(places.get(path.name, path.name))))
+        with pytest.raises(UserError, match=r"out/in/b: File exists"):
+            unpack(archive, tmp_path / "out", everything)
+        assert self.content(tmp_path) == {"in/a": MEMBERS["in/a"]}
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_token_ids_of_another_tokenizer_are_refused(data, tmp_path):
 
 
 def test_evidence_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"evidence\.npz: not found; run the evaluate stage again"):
+    with pytest.raises(UserError, match=r"evidence\.npz: not found; run the evaluate stage first"):
         load_evidence(tmp_path)
     (tmp_path / "evidence.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"evidence\.npz: not readable"):

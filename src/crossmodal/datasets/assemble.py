@@ -48,7 +48,7 @@ def write_entries(
     splits: Mapping[str, str],
     sources: Mapping[str, str],
 ) -> None:
-    """Write the records of all good entries, in their order, and remove the image files of the others.
+    """Write the records of all good entries, in their order, and remove all other files below ``images/``.
 
     An entry whose image is missing or does not decode is left out and listed, its captions with it, and so is one
     without captions.
@@ -74,8 +74,10 @@ def write_entries(
         else:
             path = f"images/{entry.file}"
             records.append(ImageRecord(entry.id, path, entry.split, *size, captions=entry.captions))
-            continue
-        (folder / "images" / entry.file).unlink(missing_ok=True)
+    kept = {folder / record.path for record in records}
+    for path in list((folder / "images").rglob("*")):
+        if path.is_file() and path not in kept:
+            path.unlink()
     limit_bad(skipped, max_bad)
     for split, place in splits.items():
         if not any(record.split == split for record in records):

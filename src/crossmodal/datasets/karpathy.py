@@ -78,9 +78,10 @@ def build_karpathy(
     entries, skipped = read_captions(text.path, published.name, selection)
     photographs = [obtained[forms] for forms in published.photographs]
     images = folder / "images"
-    reasons: dict[str, str] = {}
+    listed, reasons = {entry.file for entry in entries}, {}
     for found in photographs:
-        reasons |= _unpack_missing(found.path, images, entries)
+        damaged = unpack(found.path, images, lambda member: plain_name(member, listed), tolerant=True)
+        reasons |= {item.item: item.reason for item in damaged}
     names = " or ".join(found.path.name for found in photographs)
     absent = {entry.file: f"not in {names}" for entry in entries if not (images / entry.file).is_file()}
     write_entries(
@@ -113,13 +114,6 @@ def read_captions(path: Path, name: str, selection: Selection) -> tuple[list[Ent
             content = _read_json(Path(folder) / member, f"{path}, member {member}")
             return _entries(content, f"{path}, member {member}", name, selection)
     return _entries(_read_json(path, str(path)), str(path), name, selection)
-
-
-def _unpack_missing(archive: Path, images: Path, entries: Sequence[Entry]) -> dict[str, str]:
-    """Unpack the photographs that are not there yet; returns what is damaged, and why."""
-    wanted = {entry.file for entry in entries if not (images / entry.file).exists()}
-    damaged = unpack(archive, images, lambda member: plain_name(member, wanted), tolerant=True)
-    return {item.item: item.reason for item in damaged}
 
 
 def _read_json(path: Path, place: str) -> Any:

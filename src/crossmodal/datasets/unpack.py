@@ -3,19 +3,24 @@
     damaged = unpack(path, folder, wanted=lambda member: member if member.endswith(".jpg") else None, tolerant=True)
 
 Only what is asked for is written, straight to where it stays: no path that leads out, no link or device, no file over
-another, no bomb.
+another, no bomb. An archive is looked through before anything is written. A file has its name when it is whole, so
+that after a kill the same call goes on: what is there is compared, not written again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
+import os
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -27,6 +32,7 @@ MAX_UNPACKED = 64 * 2**30  # bytes that one archive may unpack to (of a zip: its
 MAX_RATIO = 200  # unpacked to packed size; text stays below 30, deflate itself ends at 1032
 RATIO_FREE = 2**20  # bytes up to which the ratio does not matter
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+PART = ".unpacking"  # in the folder: the file that is being written
 
 Wanted = Callable[[str], str | None]
 
@@ -36,25 +42,28 @@ def unpack(
 ) -> list[Skipped]:
     """Write the wanted members of an archive into ``folder``; the other members are not looked at.
 
-    ``wanted`` maps a member's name to a path below ``folder`` with forward slashes, or to None. Existing files are
-    never overwritten. A name in TAR_SUFFIXES makes it a tar archive, which is read once from end to end, and any
-    other a zip. With ``tolerant``, a member of a zip that cannot be read (damaged data, wrong CRC) is left out and
-    returned, in the order of the archive; without, it is an error. A tar has no checksums of its members.
+    ``wanted`` maps a member's name to a path below ``folder`` with forward slashes, or to None. A file that is there
+    and has the member's size and CRC-32 is kept; one that has not is never overwritten. A name in TAR_SUFFIXES makes
+    it a tar archive, which is read from end to end, twice if anything is missing, and any other a zip. With
+    ``tolerant``, a member of a zip that cannot be read (damaged data, wrong CRC) is left out and returned, in the
+    order of the archive; without, it is an error. A tar has no checksums of its members, tar.gz one of the whole.
 
     Raises:
         UserError: not a readable archive; a wanted member is a link or device, is encrypted, leads out of
-            ``folder``, comes twice, or is packed beyond a sane ratio; all together are above ``max_bytes``; a
-            damaged member (not ``tolerant``); the disk is too small. Names the archive and the member. A zip is
-            looked through before anything is written, of a tar the members before the bad one are there.
+            ``folder``, comes twice, or is packed beyond a sane ratio; all together are above ``max_bytes``; the disk
+            is too small for those that are missing; a file is there with other content. Nothing was written then.
+            Also: a damaged member of a zip (not ``tolerant``). Names the archive and the member.
     """
     is_tar = archive_path.name.endswith(TAR_SUFFIXES)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if is_tar:
-            _unpack_tar(archive_path, folder, wanted, max_bytes)
+            members = _check(_tar_members(archive_path, wanted, max_bytes), archive_path, max_bytes)
+            _unpack_tar(archive_path, folder, _missing(members, folder, archive_path))
             return []
         with zipfile.ZipFile(archive_path) as archive:
-            return _unpack_zip(archive, archive_path, folder, wanted, tolerant, max_bytes)
+            members = _check(_zip_members(archive, wanted), archive_path, max_bytes)
+            return _unpack_zip(archive, archive_path, folder, _missing(members, folder, archive_path), tolerant)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         kind = "tar" if is_tar else "zip"
         raise UserError(
@@ -80,66 +89,132 @@ def leads_out(*names: str) -> str | None:
     return None
 
 
-def _unpack_zip(
-    archive: zipfile.ZipFile, archive_path: Path, folder: Path, wanted: Wanted, tolerant: bool, max_bytes: int
-) -> list[Skipped]:
-    targets: dict[str, zipfile.ZipInfo] = {}
+@dataclass(frozen=True)
+class _Member:
+    """A wanted member. target: where it goes. size, crc: of what it unpacks to. problem: why its kind is refused."""
+
+    name: str
+    target: str
+    size: int
+    crc: int
+    problem: str | None
+
+
+def _zip_members(archive: zipfile.ZipFile, wanted: Wanted) -> Iterator[_Member]:
     for member in archive.infolist():
         target = None if member.is_dir() else wanted(member.filename)
-        if target is None:
-            continue
-        problem = _unsafe_zip(member) or leads_out(member.filename, target)
-        if target in targets:
-            problem = f"comes twice (also {targets[target].filename!r})"
-        if problem:
-            raise UserError(f"{archive_path}, member {member.filename!r}: {problem}; nothing was unpacked")
-        targets[target] = member
-    total = sum(member.file_size for member in targets.values())
-    if total > max_bytes:
-        raise UserError(
-            f"{archive_path}: would unpack to {total:,} bytes, expected at most {max_bytes:,}; nothing was unpacked"
-        )
-    check_space(folder, total, f"unpacking {archive_path.name}")
-    skipped = []
-    for target, member in targets.items():
-        path = folder / target
-        try:
-            with archive.open(member) as source:
-                _write(source, path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            path.unlink(missing_ok=True)
-            if not tolerant:
-                raise UserError(f"{archive_path}, member {member.filename!r}: damaged ({error})") from None
-            skipped.append(Skipped(target, f"damaged in {archive_path.name} ({error})"))
-    return skipped
+        if target is not None:
+            yield _Member(member.filename, target, member.file_size, member.CRC, _unsafe_zip(member))
 
 
-def _unpack_tar(archive_path: Path, folder: Path, wanted: Wanted, max_bytes: int) -> None:
+def _tar_members(archive_path: Path, wanted: Wanted, max_bytes: int) -> Iterator[_Member]:
+    """Members of a tar, which is read to its end: to the checksum there, which gzip compares."""
     limit = min(max_bytes, max(RATIO_FREE, MAX_RATIO * archive_path.stat().st_size))
-    written: dict[str, str] = {}
-    opener = open if archive_path.suffix == ".tar" else gzip.open
-    with opener(archive_path, "rb") as packed, tarfile.open(fileobj=packed, mode="r|") as archive:
+    with _open_tar(archive_path) as (packed, archive):
         for member in archive:
             if member.offset_data + member.size > limit:
                 raise UserError(f"{archive_path}: unpacks to more than {limit:,} bytes, which no such archive does")
             target = None if member.isdir() else wanted(member.name)
-            if target is None:
-                continue
-            problem = _unsafe_tar(member) or leads_out(member.name, target)
-            if target in written:
-                problem = f"comes twice (also {written[target]!r})"
-            if problem:
-                raise UserError(f"{archive_path}, member {member.name!r}: {problem}")
-            written[target] = member.name
-            _write(archive.extractfile(member), folder / target)
-        while packed.read(CHUNK):  # to the checksum at the end, which gzip compares
+            if target is not None:
+                problem = _unsafe_tar(member)
+                crc = 0 if problem else _crc(archive.extractfile(member))
+                yield _Member(member.name, target, member.size, crc, problem)
+        while packed.read(CHUNK):
             pass
 
 
-def _write(source: BinaryIO, path: Path) -> None:
+def _check(members: Iterable[_Member], archive_path: Path, max_bytes: int) -> list[_Member]:
+    """The members, if all are safe to write.
+
+    Raises:
+        UserError: one is not, or they are too large.
+    """
+    checked: dict[str, _Member] = {}
+    for member in members:
+        problem = member.problem or leads_out(member.name, member.target)
+        if member.target in checked:
+            problem = f"comes twice (also {checked[member.target].name!r})"
+        elif member.target == PART:
+            problem = "is named as this program names unfinished files"
+        if problem:
+            raise UserError(f"{archive_path}, member {member.name!r}: {problem}; nothing was unpacked")
+        checked[member.target] = member
+    total = sum(member.size for member in checked.values())
+    if total > max_bytes:
+        raise UserError(
+            f"{archive_path}: would unpack to {total:,} bytes, expected at most {max_bytes:,}; nothing was unpacked"
+        )
+    return list(checked.values())
+
+
+def _missing(members: Iterable[_Member], folder: Path, archive_path: Path) -> dict[str, _Member]:
+    """Those that are not in the folder, by name.
+
+    Raises:
+        UserError: a file is there with other content, or the disk is too small for what is missing.
+    """
+    missing = {}
+    for member in members:
+        path = folder / member.target
+        if not path.exists():
+            missing[member.name] = member
+            continue
+        with path.open("rb") as there:
+            if path.stat().st_size != member.size or _crc(there) != member.crc:
+                raise UserError(f"{archive_path}: not unpacked: {path} is there already, with other content")
+    check_space(folder, sum(member.size for member in missing.values()), f"unpacking {archive_path.name}")
+    return missing
+
+
+def _unpack_zip(
+    archive: zipfile.ZipFile, archive_path: Path, folder: Path, missing: dict[str, _Member], tolerant: bool
+) -> list[Skipped]:
+    skipped = []
+    for name, member in missing.items():
+        try:
+            with archive.open(name) as source:
+                _write(source, folder, member.target)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            if not tolerant:
+                raise UserError(f"{archive_path}, member {name!r}: damaged ({error})") from None
+            skipped.append(Skipped(member.target, f"damaged in {archive_path.name} ({error})"))
+    return skipped
+
+
+def _unpack_tar(archive_path: Path, folder: Path, missing: dict[str, _Member]) -> None:
+    left = dict(missing)
+    with _open_tar(archive_path) as (_, archive):
+        while left and (found := archive.next()):
+            if not found.isdir() and (member := left.pop(found.name, None)):
+                _write(archive.extractfile(found), folder, member.target)
+
+
+@contextlib.contextmanager
+def _open_tar(archive_path: Path) -> Iterator[tuple[BinaryIO, tarfile.TarFile]]:
+    """A tar as a stream of members, and the unpacked bytes that it comes from."""
+    opener = open if archive_path.suffix == ".tar" else gzip.open
+    with opener(archive_path, "rb") as packed, tarfile.open(fileobj=packed, mode="r|") as archive:
+        yield packed, archive
+
+
+def _write(source: BinaryIO, folder: Path, target: str) -> None:
+    part, path = folder / PART, folder / target
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as sink:
-        shutil.copyfileobj(source, sink, CHUNK)
+    if path.exists():  # written before: a file system may not tell a.jpg from A.jpg
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    try:
+        with part.open("wb") as sink:
+            shutil.copyfileobj(source, sink, CHUNK)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _crc(source: BinaryIO) -> int:
+    crc = 0
+    while piece := source.read(CHUNK):
+        crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def _unsafe_zip(member: zipfile.ZipInfo) -> str | None:

@@ -8,6 +8,8 @@ import torch
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
 
+AT_ONCE = 16  # rows that are converted together
+
 
 def read_regions(
     store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0
@@ -20,7 +22,7 @@ def read_regions(
     if keep is not None and drop:
         mask = _thin(mask, keep, drop)
     return Regions(
-        features=torch.from_numpy(store.padded(rows, "features")).float(),
+        features=_floats(store, rows),
         boxes=torch.from_numpy(store.padded(rows, "boxes")) if "boxes" in store.arrays else None,
         mask=torch.from_numpy(mask),
     )
@@ -34,21 +36,29 @@ def read_words(
     Dropped tokens leave no gap: those behind them move up. A store without features gives ids alone.
     """
     mask = _mask(store, rows)
-    arrays = {
-        name: torch.from_numpy(store.padded(rows, name)) for name in ("features", "token_ids") if name in store.arrays
-    }
+    known = "features" in store.arrays
+    tokens = _floats(store, rows) if known else torch.from_numpy(store.padded(rows, "token_ids")).long()
     if keep is not None and drop:
         mask[:, 1:] = _thin(mask[:, 1:], keep, drop)
         order = torch.from_numpy(np.argsort(~mask, axis=1, kind="stable"))  # the kept ones first
         mask = np.take_along_axis(mask, order.numpy(), axis=1)
-        rows_of = torch.arange(len(order))[:, None]
-        arrays = {name: values[rows_of, order] for name, values in arrays.items()}
-    features = arrays.get("features")
-    return Words(
-        features=None if features is None else features.float(),
-        mask=torch.from_numpy(mask),
-        ids=arrays["token_ids"].long() if features is None else None,
-    )
+        tokens = tokens[torch.arange(len(order))[:, None], order]
+    return Words(features=tokens if known else None, mask=torch.from_numpy(mask), ids=None if known else tokens)
+
+
+def _floats(store: FeatureStore, rows: np.ndarray) -> torch.Tensor:
+    """Features of rows side by side in float32, zeros behind the shorter ones: (rows, longest, size).
+
+    A few rows at a time, which stay in the processor's cache, are converted by torch (numpy takes many times as long
+    for halves) into numpy's memory. That comes in huge pages; to fill torch's own costs a page fault every 4 KiB, more
+    than all the rest (benchmarks/feature_store.py).
+    """
+    longest, (size,) = store.lengths[rows].max(), store.arrays["features"][1]
+    batch = torch.from_numpy(np.zeros((len(rows), longest, size), dtype=np.float32))
+    for part, some in zip(batch.split(AT_ONCE), np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)), strict=True):
+        values = torch.from_numpy(store.padded(some, "features"))
+        part[:, : values.shape[1]] = values
+    return batch
 
 
 def _mask(store: FeatureStore, rows: np.ndarray) -> np.ndarray:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from crossmodal.errors import UserError
+from crossmodal.retrieval.arrays import load_arrays, save_arrays
 
 FILE = "evidence.npz"
 
@@ -63,9 +62,8 @@ class Evidence:
 
 
 def save_evidence(evidence: Evidence, folder: Path) -> None:
-    """Write ``evidence.npz``, the same bytes for the same arrays."""
-    fields = Evidence.__dataclass_fields__
-    np.savez(folder / FILE, **{name: getattr(evidence, name) for name in fields})
+    """Write ``evidence.npz``."""
+    save_arrays(evidence, folder / FILE)
 
 
 def load_evidence(folder: Path) -> Evidence:
@@ -74,11 +72,4 @@ def load_evidence(folder: Path) -> Evidence:
     Raises:
         UserError: missing or unreadable.
     """
-    path = folder / FILE
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Evidence(**{name: arrays[name] for name in arrays.files})
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage again") from None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: not readable as what the evaluate stage writes ({error})") from None
+    return load_arrays(Evidence, folder / FILE)

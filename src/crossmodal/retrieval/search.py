@@ -6,15 +6,14 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import faiss
 import numpy as np
 
 from crossmodal.datasets.splits import Split
-from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
+from crossmodal.retrieval.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, search
 
 
@@ -183,7 +182,7 @@ def summary(results: SearchResults) -> dict[str, object]:
 
 def save_results(results: SearchResults, folder: Path) -> None:
     """``results.npz`` with the arrays and ``metrics.json`` with their summary."""
-    np.savez(folder / "results.npz", **vars(results))
+    save_arrays(results, folder / "results.npz")
     (folder / "metrics.json").write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
 
 
@@ -193,11 +192,4 @@ def load_results(folder: Path) -> SearchResults:
     Raises:
         UserError: missing or unreadable.
     """
-    path = folder / "results.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return SearchResults(**{name: arrays[name] for name in arrays.files})
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path}: not readable as evaluation results ({error})") from None
+    return load_arrays(SearchResults, folder / "results.npz")
