@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+from transformers.utils import logging as transformers_logging
 
 from crossmodal.features.resume import load_state, save_state
 from crossmodal.params import Bert
@@ -75,6 +76,7 @@ def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         _save_state(state_path, model, optimizer, schedule, epoch + 1)
     bar.close()
+    transformers_logging.disable_progress_bar()  # of writing one file
     model.bert.save_pretrained(folder)
 
 
