@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test smoke lint format lock-check requirements clean
+.PHONY: help setup repro test drill smoke lint format lock-check requirements clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -18,8 +18,11 @@ setup: $(BIN)/.installed ## .venv with the pinned packages
 repro: $(BIN)/.installed ## The whole pipeline: dvc repro (rerun: only what changed)
 	dvc repro
 
-test: $(BIN)/.installed-dev ## The whole test suite
-	OMP_NUM_THREADS=1 python -m pytest -n 2 tests
+test: $(BIN)/.installed-dev ## The whole test suite but for the drill
+	OMP_NUM_THREADS=1 python -m pytest -n 2 tests --ignore tests/drill
+
+drill: $(BIN)/.installed-dev ## Stages killed, disks full, files damaged: does everything come out the same?
+	OMP_NUM_THREADS=1 python -m pytest tests/drill
 
 smoke: $(BIN)/.installed ## The pipeline on a few small scenes in a clean clone
 	.ci/smoke

@@ -1,7 +1,14 @@
-"""How a script ends whose reader has left."""
+"""How a script ends whose reader has left, or whose disk takes no more."""
 
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from crossmodal.errors import UserError, disk_trouble, exits_cleanly
 
 SCRIPT = """
 from crossmodal.errors import exits_cleanly
@@ -21,3 +28,64 @@ def test_a_reader_that_leaves_is_no_traceback():
         script.stdout.close()
         assert script.stderr.read() == b""
     assert script.returncode == 141
+
+
+def write(path, error):
+    """A function at work on a file, as the one that the message is to name."""
+    part = path.with_suffix(".part")
+    assert part
+    raise error
+
+
+def chained():
+    error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")  # torch.save's
+    error.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device; make room"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "Disk quota exceeded; make room"),
+        (OSError("1000000 requested and 32752 written"), "could not be written whole, the disk may be full; make room"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "No space left"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), "Read-only file system"),
+        (chained(), "No space left on device; make room"),
+    ],
+)
+def test_a_full_disk_is_one_line(error, reason, capsys):
+    main = exits_cleanly(lambda: write(Path("models/x.h5"), error))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: models/x.part: {reason}")
+    assert said.count("\n") == 1
+
+
+def test_the_error_names_its_file(tmp_path):
+    try:
+        (tmp_path / "a").rename("/proc/version/a")
+    except OSError as error:
+        assert disk_trouble(error) is None  # not a disk that is full
+    assert disk_trouble(OSError(errno.EACCES, "Permission denied", "data/x")) == "data/x: Permission denied"
+    assert disk_trouble(OSError(errno.EROFS, "", "a", None, "b/c")) == f"b/c: {os.strerror(errno.EROFS)}"
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("x"), FileNotFoundError(2, "No such file", "x")])
+def test_a_bug_keeps_its_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        exits_cleanly(main)()
+
+
+def test_a_user_error_is_its_message(capsys):
+    def main():
+        raise UserError("params.yaml: seed: missing")
+
+    with pytest.raises(SystemExit):
+        exits_cleanly(main)()
+    assert capsys.readouterr().err == "error: params.yaml: seed: missing\n"

@@ -1,14 +1,21 @@
-"""The one exception that a user is meant to read, and how a stage ends on it."""
+"""The one exception that a user is meant to read, and how a stage ends on it or on a disk that takes no more."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 EXIT_USER_ERROR = 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
 _SECOND_VOICE = 10  # seconds
 
 
@@ -25,7 +32,7 @@ def first_of_several() -> bool:
 
 
 def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a script's ``main``: a UserError becomes one line on stderr and exit code 2."""
+    """Wrap a script's ``main``: a UserError or a disk that takes no more becomes a line on stderr and exit code 2."""
 
     @functools.wraps(main)
     def wrapper() -> None:
@@ -35,14 +42,49 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
         except BrokenPipeError:  # whoever read the output has left, as head does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
             sys.exit(141)
-        except UserError as error:
-            if not first_of_several():
-                time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(EXIT_USER_ERROR)
         except KeyboardInterrupt:
             if first_of_several():
                 print("interrupted: finished parts are kept, run the same command to go on", file=sys.stderr)
             sys.exit(130)
+        except Exception as error:
+            text = str(error) if isinstance(error, UserError) else disk_trouble(error)
+            if text is None:
+                raise
+            if not first_of_several():
+                time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
+            print(f"error: {text}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
 
     return wrapper
+
+
+def disk_trouble(error: Exception) -> str | None:
+    """What a full, read-only, forbidden or failing disk makes of a write, with the file; None of other errors.
+
+    safetensors, torch, NumPy, PIL and the tokenizers each have a word of their own for it, and few name the file.
+    """
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno in _NO_ROOM + _NO_ENTRY]
+    numbers += [code for code in (*_NO_ROOM, errno.EROFS) if os.strerror(code) in str(error)]
+    if numbers:
+        number, reason = numbers[0], os.strerror(numbers[0])
+    elif _CUT_OFF.search(str(error)):
+        number, reason = errno.ENOSPC, "could not be written whole, the disk may be full"
+    else:
+        return None
+    advice = "; make room and run the same command again, what is finished is kept" if number in _NO_ROOM else ""
+    return f"{_file_of(error)}: {reason}{advice}"
+
+
+def _file_of(error: Exception) -> str:
+    """The file of an error: its own, else the one that the innermost function with a path was at work on."""
+    named = isinstance(error, OSError) and (error.filename2 or error.filename)
+    if named:
+        return os.fsdecode(named)
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        paths = {name: value for name, value in frame.f_locals.items() if isinstance(value, Path)}
+        if paths:
+            return str(paths.get("part") or next(iter(paths.values())))
+    return "a file of this project"

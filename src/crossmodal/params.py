@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from crossmodal.errors import UserError
 
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
+_SHOWN = 200  # characters of a wrong value in a message
+_MOST = 2**31 - 1  # what NumPy, torch and FAISS take for a number of things everywhere
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrNone = Annotated[int, Field(ge=0, le=_MOST)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -26,7 +28,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Section(BaseModel):
     """A part of params.yaml: unknown keys and lossy conversions are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -551,7 +553,7 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2024-13-45
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
@@ -580,7 +582,16 @@ def _explain(path: Path, error: ValidationError) -> str:
     else:
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
-        found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+        found = "" if isinstance(first["input"], dict) else f", found {_shown(first['input'])}"
         text = f"{key}: {message}{found}" if key else message  # no key: of settings that do not go together
     more = f" (and {len(others)} more)" if others else ""
-    return f"{path}: {text}{more}"
+    return f"{path}: {' '.join(text.split())}{more}"
+
+
+def _shown(value: Any) -> str:
+    """A value in so many characters that a line can be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number out of all bounds"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."

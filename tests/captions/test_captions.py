@@ -1,5 +1,6 @@
 """BERT fitted on captions, read back, and its token features stored without padding."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,12 @@ def test_unreachable_source_says_what_to_do(tmp_path, monkeypatch):
 def test_missing_bert_folder(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: not found"):
         load_bert(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 100, -10])
+def test_cut_off_bert(tmp_path, bert_folder, size):
+    shutil.copytree(bert_folder, tmp_path / "bert")
+    weights = tmp_path / "bert" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    with pytest.raises(UserError, match="bert: not a readable BERT folder"):
+        load_bert(tmp_path / "bert")

@@ -1,5 +1,6 @@
 """``crossmodal doctor``: it finds what is there and what is not, says what to do, and never ends in a traceback."""
 
+import hashlib
 import io
 import json
 import re
@@ -203,3 +204,38 @@ def test_machine_is_described(monkeypatch):
 def test_report_is_plain_text_for_a_log(doctor):
     out = doctor()[1]
     assert json.dumps(out, ensure_ascii=True) == json.dumps(out, ensure_ascii=False)
+
+
+def test_damaged_files_of_the_cache(doctor, tmp_path):
+    """Among objects by the MD5 of their content, one that has changed by a bit, of an out and of nobody's."""
+    from dvc.repo import Repo
+
+    Repo.init(tmp_path, no_scm=True).close()
+    folder = tmp_path / ".dvc/cache/files/md5"
+
+    def keep(content, suffix=""):
+        digest = hashlib.md5(content).hexdigest()
+        path = folder / digest[:2] / f"{digest[2:]}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path, digest
+
+    shard, digest = keep(b"features")
+    listing = json.dumps([{"md5": digest, "relpath": "00000.h5"}]).encode()
+    other, _ = keep(b"of a former run")
+    listed = keep(listing, ".dir")[1]
+    lock = {"schema": "2.0", "stages": {"regions": {"cmd": "python -m stages.regions"}}}
+    lock["stages"]["regions"]["outs"] = [{"path": "data/regions", "hash": "md5", "md5": f"{listed}.dir", "size": 8}]
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    code, out, err = doctor("--cache")
+    assert (code, err) == (0, "")
+    assert "ok cache 3 files" in out
+    shard.write_bytes(b"featurez")
+    other.write_bytes(b"")
+    code, out, _ = doctor("--cache")
+    assert code == 1
+    shard, other = (path.relative_to(tmp_path) for path in (shard, other))
+    assert f"{shard}: rm -f {shard} && dvc repro --force --single-item regions\n" in out
+    assert f"{other}: rm -f {other} (of a former run)\n" in out
+    assert out.count("MEND") == 2
+    assert "cache" not in doctor()[1].split("stages")[1]

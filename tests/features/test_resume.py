@@ -1,11 +1,15 @@
 """Unfinished work has a place that its settings and inputs determine, and outs appear whole."""
 
+import errno
 import multiprocessing
+import shutil
 import time
+from pathlib import Path
 
 import pytest
+import torch
 
-from crossmodal.features.resume import content_key, publish, work_folder
+from crossmodal.features.resume import content_key, load_state, publish, save_state, work_folder
 
 
 def test_key_depends_on_settings_and_file_content(tmp_path):
@@ -67,3 +71,73 @@ def test_publish_makes_parents(tmp_path, moved):
     (work / "page.html").touch()
     publish(work, tmp_path / moved / "results" / "report", work)
     assert (tmp_path / moved / "results" / "report" / "page.html").is_file()
+
+
+@pytest.fixture
+def two_disks(monkeypatch):
+    """Renaming from the work folder to the outs fails, as from one disk to another."""
+    rename = Path.rename
+
+    def across(self, target):
+        if ".resume" in self.parts:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(self), None, str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+
+
+def test_publish_to_another_disk(two_disks, tmp_path):
+    work, place = work_folder("train", {"disk": 1}), tmp_path / "models" / "matcher"
+    (work / "out").mkdir()
+    (work / "out" / "new").write_text("x")
+    place.mkdir(parents=True)
+    (place / "old").touch()
+    publish(work / "out", place, work)
+    assert [path.name for path in place.iterdir()] == ["new"]
+    assert [path.name for path in place.parent.iterdir()] == ["matcher"]
+    assert not work.exists()
+
+
+def test_half_a_copy_is_no_out(two_disks, tmp_path, monkeypatch):
+    """The other disk is full in the middle of the copy; when there is room the same work is published."""
+    work, place = work_folder("train", {"disk": 2}), tmp_path / "models" / "matcher"
+    (work / "out").mkdir()
+    for name in "ab":
+        (work / "out" / name).write_text(name)
+
+    def full(source, target, **_):
+        if str(source).endswith("b"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return shutil.copyfile(source, target)
+
+    copytree = shutil.copytree
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", lambda source, target: copytree(source, target, copy_function=full))
+        with pytest.raises(OSError, match="No space left"):
+            publish(work / "out", place, work)
+    assert not place.exists()
+    publish(work / "out", place, work)
+    assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
+    assert [path.name for path in place.parent.iterdir()] == ["matcher"]
+
+
+def test_state_comes_back(tmp_path):
+    assert load_state(tmp_path / "state.pt") is None
+    save_state(tmp_path / "state.pt", {"epoch": 3, "weights": torch.arange(5)})
+    state = load_state(tmp_path / "state.pt")
+    assert state["epoch"] == 3
+    assert state["weights"].tolist() == [0, 1, 2, 3, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("size", [0, 10, 0.5, -1])
+def test_half_a_state_is_none(tmp_path, capsys, size):
+    path = tmp_path / "state.pt"
+    save_state(path, {"weights": torch.arange(500)})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(size * len(content)) if 0 < size < 1 else size])
+    assert load_state(path) is None
+    assert not path.exists()
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {path}: damaged, this starts from the beginning")
+    assert warning.count("\n") == 1

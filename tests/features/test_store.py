@@ -71,6 +71,35 @@ def test_contiguous_and_the_same_bytes(tmp_path):
         assert file["features"].dtype == np.float16
 
 
+def test_a_shard_is_what_hdf5_writes_to_a_disk(tmp_path):
+    """It is made in memory; the file is the same."""
+    rows = random_rows(9)
+    write(tmp_path / "store", rows)
+    with h5py.File(tmp_path / "plain.h5", "w", track_order=False) as file:
+        file.create_dataset("lengths", data=np.array([len(row["scores"]) for row in rows], dtype=np.int32))
+        for name in ARRAYS:
+            file.create_dataset(name, data=np.concatenate([row[name] for row in rows]))
+    assert (tmp_path / "store" / "00000.h5").read_bytes() == (tmp_path / "plain.h5").read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 100, -100])
+def test_a_damaged_shard_is_written_again(tmp_path, monkeypatch, size):
+    """With those behind it."""
+    monkeypatch.setattr(store, "SHARD_ROWS", 2)
+    rows = random_rows(6)
+    write(tmp_path / "whole", rows)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shard = tmp_path / "cut" / "00001.h5"
+    shard.write_bytes(shard.read_bytes()[:size])
+    writer = StoreWriter(tmp_path / "cut", ARRAYS)
+    assert len(writer) == 2
+    for row in rows[2:]:
+        writer.append(row)
+    writer.close()
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
+
+
 def test_goes_on_behind_whole_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD_ROWS", 2)
     rows = random_rows(7)

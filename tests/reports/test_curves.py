@@ -39,6 +39,12 @@ def test_training_csv(tmp_path, results, history):
     assert rows[1]["val_i2t_r1"] == "30.1235"
 
 
+def test_a_cut_off_history(history):
+    history.write_text(history.read_text()[:-2])
+    with pytest.raises(UserError, match="its last line is cut off"):
+        read_history(history)
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_plots_open_and_are_the_same_bytes_twice(tmp_path, results, history, epochs):
     history.write_text("".join(history.read_text().splitlines(keepends=True)[: 1 + epochs]))

@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+from transformers.utils import logging as transformers_logging
 
+from crossmodal.features.resume import load_state, save_state
 from crossmodal.params import Bert
 from crossmodal.runtime import pick_device, progress, seed_everything
 
@@ -55,12 +57,11 @@ def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume
     schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=steps // 10, num_training_steps=steps)
     state_path = resume / "state.pt"
     first_epoch = 0
-    if state_path.is_file():
-        state = torch.load(state_path, weights_only=True, map_location=device)
+    if state := load_state(state_path):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"].cpu())
+        torch.set_rng_state(state["rng"])
         first_epoch = state["epoch"]
     bar = progress(total=steps, initial=first_epoch * steps // settings.epochs, desc="bert", unit="batch")
     for epoch in range(first_epoch, settings.epochs):
@@ -75,6 +76,7 @@ def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         _save_state(state_path, model, optimizer, schedule, epoch + 1)
     bar.close()
+    transformers_logging.disable_progress_bar()  # of writing one file
     model.bert.save_pretrained(folder)
 
 
@@ -163,8 +165,8 @@ def _save_state(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     epoch: int,
 ) -> None:
-    part = path.with_suffix(".part")
-    torch.save(
+    save_state(
+        path,
         {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -172,6 +174,4 @@ def _save_state(
             "rng": torch.get_rng_state(),
             "epoch": epoch,
         },
-        part,
     )
-    part.replace(path)

@@ -16,6 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of doctor."""
     add_overrides(parser, "look at other settings than those of params.yaml, as dvc exp run -S does")
     parser.add_argument(
+        "--cache", action="store_true", help="compare every file of DVC's cache with its checksum: reads all of it"
+    )
+    parser.add_argument(
         "--timeout", type=float, default=3.0, metavar="SECONDS", help="for each address that is asked (default: 3)"
     )
 
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         "dataset": checks.check_dataset(params, arguments.timeout),
         "weights": [] if params.download.offline else checks.check_hub(params, arguments.timeout),
         "stages": [] if arguments.overrides else checks.check_stages(),
+        "cache": checks.check_cache() if arguments.cache else [],
     }
     for title, findings in sections.items():
         if findings:

@@ -7,6 +7,7 @@ pipeline), "mend" (stands in the way until somebody does something), "?" (could 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -23,7 +24,7 @@ from crossmodal.datasets.build import archives_of, download_cache
 from crossmodal.datasets.download import Archive, mirror_folder
 from crossmodal.datasets.transfer import explain, in_units
 from crossmodal.params import Params
-from crossmodal.runtime import project_root
+from crossmodal.runtime import progress, project_root
 
 P = ParamSpec("P")
 
@@ -233,6 +234,44 @@ def _stage(name: str, outs: list[Path], problems: list) -> Finding:
         for kind, items in entries:
             reasons.append(f"{kind}: {', '.join(items)}" if items else str(kind))
     return Finding("get", name, f"would run: {'; '.join(reasons)}; {in_units(size)} of a former run")
+
+
+@never_raises
+def check_cache() -> list[Finding]:
+    """The files of DVC's cache that are not what their names say.
+
+    DVC itself takes a write-protected file for whole: one that a disk has damaged would go back into the outs.
+    """
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        folder = Path(repo.cache.local.path)
+        found = {out.hash_info.value: str(stage.name) for stage in repo.index.stages for out in stage.outs}
+        outs = {digest: stage for digest, stage in found.items() if digest}  # None: has not run
+    files = [path for path in sorted(folder.glob("??/*")) if path.is_file()]
+    damaged = [path for path in progress(files, desc="cache", unit="file") if not _is_whole(path)]
+    findings = [
+        Finding("mend", os.path.relpath(path), "differs from its checksum", _again(path, outs)) for path in damaged
+    ]
+    total = in_units(sum(path.stat().st_size for path in files))
+    return findings or [Finding("ok", "cache", f"{len(files):,} files, {total}, as their checksums say")]
+
+
+def _is_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == path.parent.name + path.name.removesuffix(".dir")
+
+
+def _again(path: Path, outs: dict[str, str]) -> str:
+    """How to be rid of a damaged object: it goes, and the stage whose out it belongs to makes it again."""
+    digest = path.parent.name + path.name
+    for out, stage in outs.items():
+        listing = path.parent.parent / out[:2] / out[2:]
+        if digest == out or (
+            out.endswith(".dir") and listing.is_file() and digest in listing.read_text(errors="replace")
+        ):
+            return f"rm -f {os.path.relpath(path)} && dvc repro --force --single-item {stage}"
+    return f"rm -f {os.path.relpath(path)} (of a former run)"
 
 
 def _size(path: Path) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import pickle
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 
 from crossmodal.runtime import project_root
@@ -51,10 +55,39 @@ def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = ()
 def publish(out: Path, place: Path, work: Path) -> None:
     """Move a finished folder to where the stage's out is declared, and clear the work folder.
 
-    The out appears whole or not at all: on one file system the move is a rename.
+    The out appears whole or not at all: it is renamed, from a copy beside its place where that is another disk.
     """
+    place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
         shutil.rmtree(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(out, place)
+    try:
+        out.rename(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        part = place.with_name(f".{place.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(out, part)
+        part.rename(place)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a killed process goes on from, whole under a temporary name and then renamed."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:  # torch's own writer does not say why a write failed
+        torch.save(state, file)
+    part.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """What ``save_state`` wrote, on the CPU; None where there is nothing, or, with a warning, nothing readable."""
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        print(f"warning: {path}: damaged, this starts from the beginning ({reason})", file=sys.stderr)
+        path.unlink()
+        return None

@@ -27,14 +27,15 @@ SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
 LEFT_OUT = "left_out"  # metadata: rows that stand for an image without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
+_GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
 
 
 class StoreWriter:
     """Appends rows and writes a shard whenever enough have gathered; goes on where a killed run stopped.
 
     Args:
-        folder: created if absent. Whole shards found in it (of the same arrays) are kept: continue from
-            row ``len(writer)``.
+        folder: created if absent. Whole shards found in it (of the same arrays) are kept, up to the first that
+            is damaged: continue from row ``len(writer)``.
         arrays: name -> (dtype, item shape), e.g. {"features": ("float16", (2048,)), "boxes": ("float32", (4,))}.
     """
 
@@ -45,8 +46,14 @@ class StoreWriter:
         for leftover in folder.glob("*.part"):
             leftover.unlink()
         self._shards: list[dict[str, Any]] = []
-        for path in sorted(folder.glob("*.h5")):
-            self._shards.append(_shard_entry(path))
+        found = sorted(folder.glob("*.h5"))
+        for path in found:
+            try:
+                self._shards.append(_shard_entry(path))
+            except (OSError, KeyError):  # damaged: it and those behind it are written again
+                break
+        for path in found[len(self._shards) :]:
+            path.unlink()
         self._buffer: list[dict[str, np.ndarray]] = []
         self._bytes = 0
 
@@ -75,17 +82,23 @@ class StoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the gathered rows as one shard: whole under a temporary name, then renamed."""
+        """Write the gathered rows as one shard: whole under a temporary name, then renamed.
+
+        HDF5 makes it in memory: where the disk is full it would take the whole process down, without an exception.
+        """
         if not self._buffer:
             return
         path = self.folder / f"{len(self._shards):05d}.h5"
         part = path.with_suffix(".part")
-        with h5py.File(part, "w", track_order=False) as file:
+        with h5py.File(part, "w", driver="core", backing_store=False, block_size=_GROWTH, track_order=False) as file:
             lengths = [len(next(iter(row.values()))) for row in self._buffer]
             file.create_dataset("lengths", data=np.asarray(lengths, dtype=np.int32))
             for name, (dtype, shape) in self.arrays.items():
                 flat = np.concatenate([row[name] for row in self._buffer])
                 file.create_dataset(name, data=flat, shape=(sum(lengths), *shape), dtype=dtype)
+            file.flush()
+            content = file.id.get_file_image()
+        part.write_bytes(content)
         part.replace(path)
         self._shards.append(_shard_entry(path))
         self._buffer, self._bytes = [], 0

@@ -15,6 +15,7 @@ from torch import Tensor
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import Objects, average_precisions, match_detections
+from crossmodal.features.resume import load_state, save_state
 from crossmodal.params import Detector
 from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, RegionDetector, build_detector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything
@@ -162,15 +163,14 @@ def _keep(resume: Path | None, parts: dict[str, Any], done: int) -> None:
         return
     resume.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save(state | {"epochs": done}, resume / "state.part")
-    (resume / "state.part").replace(resume / "state.pt")
+    save_state(resume / "state.pt", state | {"epochs": done})
 
 
 def _restore(resume: Path | None, parts: dict[str, Any]) -> int:
     """Load the state that ``_keep`` wrote, if there is one; the number of finished epochs."""
-    if resume is None or not (resume / "state.pt").exists():
+    state = resume and load_state(resume / "state.pt")
+    if not state:
         return 0
-    state = torch.load(resume / "state.pt", map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["epochs"]

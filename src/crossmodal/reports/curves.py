@@ -68,8 +68,8 @@ def read_history(path: Path) -> list[Row]:
         UserError: missing, empty, or not such a table.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        text = path.read_text(encoding="utf-8")
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the train stage first") from None
     except (ValueError, TypeError, csv.Error) as error:
@@ -77,6 +77,8 @@ def read_history(path: Path) -> list[Row]:
     missing = {"epoch", "loss", "lr", "rsum", "i2t/r1", "t2i/r1"} - set(rows[0] if rows else ())
     if missing:
         raise UserError(f"{path}: not a training history (no epochs or no column {', '.join(sorted(missing))})")
+    if not text.endswith("\n"):
+        raise UserError(f"{path}: not a training history (its last line is cut off)")
     return rows
 
 

@@ -12,7 +12,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 from PIL import Image
 
@@ -24,7 +23,7 @@ from crossmodal.params import Params
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
-from crossmodal.retrieval.index import IndexKind, build_index
+from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.session import Folders
 from crossmodal.retrieval.similarity import image_vectors
 from crossmodal.runtime import pick_device
@@ -68,7 +67,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     rows = np.arange(len(store))
     vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
     np.save(out / "embeddings.npy", vectors)
-    faiss.write_index(build_index(vectors, IndexKind(factory)), str(out / "images.faiss"))
+    save_index(build_index(vectors, IndexKind(factory)), out / "images.faiss")
     info = GalleryInfo(
         model=config.model,
         key=config.key,

@@ -89,8 +89,14 @@ def set_search(index: faiss.Index, kind: IndexKind) -> None:
         ) from None
 
 
+def save_index(index: faiss.Index, path: Path) -> None:
+    """Write an index as ``faiss.write_index`` does, which by itself says nothing of a disk that is full at the end."""
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+
+
 def read_index(path: Path) -> faiss.Index:
-    """An index that was saved with ``faiss.write_index``.
+    """An index that was saved with ``save_index``.
 
     Raises:
         UserError: missing, or not an index.

@@ -14,7 +14,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
 from crossmodal.retrieval.arrays import load_arrays, save_arrays
-from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, search
+from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def build_indexes(
     started = time.perf_counter()
     caption_index, image_index = build_index(captions, kind), build_index(images, kind)
     seconds = time.perf_counter() - started
-    faiss.write_index(caption_index, str(folder / "captions.faiss"))
-    faiss.write_index(image_index, str(folder / "images.faiss"))
+    save_index(caption_index, folder / "captions.faiss")
+    save_index(image_index, folder / "images.faiss")
     return caption_index, image_index, seconds
 
 

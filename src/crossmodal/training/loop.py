@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
+from crossmodal.features.resume import load_state, save_state
 from crossmodal.features.store import FeatureStore
 from crossmodal.losses import build_loss
 from crossmodal.models.base import Matcher
@@ -246,11 +247,11 @@ class Trainer:
         return bool(patience) and self.state.epoch - 1 - self.state.best_epoch >= patience
 
     def _save(self) -> None:
-        """Whole state under a temporary name, then renamed. Gradients are not kept: saved between steps."""
+        """Gradients are not kept: saved between steps."""
         if not self.processes.first:
             return
-        part = self._state_path.with_suffix(".part")
-        torch.save(
+        save_state(
+            self._state_path,
             {
                 "model": self.model.state_dict(),
                 "loss": self.loss.state_dict(),
@@ -260,16 +261,11 @@ class Trainer:
                 "schedule": self.schedule.state_dict(),
                 "progress": vars(self.state),
             },
-            part,
         )
-        part.replace(self._state_path)
         self._saved_at = time.monotonic()
 
     def _load(self) -> None:
-        state = None
-        if self.processes.first and self._state_path.is_file():
-            state = torch.load(self._state_path, weights_only=True, map_location="cpu")
-        state = self.processes.from_first(state)
+        state = self.processes.from_first(load_state(self._state_path) if self.processes.first else None)
         if state is None:
             return
         self.model.load_state_dict(state["model"])
