@@ -6,9 +6,10 @@ nothing left to do.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,7 +85,8 @@ def register(served: Served, name: str, key: str, settings: Mapping[str, Any]) -
             if found.tags.get(DIGEST_TAG) == served.digest and found.run_id == run_id:
                 return Registered(name, found.version, run_id, new=False)
         model = _logged(client, served, run_id) or _log(served, run_id)
-        made = mlflow.register_model(model, name, tags={DIGEST_TAG: served.digest})
+        with redirect_stderr(io.StringIO()):  # it says what the command says too
+            made = mlflow.register_model(model, name, tags={DIGEST_TAG: served.digest})
     except (MlflowException, OSError) as error:
         raise store_error(uri, error) from None
     return Registered(name, made.version, run_id, new=True)

@@ -339,7 +339,7 @@ def _dvc_experiment(before: Mapping[str, str]) -> dict[str, str]:
     names = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
     tags = {name: os.environ[name] for name in names if os.environ.get(name)}
     if "DVC_EXP_NAME" in tags:
-        others = [name for name in before.get(EXPERIMENTS_TAG, "").split(", ") if name]
+        others = [name for name in before.get(EXPERIMENTS_TAG, before.get("DVC_EXP_NAME", "")).split(", ") if name]
         tags[EXPERIMENTS_TAG] = ", ".join(dict.fromkeys([*others, tags["DVC_EXP_NAME"]]))
     return tags
 
