@@ -51,7 +51,7 @@ def pack(gallery: Path, settings: Path, folders: Folders, out: Path, limit: floa
     size = sum(_bytes(store, rows, arrays) for store, rows, arrays, _ in stores) / 1e9
     if size > limit:
         raise UserError(
-            f"{gallery}: mode {info.mode} scores pairs, which takes {size:.1f} GB of features along, more than "
+            f"{gallery}: mode {info.mode} scores pairs, which takes {size:.2g} GB of features along, more than "
             f"{limit:g}; raise --limit, or evaluate a model with one vector an image, which needs an index alone"
         )
     out.mkdir(parents=True)

@@ -110,7 +110,10 @@ class ServedSearch:
         with tempfile.NamedTemporaryFile(prefix="query-") as file:
             file.write(content)
             file.flush()
-            return self.session.find_captions(Path(file.name), k)
+            try:
+                return self.session.find_captions(Path(file.name), k)
+            except UserError as error:
+                raise UserError(str(error).replace(file.name, "the image that was sent")) from None
 
 
 def kind_of(query: str, kind: str | None) -> str:
