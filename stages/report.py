@@ -65,7 +65,7 @@ def track(
     with find_run(config.key, params.run_settings(), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
         tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
         tracker.log_dataset(f"{dataset.name}-regions", regions.digest, context="testing")
-        tracker.set_metrics(figures)
+        tracker.log_metrics(figures)
         for way in DIRECTIONS:
             tracker.log_curve(f"test/recall/{way}", [row[way] for row in recall_rows(results)])
         tracker.describe(run_note(config, dataset.name, metrics))

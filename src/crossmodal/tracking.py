@@ -109,22 +109,18 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add one point to each metric. Names: letters, digits and ``_ - . space : /``, so no ``@``.
 
-        A step that is logged twice stays there twice: after a resume go on behind the last one.
-        """
-        at = int(time.time() * 1000)
-        self._log("metrics", "Metric", ((name, float(metrics[name]), at, step or 0) for name in metrics))
-
-    def set_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Add those metrics that the run has not, or has with another last value: figures of a result, not of a step.
-
-        A stage that DVC restores from its cache logs nothing; who reads its out says again what it found.
+        A step that is logged twice stays there twice: after a resume go on behind the last one. Without a step it is
+        a figure of the run as a whole, which whoever finds the run may say again: it is added where it has changed.
         """
 
-        def log(client: MlflowClient) -> None:
+        def changed(client: MlflowClient) -> None:
             there = client.get_run(self.run_id).data.metrics
-            self.log_metrics({name: value for name, value in metrics.items() if there.get(name) != value})
+            self._log_points({name: value for name, value in metrics.items() if there.get(name) != value}, 0)
 
-        self._attempt(log)
+        if step is None:
+            self._attempt(changed)
+        else:
+            self._log_points(metrics, step)
 
     def describe(self, text: str) -> None:
         """Set the description at the top of the run's page, in Markdown; one that a person wrote stays."""
@@ -193,6 +189,10 @@ class Tracker:
         client, experiment = _connect(self._uri)
         self.run_id = find(client, experiment).info.run_id
         self._client = client
+
+    def _log_points(self, metrics: Mapping[str, float], step: int) -> None:
+        at = int(time.time() * 1000)
+        self._log("metrics", "Metric", ((name, float(value), at, step) for name, value in metrics.items()))
 
     def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
         def log(client: MlflowClient) -> None:

@@ -34,18 +34,22 @@ def run(arguments: argparse.Namespace) -> None:
     """Pack, try, log to the run that trained the matcher, register; print version and how to load it.
 
     Raises:
-        UserError: an out is missing, outs do not belong together, too many features, or the store failed.
+        UserError: a name that no registry takes, an out that is missing, outs that do not belong together, too many
+            features, or the store failed.
     """
     import shutil
     import tempfile
 
     import crossmodal
+    from crossmodal.errors import UserError
     from crossmodal.params import load_params
     from crossmodal.retrieval import served
     from crossmodal.retrieval.bundle import digest, pack, unpack
     from crossmodal.retrieval.session import Folders
     from crossmodal.tracked_models import Served, register
 
+    if arguments.name is not None and (not arguments.name or set("/:") & set(arguments.name)):
+        raise UserError(f"NAME {arguments.name}: the name of a registered model has no / and no :")
     code = Path(crossmodal.__file__).parent
     settings = Path("params.yaml")
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
