@@ -46,6 +46,8 @@ KIND_TAG = "kind"  # training | evaluation-only
 EXPERIMENTS_TAG = "dvc.experiments"  # all DVC experiments that wrote to the run; DVC_EXP_NAME is the last of them
 _NOTE_TAG, _NOTE_MARK = "mlflow.note.content", "<!-- written by the pipeline -->"
 
+# So that the UI shows it as runs of trainings, not as traces of a language model's calls.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _MAX_VALUE = 6000  # characters of a parameter, MLflow's limit
 _MAX_DIGEST = 36  # the same of a dataset's digest
 _BATCH = 100  # parameters or tags in one request
@@ -380,7 +382,7 @@ def _experiment(client: MlflowClient, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return client.create_experiment(EXPERIMENT, artifacts)
+            return client.create_experiment(EXPERIMENT, artifacts, tags=_EXPERIMENT_TAGS)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another client of the server was quicker
                 raise

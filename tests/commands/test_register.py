@@ -53,7 +53,7 @@ def test_it_is_registered_once_and_answers_elsewhere(run, workspace, store, tmp_
     trained = store.get_run(made.run_id)
     assert trained.data.tags["model.key"] == "key of vsepp"
     assert (trained.data.tags["kind"], trained.info.status) == ("evaluation-only", "FINISHED")
-    assert [output.model_id for output in trained.outputs.model_outputs] == [made.model_id]
+    assert [output.model_id for output in trained.outputs.model_outputs] == [made.source.removeprefix("models:/")]
 
     code, out, _ = run("register")
     assert code == 0
@@ -64,7 +64,7 @@ def test_it_is_registered_once_and_answers_elsewhere(run, workspace, store, tmp_
     (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("top_k: 10", "top_k: 9"))
     assert "mine version 2, of run" in run("register", "mine")[1]
 
-    files = tmp_path / "mlruns/models" / made.model_id / "artifacts"
+    files = tmp_path / "mlruns/models" / made.source.removeprefix("models:/") / "artifacts"
     shutil.copytree(files, tmp_path / "elsewhere/model")
     shutil.rmtree(folder)
     shutil.rmtree(tmp_path / "mlruns")
