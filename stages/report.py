@@ -1,24 +1,29 @@
 """Stage report: metrics and curves for git, pictures and pages, all of it to the run that trained the model."""
 
-from crossmodal.datasets.records import read_dataset
+import json
+from pathlib import Path
+
+from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import exits_cleanly
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.evaluation.metrics import flat
+from crossmodal.features.resume import content_key, publish, work_folder
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.checkpoint import read_config
-from crossmodal.params import load_params
+from crossmodal.models.checkpoint import MatcherConfig, read_config
+from crossmodal.params import Params, load_params
 from crossmodal.reports.analysis import write_analysis
 from crossmodal.reports.breakdown import break_down, write_breakdown
 from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
 from crossmodal.reports.figures import DIRECTIONS
 from crossmodal.reports.gallery import write_gallery
+from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import separation, write_scores
 from crossmodal.reports.words import WordReader
 from crossmodal.reports.write import write_metrics, write_search
 from crossmodal.retrieval.evidence import load_evidence
-from crossmodal.retrieval.search import load_results
+from crossmodal.retrieval.search import SearchResults, load_results, summary
 from crossmodal.tracking import find_run
 from stages.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 
@@ -44,12 +49,34 @@ def main() -> None:
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
     write_analysis(work, reader, breakdown, separation=separation(evidence), **shown)
     publish(work, REPORT, work)
-    with find_run(config.key, params.run_settings()) as tracker:
+    track(params, config, dataset, regions, results)
+    print(f"report: figures in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
+
+
+def track(
+    params: Params, config: MatcherConfig, dataset: Dataset, regions: FeatureStore, results: SearchResults
+) -> None:
+    """Everything about the run onto its page, also where DVC took training and evaluation from its cache."""
+    metrics = summary(results)
+    parts = {"test": metrics, "search": _json(METRICS / "search.json")}
+    figures = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
+    detector = _json(METRICS / "detector.json")
+    figures |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
+    with find_run(config.key, params.run_settings(), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
+        tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
+        tracker.log_dataset(f"{dataset.name}-regions", regions.digest, context="testing")
+        tracker.log_metrics(figures)
         for way in DIRECTIONS:
             tracker.log_curve(f"test/recall/{way}", [row[way] for row in recall_rows(results)])
-        tracker.log_artifacts(REPORT, "report")
-        tracker.log_artifacts(METRICS, "metrics")
-    print(f"report: figures in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
+        tracker.describe(run_note(config, dataset.name, metrics))
+        for folder, place in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
+            tracker.log_artifacts(folder, place)
+        tracker.log_artifact("params.yaml", "settings")
+        tracker.log_artifact(DATASET / "manifest.json", "data")
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

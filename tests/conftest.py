@@ -1,6 +1,9 @@
 """Small random data that many tests share."""
 
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +93,39 @@ def run(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return _run
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory):
+    """A whole pipeline with two matchers, both evaluated, see ``tiny_pipeline``; not to be written to."""
+    from tiny_pipeline import evaluate_matchers, write_pipeline  # imports much that few tests need
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    torch.manual_seed(0)
+    write_pipeline(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DVC_ROOT", str(folder))
+            patch.setenv("MLFLOW_TRACKING_URI", "")
+            evaluate_matchers()
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def workspace(pipeline, tmp_path, monkeypatch):
+    """A copy of it with one of the matchers in place; the working folder."""
+
+    def _workspace(name):
+        folder = tmp_path / "work"
+        shutil.copytree(pipeline, folder)
+        shutil.rmtree(folder / "models/matcher")
+        shutil.copytree(pipeline / name, folder / "models/matcher")
+        shutil.copytree(pipeline / f"evaluation of {name}", folder / "results/evaluation")
+        monkeypatch.chdir(folder)
+        return folder
+
+    return _workspace

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from crossmodal import tracking
+from crossmodal.errors import UserError
 from crossmodal.tracking import find_run, flatten, open_training_run
 
 PARAMS = {"model": "tern", "train": {"lr": 5e-4, "epochs": 2}}
@@ -152,6 +153,48 @@ def test_a_curve_has_a_point_a_step_and_is_there_once(client, key):
         again.log_curve("test/recall/i2t", [10.0, 25.0, 25.0])
     assert again.run_id == tracker.run_id
     assert sorted(points(client, tracker.run_id, "test/recall/i2t")) == [(1, 10.0), (2, 25.0), (3, 25.0)]
+
+
+def test_a_figure_of_the_whole_run_is_there_once_until_it_changes(client, key):
+    with open_training_run(key, PARAMS) as tracker:
+        tracker.log_metrics({"test/rsum": 300.0, "test/probe": 1.0})
+    with find_run(key, PARAMS) as again:
+        again.log_metrics({"test/rsum": 300.0, "test/probe": 2.0})
+    assert points(client, tracker.run_id, "test/rsum") == [(0, 300.0)]
+    assert points(client, again.run_id, "test/probe") == [(0, 1.0), (0, 2.0)]
+
+
+def test_a_description_is_renewed_unless_a_person_wrote_one(client, key):
+    with open_training_run(key, PARAMS) as tracker:
+        for text in ("first", "second"):
+            tracker.describe(text)
+            assert client.get_run(tracker.run_id).data.tags["mlflow.note.content"].startswith(f"{text}\n")
+        client.set_tag(tracker.run_id, "mlflow.note.content", "my own words")
+        tracker.describe("third")
+    assert client.get_run(tracker.run_id).data.tags["mlflow.note.content"] == "my own words"
+
+
+def test_a_run_names_every_experiment_that_wrote_to_it(root, client, key, monkeypatch):
+    with open_training_run(key, {"model": "tern", "dataset": "scenes"}) as tracker:
+        pass
+    assert tracking.EXPERIMENTS_TAG not in client.get_run(tracker.run_id).data.tags
+    for name in ("first", "second", "first", "third"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        with find_run(key, PARAMS):
+            pass
+    tags = client.get_run(tracker.run_id).data.tags
+    assert (tags["DVC_EXP_NAME"], tags["dvc.experiments"]) == ("third", "first, second, third")
+    assert tags["mlflow.runName"] == "tern-scenes"
+
+
+def test_strict_is_an_error_in_one_line(key, monkeypatch, capsys):
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
+    with pytest.raises(UserError) as error:
+        find_run(key, PARAMS, strict=True)
+    assert str(error.value).startswith(f"MLflow at http://127.0.0.1:{port} failed (")
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("mlflow_sees_git", [True, False])

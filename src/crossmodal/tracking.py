@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from tqdm import tqdm
 
+from crossmodal.errors import UserError
 from crossmodal.runtime import project_root
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ if TYPE_CHECKING:
 EXPERIMENT = "crossmodal"
 KEY_TAG = "model.key"
 KIND_TAG = "kind"  # training | evaluation-only
+EXPERIMENTS_TAG = "dvc.experiments"  # all DVC experiments that wrote to the run; DVC_EXP_NAME is the last of them
+_NOTE_TAG, _NOTE_MARK = "mlflow.note.content", "<!-- written by the pipeline -->"
 
+# So that the UI shows it as runs of trainings, not as traces of a language model's calls.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _MAX_VALUE = 6000  # characters of a parameter, MLflow's limit
 _MAX_DIGEST = 36  # the same of a dataset's digest
 _BATCH = 100  # parameters or tags in one request
@@ -90,10 +95,15 @@ class Tracker:
         run_id: of the MLflow run, for the resume state of training; None without a run.
     """
 
-    def __init__(self, uri: str = "", find: Callable[[MlflowClient, str], Run] | None = None) -> None:
-        """Write to the run that ``find(client, experiment id)`` gives; without a URI do nothing."""
+    def __init__(
+        self, uri: str = "", find: Callable[[MlflowClient, str], Run] | None = None, *, strict: bool = False
+    ) -> None:
+        """Write to the run that ``find(client, experiment id)`` gives; without a URI do nothing.
+
+        ``strict``: a failure is a UserError, for commands that are about the store and nothing else.
+        """
         self.run_id: str | None = None
-        self._uri = uri
+        self._uri, self._strict = uri, strict
         self._client: MlflowClient | None = None
         if uri:
             self._guard(self._open, find)
@@ -101,10 +111,28 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add one point to each metric. Names: letters, digits and ``_ - . space : /``, so no ``@``.
 
-        A step that is logged twice stays there twice: after a resume go on behind the last one.
+        A step that is logged twice stays there twice: after a resume go on behind the last one. Without a step it is
+        a figure of the run as a whole, which whoever finds the run may say again: it is added where it has changed.
         """
-        at = int(time.time() * 1000)
-        self._log("metrics", "Metric", ((name, float(metrics[name]), at, step or 0) for name in metrics))
+
+        def changed(client: MlflowClient) -> None:
+            there = client.get_run(self.run_id).data.metrics
+            self._log_points({name: value for name, value in metrics.items() if there.get(name) != value}, 0)
+
+        if step is None:
+            self._attempt(changed)
+        else:
+            self._log_points(metrics, step)
+
+    def describe(self, text: str) -> None:
+        """Set the description at the top of the run's page, in Markdown; one that a person wrote stays."""
+
+        def log(client: MlflowClient) -> None:
+            there = client.get_run(self.run_id).data.tags.get(_NOTE_TAG, _NOTE_MARK)
+            if there.endswith(_NOTE_MARK):
+                client.set_tag(self.run_id, _NOTE_TAG, f"{text}\n\n{_NOTE_MARK}")
+
+        self._attempt(log)
 
     def log_curve(self, name: str, values: Sequence[float]) -> None:
         """Add a metric with a point for each value, its steps from 1: a curve that is not over time.
@@ -164,6 +192,10 @@ class Tracker:
         self.run_id = find(client, experiment).info.run_id
         self._client = client
 
+    def _log_points(self, metrics: Mapping[str, float], step: int) -> None:
+        at = int(time.time() * 1000)
+        self._log("metrics", "Metric", ((name, float(value), at, step) for name, value in metrics.items()))
+
     def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
         def log(client: MlflowClient) -> None:
             from mlflow import entities
@@ -185,9 +217,19 @@ class Tracker:
             action(argument)
         except Exception as error:
             self._client = None
-            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-            text = f"warning: MLflow at {self._uri} failed, this stage goes on without it ({reason})"
-            tqdm.write(re.sub(r"//[^/@\s]+@", "//", text), file=sys.stderr)  # no passwords
+            if self._strict:
+                raise store_error(self._uri, error) from None
+            tqdm.write(f"warning: {_failure(self._uri, error, ', this stage goes on without it')}", file=sys.stderr)
+
+
+def store_error(uri: str, error: Exception) -> UserError:
+    """What a failed request to the store is for who has to mend it."""
+    return UserError(_failure(uri, error))
+
+
+def _failure(uri: str, error: Exception, consequence: str = "") -> str:
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+    return re.sub(r"//[^/@\s]+@", "//", f"MLflow at {uri} failed{consequence} ({reason})")  # no passwords
 
 
 def open_training_run(
@@ -211,11 +253,19 @@ def open_training_run(
 
 
 def find_run(
-    key: str, params: Mapping[str, Any], tags: Mapping[str, Any] | None = None, *, enabled: bool = True
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] | None = None,
+    *,
+    enabled: bool = True,
+    strict: bool = False,
 ) -> Tracker:
     """Reopen the newest run of a trained model; without one open a run tagged ``kind: evaluation-only``.
 
     Arguments as in ``open_training_run``; the parameters count for the evaluation-only run alone.
+
+    Raises:
+        UserError: the store failed, with ``strict``.
     """
     query = f"tags.`{KEY_TAG}` = '{key}'"
 
@@ -223,7 +273,7 @@ def find_run(
         order = ["attributes.start_time DESC"]
         return next(iter(client.search_runs([experiment], query, max_results=1, order_by=order)), None)
 
-    return _open_run(newest, "evaluation-only", key, params, tags, enabled)
+    return _open_run(newest, "evaluation-only", key, params, tags, enabled, strict)
 
 
 def _open_run(
@@ -233,6 +283,7 @@ def _open_run(
     params: Mapping[str, Any],
     tags: Mapping[str, Any] | None,
     enabled: bool,
+    strict: bool = False,
 ) -> Tracker:
     """Go on with the run that ``find`` gives, or else with a new one that gets the parameters."""
     created = False
@@ -244,9 +295,11 @@ def _open_run(
         if run is None:
             return client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
         client.update_run(run.info.run_id, "RUNNING")
+        for name, value in _dvc_experiment(run.data.tags).items():
+            client.set_tag(run.info.run_id, name, value)
         return run
 
-    tracker = Tracker(tracking_uri() if enabled else "", choose)
+    tracker = Tracker(tracking_uri() if enabled else "", choose, strict=strict)
     if created:
         tracker.log_params(params)
     tracker.log_tags(tags or {})
@@ -275,13 +328,21 @@ def _origin(params: Mapping[str, Any]) -> dict[str, str]:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
             tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
-        if value := os.environ.get(name):
-            tags[name] = value
+    tags |= _dvc_experiment({})
     if "DVC_EXP_NAME" in tags:  # the same name in `dvc exp show` and in MLflow
         tags["mlflow.runName"] = tags["DVC_EXP_NAME"]
     elif {"model", "dataset"} <= params.keys():
         tags["mlflow.runName"] = f"{params['model']}-{params['dataset']}"
+    return tags
+
+
+def _dvc_experiment(before: Mapping[str, str]) -> dict[str, str]:
+    """Tags of the DVC experiment that this process is part of; ``before``: the run's tags, if it was there."""
+    names = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+    tags = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if "DVC_EXP_NAME" in tags:
+        others = [name for name in before.get(EXPERIMENTS_TAG, before.get("DVC_EXP_NAME", "")).split(", ") if name]
+        tags[EXPERIMENTS_TAG] = ", ".join(dict.fromkeys([*others, tags["DVC_EXP_NAME"]]))
     return tags
 
 
@@ -321,7 +382,7 @@ def _experiment(client: MlflowClient, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return client.create_experiment(EXPERIMENT, artifacts)
+            return client.create_experiment(EXPERIMENT, artifacts, tags=_EXPERIMENT_TAGS)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another client of the server was quicker
                 raise

@@ -10,110 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
-import torch
-import yaml
-from PIL import Image
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import WordLevel
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from tiny_pipeline import COLOURS
 
-from crossmodal.captions.bert import load_bert
-from crossmodal.captions.encode import encode_captions
 from crossmodal.commands import search as search_command
-from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.models.base import InputSizes
-from crossmodal.models.checkpoint import MatcherConfig, save_matcher
-from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.regions.extract import extract_regions
-from crossmodal.regions.grid import obtain_backbone
-from crossmodal.regions.load import load_extractor
-from stages import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
-COLOURS = ["red", "lime", "blue", "yellow", "black", "white", "gray", "purple"]
-BACKBONE = "mobilenetv3_small_050"
-
-
-def write_pipeline(folder):
-    """Eight photographs of one colour each with two captions, their features, and networks with random weights."""
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings["regions"]["backend"], settings["evaluate"]["shortlist"] = "grid", 10
-    save_file(timm.create_model(BACKBONE).state_dict(), folder / "weights.safetensors")
-    settings["grid"] |= {"model": BACKBONE, "weights": str(folder / "weights.safetensors"), "image_size": 64}
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
-    params = load_params(folder / "params.yaml")
-
-    (folder / "data/dataset/images").mkdir(parents=True)
-    records = []
-    for colour in COLOURS:
-        Image.new("RGB", (48, 32), colour).save(folder / f"data/dataset/images/{colour}.png")
-        captions = (f"a {colour} picture", f"nothing but {colour} <b>")
-        records.append(ImageRecord(colour, f"images/{colour}.png", "test", 48, 32, captions))
-    write_dataset(folder / "data/dataset", "colours", records)
-    dataset = read_dataset(folder / "data/dataset")
-
-    (folder / "models/detector").mkdir(parents=True)
-    obtain_backbone(params.grid, folder / "models/detector")
-    extractor = load_extractor(params, folder / "models/detector")
-    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid")
-
-    words = ["<pad>", "<unk>", "a", "picture", "nothing", "but", *COLOURS]
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder / "models/bert")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(words), **sizes), add_pooling_layer=False).save_pretrained(
-        folder / "models/bert"
-    )
-    texts = [caption for record in records for caption in record.captions]
-    bert = load_bert(folder / "models/bert")
-    encode_captions(texts, *bert, folder / "data/captions", max_tokens=params.captions.max_tokens, batch_size=4)
-    for name in ("vsepp", "scan"):
-        model_settings = params.model_copy(update={"model": name}).model_settings
-        inputs = InputSizes(regions=extractor.feature_dim, words=16)
-        (folder / name).mkdir()
-        config = MatcherConfig(name, model_settings.model_dump(), inputs, f"key of {name}", "bert", {})
-        save_matcher(folder / name, build_model(name, model_settings, inputs), config)
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """The folder of ``write_pipeline`` with both matchers evaluated."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    torch.manual_seed(0)
-    write_pipeline(folder)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DVC_ROOT", str(folder))
-            patch.setenv("MLFLOW_TRACKING_URI", "")
-            for name in ("vsepp", "scan"):
-                shutil.copytree(name, "models/matcher", dirs_exist_ok=True)
-                evaluate.main()
-                Path("results/evaluation").rename(f"evaluation of {name}")
-    finally:
-        os.chdir(before)
-    return folder
-
-
-@pytest.fixture
-def workspace(pipeline, tmp_path, monkeypatch):
-    """A copy of it with one of the matchers in place; the working folder."""
-
-    def _workspace(name):
-        folder = tmp_path / "work"
-        shutil.copytree(pipeline, folder)
-        shutil.rmtree(folder / "models/matcher")
-        shutil.copytree(pipeline / name, folder / "models/matcher")
-        shutil.copytree(pipeline / f"evaluation of {name}", folder / "results/evaluation")
-        monkeypatch.chdir(folder)
-        return folder
-
-    return _workspace
 
 
 def results_of(out):

@@ -89,7 +89,8 @@ class SearchEngine:
         self.model = _load(gallery, matcher, self.info.model, self.info.key).to(self.device)
         self.finder = self.model
         if self.info.shortlist_by != "own":
-            folder = Path(self.info.shortlist_by)
+            inside = gallery / self.info.shortlist_by  # of a gallery that was packed to be carried away
+            folder = inside if inside.is_dir() else Path(self.info.shortlist_by)
             self.finder = _load(gallery, folder, "shortlist's matcher", self.info.shortlist_key).to(self.device)
         stores = {"images": cache(regions), "captions": cache(words)}
         self._images = Side(

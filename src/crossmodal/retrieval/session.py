@@ -50,15 +50,15 @@ class SearchSession:
         own = (gallery / "dataset").is_dir()
         self.params, self.folders = params, folders
         self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
-        regions = gallery / "regions" if own else folders.regions
-        left_out = FeatureStore(regions).left_out if regions.is_dir() else ()
+        self.regions = gallery / "regions" if own else folders.regions
+        left_out = FeatureStore(self.regions).left_out if self.regions.is_dir() else ()
         self.split = split_rows(self.dataset, "test", left_out)
         self.config = read_config(folders.matcher)
         self.engine = SearchEngine(
             gallery,
             folders.matcher,
             self.split,
-            regions=lambda: FeatureStore(regions),
+            regions=lambda: FeatureStore(self.regions),
             words=lambda: FeatureStore(folders.captions),
         )
         self._texts = [text for row in self.split.images for text in self.dataset.records[row].captions]

@@ -1,0 +1,71 @@
+"""``crossmodal register``: the last evaluated model in MLflow's model registry, ready to be loaded and served.
+
+crossmodal register                                # as crossmodal-MODEL-DATASET
+crossmodal register holiday --in results/holiday   # what crossmodal embed made
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of register."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (crossmodal-MODEL-DATASET)")
+    parser.add_argument(
+        "--in",
+        dest="gallery",
+        type=Path,
+        default=Path("results/evaluation"),
+        metavar="GALLERY",
+        help="what it searches: the last evaluated one (%(default)s), or what crossmodal embed made",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=2.0,
+        metavar="GB",
+        help="features that may go along with a model that scores pairs (%(default)g)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Pack, try, log to the run that trained the matcher, register; print version and how to load it.
+
+    Raises:
+        UserError: a name that no registry takes, an out that is missing, outs that do not belong together, too many
+            features, or the store failed.
+    """
+    import shutil
+    import tempfile
+
+    import crossmodal
+    from crossmodal.errors import UserError
+    from crossmodal.params import load_params
+    from crossmodal.retrieval import served
+    from crossmodal.retrieval.bundle import digest, pack, unpack
+    from crossmodal.retrieval.session import Folders
+    from crossmodal.tracked_models import Served, register
+
+    if arguments.name is not None and (not arguments.name or set("/:") & set(arguments.name)):
+        raise UserError(f"NAME {arguments.name}: the name of a registered model has no / and no :")
+    code = Path(crossmodal.__file__).parent
+    settings = Path("params.yaml")
+    with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
+        folder, package = Path(temporary) / "search", Path(temporary) / "crossmodal"
+        session = pack(arguments.gallery, settings, Folders(), folder, arguments.limit)
+        shutil.copytree(code, package, ignore=shutil.ignore_patterns("__pycache__"))
+        unpack(folder).find_images("a try", 1)  # what cannot search is not registered
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        registered = register(
+            Served(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
+            arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
+            session.config.key,
+            load_params(settings).run_settings(),
+        )
+    print(f"register: {session.describe()}; {size / 1e6:,.1f} MB")
+    state = "" if registered.new else ", already there"
+    print(f"register: {registered.name} version {registered.version}{state}, of run {registered.run_id}")
+    print(f'register: load it by mlflow.pyfunc.load_model("{registered.uri}")')
+    print(f"register: serve it by mlflow models serve --env-manager local -m {registered.uri}")

@@ -1,0 +1,31 @@
+"""The description at the top of a run's page in MLflow: what was trained, its figures, where the pictures are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossmodal.models.checkpoint import MatcherConfig
+
+ROWS = {"i2t": "image to text", "t2i": "text to image"}
+COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "median rank"}
+
+
+def run_note(config: MatcherConfig, dataset: str, metrics: Mapping[str, Any]) -> str:
+    """Markdown. ``metrics``: of the test split, nested as in metrics/test.json."""
+    probe = f", probe {metrics['probe']:.1f} %" if "probe" in metrics else ""
+    lines = [
+        f"**{config.model} on {dataset}**, {metrics['images']:,} test images, {metrics['captions']:,} captions: "
+        f"rsum {metrics['rsum']:.1f} of 600{probe}",
+        "",
+        f"| | {' | '.join(COLUMNS.values())} |",
+        f"| --- {'| --- ' * len(COLUMNS)}|",
+        *(
+            f"| {title} | {' | '.join(f'{metrics[way][name]:.1f}' for name in COLUMNS)} |"
+            for way, title in ROWS.items()
+        ),
+        "",
+        "Artifacts: `report/gallery.html` (queries and what they found), `report/analysis.html` (where it errs), "
+        "`report/*.png` (curves), `matcher/` (weights), `settings/params.yaml` (to run it again).",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""The packed search answers as the pipeline it was packed from, which is gone by then."""
+
+import base64
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tiny_pipeline import COLOURS
+
+from crossmodal.errors import UserError
+from crossmodal.retrieval.bundle import digest, pack
+from crossmodal.retrieval.served import ServedSearch, kind_of
+from crossmodal.retrieval.session import Folders
+from stages import evaluate
+
+STORES = ("gallery/regions", "captions")
+
+
+@pytest.fixture
+def packed(workspace, tmp_path, monkeypatch):
+    """Packs the evaluated pipeline of a matcher, takes the rest away: the results of the evaluation, the folder."""
+
+    def _packed(name, **changes):
+        folder = workspace(name)
+        if changes:
+            settings = yaml.safe_load((folder / "params.yaml").read_text())
+            settings["evaluate"] |= changes
+            (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+            evaluate.main()
+        with np.load("results/evaluation/results.npz") as arrays:
+            results = dict(arrays)
+        pack(folder / "results/evaluation", folder / "params.yaml", Folders(), tmp_path / "away/packed", limit=1)
+        (tmp_path / "photographs").mkdir()
+        for colour in COLOURS:
+            shutil.copy(f"data/dataset/images/{colour}.png", tmp_path / "photographs")
+        shutil.move(folder, tmp_path / "gone")
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree("gone")
+        return results, tmp_path / "away/packed"
+
+    return _packed
+
+
+@pytest.fixture(scope="module")
+def packed_once(pipeline, tmp_path_factory):
+    out = tmp_path_factory.mktemp("served") / "packed"
+    folders = Folders(
+        **{name: pipeline / place for name, place in vars(Folders()).items() if name not in ("matcher", "evaluation")},
+        matcher=pipeline / "vsepp",
+    )
+    pack(pipeline / "evaluation of vsepp", pipeline / "params.yaml", folders, out, limit=1)
+    return ServedSearch(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("vsepp", {}), ("scan", {}), ("scan", {"mode": "shortlist_rerank", "shortlist": 16, "shortlist_by": "vsepp"})],
+)
+def test_it_finds_what_the_evaluation_found(packed, name, changes):
+    results, folder = packed(name, **changes)
+    model = ServedSearch(folder)
+    sentences = [text for colour in COLOURS for text in (f"a {colour} picture", f"nothing but {colour} <b>")]
+    table = model.predict(pd.DataFrame({"query": sentences}), {"k": 3})
+    assert list(table["query"]) == sentences
+    assert set(table["kind"]) == {"text"}
+    np.testing.assert_allclose(np.stack(table["scores"]), results["t2i_scores"][:, :3], atol=2e-3)
+    assert [ids[0] for ids in table["ids"]] == [COLOURS[item] for item in results["t2i_top"][:, 0]]
+    assert table["captions"][0] == [f"a {colour} picture" for colour in table["ids"][0]]
+
+    photographs = [f"photographs/{colour}.png" for colour in COLOURS]
+    table = model.predict(pd.DataFrame({"query": photographs}))
+    assert set(table["kind"]) == {"image"}
+    assert {len(ids) for ids in table["ids"]} == {10}
+    np.testing.assert_allclose(np.stack(table["scores"]), results["i2t_scores"], atol=2e-3)
+    found = table["ids"][2][0]
+    assert found == f"{COLOURS[results['i2t_top'][2, 0] // 2]}#{results['i2t_top'][2, 0] % 2}"
+    assert table["captions"][2][0] == sentences[results["i2t_top"][2, 0]]
+
+
+def test_only_the_gallery_goes_along(packed):
+    _, folder = packed("scan")
+    records = [json.loads(line) for line in (folder / "gallery/dataset/records.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == COLOURS
+    assert [json.loads((folder / place / "index.json").read_text())["shards"][0]["rows"] for place in STORES] == [8, 16]
+
+
+def test_one_vector_an_image_needs_no_features(packed):
+    _, folder = packed("vsepp")
+    assert not any((folder / place).exists() for place in STORES)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bert",
+        "detector",
+        "gallery",
+        "manifest.json",
+        "matcher",
+        "params.yaml",
+    ]
+
+
+def test_an_image_may_come_inline(packed):
+    _, folder = packed("vsepp")
+    model = ServedSearch(folder)
+    content = base64.b64encode((folder.parents[1] / "photographs/blue.png").read_bytes()).decode()
+    table = model.predict(
+        pd.DataFrame({"query": ["photographs/blue.png", f"data:image/png;base64,{content}"], "kind": [None, "image"]})
+    )
+    assert table["ids"][0] == table["ids"][1]
+    assert table["scores"][0] == table["scores"][1]
+    assert table["query"][1] == "data:image/png;base64"  # the picture is not sent back
+
+
+def test_what_is_an_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a dog").write_text("")
+    assert kind_of("a dog", None) == "image"
+    assert kind_of("a dog", float("nan")) == "image"  # an empty cell of a table
+    assert kind_of("a dog", "text") == "text"
+    assert kind_of("a cat.png", "") == "text"
+    assert kind_of("a cat.png", "image") == "image"
+    assert kind_of("data:image/png;base64,AAAA", None) == "image"
+    assert kind_of("word " * 2000, None) == "text"
+    assert kind_of("a\0b", None) == "text"
+
+
+@pytest.mark.parametrize(
+    ("columns", "k", "expected"),
+    [
+        ({"query": ["a"]}, 0, "k: expected 1 or more, found 0"),
+        ({"text": ["a"]}, 1, "expected a column 'query', found text"),
+        ({"query": ["a"], "kind": ["sound"]}, 1, "kind: expected text or image, found 'sound'"),
+        ({"query": [" "]}, 1, "the sentence is empty"),
+        ({"query": ["nowhere.png"], "kind": ["image"]}, 1, "nowhere.png: no such file"),
+        ({"query": ["data:image/png;base64,*"]}, 1, "expected data:image/TYPE;base64,CONTENT"),
+        ({"query": ["data:image/png;base64,AAAA"]}, 1, "the image that was sent: no image"),
+    ],
+)
+def test_a_mistake_says_what_was_expected(packed_once, columns, k, expected):
+    with pytest.raises(UserError) as error:
+        packed_once.predict(pd.DataFrame(columns), {"k": k})
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_too_many_features_are_refused(workspace, tmp_path):
+    workspace("scan")
+    with pytest.raises(UserError, match="mode exact_pairwise scores pairs") as error:
+        pack(Folders().evaluation, Folders().evaluation.parents[1] / "params.yaml", Folders(), tmp_path / "x", limit=0)
+    assert "raise --limit" in str(error.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_digest_is_of_names_and_content(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "below").mkdir(parents=True)
+        (tmp_path / name / "below/x").write_text("1")
+        (tmp_path / name / "y").write_text("2")
+    same = digest([tmp_path / "a"])
+    (tmp_path / "a/__pycache__").mkdir()
+    (tmp_path / "a/__pycache__/x.pyc").write_text("3")
+    assert digest([tmp_path / "b"]) == digest([tmp_path / "a"]) == same
+    (tmp_path / "b/below/x").write_text("1'")
+    assert digest([tmp_path / "b"]) != same
+    (tmp_path / "a/y").rename(tmp_path / "a/z")
+    assert digest([tmp_path / "a"]) not in (same, digest([tmp_path / "b"]))
