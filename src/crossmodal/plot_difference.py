@@ -21,7 +21,7 @@ from crossmodal.revisions import file_at
 
 PIPELINE = Path("dvc.yaml")
 ROWS = 7  # of a table
-POINTS = 25  # of a line in a chart: Mermaid puts its points at equal distances
+POINTS = 25  # of a line in a chart that has to be resampled: Mermaid puts points at equal distances
 COLOURS = (("red", "#d1495b", "#efbcc3"), ("teal", "#00798c", "#9fcdd5"), ("ochre", "#e08a00", "#f5d3a0"))
 
 Line = tuple[np.ndarray, np.ndarray]  # x and y, (points,) each
@@ -131,8 +131,8 @@ def _line(path: str, text: str, x: str, y: str) -> Line | None:
 def _table(plot: Plot, base: str) -> list[str]:
     """Both versions at some of the places on the x-axis that they have in common; none where they have none."""
     places = sorted(set.intersection(*(set(line[0]) for line in plot.known)))
-    if not places:
-        return ["No place on the x-axis is on both sides: see the picture."]
+    if len(places) < 2:
+        return ["No two places on the x-axis are on both sides: see the chart."]
     some = [places[round(place)] for place in np.linspace(0, len(places) - 1, min(ROWS, len(places)))]
     columns = [
         (f"{field}, {version}", line)
@@ -152,7 +152,10 @@ def _chart(plot: Plot) -> list[str]:
     start, end = (pick(line[0][where] for line in plot.known) for pick, where in ((max, 0), (min, -1)))
     if not start < end:
         return []
-    grid = np.linspace(start, end, POINTS)
+    grid = plot.known[0][0]
+    even = np.allclose(np.diff(grid, n=2), 0)
+    if not even or any(not np.array_equal(grid, x) for x, _ in plot.known):
+        grid = np.linspace(start, end, POINTS)
     drawn, palette = [], []
     for pair, (_, strong, pale) in zip(plot.lines.values(), cycle(COLOURS), strict=False):
         for line, colour in zip(pair, (pale, strong), strict=True):
