@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test drill smoke lint format lock-check requirements clean
+.PHONY: help setup repro ci test drill smoke lint format lock-check diff gate nightly requirements clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -17,6 +17,8 @@ setup: $(BIN)/.installed ## .venv with the pinned packages
 
 repro: $(BIN)/.installed ## The whole pipeline: dvc repro (rerun: only what changed)
 	dvc repro
+
+ci: lint lock-check test smoke ## All that CI runs before a change lands
 
 test: $(BIN)/.installed-dev ## The whole test suite but for the drill
 	OMP_NUM_THREADS=1 python -m pytest -n 2 tests --ignore tests/drill
@@ -38,6 +40,15 @@ format: $(BIN)/.installed-dev ## ruff: mend what can be mended
 lock-check: $(BIN)/.installed ## Does dvc.lock belong to dvc.yaml, params.yaml and the code?
 	@if dvc repro --dry --allow-missing | grep 'Running stage'; then \
 	  echo 'error: dvc.lock is behind: run dvc repro and commit dvc.lock with metrics/' >&2; exit 1; fi
+
+diff: $(BIN)/.installed ## diff.md: metrics, curves and gate against BASE=main; pictures in dvc_plots/
+	.ci/diff
+
+gate: $(BIN)/.installed ## Fails where a figure fell below BASE=main by more than params.yaml allows
+	crossmodal gate $${BASE:+"$$BASE"}
+
+nightly: $(BIN)/.installed ## On a GPU: the pipeline, or RECIPE=name SETTINGS="-S key=value", and how it compares
+	.ci/nightly
 
 requirements: ## Rewrite the locks from pyproject.toml (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -47,7 +47,9 @@ def test_the_row_of_a_stage(name):
     assert found == [[set(part) for part in expected]], f"docs/how-it-works.md: its names have to be those of {wanted}"
 
 
-@pytest.mark.parametrize("page", ["how-it-works.md", "adding-a-loss.md", "adding-a-model.md", "reproduction.md"])
+@pytest.mark.parametrize(
+    "page", ["how-it-works.md", "adding-a-loss.md", "adding-a-model.md", "ci.md", "reproduction.md"]
+)
 def test_links_lead_somewhere(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):

@@ -428,6 +428,11 @@ class Report(Section):
     gallery_queries: Count
 
 
+Gate = dict[
+    Literal["test", "validation", "detector", "search"], dict[str, NotNegative]
+]  # by file of metrics/ and figure
+
+
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, ModelSection)
 
@@ -467,6 +472,7 @@ class Params(Section):
     relevance: Relevance
     evaluate: Evaluate
     report: Report
+    gate: Gate
 
     @field_validator("model")
     @classmethod

@@ -10,3 +10,10 @@ def add_overrides(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument(
         "-S", "--set-param", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=purpose
     )
+
+
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """``BASE``, the git revision that the working tree is compared with."""
+    parser.add_argument(
+        "base", nargs="?", metavar="BASE", help="git revision to compare with (default: main, or else origin/main)"
+    )

@@ -1,0 +1,33 @@
+"""``crossmodal plots``: the curves of metrics/plots beside another commit's, for a pull request."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from crossmodal.commands.arguments import add_base
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments of plots."""
+    add_base(parser)
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write a PNG of every plot there too")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print Markdown with charts and tables of the curves that changed; needs neither data nor DVC's cache.
+
+    Raises:
+        UserError: see crossmodal.plot_difference and crossmodal.revisions.
+    """
+    from crossmodal.plot_difference import draw, markdown, read_plots
+    from crossmodal.revisions import base_revision
+
+    base, commit = base_revision(arguments.base)
+    name = commit[:7] if base == commit else base
+    plots = read_plots(commit)
+    print(markdown(plots, name))
+    if arguments.pictures:
+        written = draw(plots, name, arguments.pictures)
+        print(f"plots: {len(written)} pictures in {arguments.pictures}", file=sys.stderr)

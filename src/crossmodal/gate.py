@@ -1,0 +1,152 @@
+"""Have the figures become worse than another commit's, by more than params.yaml allows?
+
+Both sides are files in git, so that neither data nor DVC's cache is needed: metrics/*.json and params.yaml of the
+working tree beside those of the commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from crossmodal.errors import UserError
+from crossmodal.params import load_params
+from crossmodal.revisions import file_at
+
+PARAMS = Path("params.yaml")
+METRICS = Path("metrics")
+LOWER_IS_BETTER = {"medr", "meanr", "bytes_per_vector"}
+ROUNDING = 1e-9  # of decimal figures, so that a fall of just what is allowed is allowed
+
+Verdict = Literal["better", "same", "allowed", "WORSE", "new", "missing"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure on both sides, None where it is not there, and by how much it may get worse; in the figure's units."""
+
+    metric: str
+    base: float | None
+    now: float | None
+    allowed: float
+
+    @property
+    def change(self) -> float | None:
+        """From base to now."""
+        return None if self.base is None or self.now is None else self.now - self.base
+
+    @property
+    def verdict(self) -> Verdict:
+        """WORSE is what fails a gate; a change that is no number is WORSE too."""
+        if self.now is None:
+            return "missing"
+        if self.change is None:
+            return "new"
+        loss = self.change if self.metric.rsplit(".", 1)[-1] in LOWER_IS_BETTER else -self.change
+        if not loss <= self.allowed + ROUNDING:
+            return "WORSE"
+        return "allowed" if loss > 0 else "better" if loss < 0 else "same"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """All figures of the gate, and why they cannot be compared where they cannot."""
+
+    rows: tuple[Row, ...]
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def fallen(self) -> list[Row]:
+        """Figures that fail the gate: none where the two sides are not comparable."""
+        return [] if self.differences else [row for row in self.rows if row.verdict == "WORSE"]
+
+
+def read_gate(commit: str) -> Gate:
+    """Compare the working directory with a commit.
+
+    The figures are not comparable where ``model``, ``dataset`` or the dataset's own section differ, or the number of
+    test images or captions.
+
+    Raises:
+        UserError: params.yaml or metrics/test.json is missing or wrong; a figure is not a number; a name of section
+            gate is on neither side though its file is there.
+    """
+    gate = load_params(PARAMS).gate
+    now = {name: _metrics(name, _here(METRICS / f"{name}.json"), "") for name in {"test", *gate}}
+    base = {name: _metrics(name, file_at(commit, METRICS / f"{name}.json"), f" of {commit[:7]}") for name in now}
+    if not now["test"]:
+        raise UserError(f"{METRICS / 'test.json'}: not found; the report stage writes it, it is in git too")
+    rows = []
+    for name, allowed in gate.items():
+        for key, drop in allowed.items():
+            if (now[name] or base[name]) and key not in now[name] and key not in base[name]:
+                raise UserError(f"{PARAMS}: gate.{name}.{key}: no such figure in {METRICS / name}.json, then or now")
+            rows.append(Row(f"{name}.{key}", base[name].get(key), now[name].get(key), drop))
+    before, after = _settings(file_at(commit, PARAMS)), _settings(_here(PARAMS))
+    notes = () if before.get("gate") == after["gate"] else (f"{PARAMS}: section gate is not the base's",)
+    return Gate(tuple(rows), (*_other_settings(before, after), *_other_size(base["test"], now["test"])), notes)
+
+
+def _other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What makes another experiment of it, in words."""
+    if not before:
+        return [f"{PARAMS} was not there, or was no settings"]
+    chosen = ("model", "dataset")
+    found = [f"{key} was {before.get(key)}, is {after[key]}" for key in chosen if before.get(key) != after[key]]
+    section = after["dataset"]
+    if not found and before.get(section) != after[section]:
+        found = [f"section {section} of {PARAMS} differs"]
+    return found
+
+
+def _other_size(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    return [
+        f"{before[name]:g} test {name} then, {after[name]:g} now"
+        for name in ("images", "captions")
+        if name in before and name in after and before[name] != after[name]
+    ]
+
+
+def _settings(text: str | None) -> dict[str, Any]:
+    """params.yaml as it was, unchecked: older commits had other keys."""
+    try:
+        content = yaml.safe_load(text or "")
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _here(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a JSON object") from None
+
+
+def _metrics(name: str, text: str | None, whose: str) -> dict[str, float]:
+    """Figures by dotted name, as ``dvc metrics diff`` prints them; empty where there is no file."""
+    if text is None:
+        return {}
+    path = f"{METRICS / name}.json{whose}"
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return {key: value for key, value in _leaves(content) if isinstance(value, int | float)}
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for key, value in content.items():
+        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves

@@ -1,0 +1,215 @@
+"""``crossmodal gate``: what passes, what fails, what cannot be compared; in a git repository without data or DVC."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TEST = {"i2t": {"r1": 24.4, "medr": 4.0}, "t2i": {"r1": 19.0}, "rsum": 300.0, "probe": 36.0, "images": 500}
+TOLERANCES = {"test": {"rsum": 10.0, "i2t.r1": 2.0, "i2t.medr": 1.0}, "detector": {"ap50": 0.02}}
+
+
+def git(*command):
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
+
+
+@pytest.fixture
+def change(tmp_path, monkeypatch):
+    """A repository with branch main and clean figures; a function that changes figures and settings in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+
+    def _change(test=(), detector=0.95, **settings):
+        content = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"gate": TOLERANCES}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | settings))
+        (tmp_path / "metrics/test.json").write_text(json.dumps(TEST | dict(test)))
+        (tmp_path / "metrics/detector.json").write_text(json.dumps({"ap50": detector}))
+
+    _change()
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-qm", "base")
+    return _change
+
+
+def verdicts(out):
+    """Metric to verdict, read from the Markdown table."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
+    assert rows[0] == ["metric", "base", "now", "change", "allowed", "verdict"]
+    assert all(len(row) == 6 for row in rows)
+    return {row[0]: row[-1] for row in rows[2:]}
+
+
+def test_nothing_changed(run, change):
+    code, out, err = run("gate")
+    assert (code, err) == (0, "")
+    assert re.match(r"No figure is worse than `main` \([0-9a-f]{7}\) by more than allowed\.\n", out)
+    assert verdicts(out) == dict.fromkeys(("test.rsum", "test.i2t.r1", "test.i2t.medr", "detector.ap50"), "same")
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "code", "verdict"),
+    [
+        ("rsum", 289.9, 1, "WORSE"),
+        ("rsum", 290.0, 0, "allowed"),
+        ("rsum", 299.9, 0, "allowed"),
+        ("rsum", 400.0, 0, "better"),
+        ("rsum", float("nan"), 1, "WORSE"),
+        ("i2t.medr", 5.5, 1, "WORSE"),  # a rank: lower is better
+        ("i2t.medr", 5.0, 0, "allowed"),
+        ("i2t.medr", 1.0, 0, "better"),
+        ("i2t.r1", 20.0, 1, "WORSE"),
+    ],
+)
+def test_one_figure_changed(run, change, figure, value, code, verdict):
+    direction, _, name = figure.rpartition(".")
+    change({direction: TEST[direction] | {name: value}} if direction else {name: value})
+    found, out, _ = run("gate", "main")
+    assert found == code
+    assert verdicts(out)[f"test.{figure}"] == verdict
+    assert (f"by more than allowed: test.{figure}." in out) == bool(code)
+
+
+def test_json(run, change):
+    change({"rsum": 270.25}, detector=0.9)
+    code, out, _ = run("gate", "--json")
+    found = json.loads(out)
+    assert code == 1
+    assert (found["passed"], found["comparable"], found["base"]) == (False, True, "main")
+    rows = {row.pop("metric"): row for row in found["figures"]}
+    assert rows["test.rsum"] == {"base": 300, "now": 270.25, "change": -29.75, "allowed": 10, "verdict": "WORSE"}
+    assert rows["detector.ap50"] == {"base": 0.95, "now": 0.9, "change": -0.05, "allowed": 0.02, "verdict": "WORSE"}
+    assert rows["test.i2t.r1"]["verdict"] == "same"
+
+
+def test_a_commit_tag_or_branch_is_a_base(run, change):
+    change({"rsum": 100.0})
+    git("commit", "-qam", "worse")
+    assert run("gate", "HEAD")[0] == 0
+    assert run("gate", "HEAD~1")[0] == 1
+    commit = subprocess.run(["git", "rev-parse", "HEAD~1"], capture_output=True, text=True, check=True).stdout.strip()
+    code, out, _ = run("gate", commit)
+    assert code == 1
+    assert f"`{commit}`" in out
+
+
+def test_without_main_it_is_origins(run, change, tmp_path, monkeypatch):
+    git("checkout", "-qb", "work")
+    git("update-ref", "refs/remotes/origin/main", "main")
+    git("branch", "-qD", "main")
+    change({"rsum": 1.0})
+    code, out, _ = run("gate")
+    assert code == 1
+    assert "Worse than `origin/main`" in out
+
+
+@pytest.mark.parametrize(
+    ("test", "settings", "reason"),
+    [
+        ({}, {"model": "vsepp"}, "model was tern, is vsepp"),
+        ({}, {"dataset": "flickr8k"}, "dataset was scenes, is flickr8k"),
+        ({"images": 24}, {}, "500 test images then, 24 now"),
+    ],
+)
+def test_another_experiment_is_not_held_against_it(run, change, test, settings, reason):
+    change(test | {"rsum": 10.0}, **settings)
+    code, out, _ = run("gate")
+    assert code == 0
+    assert out.startswith("Not comparable with `main`")
+    assert reason in out
+    assert set(verdicts(out).values()) == {"not compared"}
+
+
+def test_other_sizes_of_the_dataset_are_another_experiment(run, change):
+    scenes = yaml.safe_load((ROOT / "params.yaml").read_text())["scenes"]
+    change({"rsum": 10.0}, scenes=scenes | {"siblings": 1})
+    code, out, _ = run("gate")
+    assert code == 0
+    assert "section scenes of params.yaml differs" in out
+
+
+def test_a_setting_of_training_is_no_excuse(run, change):
+    train = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    change({"rsum": 10.0}, train=train | {"epochs": 1})
+    assert run("gate")[0] == 1
+
+
+def test_a_figure_on_one_side_is_said(run, change, tmp_path):
+    change(gate={"test": {"rsum": 10.0, "map": 1.0}, "detector": {"ap50": 0.02}})
+    (tmp_path / "metrics/detector.json").unlink()
+    path = tmp_path / "metrics/test.json"
+    path.write_text(json.dumps(TEST | {"map": 0.5}))
+    code, out, _ = run("gate")
+    assert code == 0
+    assert verdicts(out) == {"test.rsum": "same", "test.map": "new", "detector.ap50": "missing"}
+    assert "Note: params.yaml: section gate is not the base's." in out
+
+
+def test_a_base_from_before_the_gate(run, change):
+    git("rm", "-q", "--cached", "params.yaml", "metrics/test.json")
+    git("commit", "-qm", "nothing yet")
+    code, out, _ = run("gate", "main")
+    assert code == 0
+    assert "params.yaml was not there" in out
+
+
+def test_in_a_folder_of_the_repository(run, change, tmp_path, monkeypatch):
+    """The project may lie below the root of the repository."""
+    (tmp_path / "project").mkdir()
+    git("mv", "params.yaml", "metrics", "project")
+    git("commit", "-qm", "moved")
+    monkeypatch.chdir(tmp_path / "project")
+    Path("metrics/test.json").write_text(json.dumps(TEST | {"rsum": 1.0}))
+    assert run("gate")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gate", "expected"),
+    [
+        (["nowhere"], TOLERANCES, "nowhere: git knows no such revision here"),
+        (["--", "--output=x"], TOLERANCES, "--output=x: git knows no such revision here"),
+        (
+            [],
+            {"test": {"rsumm": 1.0}},
+            "params.yaml: gate.test.rsumm: no such figure in metrics/test.json",
+        ),
+        ([], {"test": {"rsum": -1.0}}, "params.yaml: gate.test.rsum: input should be greater than or equal to 0"),
+        ([], {"tset": {"rsum": 1.0}}, "params.yaml: gate.tset.[key]: input should be 'test', 'validation'"),
+    ],
+)
+def test_a_mistake_is_one_line(run, change, arguments, gate, expected):
+    change(gate=gate)
+    code, out, err = run("gate", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {expected}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "metrics/test.json: not found"),
+        (b"{", "metrics/test.json: not JSON"),
+        (b"[]", "metrics/test.json: not a JSON object"),
+        (b"\xff", "metrics/test.json: not a JSON object"),
+    ],
+)
+def test_figures_that_are_none(run, change, tmp_path, content, expected):
+    path = tmp_path / "metrics/test.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    code, _, err = run("gate")
+    assert code == 2
+    assert err.startswith(f"error: {expected}")
+    assert err.count("\n") == 1
+
+
+def test_outside_of_git(run, change, tmp_path):
+    (tmp_path / ".git").rename(tmp_path / "no.git")
+    code, _, err = run("gate")
+    assert code == 2
+    assert err == "error: main or origin/main: git knows no such revision here (git fetch, or name another)\n"

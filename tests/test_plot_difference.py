@@ -1,0 +1,154 @@
+"""``crossmodal plots``: what is said and drawn of the curves of two commits."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from crossmodal.errors import UserError
+from crossmodal.plot_difference import markdown, read_plots
+
+ROOT = Path(__file__).resolve().parents[1]
+PLOTS = [
+    {
+        "recall": {
+            "title": "Recall",
+            "x": "k",
+            "y": {"plots/recall.csv": ["i2t", "t2i"]},
+            "x_label": "K",
+            "y_label": "R@K (%)",
+        }
+    },
+    {"loss": {"title": "Loss", "x": "epoch", "y": {"plots/loss.csv": "loss"}, "x_label": "epoch", "y_label": "loss"}},
+]
+
+
+def git(*command):
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
+
+
+def write(recall=10.0, epochs=3):
+    losses = "".join(f"{epoch},{9 / epoch}\n" for epoch in range(1, epochs + 1))
+    Path("plots/recall.csv").write_text(f"k,i2t,t2i\n1,{recall},5\n2,20,6\n5,80,40\n")
+    Path("plots/loss.csv").write_text(f"epoch,loss\n{losses}")
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("plots").mkdir()
+    Path("dvc.yaml").write_text(yaml.safe_dump({"plots": PLOTS}))
+    write()
+    git("init", "-q", "-b", "main")
+    git("add", ".")
+    git("commit", "-qm", "base")
+
+
+def tables(out):
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
+        for block in re.findall(r"(?m)((?:^\|.*\n?)+)", out)
+    ]
+
+
+def lines(out):
+    """Numbers of the lines of each chart."""
+    charts = re.findall(r"```mermaid\n(.*?)```", out, flags=re.DOTALL)
+    return [[np.array(eval(line)) for line in re.findall(r"line (\[.*\])", chart)] for chart in charts]
+
+
+def test_unchanged_curves_are_named(run):
+    code, out, err = run("plots", "main")
+    assert (code, out, err) == (0, "Unchanged: Recall; Loss.\n", "")
+
+
+def test_a_changed_curve_is_a_table_and_a_chart(run):
+    write(recall=4.0)
+    code, out, _ = run("plots")
+    assert code == 0
+    assert out.rstrip().endswith("Unchanged: Loss.")
+    (table,) = tables(out)
+    assert table[0] == ["K", "i2t, `main`", "i2t, now", "t2i, `main`", "t2i, now"]
+    assert table[2:] == [
+        ["1", "10", "4", "5", "5"],
+        ["2", "20", "20", "6", "6"],
+        ["5", "80", "80", "40", "40"],
+    ]
+    ((base, now, *_),) = lines(out)
+    assert base[0] == 10 and now[0] == 4
+    at_two = np.linspace(1, 5, len(base)) == 2
+    assert at_two.sum() == 1, "one of the points is at K = 2"
+    assert base[at_two] == now[at_two] == 20
+    assert base[-1] == now[-1] == 80
+
+
+def test_points_at_equal_distances_are_drawn_as_they_are(run):
+    write()
+    Path("plots/loss.csv").write_text("epoch,loss\n1,9\n2,1\n3,7\n")
+    ((base, now),) = lines(run("plots")[1])
+    assert base.tolist() == [9, 4.5, 3]
+    assert now.tolist() == [9, 1, 7]
+
+
+def test_curves_of_another_length(run):
+    write(epochs=30)
+    ((base, now),) = lines(run("plots")[1])
+    assert len(base) == len(now)
+    assert base[-1] == now[-1] == 3, "the charts end where the shorter line ends"
+
+
+def test_nothing_in_common(run):
+    Path("plots/loss.csv").write_text("epoch,loss\n7,1\n8,2\n")
+    code, out, _ = run("plots")
+    assert code == 0
+    assert "No two places on the x-axis are on both sides" in out
+    assert lines(out) == []
+
+
+def test_a_curve_on_one_side(run):
+    Path("plots/recall.csv").unlink()
+    Path("plots/loss.csv").write_text("epoch,perplexity\n1,2\n")
+    code, out, _ = run("plots")
+    assert code == 0
+    assert [table[0] for table in tables(out)] == [["K", "i2t, `main`", "t2i, `main`"], ["epoch", "loss, `main`"]]
+
+
+def test_pictures(run, tmp_path):
+    write(recall=4.0)
+    code, _, err = run("plots", "--pictures", tmp_path / "pictures")
+    assert code == 0
+    assert f"2 pictures in {tmp_path / 'pictures'}" in err
+    for name in ("recall", "loss"):
+        with Image.open(tmp_path / f"pictures/{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 5  # not blank
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "expected"),
+    [
+        ("plots/loss.csv", "epoch,loss\n1,much\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
+        ("plots/loss.csv", "epoch,loss\n1\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
+        ("dvc.yaml", "plots: [a.csv]", "dvc.yaml: plots: expected title, x, y by file"),
+        ("dvc.yaml", "stages: {}", "dvc.yaml: plots: expected title, x, y by file"),
+    ],
+)
+def test_what_is_wrong_is_one_line(path, content, expected):
+    Path(path).write_text(content)
+    with pytest.raises(UserError) as error:
+        read_plots("main")
+    assert str(error.value).startswith(expected)
+    assert "\n" not in str(error.value)
+
+
+def test_the_projects_own_plots(monkeypatch):
+    """dvc.yaml as it is: every plot has its curves in git."""
+    monkeypatch.chdir(ROOT)
+    plots = read_plots("HEAD")
+    assert len(plots) >= 6
+    assert all(now is not None and len(now[0]) > 1 for plot in plots for _, now in plot.lines.values())
+    assert markdown(plots, "HEAD")
