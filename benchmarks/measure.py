@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +51,9 @@ def _peak_of_process(work: Callable[..., Any], inputs: Callable[..., Any], argum
 
 def resident_peak() -> int:
     """Bytes of memory that the process has had at most."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # what getrusage says begins, on Linux, with the peak of the process that started this one
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
