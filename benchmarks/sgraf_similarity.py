@@ -9,23 +9,22 @@ compared first, then made in turn in one process; medians are reported. A traini
 hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
 of its own on a CPU.
 
-The first command, and one with --images 16 --captions 32 --steps 1 (of which the steps are shown), on 2 cores that had
+The first command, and one with --images 16 --captions 32 --steps 1 (of which SGR's steps are shown), on 2 cores that had
 nothing else to do, printed
 
     64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, median of 5
-    sgr  published         4,183 pairs/s    1.00 x   differs by 0e+00
-    sgr  tiles             7,992 pairs/s    1.91 x   differs by 6e-08
-    sgr  tiles, bf16      14,403 pairs/s    3.44 x   differs by 3e-04
-    saf  published         8,481 pairs/s    1.00 x   differs by 0e+00
-    saf  tiles            14,546 pairs/s    1.72 x   differs by 6e-08
-    saf  tiles, bf16      22,850 pairs/s    2.69 x   differs by 2e-04
-    sgr  published step     11.63 s    1.00 x     7,463 MiB
-    sgr  tiles step          9.24 s    1.26 x     2,501 MiB
-    saf  published step      6.59 s    1.00 x
-    saf  tiles step          4.70 s    1.40 x
+    sgr  published         4,236 pairs/s    1.00 x   differs by 0e+00
+    sgr  tiles             8,167 pairs/s    1.93 x   differs by 6e-08
+    sgr  tiles, bf16      14,487 pairs/s    3.42 x   differs by 3e-04
+    saf  published         8,034 pairs/s    1.00 x   differs by 0e+00
+    saf  tiles            14,286 pairs/s    1.78 x   differs by 6e-08
+    saf  tiles, bf16      23,413 pairs/s    2.91 x   differs by 2e-04
+    sgr  published step     11.19 s    1.00 x     7,468 MiB
+    sgr  tiles step          2.47 s    4.53 x       145 MiB
 
-What is left to win: a pair costs 17 MFLOP (sgr) and 9 (saf), and a plain product of (2000, 1024) and (1024, 256)
-ran at 170 GFLOP/s on the two cores, so that the tiles work at about 80 % of what these cores multiply.
+SAF's step was 1.0 to 1.4 times as fast in several runs: its batch norm ties a caption's pairs together, so that all of them
+have a gradient. What is left to win in a matrix: a pair costs 17 MFLOP (sgr) and 9 (saf), and a plain product of (2000, 1024)
+and (1024, 256) ran at 160 to 190 GFLOP/s on the two cores (MKL; oneDNN 217), so that the tiles run at more than 70 % of it.
 """
 
 from __future__ import annotations
