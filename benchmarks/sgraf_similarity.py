@@ -9,8 +9,8 @@ compared first, then made in turn in one process; medians are reported. A traini
 hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
 of its own on a CPU.
 
-The first command, and one with --images 16 --captions 32 --steps 1 (of which SGR's steps are shown), on 2 cores that had
-nothing else to do, printed
+The first command, and one with --images 16 --captions 32 --steps 1 (of which SGR's steps are shown), on 2 cores that
+had nothing else to do, printed
 
     64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, median of 5
     sgr  published         4,236 pairs/s    1.00 x   differs by 0e+00
@@ -22,9 +22,10 @@ nothing else to do, printed
     sgr  published step     11.19 s    1.00 x     7,468 MiB
     sgr  tiles step          2.47 s    4.53 x       145 MiB
 
-SAF's step was 1.0 to 1.4 times as fast in several runs: its batch norm ties a caption's pairs together, so that all of them
-have a gradient. What is left to win in a matrix: a pair costs 17 MFLOP (sgr) and 9 (saf), and a plain product of (2000, 1024)
-and (1024, 256) ran at 160 to 190 GFLOP/s on the two cores (MKL; oneDNN 217), so that the tiles run at more than 70 % of it.
+SAF's step was 1.0 to 1.4 times as fast in several runs: its batch norm ties a caption's pairs together, so that all
+of them have a gradient. What is left to win in a matrix: a pair costs 17 MFLOP (sgr) and 9 (saf), and a plain product
+of (2000, 1024) and (1024, 256) ran at 160 to 190 GFLOP/s on the two cores (MKL; oneDNN 217), so that the tiles run at
+more than 70 % of it.
 """
 
 from __future__ import annotations
