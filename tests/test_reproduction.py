@@ -144,7 +144,7 @@ def changed(tmp_path, change):
             "source 'x' is not one of list, gpo",
         ),
         (lambda c: c["recipes"]["sgr-coco"].update(published={}), "sgr-coco: neither published figures nor ours"),
-        (lambda c: c["recipes"].update(c["flickr8k"]), "teran-flickr8k stands in recipes and in flickr8k"),
+        (lambda c: c["recipes"].update(c["flickr8k"]), "flickr8k stands in recipes and in flickr8k"),
         (lambda c: c["flickr8k"]["tern-flickr8k"]["ours"].update(commit="today"), "ours.commit: String should match"),
         (lambda c: c.pop("parts"), "expected tolerance, sources, parts, recipes, flickr8k"),
     ],
