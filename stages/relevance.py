@@ -8,6 +8,7 @@ import numpy as np
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
+from crossmodal.evaluation.spice.relevance import spice_relevance
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
 from stages.paths import DATASET, RELEVANCE
@@ -26,7 +27,10 @@ def main() -> None:
     size = (len(captions), len(references))
     if settings.measure != "none":
         matrix = np.lib.format.open_memmap(out / "test.npy", mode="w+", dtype=np.float32, shape=size)
-        rouge_l_relevance(captions, references, out=matrix)
+        if settings.measure == "spice":
+            spice_relevance(captions, references, work / "spice", out=matrix)
+        else:
+            rouge_l_relevance(captions, references, out=matrix)
         matrix.flush()
     (out / "relevance.json").write_text(json.dumps({"measure": settings.measure, "test": size}) + "\n")
     publish(out, RELEVANCE, work)

@@ -419,7 +419,7 @@ class Evaluate(Section):
 class Relevance(Section):
     """Graded relevance of test images to test captions."""
 
-    measure: Literal["rouge_l", "none"]
+    measure: Literal["rouge_l", "spice", "none"]
 
 
 class Report(Section):
