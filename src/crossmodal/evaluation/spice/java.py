@@ -20,9 +20,8 @@ from typing import Any
 from crossmodal.errors import UserError
 from crossmodal.runtime import progress
 
-Graph = list[
-    tuple[str, ...]
-]  # (object,), (object, attribute) or (object, relation, object); merged words as "car/auto"
+# Of tuples (object,), (object, attribute) or (object, relation, object); merged words are "car/auto".
+Graph = list[tuple[str, ...]]
 
 _MEMORY = "-Xmx8G"  # as pycocoevalcap has it
 _NEWEST_JAVA = 14

@@ -6,20 +6,13 @@ import zipfile
 from pathlib import Path
 
 # WordNet's detachment rules of nouns, verbs and adjectives, in METEOR's order (morphy(7WN)).
-_RULES = (
-    *(
-        ("s", ""),
-        ("ses", "s"),
-        ("xes", "x"),
-        ("zes", "z"),
-        ("ches", "ch"),
-        ("shes", "sh"),
-        ("men", "man"),
-        ("ies", "y"),
-    ),
-    *(("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
-    *(("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
-)
+_ENDINGS = "s ses xes zes ches shes men ies", "s ies es es ed ed ing ing", "er est er est"
+_INSTEAD = "- s x z ch sh man y", "- y e - e - e -", "- - e e"  # -: nothing
+_RULES = [
+    (ending, instead.strip("-"))
+    for endings, others in zip(_ENDINGS, _INSTEAD, strict=True)
+    for ending, instead in zip(endings.split(), others.split(), strict=True)
+]
 
 
 class Synonyms:
