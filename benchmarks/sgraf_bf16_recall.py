@@ -2,8 +2,8 @@
 
     dvc exp run -S model=sgraf && python -m benchmarks.sgraf_bf16_recall
 
-Reads the pipeline's outs: the matcher has to be an sgraf. The README's sgraf on scenes (seed 0, one thread) gave, of 500
-images and 2,500 captions, one query being 0.2 and 0.04 points,
+Reads the pipeline's outs: the matcher has to be an sgraf. The README's sgraf on scenes (seed 0, one thread) gave, of
+500 images and 2,500 captions, one query being 0.2 and 0.04 points,
 
     fp32  i2t/r1  24.80  i2t/r5  66.60  i2t/r10  81.80  t2i/r1  18.28  t2i/r5  59.76  t2i/r10  74.96  rsum 326.20
     bf16  i2t/r1  24.60  i2t/r5  67.00  i2t/r10  82.40  t2i/r1  18.40  t2i/r5  59.72  t2i/r10  74.96  rsum 327.08
