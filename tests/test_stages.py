@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from crossmodal.datasets.records import ImageRecord, write_dataset
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -43,6 +45,14 @@ def test_a_stage_without_its_inputs(workspace, stage, expected):
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_captions_without_bert(workspace):
+    dataset = workspace / "data/dataset"
+    dataset.mkdir(parents=True)
+    write_dataset(dataset, "one", [ImageRecord("a", "images/a.jpg", "train", 4, 2, ("one",))])
+    done = run_stage("captions", workspace)
+    assert (done.returncode, done.stderr) == (2, "error: models/bert: not found; run the bert stage first\n")
 
 
 def test_a_bad_value_stops_before_any_work(workspace):
