@@ -136,6 +136,12 @@ def break_index_syntax(folder):
     (folder / "index.json").write_text("{")
 
 
+def break_index_entry(folder):
+    index = json.loads((folder / "index.json").read_text())
+    del index["shards"][0]["rows"]
+    (folder / "index.json").write_text(json.dumps(index))
+
+
 def break_missing_shard(folder):
     (folder / "00000.h5").unlink()
 
@@ -168,6 +174,7 @@ def break_chunked(folder):
     [
         break_missing_index,
         break_index_syntax,
+        break_index_entry,
         break_missing_shard,
         break_truncated_shard,
         break_not_hdf5,
