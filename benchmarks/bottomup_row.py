@@ -29,8 +29,8 @@ from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.params import Bottomup
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.obtain import obtain_detector
+from crossmodal.regions.decode import read_image
 from crossmodal.regions.detectron2_backend import Detectron2Regions
-from crossmodal.regions.extract import read_image
 from crossmodal.runtime import project_root
 
 COLUMNS = {

@@ -106,6 +106,7 @@ DAMAGE = {
     "not found": lambda path: path.unlink(),
     "no image": lambda path: path.write_bytes(b"hello"),
     "unreadable image": lambda path: path.write_bytes(path.read_bytes()[:-400]),
+    "unreadable image (Is a directory)": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
