@@ -112,7 +112,9 @@ class StoreWriter:
             "shards": self._shards,
             "metadata": dict(metadata or {}),
         }
-        (self.folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        part = self.folder / "index.part"
+        part.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        part.replace(self.folder / "index.json")  # where it is, others take the store for whole
 
 
 def _shard_entry(path: Path) -> dict[str, Any]:
