@@ -170,6 +170,34 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
 
 
 @never_raises
+def check_files(params: Params, timeout: float) -> list[Finding]:
+    """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
+    named = {}
+    if not Path("models/detector").exists():
+        if params.region_backend == "grid" and params.grid.weights != "hub":
+            named["grid.weights"] = params.grid.weights
+        if params.region_backend in ("bottomup", "detectron2"):
+            named["bottomup.weights"] = params.bottomup.weights
+    if params.region_backend == "precomputed" and not Path("data/regions").exists():
+        named["precomputed.path"] = params.precomputed.path
+    if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
+        named["captions.vocabulary"] = params.captions.vocabulary
+    return [
+        _address(key, name, params, timeout) if urlsplit(name).scheme in ("http", "https") else _path(key, name)
+        for key, name in named.items()
+    ]
+
+
+def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
+    if params.download.offline:
+        return Finding("?", key, f"{url}, not asked (download.offline)")
+    reason = answer(url, timeout)
+    if reason is None:
+        return Finding("get", key, f"from {url}")
+    return Finding("mend", key, f"{url}: {reason}", f"set {key} to a file on disk")
+
+
+@never_raises
 def check_hub(params: Params, timeout: float) -> list[Finding]:
     """The published weights that the settings ask for: on this machine, or to be had from the hub."""
     from huggingface_hub import constants, try_to_load_from_cache
