@@ -69,7 +69,8 @@ class Vocabulary:
             raise UserError(f"{path}: not found; run the captions stage first") from None
         except ValueError as error:
             raise UserError(f"{path}: not a vocabulary ({error})") from None
-        if not isinstance(words, list) or tuple(words[:4]) != SPECIAL:
+        listed = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if not listed or tuple(words[: len(SPECIAL)]) != SPECIAL:
             raise UserError(f"{path}: not a vocabulary (a list of words that begins with {', '.join(SPECIAL)})")
         return cls(words)
 
