@@ -33,14 +33,6 @@ def test_manifest_counts_images_and_captions(tmp_path):
     assert manifest["splits"] == {"train": {"images": 2, "captions": 3}, "test": {"images": 1, "captions": 3}}
 
 
-def test_manifest_without_sources_is_read(tmp_path):
-    write_dataset(tmp_path, "toy", RECORDS)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    del manifest["sources"]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert read_dataset(tmp_path).sources == {}
-
-
 def test_same_content_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -66,7 +66,7 @@ class Dataset:
     records: tuple[ImageRecord, ...]
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = field(default=())
+    skipped: tuple[Skipped, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     duplicates: tuple[tuple[str, ...], ...] = ()
 
@@ -168,7 +168,7 @@ def read_dataset(folder: Path) -> Dataset:
             classes=tuple(manifest["classes"]),
             attributes=tuple(manifest["attributes"]),
             skipped=tuple(Skipped(**item) for item in manifest["skipped"]),
-            sources=manifest.get("sources", {}),
+            sources=manifest["sources"],
             duplicates=tuple(map(tuple, manifest.get("duplicates", ()))),
         )
     except (KeyError, TypeError, AttributeError) as error:
