@@ -61,7 +61,7 @@ def test_tokenizer_is_the_same_every_time():
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
 
 
-def test_fitting_lowers_the_loss_to_below_chance(tmp_path):
+def test_words_of_one_kind_come_to_lie_together(tmp_path):
     fitted(tmp_path, SMALL.model_copy(update={"epochs": 40, "lr": 5e-3}))
     state = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
     assert state["epoch"] == 40
@@ -73,7 +73,7 @@ def test_fitting_lowers_the_loss_to_below_chance(tmp_path):
             vectors[word] = model(ids["input_ids"]).last_hidden_state[0, 1]
     cosine = torch.nn.functional.cosine_similarity
     colours = cosine(vectors["red"], vectors["blue"], dim=0)
-    assert colours > cosine(vectors["red"], vectors["circle"], dim=0)  # words of one kind come to lie together
+    assert colours > cosine(vectors["red"], vectors["circle"], dim=0)
 
 
 def test_killed_fit_ends_with_the_same_weights(tmp_path, monkeypatch):
