@@ -14,11 +14,6 @@ Rows in the original layout (6 columns) and LXMERT's (10 columns) are read.
 from __future__ import annotations
 
 import argparse
-import base64
-import csv
-import re
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,51 +22,29 @@ from scipy.optimize import linear_sum_assignment
 
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.params import Bottomup
+from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.obtain import obtain_detector
+from crossmodal.regions.decode import read_image
 from crossmodal.regions.detectron2_backend import Detectron2Regions
-from crossmodal.regions.extract import read_image
+from crossmodal.regions.precomputed.rows import image_key
+from crossmodal.regions.precomputed.tsv import TsvRow, parse_line, read_lines
 from crossmodal.runtime import project_root
 
-COLUMNS = {
-    6: ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features"),
-    10: (
-        *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
-        *("num_boxes", "boxes", "features"),
-    ),
-}
 
-
-@dataclass(frozen=True)
-class Row:
-    """boxes: (R, 4) in pixels. features: (R, D)."""
-
-    boxes: np.ndarray
-    features: np.ndarray
-
-
-def read_row(path: Path, name: str) -> Row:
-    """The row of the image ``name`` (as the TSV has it, or ending in its number).
+def read_row(path: Path, name: str) -> TsvRow:
+    """The row of the image ``name``, which the TSV has under this name or its COCO number.
 
     Raises:
-        UserError: no such row, or not of a known layout.
+        UserError: no such row, or it is of no known layout.
     """
-    csv.field_size_limit(sys.maxsize)
-    with path.open(newline="") as file:
-        for values in csv.reader(file, delimiter="\t"):
-            if len(values) not in COLUMNS:
-                raise UserError(f"{path}: a row of {len(values)} columns, expected 6 or 10")
-            row = dict(zip(COLUMNS[len(values)], values, strict=True))
-            key, number = values[0], re.search(r"\d+$", name)
-            if key != name and not (number and key.isdecimal() and int(key) == int(number[0])):
-                continue
-            count = int(row["num_boxes"])
-            arrays = [np.frombuffer(base64.b64decode(row[part]), dtype="<f4") for part in ("boxes", "features")]
-            return Row(*(array.reshape(count, -1) for array in arrays))
+    for number, _, line in read_lines(path):
+        if image_key(line.partition(b"\t")[0].decode("utf-8", "replace")) == image_key(name):
+            return parse_line(line, f"{path}, line {number}")
     raise UserError(f"{path}: no row of {name}")
 
 
-def print_agreement(ours: Row, theirs: Row) -> None:
+def print_agreement(ours: ImageRegions | TsvRow, theirs: TsvRow) -> None:
     """Cosines of paired regions and of the mean features, and how far the boxes of near pairs are apart."""
     if ours.features.shape[1] != theirs.features.shape[1]:
         raise UserError(f"features of {ours.features.shape[1]} and of {theirs.features.shape[1]} values")
@@ -122,7 +95,7 @@ def main() -> None:
         obtain_detector(settings, Path(folder), project_root() / ".resume" / "downloads")
         make = {"bottomup": BottomUpRegions, "detectron2": Detectron2Regions}[arguments.backend]
         (regions,) = make(Path(folder), settings)([read_image(arguments.image)])
-    print_agreement(Row(regions.boxes, regions.features), theirs)
+    print_agreement(regions, theirs)
 
 
 if __name__ == "__main__":

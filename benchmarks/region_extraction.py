@@ -33,7 +33,8 @@ from safetensors.torch import save_file
 
 from crossmodal.datasets.records import Dataset, ImageRecord, read_dataset, write_dataset
 from crossmodal.params import Grid
-from crossmodal.regions.extract import extract_regions, read_image
+from crossmodal.regions.decode import read_image
+from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor, obtain_backbone
 from crossmodal.runtime import pick_device
 

@@ -7,7 +7,7 @@ from crossmodal.captions.encode import encode_captions, store_ids
 from crossmodal.captions.vocabulary import obtain_vocabulary
 from crossmodal.datasets.records import read_dataset
 from crossmodal.dual_encoder import load_half
-from crossmodal.errors import exits_cleanly
+from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import load_params
@@ -19,6 +19,8 @@ def main() -> None:
     settings = load_params().captions
     records = read_dataset(DATASET).records
     captions = [caption for record in records for caption in record.captions]
+    if not BERT.is_dir():
+        raise UserError(f"{BERT}: not found; run the bert stage first")
     inputs = [DATASET / "manifest.json", *sorted(BERT.iterdir())]
     work = work_folder("captions", settings.model_dump(), inputs)
     out = work / "out"

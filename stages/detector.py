@@ -37,7 +37,8 @@ def main() -> None:
         fit_detector(dataset, params.detector, out, state)
     publish(out, DETECTOR, work)
     measured = DETECTOR / "metrics.json"
-    quality = f", AP50 {json.loads(measured.read_text())['ap50']:.3f} on val" if measured.is_file() else ""
+    ap50 = json.loads(measured.read_text(encoding="utf-8"))["ap50"] if measured.is_file() else None
+    quality = "" if ap50 is None else f", AP50 {ap50:.3f} on val"  # None: no boxes in val
     network = "no network, features are precomputed" if backend == "precomputed" else f"{backend} network"
     print(f"detector: {network}{quality}, in {DETECTOR}")
 

@@ -4,10 +4,10 @@ import shutil
 
 from crossmodal.datasets.build import archives_of, build_dataset, drop_archives
 from crossmodal.datasets.records import SPLITS, Dataset, read_dataset
-from crossmodal.datasets.transfer import in_units
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
+from crossmodal.runtime import in_units
 from stages.paths import DATASET
 
 

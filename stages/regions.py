@@ -7,7 +7,6 @@ Several workers can share the extraction before ``dvc repro regions`` puts it to
 
 import argparse
 from functools import partial
-from pathlib import Path
 
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError, exits_cleanly
@@ -33,7 +32,7 @@ def main() -> None:
         raise UserError("--shard: regions.backend precomputed is imported by one process: dvc repro regions")
     key = params.region_settings
     if backend == "precomputed":
-        key |= {"precomputed": params.precomputed.model_dump(), "files": fingerprint(Path(params.precomputed.path))}
+        key |= {"precomputed": params.precomputed.model_dump(), "files": fingerprint(params.precomputed)}
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
     work = work_folder("regions", key, inputs, shared=shard is not None)
     extraction = {

@@ -126,6 +126,7 @@ def workspace(pipeline, tmp_path, monkeypatch):
         shutil.copytree(pipeline / name, folder / "models/matcher")
         shutil.copytree(pipeline / f"evaluation of {name}", folder / "results/evaluation")
         monkeypatch.chdir(folder)
+        monkeypatch.setenv("DVC_ROOT", str(folder))
         return folder
 
     return _workspace

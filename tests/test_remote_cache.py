@@ -4,7 +4,6 @@ The graph, the dependencies on code, the parameters and the outs are those of th
 that writes a hash of what the stage reads into each of its outs.
 """
 
-import os
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import dvc
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/remote-cache.md").read_text(encoding="utf-8")
@@ -41,22 +41,6 @@ pytestmark = pytest.mark.slow
 def git(folder, *command):
     identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
     subprocess.run(["git", "-C", str(folder), *identity, *command], check=True, capture_output=True)
-
-
-def dvc(folder, *command, code=0):
-    """What dvc prints; DVC_ROOT of the test around must not reach it."""
-    environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"} | {"DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *command],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
 
 
 def paths(declared):

@@ -23,7 +23,8 @@ from transformers import (
 from transformers.utils import ModelOutput
 from transformers.utils import logging as transformers_logging
 
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, first_line
+from crossmodal.runtime import hub_name_or_path
 
 Half = Literal["vision", "text"]
 
@@ -46,15 +47,16 @@ def obtain_half(source: str, half: Half, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, or a model of another kind.
     """
     _be_quiet()
+    place = hub_name_or_path(source)
     try:
-        kind = AutoConfig.from_pretrained(source).model_type
+        kind = AutoConfig.from_pretrained(place).model_type
         if kind not in _CLASSES:
             raise UserError(f"clip.source {source!r}: holds a {kind} model, expected {' or '.join(_CLASSES)}")
-        preparer = _PREPARERS[half].from_pretrained(source)
-        model = _CLASSES[kind][half].from_pretrained(source, dtype=torch.float32)
+        preparer = _PREPARERS[half].from_pretrained(place)
+        model = _CLASSES[kind][half].from_pretrained(place, dtype=torch.float32)
     except _UNREADABLE as error:
         raise UserError(
-            f"clip.source {source!r}: neither a readable folder nor to be had from the hub ({_first_line(error)}); "
+            f"clip.source {source!r}: neither a readable folder nor to be had from the hub ({first_line(error)}); "
             "give a folder with config.json, model.safetensors, preprocessor_config.json and tokenizer files"
         ) from None
     model.config._name_or_path = ""
@@ -82,7 +84,7 @@ def load_half(folder: Path, half: Half, stage: str) -> tuple[PreTrainedModel, An
         preparer = _PREPARERS[half].from_pretrained(folder, local_files_only=True)
         model = classes[kind].from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
     except _UNREADABLE as error:
-        raise UserError(f"{folder}: not a readable {half} half of a dual encoder ({_first_line(error)})") from None
+        raise UserError(f"{folder}: not a readable {half} half of a dual encoder ({first_line(error)})") from None
     return model.eval(), preparer
 
 
@@ -100,7 +102,3 @@ def embedding(output: ModelOutput) -> torch.Tensor:
 def _be_quiet() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

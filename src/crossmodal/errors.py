@@ -58,6 +58,16 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     return wrapper
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, for a message of one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def without_path(error: Exception) -> str:
+    """What an error says, without the absolute path of its file, for an out that is the same on every machine."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
 def disk_trouble(error: Exception) -> str | None:
     """What a full, read-only, forbidden or failing disk makes of a write, with the file; None of other errors.
 

@@ -1,9 +1,10 @@
-"""Where a run happens: root folder, device, seeds, threads, progress bars."""
+"""Where a run happens: root folder, paths of settings, device, seeds, progress bars, room on the disk."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from crossmodal.errors import first_of_several
+from crossmodal.errors import UserError, first_of_several
 
 
 def project_root() -> Path:
@@ -22,6 +23,17 @@ def project_root() -> Path:
     DVC sets DVC_ROOT for every stage; what must outlive a run (resume state, mlflow.db) lives under it.
     """
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def setting_path(text: str) -> Path:
+    """The file or folder that a setting names: relative to ``project_root``, ``~`` being the user's home."""
+    return project_root() / Path(text).expanduser()
+
+
+def hub_name_or_path(text: str) -> str:
+    """What a setting names that takes both: the folder of that name as its path, else the text, a hub's name."""
+    path = setting_path(text)
+    return str(path) if path.is_dir() else text
 
 
 def pick_device() -> torch.device:
@@ -41,3 +53,24 @@ def seed_everything(seed: int) -> None:
 def progress(items: Iterable[Any] | None = None, **kwargs: Any) -> tqdm:
     """A tqdm bar on stderr that is silent when stderr is not a terminal."""
     return tqdm(items, disable=not sys.stderr.isatty() or not first_of_several(), dynamic_ncols=True, **kwargs)
+
+
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Refuse what will not fit.
+
+    Raises:
+        UserError: less than ``needed`` bytes are free where ``folder`` is, or would be.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UserError(f"{folder}: {what} needs {in_units(needed)}, only {in_units(free)} are free")
+
+
+def in_units(size: float) -> str:
+    """Bytes as people read them, decimal: 1,500,000 is 1.5 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from crossmodal.captions import fit
 from crossmodal.captions.bert import load_bert, obtain_bert
@@ -61,7 +61,7 @@ def test_tokenizer_is_the_same_every_time():
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
 
 
-def test_fitting_lowers_the_loss_to_below_chance(tmp_path):
+def test_words_of_one_kind_come_to_lie_together(tmp_path):
     fitted(tmp_path, SMALL.model_copy(update={"epochs": 40, "lr": 5e-3}))
     state = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
     assert state["epoch"] == 40
@@ -73,7 +73,7 @@ def test_fitting_lowers_the_loss_to_below_chance(tmp_path):
             vectors[word] = model(ids["input_ids"]).last_hidden_state[0, 1]
     cosine = torch.nn.functional.cosine_similarity
     colours = cosine(vectors["red"], vectors["blue"], dim=0)
-    assert colours > cosine(vectors["red"], vectors["circle"], dim=0)  # words of one kind come to lie together
+    assert colours > cosine(vectors["red"], vectors["circle"], dim=0)
 
 
 def test_killed_fit_ends_with_the_same_weights(tmp_path, monkeypatch):
@@ -147,6 +147,30 @@ def test_first_layers_of_a_published_bert(tmp_path, published):
 def test_more_layers_than_there_are(tmp_path, published):
     with pytest.raises(UserError, match=r"bert\.layers: 6 asked for"):
         obtain_bert(str(published), 6, tmp_path)
+
+
+def test_another_kind_of_model_is_refused(tmp_path):
+    """It would be of no use to the captions stage, which leaves the pooler out."""
+    config = DistilBertConfig(vocab_size=20, dim=16, hidden_dim=16, n_layers=1, n_heads=2)
+    DistilBertModel(config).save_pretrained(tmp_path / "distilbert")
+    fit_tokenizer(CAPTIONS, 60).save_pretrained(tmp_path / "distilbert")
+    with pytest.raises(UserError, match=r"bert\.source '.*distilbert': not a BERT"):
+        obtain_bert(str(tmp_path / "distilbert"), 0, tmp_path)
+
+
+def test_a_source_is_relative_to_the_repository(tmp_path, published, monkeypatch):
+    monkeypatch.chdir("/")  # DVC_ROOT is tmp_path
+    out = tmp_path / "out"
+    out.mkdir()
+    obtain_bert("published", 1, out)
+    assert load_bert(out)[0].config.num_hidden_layers == 1
+
+
+def test_a_source_that_is_cut_off(tmp_path, published):
+    weights = published / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"bert\.source '.*published': neither a readable folder"):
+        obtain_bert(str(published), 0, tmp_path)
 
 
 def test_unreachable_source_says_what_to_do(tmp_path, monkeypatch):

@@ -99,6 +99,13 @@ def test_an_empty_sentence_is_refused(bert, tmp_path, sentence):
         SentenceReader("bert", bert, tmp_path, LONGEST)(sentence)
 
 
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    count_vocabulary(SENTENCES, 1).save(tmp_path / "vocabulary.json")
+    reader = SentenceReader("bigru", tmp_path, tmp_path / "vocabulary.json", LONGEST)
+    with pytest.raises(UserError, match=r"the sentence 'a caf\\udce9' is not UTF-8 text"):
+        reader(b"a caf\xe9".decode(errors="surrogateescape"))
+
+
 def test_a_missing_encoder_is_named(tmp_path):
     for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
         with pytest.raises(UserError, match=f"{missing}: not found"):

@@ -29,7 +29,7 @@ def test_a_vocabulary_survives_its_file_and_damaged_ones_are_named(tmp_path):
     path = tmp_path / "vocabulary.json"
     count_vocabulary(["naïve 犬 dog"], 1).save(path)
     assert Vocabulary.load(path).words == count_vocabulary(["naïve 犬 dog"], 1).words
-    for content in ("[1", '["dog"]', "{}"):
+    for content in ("[1", '["dog"]', "{}", '["<pad>", "<start>", "<end>", "<unk>", 5]'):
         path.write_text(content)
         with pytest.raises(UserError, match=r"vocabulary\.json"):
             Vocabulary.load(path)

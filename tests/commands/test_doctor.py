@@ -140,6 +140,42 @@ def test_weights_from_a_hub(doctor, monkeypatch):
     assert "bert.source: set bert.source to a file or folder on disk" in out
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (["regions.backend=grid", "grid.weights=mine"], "grid.weights"),
+        (["regions.backend=bottomup", "bottomup.weights=mine"], "bottomup.weights"),
+        (["regions.backend=precomputed", "precomputed.path=mine"], "precomputed.path"),
+        (["captions.encoder=bigru", "captions.vocabulary=mine"], "captions.vocabulary"),
+    ],
+)
+def test_files_that_settings_name(doctor, tmp_path, settings, key):
+    overrides = [argument for setting in settings for argument in ("-S", setting)]
+    code, out, _ = doctor(*overrides)
+    assert code == 1
+    assert f"MEND {key} {tmp_path / 'mine'}: not there\n" in out
+    assert f"  {key}: mend {key}\n".lstrip() in out
+    (tmp_path / "mine").touch()
+    code, out, _ = doctor(*overrides)
+    assert code == 0
+    assert f"ok {key} {tmp_path / 'mine'}\n" in out
+    assert doctor.asked == []
+
+
+def test_weights_at_an_address(doctor):
+    url = "http://weights.example/detector.pkl"
+    settings = ("-S", "regions.backend=bottomup", "-S", f"bottomup.weights={url}")
+    code, out, _ = doctor(*settings, addresses={url: 200})
+    assert (code, f"to do bottomup.weights from {url}\n" in out) == (0, True)
+    code, out, _ = doctor(*settings)
+    assert (code, "bottomup.weights: set bottomup.weights to a file on disk" in out) == (1, True)
+    asked = len(doctor.asked)
+    assert f"? bottomup.weights {url}, not asked" in doctor(*settings, "-S", "download.offline=true")[1]
+    assert len(doctor.asked) == asked
+    Path("models/detector").mkdir(parents=True)  # it is not needed any more
+    assert doctor(*settings)[0] == 0
+
+
 def test_too_little_space(doctor, monkeypatch):
     monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9}))
     answering = dict.fromkeys((CAPTIONS, f"{IMAGES}/train2014.zip", f"{IMAGES}/val2014.zip"), 200)
@@ -203,7 +239,7 @@ def test_machine_is_described(monkeypatch):
 
 def test_report_is_plain_text_for_a_log(doctor):
     out = doctor()[1]
-    assert json.dumps(out, ensure_ascii=True) == json.dumps(out, ensure_ascii=False)
+    assert out.isascii()
 
 
 def test_damaged_files_of_the_cache(doctor, tmp_path):

@@ -105,6 +105,7 @@ def test_every_bad_item_is_listed(tmp_path, images):
     (images / "cut.jpg").write_bytes(picture(5)[:-90])
     (images / "text.jpg").write_bytes(b"not an image")
     (images / "again.jpg").write_bytes(picture(0))
+    (images / "folder.jpg").mkdir()
     table = [
         ("b.jpg", "one", "train"),
         ("b.jpg", " one ", "train"),
@@ -119,13 +120,14 @@ def test_every_bad_item_is_listed(tmp_path, images):
         ("gone.jpg", "one", "train"),
         ("cut.jpg", "one", "train"),
         ("text.jpg", "one", "train"),
+        ("folder.jpg", "one", "train"),
     ]
     text = "image,caption,split\n" + "".join(",".join(row) + "\n" for row in table) + "short.jpg\n"
     (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(UserError, match=r"11 bad items, more than download\.max_bad 10"):
-        build(tmp_path, "a.csv", max_bad=10)
+    with pytest.raises(UserError, match=r"12 bad items, more than download\.max_bad 11"):
+        build(tmp_path, "a.csv", max_bad=11)
     (tmp_path / "out").rename(tmp_path / "former")
-    dataset = build(tmp_path, "a.csv", max_bad=11)
+    dataset = build(tmp_path, "a.csv", max_bad=12)
     assert [record.id for record in dataset.records] == ["b", "c", "again"]
     assert dataset.records[0].captions == ("one",)
     reasons = {item.item: item.reason for item in dataset.skipped}
@@ -138,9 +140,10 @@ def test_every_bad_item_is_listed(tmp_path, images):
         "a.csv line 9": "'../secret.jpg' leads out of the folder",
         "a.csv line 10": "'/etc/passwd' leads out of the folder",
         "a.csv line 11": "no name of an image",
-        "a.csv line 15": "too few columns",
+        "a.csv line 16": "too few columns",
         "gone.jpg": "not in the folder; its 1 captions go with it",
         "text.jpg": "not a JPEG, PNG or WebP image; its 1 captions go with it",
+        "folder.jpg": "does not decode: Is a directory; its 1 captions go with it",  # without its path: outs hold none
     }
     assert dataset.duplicates == (("b", "again"),)
     assert sorted(path.name for path in (dataset.folder / "images").rglob("*")) == ["again.jpg", "b.jpg", "c.jpg"]
@@ -181,9 +184,10 @@ def test_one_split_of_each_kind_at_least():
 
 def test_images_of_one_name_keep_their_suffix_as_id(tmp_path, images):
     (images / "b.png").write_bytes(picture(9, "PNG"))
-    table = [("b.jpg", "train"), ("b.png", "val"), ("./sub//a.png", "test")]
+    (images / "b.jpg.png").write_bytes(picture(10, "PNG"))
+    table = [("b.jpg", "train"), ("b.png", "val"), ("./sub//a.png", "test"), ("b.jpg.png", "test")]
     (tmp_path / "a.jsonl").write_text(lines({"image": n, "caption": "one", "split": split} for n, split in table))
-    assert [record.id for record in build(tmp_path, "a.jsonl").records] == ["b.jpg", "b.png", "sub/a"]
+    assert [record.id for record in build(tmp_path, "a.jsonl").records] == ["b.jpg", "b.png", "sub/a", "b.jpg.png"]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +204,13 @@ def test_images_of_one_name_keep_their_suffix_as_id(tmp_path, images):
         (
             ['{"image": "a.jpg", "caption": "x", "split": "train"}', '{"image": "b.jpg", "caption": "x"}'],
             {"b.jpg": "no split, but others have one"},
+        ),
+        (
+            [r'{"image": "a.jpg", "caption": "a smile \ud83d"}', r'{"image": "\udcff.jpg", "caption": "x"}'],
+            dict.fromkeys(
+                ("a.jsonl line 1", "a.jsonl line 2"),
+                "half a character: text that was cut within an emoji, or a file name that is not UTF-8",
+            ),
         ),
     ],
 )
@@ -229,6 +240,7 @@ def test_coco_annotations_of_no_image(tmp_path):
         ("a.csv", b'image,caption\na.jpg,"' + b"x" * 200_000 + b'"\n', r"a\.csv, after line 1: not readable as CSV"),
         ("a.json", b"[]", r"a\.json: expected COCO's"),
         ("a.json", b'{"images": ["a.jpg"], "annotations": []}', r"a\.json: expected COCO's"),
+        ("a.json", b'{"images": [], "annotations": null}', r"a\.json: expected COCO's"),
     ],
 )
 def test_file_that_cannot_be_used(tmp_path, name, content, message):

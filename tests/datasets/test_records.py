@@ -33,14 +33,6 @@ def test_manifest_counts_images_and_captions(tmp_path):
     assert manifest["splits"] == {"train": {"images": 2, "captions": 3}, "test": {"images": 1, "captions": 3}}
 
 
-def test_manifest_without_sources_is_read(tmp_path):
-    write_dataset(tmp_path, "toy", RECORDS)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    del manifest["sources"]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert read_dataset(tmp_path).sources == {}
-
-
 def test_same_content_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -60,4 +52,15 @@ def test_broken_line_is_named(tmp_path):
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([lines[0], lines[1][:-20], lines[2]]) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"records\.jsonl, line 2: not an image record"):
+        read_dataset(tmp_path)
+    path.write_bytes(lines[0].encode() + b"\n" + lines[0].replace("–", "\xe9").encode("latin-1"))
+    with pytest.raises(UserError, match=r"records\.jsonl, line 2: not an image record"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("manifest", ["[]", '"toy"', "{}", '{"name": "toy", "classes": [], "attributes": null}'])
+def test_another_file_in_place_of_the_manifest(tmp_path, manifest):
+    write_dataset(tmp_path, "toy", RECORDS)
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=r"manifest\.json: not the manifest of a dataset"):
         read_dataset(tmp_path)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from served import GOOD, zipped
 
-from crossmodal.datasets import transfer
 from crossmodal.datasets import unpack as unpack_module
 from crossmodal.datasets.unpack import PART, plain_name, unpack
 from crossmodal.errors import UserError
@@ -124,7 +123,7 @@ class TestUnpack:
 
     def test_too_big_for_the_disk(self, tmp_path, monkeypatch):
         path = self.write(tmp_path, zipped({"a": bytes(range(250)) * 20}))
-        monkeypatch.setattr(transfer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 4999}))
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 4999}))
         with pytest.raises(UserError, match=r"unpacking test\.zip needs 5\.0 kB, only 5\.0 kB are free"):
             unpack(path, tmp_path / "out", everything)
         assert files(tmp_path) == ["test.zip"]
@@ -284,7 +283,7 @@ class TestGoingOn:
     def test_space_for_what_is_missing(self, archive, tmp_path, monkeypatch):
         self.spoil(tmp_path, a=MEMBERS["in/a"])
         free = [1699]
-        monkeypatch.setattr(transfer.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free[0]}))
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": free[0]}))
         with pytest.raises(UserError, match=r"unpacking test\.\S+ needs 1\.7 kB, only 1\.7 kB are free"):
             unpack(archive, tmp_path / "out", everything)
         assert files(tmp_path / "out") == ["in/a"]

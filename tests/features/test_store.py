@@ -1,7 +1,9 @@
 """The feature store gives back what was written, and refuses what is not whole."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -119,6 +121,29 @@ def test_goes_on_behind_whole_shards(tmp_path, monkeypatch):
         assert path.read_bytes() == (cut / path.name).read_bytes()
 
 
+def test_a_disk_that_is_full_leaves_no_half_index(tmp_path, monkeypatch):
+    """By the index, a worker's part of an extraction counts as done."""
+    rows = random_rows(5)
+    writer = StoreWriter(tmp_path, ARRAYS)
+    for row in rows:
+        writer.append(row)
+
+    def full(path, text, **_):
+        path.write_bytes(text[:10].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.close()
+    assert not (tmp_path / "index.json").exists()
+    again = StoreWriter(tmp_path, ARRAYS)
+    assert len(again) == 5
+    again.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.h5", "index.json"]
+    np.testing.assert_array_equal(FeatureStore(tmp_path).read(4, "boxes"), rows[4]["boxes"])
+
+
 def test_rows_of_another_shape_are_refused(tmp_path):
     writer = StoreWriter(tmp_path, ARRAYS)
     row = random_rows(1)[0]
@@ -134,6 +159,12 @@ def break_missing_index(folder):
 
 def break_index_syntax(folder):
     (folder / "index.json").write_text("{")
+
+
+def break_index_entry(folder):
+    index = json.loads((folder / "index.json").read_text())
+    del index["shards"][0]["rows"]
+    (folder / "index.json").write_text(json.dumps(index))
 
 
 def break_missing_shard(folder):
@@ -168,6 +199,7 @@ def break_chunked(folder):
     [
         break_missing_index,
         break_index_syntax,
+        break_index_entry,
         break_missing_shard,
         break_truncated_shard,
         break_not_hdf5,

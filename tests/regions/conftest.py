@@ -11,6 +11,25 @@ def noise(tmp_path):
 
 
 @pytest.fixture
+def grid_network(tmp_path):
+    """Folder of a small timm backbone with random weights, for GridExtractor."""
+    import timm  # takes seconds, and few tests need it
+    import torch
+    from safetensors.torch import save_file
+
+    from crossmodal.params import Grid
+    from crossmodal.regions.grid import obtain_backbone
+
+    torch.manual_seed(0)
+    weights, folder = tmp_path / "weights.safetensors", tmp_path / "network"
+    name = "mobilenetv3_small_050"
+    save_file(timm.create_model(name).state_dict(), weights)
+    folder.mkdir()
+    obtain_backbone(Grid(model=name, kwargs={}, weights=str(weights), image_size=32, mean=None, std=None), folder)
+    return folder
+
+
+@pytest.fixture
 def small_windows(monkeypatch):
     """Windows of 4 rows (with batches of 2), shards of 4, parts of 4."""
     from crossmodal.features import store

@@ -17,16 +17,15 @@ from crossmodal.regions.bottomup.folder import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "butd"
+IMAGE = "COCO_noise2014_000000000042"
 
 
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("bottomup_row", ROOT / "benchmarks" / "bottomup_row.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["bottomup_row"] = module  # where dataclasses look for their module
     spec.loader.exec_module(module)
-    yield module
-    del sys.modules["bottomup_row"]
+    return module
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def made(tmp_path_factory):
     """A wide and low image, for time's sake, weights in airsplay's layout, and the regions that they give."""
     folder = tmp_path_factory.mktemp("row")
     (image,) = random_images((20, 160))
-    Image.fromarray(image).save(folder / "noise_000042.png")
+    Image.fromarray(image).save(folder / f"{IMAGE}.png")
     detector = random_detector()
     content = {name: value.numpy() for name, value in detector.weights.items()}
     (folder / "weights.pkl").write_bytes(pickle.dumps({"model": content}))
@@ -70,9 +69,10 @@ def test_an_image_agrees_with_its_own_row(made, run, columns):
     boxes, features = encoded(regions.boxes), encoded(regions.features)
     row = ["42", "160", "20", "36", boxes, features]
     if columns == 10:
-        row = ["noise_000042", "20", "160", "", "", "", "", "36", boxes, features]
+        names, scores = encoded(np.zeros(36), "<i8"), encoded(regions.scores)
+        row = [IMAGE, "20", "160", names, scores, names, scores, "36", boxes, features]
     write_rows(folder / "rows.tsv", [f"1{row[0]}", *row[1:]], row)
-    lines = run("--weights", folder / "weights.pkl", "--image", "noise_000042.png", "--tsv", "rows.tsv")
+    lines = run("--weights", folder / "weights.pkl", "--image", f"{IMAGE}.png", "--tsv", "rows.tsv")
     assert lines[0] == "regions: 36 and 36, 36 pairs"
     assert lines[1] == "pairs with a cosine above 0.999: 36, their boxes within 0.0 pixels"
     assert lines[-1] == "cosine of the mean features: 1.0000"
@@ -90,7 +90,7 @@ def test_regions_are_paired_whatever_their_order(made, run):
     moved[0, 2] += 2.5
     write_rows(folder / "one.tsv", ["42", "160", "20", "5", encoded(boxes), encoded(features)])
     write_rows(folder / "two.tsv", ["42", "160", "20", "5", encoded(moved), encoded(other)])
-    lines = run("--image", "noise_000042.png", "--tsv", "one.tsv", "--against", "two.tsv")
+    lines = run("--image", f"{IMAGE}.png", "--tsv", "one.tsv", "--against", "two.tsv")
     assert lines[1] == "pairs with a cosine above 0.999: 4, their boxes within 2.5 pixels"
     means = features.mean(axis=0), other.mean(axis=0)
     cosine = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
@@ -101,9 +101,9 @@ def test_what_is_missing_is_said_in_a_line(made, run, capsys):
     folder, _ = made
     write_rows(folder / "other.tsv", ["7", "1", "1", "1", encoded(np.ones(4)), encoded(np.ones(8))])
     with pytest.raises(SystemExit) as end:
-        run("--weights", folder / "weights.pkl", "--image", "noise_000042.png", "--tsv", "other.tsv")
+        run("--weights", folder / "weights.pkl", "--image", f"{IMAGE}.png", "--tsv", "other.tsv")
     assert end.value.code == 2
-    assert capsys.readouterr().err == "error: other.tsv: no row of noise_000042\n"
+    assert capsys.readouterr().err == f"error: other.tsv: no row of {IMAGE}\n"
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published rows (../shared/butd) are not here")

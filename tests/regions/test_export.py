@@ -111,6 +111,15 @@ def test_a_store_of_something_else(tmp_path, dataset, values):
         export_scan(dataset, make_store(tmp_path / "store", values[:3]), tmp_path / "scan", pad=False)
 
 
+def test_too_little_space(tmp_path, dataset, values, monkeypatch):
+    store = make_store(tmp_path / "store", values)
+    needed = 4 * values.size
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": needed - 1}))
+    with pytest.raises(UserError, match=f"scan: the export needs {needed} bytes, only {needed - 1} bytes are free"):
+        export_scan(dataset, store, tmp_path / "scan", pad=False)
+    assert not list(tmp_path.glob("scan*"))
+
+
 @pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize("ids", [None, "names", "numbers"])
 def test_published_forms(tmp_path, dataset, values, repeated, ids):

@@ -15,6 +15,7 @@ from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.extract import extract_regions, plan
+from crossmodal.regions.grid import GridExtractor
 
 pytestmark = pytest.mark.usefixtures("small_windows")
 OPTIONS = {"batch_size": 2, "backend": "test"}
@@ -106,6 +107,7 @@ DAMAGE = {
     "not found": lambda path: path.unlink(),
     "no image": lambda path: path.write_bytes(b"hello"),
     "unreadable image": lambda path: path.write_bytes(path.read_bytes()[:-400]),
+    "unreadable image (Is a directory)": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
@@ -152,19 +154,8 @@ def test_a_pair_of_the_probe_goes_together(noise):
     assert split_rows(dataset, "probe", {3}).images.tolist() == [0, 1, 4, 5]
 
 
-def test_low_precision_is_close(tmp_path):
-    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
-    from safetensors.torch import save_file
-
-    from crossmodal.params import Grid
-    from crossmodal.regions.grid import GridExtractor, obtain_backbone
-
-    torch.manual_seed(0)
-    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "weights.safetensors")
-    settings = {"model": "mobilenetv3_small_050", "kwargs": {}, "weights": str(tmp_path / "weights.safetensors")}
-    (tmp_path / "network").mkdir()
-    obtain_backbone(Grid(**settings, image_size=32, mean=None, std=None), tmp_path / "network")
-    network, dataset = GridExtractor(tmp_path / "network"), write_noise(tmp_path / "four", 4)
+def test_low_precision_is_close(tmp_path, grid_network):
+    network, dataset = GridExtractor(grid_network), write_noise(tmp_path / "four", 4)
     for precision in ("fp32", "bf16"):
         extract_regions(dataset, network, tmp_path / precision, **OPTIONS, precision=precision)
     full, low = (FeatureStore(tmp_path / name).padded(np.arange(4), "features") for name in ("fp32", "bf16"))

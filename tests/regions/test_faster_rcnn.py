@@ -218,6 +218,12 @@ def test_mirrored_sample_mirrors_its_boxes(dataset):
             assert x1 == 0 or torch.allclose(image[:, (y1 + y2) // 2, x1 - 1], torch.tensor(128 / 255))
 
 
+def test_image_that_cannot_be_read_is_named(dataset, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"0\.png: unreadable image \(Image size .* exceeds limit"):
+        fit.Annotated(dataset, "train").image(0)
+
+
 def test_dataset_without_boxes_is_refused(tmp_path):
     dataset = make_dataset(tmp_path / "dataset", train=2, boxes=False)
     with pytest.raises(UserError, match=r"no boxes.*regions\.backend=grid"):

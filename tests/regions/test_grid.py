@@ -93,6 +93,8 @@ def test_vision_transformer_tokens_become_a_grid(tmp_path):
         ({"weights": "/nowhere/x.safetensors"}, "/nowhere/x.safetensors: not found"),
         ({"model": "resnet18"}, "not the weights of resnet18"),
         ({"kwargs": {"pad_type": "SAME "}}, "grid.kwargs.pad_type"),
+        ({"kwargs": {"no_such": 1}}, f"grid.kwargs: {NAME} does not take them"),
+        ({"kwargs": {"in_chans": -1}}, f"grid.kwargs: {NAME} does not take them"),
     ],
 )
 def test_errors_name_the_key(tmp_path, weights, changes, expected):
@@ -118,6 +120,9 @@ def test_missing_weights_are_named(tmp_path, weights):
 def test_another_network_in_the_folder(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"backend": "torchvision"}))
     with pytest.raises(UserError, match="holds a torchvision network, expected grid"):
+        GridExtractor(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="not a readable grid network"):
         GridExtractor(tmp_path)
 
 

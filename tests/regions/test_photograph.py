@@ -1,5 +1,7 @@
 """A photograph is read as the regions stage stores it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,13 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
+from crossmodal.params import load_params
 from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.load import load_extractor
 from crossmodal.regions.query import read_photograph
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Corners:
@@ -50,6 +56,12 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"photo\.jpg: {expected}"):
         read_photograph(path, Corners())
+
+
+def test_precomputed_features_come_without_a_network(tmp_path):
+    params = load_params(ROOT / "params.yaml", {"regions.backend": "precomputed", "precomputed.path": "x"})
+    with pytest.raises(UserError, match=r"regions\.backend precomputed: no network here finds regions in new photo"):
+        load_extractor(params, tmp_path)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):

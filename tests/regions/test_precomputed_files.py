@@ -7,7 +7,7 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import Precomputed
-from crossmodal.regions.precomputed.importing import import_regions
+from crossmodal.regions.precomputed.importing import fingerprint, import_regions
 
 IDS = ("391895", "522418", "184613")
 BOXES = np.array([[0, 0, 40, 20], [10, 5, 30, 20]], dtype=np.float32)
@@ -66,6 +66,21 @@ def test_without_boxes(tmp_path, dataset):
     write_tern(tmp_path / "source")
     (tmp_path / "source" / "bu_box").rename(tmp_path / "elsewhere")
     assert list(read(dataset, tmp_path / "source", tmp_path / "out").arrays) == ["features"]
+
+
+def test_other_files_under_the_same_path_are_noticed(tmp_path, dataset):
+    """By the work folder's key: an import that was cut off does not go on with them."""
+    write_tern(tmp_path / "source")
+    settings = Precomputed(format="npz", path="source", max_missing=0)  # of the root of the repository, here tmp_path
+    before = fingerprint(settings)
+    assert [name for name, _, _ in before] == sorted(
+        [*(f"bu_att/{name}.npz" for name in IDS), *(f"bu_box/{name}.npy" for name in IDS)]
+    )
+    assert fingerprint(settings) == before
+    with (tmp_path / "source/bu_att" / f"{IDS[1]}.npz").open("ab") as file:
+        file.write(b"more")
+    assert fingerprint(settings) != before
+    assert fingerprint(settings.model_copy(update={"path": "nowhere"})) == []
 
 
 def break_feature_name(folder):

@@ -3,6 +3,7 @@
 import base64
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import Precomputed
 from crossmodal.regions.precomputed.importing import import_regions
-from crossmodal.regions.precomputed.rows import image_key
+from crossmodal.regions.precomputed.rows import image_key, record_rows
 from crossmodal.regions.precomputed.tsv import TsvReader, parse_line, read_lines
 
 BUTD = Path(__file__).resolve().parents[3] / "shared" / "butd"
@@ -159,6 +160,13 @@ def test_no_file(tmp_path, dataset):
 )
 def test_names_of_an_image(name, key):
     assert image_key(name) == key
+
+
+def test_a_name_that_two_images_share_is_neither_ones(dataset):
+    names = ("a/1.jpg", "b/01.jpg", "b/2.jpg")
+    records = tuple(ImageRecord(name.removesuffix(".jpg"), f"images/{name}", "train", 4, 2, ("a",)) for name in names)
+    rows = record_rows(replace(dataset, records=records))
+    assert rows == {"a/1": 0, "b/01": 1, "b/2": 2, "2": 2}
 
 
 @pytest.mark.parametrize(("file", "count"), [("train2014_obj36.tsv", 10), ("COCO_train2014_000000150367.tsv", 1)])

@@ -1,43 +1,29 @@
 """The extraction on a Ray of this machine: two actors, the bytes of one process."""
 
+import sys
 from functools import partial
 
 import pytest
-import timm
-import torch
 from noise_images import same_bytes, write_noise
-from safetensors.torch import save_file
 
 from crossmodal.errors import UserError
-from crossmodal.params import Grid, RayCluster
+from crossmodal.params import RayCluster
 from crossmodal.regions.extract import extract_regions
-from crossmodal.regions.grid import GridExtractor, obtain_backbone
+from crossmodal.regions.grid import GridExtractor
 from crossmodal.regions.jobs import extract_all
 
 CLUSTER = RayCluster(address=None, workers=2, gpus=0)
-NETWORK = "mobilenetv3_small_050"
-
-
-@pytest.fixture
-def network(tmp_path):
-    torch.manual_seed(0)
-    path = tmp_path / "weights.safetensors"
-    save_file(timm.create_model(NETWORK).state_dict(), path)
-    (tmp_path / "network").mkdir()
-    settings = Grid(model=NETWORK, kwargs={}, weights=str(path), image_size=32, mean=None, std=None)
-    obtain_backbone(settings, tmp_path / "network")
-    return tmp_path / "network"
 
 
 @pytest.mark.slow
-def test_two_actors_make_the_store_of_one_process(tmp_path, network, monkeypatch):
+def test_two_actors_make_the_store_of_one_process(tmp_path, grid_network, monkeypatch):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'crossmodal[ray]'")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # actors have niceness 15 and would starve beside other tests
     dataset = write_noise(tmp_path / "noise", 520)  # two parts
     dataset.image_path(515).write_bytes(b"hello")
     options = {"batch_size": 16, "backend": "grid", "workers": 0, "precision": "fp32"}
-    extract_regions(dataset, GridExtractor(network), tmp_path / "whole", max_broken=1, **options)
-    make = partial(GridExtractor, network)
+    extract_regions(dataset, GridExtractor(grid_network), tmp_path / "whole", max_broken=1, **options)
+    make = partial(GridExtractor, grid_network)
     with pytest.raises(UserError, match=r"515\.png: no image; 1 images could not be read, regions\.max_broken is 0"):
         extract_all(dataset, make, tmp_path / "work", executor="ray", cluster=CLUSTER, max_broken=0, **options)
     out = extract_all(dataset, make, tmp_path / "work", executor="ray", cluster=CLUSTER, max_broken=1, **options)
@@ -45,7 +31,7 @@ def test_two_actors_make_the_store_of_one_process(tmp_path, network, monkeypatch
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     dataset = write_noise(tmp_path / "noise", 2)
     with pytest.raises(UserError, match=r"regions\.executor ray: .*pip install 'crossmodal\[ray\]'"):
         extract_all(

@@ -1,15 +1,13 @@
 """Stage regions as a person runs it: shards, precomputed features, and what a model without boxes says."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from noise_images import write_noise
+from processes import run_stage
 
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
@@ -40,30 +38,24 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run_stage(stage, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "src"]))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
+def run(stage, *arguments):
+    """Exit code, stdout and stderr of a stage in the working folder."""
+    done = run_stage(stage, Path.cwd(), *arguments)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_precomputed_features_become_the_stages_out(workspace):
-    code, _, errors = run_stage("regions")
+    code, _, errors = run("regions")
     assert (code, errors) == (2, "error: models/detector: not found; run the detector stage first\n")
-    assert run_stage("detector")[:2] == (0, "detector: no network, features are precomputed, in models/detector\n")
-    code, output, errors = run_stage("regions")
+    assert run("detector")[:2] == (0, "detector: no network, features are precomputed, in models/detector\n")
+    code, output, errors = run("regions")
     assert (code, output, errors) == (0, "regions: 720 regions of 20 images (precomputed) in data/regions\n", "")
     assert not list((workspace / ".resume/regions").glob("*/*"))
-    code, _, errors = run_stage("regions", "--shard", "0/2")
+    code, _, errors = run("regions", "--shard", "0/2")
     assert code == 2
     assert errors.startswith("error: --shard: regions.backend precomputed is imported by one process")
     shutil.rmtree("features")
-    assert run_stage("regions")[2] == "error: precomputed.path features: not found\n"
+    assert run("regions")[2] == "error: precomputed.path features: not found\n"
 
     store, params = FeatureStore(Path("data/regions")), load_params()
     with pytest.raises(UserError) as error:
@@ -81,10 +73,22 @@ def test_precomputed_features_become_the_stages_out(workspace):
         assert len(model.encode_images(regions[:2])) == 2
 
 
+def test_paths_are_of_the_repository_not_of_dvcs_copy(workspace, monkeypatch):
+    """``dvc exp run --queue`` works in a copy without the files that git does not know; DVC_ROOT is the repository."""
+    copy = workspace / "copy"
+    for name in ("data/dataset", "models"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move("data/dataset", copy / "data/dataset")
+    shutil.copy("params.yaml", copy)
+    monkeypatch.chdir(copy)
+    assert run("detector")[0] == 0
+    assert run("regions")[1] == "regions: 720 regions of 20 images (precomputed) in data/regions\n"
+
+
 def test_a_path_is_needed(workspace):
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["precomputed"]["path"] = None
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    code, _, errors = run_stage("regions")
+    code, _, errors = run("regions")
     assert code == 2
     assert "precomputed.path: null; regions.backend precomputed needs a file or folder there" in errors

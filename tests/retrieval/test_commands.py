@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from tiny_pipeline import COLOURS
 
 from crossmodal.commands import search as search_command
+from crossmodal.features.store import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,6 +80,19 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     code, _, err = run("embed", "photos", "--out", "results/photos")
     assert code == 2
     assert "results/photos: already there" in err
+
+
+def test_a_gallery_has_the_precision_of_the_stage(run, workspace):
+    folder = workspace("scan")
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["regions"]["precision"] = "bf16"  # data/regions was made with fp32
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    assert run("embed", "data/dataset/images", "--out", "made")[0] == 0
+    rows = [1 + COLOURS.index(colour) for colour in sorted(COLOURS)]
+    full = FeatureStore(folder / "data/regions").padded(rows, "features").astype(float)
+    low = FeatureStore(folder / "made/regions").padded(range(8), "features").astype(float)
+    assert (low != full).any()
+    np.testing.assert_allclose(low, full, atol=0.05 * np.abs(full).max())
 
 
 def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):

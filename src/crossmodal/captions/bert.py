@@ -11,13 +11,14 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, first_line
+from crossmodal.runtime import hub_name_or_path
 
 log = logging.getLogger(__name__)
 
 
 def obtain_bert(source: str, layers: int, folder: Path) -> None:
-    """Copy an encoder from a hub name or folder, without its task heads.
+    """Copy a BERT, or one of its kind such as RoBERTa, from a hub name or folder, without pooler and task heads.
 
     Args:
         source: hub name such as bert-base-uncased, or a folder that transformers reads.
@@ -25,17 +26,20 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
         folder: written by ``save_pretrained``; exists.
 
     Raises:
-        UserError: unknown name, no way to the hub, unreadable folder, or fewer layers than asked for.
+        UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
+            asked for.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    place = hub_name_or_path(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True)
+    except TypeError as error:  # of a model that has no pooler to leave out
+        raise UserError(f"bert.source {source!r}: not a BERT ({first_line(error)})") from None
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"bert.source {source!r}: neither a readable folder nor to be had from the hub ({reason}); "
+            f"bert.source {source!r}: neither a readable folder nor to be had from the hub ({first_line(error)}); "
             "give a folder with config.json, model.safetensors and tokenizer files, or use fit"
         ) from None
     if layers:
@@ -64,5 +68,5 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable BERT folder ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
     return model.eval(), tokenizer

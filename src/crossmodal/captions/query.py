@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from crossmodal.captions.bert import load_bert
+from crossmodal.captions.clip import embed_texts
 from crossmodal.captions.vocabulary import Vocabulary
-from crossmodal.dual_encoder import embedding, embedding_size, load_half
+from crossmodal.dual_encoder import embedding_size, load_half
 from crossmodal.errors import UserError
 from crossmodal.models.base import Words
 from crossmodal.runtime import pick_device
@@ -45,22 +46,18 @@ class SentenceReader:
         """One sentence: features (1, L, H) rounded to float16 as stored ones are, or ids (1, L).
 
         Raises:
-            UserError: the sentence is empty.
+            UserError: the sentence is empty, or no text.
         """
+        try:
+            sentence.encode()
+        except UnicodeEncodeError:  # from a terminal with another encoding
+            raise UserError(f"the sentence {sentence!a} is not UTF-8 text") from None
         if not sentence.strip():
             raise UserError("the sentence is empty; give one such as 'two dogs running on grass'")
         if self.encoder == "bigru":
             return _ids(self.vocabulary.encode(sentence, self.max_tokens))
         if self.encoder == "clip":
-            siglip = self.model.config.model_type.startswith("siglip")
-            tokens = self.tokenizer(
-                [sentence],
-                padding="max_length" if siglip else "longest",
-                truncation=True,
-                max_length=self.model.config.max_position_embeddings,
-                return_tensors="pt",
-            )
-            return _features(embedding(self.model(**tokens.to(self.device)))[:, None])
+            return _features(embed_texts([sentence], self.model, self.tokenizer)[:, None])
         ids = self.tokenizer([sentence], truncation=True, max_length=self.max_tokens)["input_ids"][0]
         if self.encoder == "bert_finetune":
             return _ids(ids)

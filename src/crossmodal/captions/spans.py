@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tokenizers import PreTokenizedString, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import PreTokenizedString, Tokenizer
 
-from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+from crossmodal.captions.vocabulary import NORMALIZER, SPECIAL, SPLITTER, Vocabulary
 from crossmodal.errors import UserError
 
 SpanReader = Callable[[str, Sequence[int]], np.ndarray]
@@ -47,13 +47,9 @@ def span_reader(encoder: str, bert: Path, captions: Path) -> SpanReader:
 def split_places(caption: str) -> list[tuple[str, tuple[int, int]]]:
     """The words of ``captions.vocabulary.split_words``, each with its place in the caption."""
     text = PreTokenizedString(caption)
-    text.normalize(_NORMALIZER.normalize)
-    _SPLITTER.pre_tokenize(text)
+    text.normalize(NORMALIZER.normalize)
+    SPLITTER.pre_tokenize(text)
     return [(word, place) for word, place, _ in text.get_splits("original", "char")]
-
-
-_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
-_SPLITTER = pre_tokenizers.BertPreTokenizer()
 
 
 def _tokenizer(path: Path) -> Tokenizer:

@@ -10,8 +10,11 @@ from pathlib import Path
 from tokenizers import normalizers, pre_tokenizers
 
 from crossmodal.errors import UserError
+from crossmodal.runtime import setting_path
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")  # ids 0 to 3, as in SCAN's vocabularies
+NORMALIZER = normalizers.BertNormalizer(lowercase=True)
+SPLITTER = pre_tokenizers.BertPreTokenizer()
 
 
 class Vocabulary:
@@ -66,19 +69,16 @@ class Vocabulary:
             raise UserError(f"{path}: not found; run the captions stage first") from None
         except ValueError as error:
             raise UserError(f"{path}: not a vocabulary ({error})") from None
-        if not isinstance(words, list) or tuple(words[:4]) != SPECIAL:
+        listed = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if not listed or tuple(words[: len(SPECIAL)]) != SPECIAL:
             raise UserError(f"{path}: not a vocabulary (a list of words that begins with {', '.join(SPECIAL)})")
         return cls(words)
 
 
 def split_words(caption: str) -> list[str]:
     """Lower-case words and punctuation marks, as BERT's basic tokenizer splits them."""
-    text = _NORMALIZER.normalize_str(caption)
-    return [word for word, _ in _SPLITTER.pre_tokenize_str(text)]
-
-
-_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
-_SPLITTER = pre_tokenizers.BertPreTokenizer()
+    text = NORMALIZER.normalize_str(caption)
+    return [word for word, _ in SPLITTER.pre_tokenize_str(text)]
 
 
 def count_vocabulary(captions: Iterable[str], min_count: int) -> Vocabulary:
@@ -96,6 +96,7 @@ def obtain_vocabulary(source: str, captions: Iterable[str], min_count: int) -> V
     """
     if source == "count":
         return count_vocabulary(captions, min_count)
-    if not Path(source).is_file():
+    path = setting_path(source)
+    if not path.is_file():
         raise UserError(f"captions.vocabulary {source!r}: no such file; give one, or count")
-    return Vocabulary.load(Path(source))
+    return Vocabulary.load(path)

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     sections = {
         "machine": checks.check_machine(params),
         "dataset": checks.check_dataset(params, arguments.timeout),
+        "files": checks.check_files(params, arguments.timeout),
         "weights": [] if params.download.offline else checks.check_hub(params, arguments.timeout),
         "stages": [] if arguments.overrides else checks.check_stages(),
         "cache": checks.check_cache() if arguments.cache else [],

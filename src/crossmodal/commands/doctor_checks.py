@@ -22,9 +22,9 @@ import requests
 
 from crossmodal.datasets.build import archives_of, download_cache
 from crossmodal.datasets.download import Archive, mirror_folder
-from crossmodal.datasets.transfer import explain, in_units
+from crossmodal.datasets.transfer import explain
 from crossmodal.params import Params
-from crossmodal.runtime import progress, project_root
+from crossmodal.runtime import in_units, progress, project_root, setting_path
 
 P = ParamSpec("P")
 
@@ -94,7 +94,7 @@ def check_dataset(params: Params, timeout: float) -> list[Finding]:
 def _path(key: str, value: str | None) -> Finding:
     if value is None:
         return Finding("mend", key, "null", f"set {key} in params.yaml, or add -S {key}=PATH")
-    path = project_root() / Path(value).expanduser()
+    path = setting_path(value)
     return Finding("ok", key, str(path)) if path.exists() else Finding("mend", key, f"{path}: not there", f"mend {key}")
 
 
@@ -170,6 +170,34 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
 
 
 @never_raises
+def check_files(params: Params, timeout: float) -> list[Finding]:
+    """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
+    named = {}
+    if not Path("models/detector").exists():
+        if params.region_backend == "grid" and params.grid.weights != "hub":
+            named["grid.weights"] = params.grid.weights
+        if params.region_backend in ("bottomup", "detectron2"):
+            named["bottomup.weights"] = params.bottomup.weights
+    if params.region_backend == "precomputed" and not Path("data/regions").exists():
+        named["precomputed.path"] = params.precomputed.path
+    if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
+        named["captions.vocabulary"] = params.captions.vocabulary
+    return [
+        _address(key, name, params, timeout) if urlsplit(name).scheme in ("http", "https") else _path(key, name)
+        for key, name in named.items()
+    ]
+
+
+def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
+    if params.download.offline:
+        return Finding("?", key, f"{url}, not asked (download.offline)")
+    reason = answer(url, timeout)
+    if reason is None:
+        return Finding("get", key, f"from {url}")
+    return Finding("mend", key, f"{url}: {reason}", f"set {key} to a file on disk")
+
+
+@never_raises
 def check_hub(params: Params, timeout: float) -> list[Finding]:
     """The published weights that the settings ask for: on this machine, or to be had from the hub."""
     from huggingface_hub import constants, try_to_load_from_cache
@@ -206,7 +234,7 @@ def _from_hub(params: Params) -> dict[str, str]:
             names["clip.source"] = params.clip.source
         elif source != "fit":
             names["bert.source"] = source
-    return {key: name for key, name in names.items() if not Path(name).exists()}
+    return {key: name for key, name in names.items() if not setting_path(name).exists()}
 
 
 @never_raises
@@ -216,10 +244,9 @@ def check_stages() -> list[Finding]:
 
     with Repo(".") as repo:
         changed = repo.status()
-        names = [stage.name for stage in repo.index.stages if getattr(stage, "name", None)]
-        outs = {stage.name: [Path(out.fs_path) for out in stage.outs] for stage in repo.index.stages if stage.outs}
-    order = [name for name in outs if name in names]
-    return [_stage(name, outs[name], changed.get(name, [])) for name in order]
+        stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # those of .dvc files have none
+        outs = {stage.name: [Path(out.fs_path) for out in stage.outs] for stage in stages}
+    return [_stage(name, paths, changed.get(name, [])) for name, paths in outs.items()]
 
 
 def _stage(name: str, outs: list[Path], problems: list) -> Finding:
@@ -246,8 +273,12 @@ def check_cache() -> list[Finding]:
 
     with Repo(".") as repo:
         folder = Path(repo.cache.local.path)
-        found = {out.hash_info.value: str(stage.name) for stage in repo.index.stages for out in stage.outs}
-        outs = {digest: stage for digest, stage in found.items() if digest}  # None: has not run
+        outs = {
+            out.hash_info.value: stage.addressing
+            for stage in repo.index.stages
+            for out in stage.outs
+            if out.hash_info.value  # else it has not run
+        }
     files = [path for path in sorted(folder.glob("??/*")) if path.is_file()]
     damaged = [path for path in progress(files, desc="cache", unit="file") if not _is_whole(path)]
     findings = [

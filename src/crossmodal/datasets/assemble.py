@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from crossmodal.datasets.download import limit_bad
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, without_path
 from crossmodal.runtime import progress
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -92,7 +92,7 @@ def _decode(path: Path) -> tuple[int, int] | str:
             return image.size
     except FileNotFoundError:
         return MISSING
-    except UnidentifiedImageError:  # its text holds the path, which does not belong in an out
+    except UnidentifiedImageError:  # its text holds the path
         return "not a JPEG, PNG or WebP image"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"does not decode: {error}"
+        return f"does not decode: {without_path(error)}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ COLUMNS = {
 }
 SPLITS = {"train": "train", "val": "val", "test": "test", "dev": "val", "valid": "val", "validation": "val"}
 DELIMITERS = ",;\t|"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may hold one, UTF-8 cannot
 
 
 @dataclass
@@ -43,8 +45,8 @@ def read_caption_file(path: Path) -> tuple[dict[str, Listed], list[Skipped]]:
     """Images by name, in the order in which they come first, and what was left out.
 
     Left out are: a row without a name or of another form, a name that leads out of the folder, an empty caption, the
-    same caption of the same image again, a split that is none or differs from the image's former one, and the
-    images without a split where others have one.
+    same caption of the same image again, text with half a character in it, a split that is none or differs from the
+    image's former one, and the images without a split where others have one.
 
     Raises:
         UserError: not there, not text, another kind of file, or without the columns that are needed.
@@ -80,6 +82,8 @@ def _add(row: dict[str, Any], images: dict[str, Listed]) -> str | None:
         return "no name of an image"
     if not all(isinstance(text, str) for text in captions):
         return f"no caption of {name}"
+    if any(_LONE_SURROGATE.search(text) for text in (name, *captions)):
+        return "half a character: text that was cut within an emoji, or a file name that is not UTF-8"
     name = PurePosixPath(name.strip()).as_posix()
     if leads_out(name):
         return f"{name!r} leads out of the folder"
@@ -141,7 +145,7 @@ def _coco_rows(path: Path, text: str) -> _Rows:
     try:
         content = json.loads(text)
         images = {image["id"]: image for image in content["images"]}
-        annotations = content["annotations"]
+        annotations = list(content["annotations"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path}: expected COCO\'s {{"images": [{{"id", "file_name"}}], '

@@ -28,7 +28,7 @@ from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.transfer import CHUNK, RETRY_DELAYS, TransferError, discard, fetch
 from crossmodal.datasets.unpack import TAR_SUFFIXES
 from crossmodal.errors import UserError
-from crossmodal.runtime import project_root
+from crossmodal.runtime import setting_path
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +112,7 @@ def mirror_folder(mirror: str | None) -> Path | None:
     if not mirror or urlsplit(mirror).scheme in ("http", "https"):
         return None
     parts = urlsplit(mirror)
-    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(mirror).expanduser()
-    return project_root() / path
+    return setting_path(url2pathname(parts.path) if parts.scheme == "file" else mirror)
 
 
 class _NotObtainedError(Exception):

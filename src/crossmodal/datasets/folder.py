@@ -11,10 +11,9 @@ from pathlib import Path
 
 from crossmodal.datasets.assemble import MISSING, Entry, check_images, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
-from crossmodal.datasets.transfer import check_space
 from crossmodal.errors import UserError
 from crossmodal.params import Download, Folder
-from crossmodal.runtime import progress, project_root
+from crossmodal.runtime import check_space, progress, setting_path
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ def _log_unused(origin: Path, names: set[str]) -> None:
 def _place(key: str, value: str | None) -> Path:
     if value is None:
         raise UserError(f"folder.{key} in params.yaml: null, expected a path; or -S folder.{key}=PATH")
-    return project_root() / Path(value).expanduser()
+    return setting_path(value)
 
 
 def _digest(path: Path) -> str:
@@ -113,5 +112,5 @@ def _digest(path: Path) -> str:
 
 def _ids(names: Sequence[str]) -> dict[str, str]:
     stems = {name: Path(name).with_suffix("").as_posix() for name in names}
-    counts = Counter(stems.values())
+    counts = Counter([*stems.values(), *names])  # of a.jpg and a.jpg.png neither may be called a.jpg but the first
     return {name: stem if counts[stem] == 1 else name for name, stem in stems.items()}

@@ -66,7 +66,7 @@ class Dataset:
     records: tuple[ImageRecord, ...]
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = field(default=())
+    skipped: tuple[Skipped, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     duplicates: tuple[tuple[str, ...], ...] = ()
 
@@ -144,15 +144,15 @@ def read_dataset(folder: Path) -> Dataset:
     manifest_path, records_path = folder / "manifest.json", folder / "records.jsonl"
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        lines = records_path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        content = records_path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not found; run the download stage first") from None
     except ValueError as error:
         raise UserError(f"{manifest_path}: not readable as JSON ({error})") from None
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8"))
             row["captions"] = tuple(row["captions"])
             row["objects"] = tuple(
                 GroundTruth(tuple(item["box"]), item["label"], item["attribute"]) for item in row["objects"]
@@ -160,13 +160,16 @@ def read_dataset(folder: Path) -> Dataset:
             records.append(ImageRecord(**row))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{records_path}, line {number}: not an image record ({error})") from None
-    return Dataset(
-        folder=folder,
-        name=manifest["name"],
-        records=tuple(records),
-        classes=tuple(manifest["classes"]),
-        attributes=tuple(manifest["attributes"]),
-        skipped=tuple(Skipped(**item) for item in manifest["skipped"]),
-        sources=manifest.get("sources", {}),
-        duplicates=tuple(map(tuple, manifest.get("duplicates", ()))),
-    )
+    try:
+        return Dataset(
+            folder=folder,
+            name=manifest["name"],
+            records=tuple(records),
+            classes=tuple(manifest["classes"]),
+            attributes=tuple(manifest["attributes"]),
+            skipped=tuple(Skipped(**item) for item in manifest["skipped"]),
+            sources=manifest["sources"],
+            duplicates=tuple(map(tuple, manifest.get("duplicates", ()))),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{manifest_path}: not the manifest of a dataset ({error!r})") from None

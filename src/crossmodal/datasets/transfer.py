@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,7 @@ from pathlib import Path
 import requests
 import urllib3
 
-from crossmodal.errors import UserError
-from crossmodal.runtime import progress
+from crossmodal.runtime import check_space, progress
 
 log = logging.getLogger(__name__)
 
@@ -77,26 +75,6 @@ def discard(part: Path) -> None:
     """Remove a part and its note."""
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
-
-
-def check_space(folder: Path, needed: int, what: str) -> None:
-    """Refuse what will not fit.
-
-    Raises:
-        UserError: less than ``needed`` bytes are free where ``folder`` is.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f"{folder}: {what} needs {in_units(needed)}, only {in_units(free)} are free")
-
-
-def in_units(size: float) -> str:
-    """Bytes as people read them, decimal: 1,500,000 is 1.5 MB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 def _attempt(url: str, part: Path) -> bool:

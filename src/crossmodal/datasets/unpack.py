@@ -25,8 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from crossmodal.datasets.records import Skipped
-from crossmodal.datasets.transfer import CHUNK, check_space
+from crossmodal.datasets.transfer import CHUNK
 from crossmodal.errors import UserError
+from crossmodal.runtime import check_space
 
 MAX_UNPACKED = 64 * 2**30  # bytes that one archive may unpack to (of a zip: its wanted members)
 MAX_RATIO = 200  # unpacked to packed size; text stays below 30, deflate itself ends at 1032

@@ -112,7 +112,9 @@ class StoreWriter:
             "shards": self._shards,
             "metadata": dict(metadata or {}),
         }
-        (self.folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        part = self.folder / "index.part"
+        part.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        part.replace(self.folder / "index.json")  # where it is, others take the store for whole
 
 
 def _shard_entry(path: Path) -> dict[str, Any]:
@@ -136,7 +138,7 @@ class FeatureStore:
         try:
             index = json.loads(index_path.read_text(encoding="utf-8"))
             self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index["arrays"].items()}
-            shards = index["shards"]
+            shards = [(folder / shard["file"], shard["rows"]) for shard in index["shards"]]
             self.metadata: dict[str, Any] = index["metadata"]
         except FileNotFoundError:
             raise UserError(f"{index_path}: not found; the stage that writes it has not run") from None
@@ -145,8 +147,8 @@ class FeatureStore:
         self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
         self._maps: list[dict[str, np.ndarray]] = []
         lengths, shard_of, first_item = [], [], []
-        for number, shard in enumerate(shards):
-            shard_lengths, maps = self._open_shard(folder / shard["file"], shard["rows"])
+        for number, (path, rows) in enumerate(shards):
+            shard_lengths, maps = self._open_shard(path, rows)
             self._maps.append(maps)
             lengths.append(shard_lengths)
             shard_of.append(np.full(len(shard_lengths), number, dtype=np.int32))

@@ -11,7 +11,7 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.runtime import progress
+from crossmodal.runtime import check_space, progress
 
 NAMES = {"train": "train", "val": "dev", "test": "test"}
 CAPTIONS = 5  # of every image: the projects count on it
@@ -52,7 +52,7 @@ def export_scan(dataset: Dataset, store: FeatureStore, out: Path, *, pad: bool) 
         if len(record.captions) < CAPTIONS:
             found = len(record.captions)
             raise UserError(f"{dataset.folder}: image {record.id} has {found} captions, this format has {CAPTIONS}")
-    _check_space(out, len(rows) * most * store.arrays["features"][1][0] * 4)
+    check_space(out, len(rows) * most * store.arrays["features"][1][0] * 4, "the export")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -72,10 +72,3 @@ def _write_split(dataset: Dataset, store: FeatureStore, rows: np.ndarray, stem: 
     captions = [" ".join(caption.split()) for record in records for caption in record.captions[:CAPTIONS]]
     Path(f"{stem}_caps.txt").write_text("".join(f"{caption}\n" for caption in captions), encoding="utf-8")
     Path(f"{stem}_ids.txt").write_text("".join(f"{record.id}\n" for record in records), encoding="utf-8")
-
-
-def _check_space(out: Path, needed: int) -> None:
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise UserError(f"{out}: needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free")

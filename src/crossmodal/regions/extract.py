@@ -87,18 +87,6 @@ def extract_regions(
     broken.forget()
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
-
-    Raises:
-        UserError: missing, truncated, or no image.
-    """
-    image = decode(path)
-    if isinstance(image, str):
-        raise UserError(f"{path}: {image}")
-    return image
-
-
 def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The arrays of a store of regions, as StoreWriter takes them."""
     return {
@@ -156,11 +144,13 @@ def _regions_of(
             whole.append((row, image))
     regions = extractor([image for _, image in whole]) if whole else []
     for (row, image), of_image in zip(whole, regions, strict=True):
-        found[row] = _store_row(of_image, width=image.shape[1], height=image.shape[0])
+        found[row] = store_row(of_image, image.shape)
     return found
 
 
-def _store_row(regions: ImageRegions, *, width: int, height: int) -> dict[str, np.ndarray]:
+def store_row(regions: ImageRegions, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The regions of an image of ``shape`` (H, W, 3) as a row of the store: boxes as shares of it, (R, 4) in 0..1."""
+    height, width = shape[:2]
     scale = np.array([width, height, width, height], dtype=np.float32)
     return {
         "features": regions.features,

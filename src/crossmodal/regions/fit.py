@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from crossmodal.datasets.records import Dataset
@@ -17,6 +16,7 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import Objects, average_precisions, match_detections
 from crossmodal.features.resume import load_state, save_state
 from crossmodal.params import Detector
+from crossmodal.regions.decode import read_image
 from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, RegionDetector, build_detector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything
 
@@ -40,12 +40,7 @@ class Annotated:
         """(H, W, 3) uint8."""
         if index in self._decoded:
             return self._decoded[index]
-        path = self.dataset.image_path(self.rows[index])
-        try:
-            with Image.open(path) as file:
-                pixels = np.array(file.convert("RGB"))
-        except OSError as error:
-            raise UserError(f"{path}: not readable as an image ({error})") from None
+        pixels = np.array(read_image(self.dataset.image_path(self.rows[index])))  # a copy: torch wants to write
         if pixels.nbytes <= self._free:
             self._free -= pixels.nbytes
             self._decoded[index] = pixels

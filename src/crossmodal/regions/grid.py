@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, first_line
 from crossmodal.params import Grid
 from crossmodal.regions.base import ImageRegions
-from crossmodal.runtime import pick_device
+from crossmodal.runtime import pick_device, setting_path
 
 
 def obtain_backbone(settings: Grid, folder: Path) -> None:
@@ -36,7 +36,7 @@ def obtain_backbone(settings: Grid, folder: Path) -> None:
     from_hub = settings.weights == "hub"
     model = _create(settings.model, settings.kwargs, pretrained=from_hub)
     if not from_hub:
-        _load_weights(Path(settings.weights), model, settings.model)
+        _load_weights(setting_path(settings.weights), model, settings.model)
     data = timm.data.resolve_model_data_config(model)
     config = {
         "backend": "grid",
@@ -58,12 +58,11 @@ def _create(name: str, kwargs: dict[str, Any], *, pretrained: bool) -> nn.Module
         raise UserError(f"grid.kwargs.pad_type {kwargs['pad_type']!r}: allowed are 'same', 'valid' and ''")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs).eval()
-    except TypeError as error:
-        raise UserError(f"grid.kwargs: {name} does not take them ({error})") from None
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        if not pretrained or isinstance(error, TypeError):  # no file is at fault
+            raise UserError(f"grid.kwargs: {name} does not take them ({first_line(error)})") from None
         raise UserError(
-            f"grid.weights hub: {name} could not be had ({reason}); set grid.weights to a .safetensors file"
+            f"grid.weights hub: {name} could not be had ({first_line(error)}); set grid.weights to a .safetensors file"
         ) from None
 
 
@@ -109,7 +108,7 @@ class GridExtractor:
         except FileNotFoundError as error:
             missing = error.filename or folder / "model.safetensors"  # safetensors names no file
             raise UserError(f"{missing}: not found; run the detector stage first") from None
-        except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RuntimeError) as error:
             raise UserError(f"{folder}: not a readable grid network ({' '.join(str(error).split())[:200]})") from None
         self.device = pick_device()
         self.model = self.model.to(self.device, memory_format=torch.channels_last)

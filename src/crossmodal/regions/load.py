@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossmodal.errors import UserError
 from crossmodal.params import Params
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.bottomup.backend import BottomUpRegions
@@ -17,14 +18,21 @@ def load_extractor(params: Params, folder: Path) -> RegionExtractor:
     """Read what the detector stage wrote to ``folder``.
 
     Raises:
-        UserError: the folder is missing, damaged, or holds the network of another backend.
+        UserError: the folder is missing, damaged, or holds the network of another backend; the backend is
+            precomputed, which has none.
     """
-    if params.region_backend == "grid":
-        return GridExtractor(folder)
-    if params.region_backend == "clip":
-        return ClipRegions(folder)
-    if params.region_backend == "bottomup":
-        return BottomUpRegions(folder, params.bottomup)
-    if params.region_backend == "detectron2":
-        return Detectron2Regions(folder, params.bottomup)
-    return TorchvisionRegions(folder, params.regions)
+    match params.region_backend:
+        case "torchvision":
+            return TorchvisionRegions(folder, params.regions)
+        case "grid":
+            return GridExtractor(folder)
+        case "clip":
+            return ClipRegions(folder)
+        case "bottomup":
+            return BottomUpRegions(folder, params.bottomup)
+        case "detectron2":
+            return Detectron2Regions(folder, params.bottomup)
+    raise UserError(
+        f"regions.backend {params.region_backend}: no network here finds regions in new photographs; "
+        "it takes the one that the features were made with"
+    )

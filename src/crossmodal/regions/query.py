@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extract import read_image
+from crossmodal.regions.decode import read_image
+from crossmodal.regions.extract import store_row
 
 
 def read_photograph(path: Path, extractor: RegionExtractor) -> Regions:
@@ -22,16 +22,11 @@ def read_photograph(path: Path, extractor: RegionExtractor) -> Regions:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a photograph")
-    try:
-        image = read_image(path)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: unreadable image ({error})") from None
-    found = extractor([image])[0]
-    height, width = image.shape[:2]
-    boxes = np.clip(found.boxes / np.array([width, height, width, height], dtype=np.float32), 0, 1)
-    features = torch.from_numpy(found.features.astype(np.float16)).float()
+    image = read_image(path)
+    row = store_row(extractor([image])[0], image.shape)
+    features = torch.from_numpy(row["features"].astype(np.float16)).float()
     return Regions(
         features=features.unsqueeze(0),
-        boxes=torch.from_numpy(boxes).unsqueeze(0),
+        boxes=torch.from_numpy(row["boxes"]).unsqueeze(0),
         mask=torch.ones(1, len(features), dtype=torch.bool),
     )

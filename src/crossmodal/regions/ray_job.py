@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from crossmodal.datasets.records import read_dataset
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, first_line
 from crossmodal.params import RayCluster
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.parts import extract_part
@@ -96,5 +96,5 @@ def _connect(cluster: RayCluster) -> ModuleType:
         else:
             ray.init(address=cluster.address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"ray.address {cluster.address}: no cluster there ({str(error).splitlines()[0]})") from None
+        raise UserError(f"ray.address {cluster.address}: no cluster there ({first_line(error)})") from None
     return ray

@@ -61,7 +61,13 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
             f"{folders.matcher} takes {config.sizes.regions}"
         )
     extract_regions(
-        dataset, extractor, out / "regions", batch_size=params.regions.batch_size, backend=params.region_backend
+        dataset,
+        extractor,
+        out / "regions",
+        batch_size=params.regions.batch_size,
+        backend=params.region_backend,
+        workers=params.regions.workers,
+        precision=params.regions.precision,
     )
     store = FeatureStore(out / "regions")
     rows = np.arange(len(store))

@@ -19,7 +19,7 @@ from crossmodal.retrieval.inputs import check_inputs
 from crossmodal.retrieval.rerank import rerank_shortlists
 from crossmodal.retrieval.search import Searched, draw_sample, rank_pairs, search_both_ways
 from crossmodal.retrieval.similarity import caption_vectors, image_vectors, similarity_matrix
-from crossmodal.runtime import pick_device
+from crossmodal.runtime import pick_device, setting_path
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def shortlist_material(material: Material, source: str) -> Material:
     """
     if source == "own":
         return material
-    folder = Path(source)
+    folder = setting_path(source)
     if not folder.is_dir():
         raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, or own")
     model, config = load_matcher(folder)

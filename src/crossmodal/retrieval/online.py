@@ -26,7 +26,7 @@ from crossmodal.models.checkpoint import load_matcher, read_config
 from crossmodal.retrieval.gallery import read_info
 from crossmodal.retrieval.index import read_index, search
 from crossmodal.retrieval.similarity import encode_captions, encode_images, pooled, scored
-from crossmodal.runtime import pick_device
+from crossmodal.runtime import pick_device, setting_path
 
 BATCH = 256  # of a gallery that is encoded whole
 
@@ -90,7 +90,7 @@ class SearchEngine:
         self.finder = self.model
         if self.info.shortlist_by != "own":
             inside = gallery / self.info.shortlist_by  # of a gallery that was packed to be carried away
-            folder = inside if inside.is_dir() else Path(self.info.shortlist_by)
+            folder = inside if inside.is_dir() else setting_path(self.info.shortlist_by)
             self.finder = _load(gallery, folder, "shortlist's matcher", self.info.shortlist_key).to(self.device)
         stores = {"images": cache(regions), "captions": cache(words)}
         self._images = Side(

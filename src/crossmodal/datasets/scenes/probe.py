@@ -28,7 +28,6 @@ from crossmodal.datasets.scenes.layout import (
 )
 from crossmodal.datasets.scenes.relations import DIRECTIONS, EXISTS, Claim, Reference, is_true
 
-KINDS = ("relation", "attribute")
 COLOUR_ODDS = 0.7  # an attribute pair exchanges colours, else patterns
 LIST_ODDS = 0.5  # an attribute pair names two objects, else it relates them
 BETWEEN_ODDS = 0.15  # a relation pair says "between", else a direction

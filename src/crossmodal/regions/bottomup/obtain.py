@@ -12,7 +12,7 @@ from crossmodal.errors import UserError
 from crossmodal.params import Bottomup
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
-from crossmodal.runtime import project_root
+from crossmodal.runtime import setting_path
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
             names that is missing or of another length.
     """
     address = urlsplit(settings.weights).scheme in ("http", "https")
-    path = _download(settings, cache) if address else _path(settings.weights)
+    path = _download(settings, cache) if address else setting_path(settings.weights)
     if not path.is_file():
         raise UserError(f"bottomup.weights {path}: not found; docs/bottom-up-features.md says where it can be had")
     sha256 = _sha256(path)
@@ -44,11 +44,6 @@ def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
     counts = {"classes": architecture.classes, "attributes": architecture.attributes}
     names = _read_names(settings.names, path.parent, counts)
     write_folder(folder, DetectorFolder(architecture, weights, **names), {"name": name, "sha256": sha256})
-
-
-def _path(text: str) -> Path:
-    """A path of the settings, relative to the root of the repository."""
-    return project_root() / Path(text).expanduser()
 
 
 def _download(settings: Bottomup, cache: Path) -> Path:
@@ -89,7 +84,7 @@ def _read_names(folder: str | None, beside: Path, counts: dict[str, int]) -> dic
     """Names of classes and attributes, the first of several on a line ("gray,grey"); none where no folder is given."""
     names = {}
     for kind, count in counts.items():
-        path = (beside if folder is None else _path(folder)) / _NAMES[kind]
+        path = (beside if folder is None else setting_path(folder)) / _NAMES[kind]
         if not count or (folder is None and not path.is_file()):
             names[kind] = []
             if count:

@@ -14,7 +14,7 @@ from crossmodal.regions.precomputed.files import FileReader
 from crossmodal.regions.precomputed.rows import FeatureReader
 from crossmodal.regions.precomputed.scan import ScanReader
 from crossmodal.regions.precomputed.tsv import TsvReader
-from crossmodal.runtime import progress
+from crossmodal.runtime import progress, setting_path
 
 
 def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:
@@ -23,13 +23,13 @@ def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:
     Raises:
         UserError: nothing is there, or it is not in the format that ``precomputed.format`` says.
     """
-    path = Path(settings.path)
+    path = setting_path(settings.path)
     if not path.exists():
-        raise UserError(f"precomputed.path {path}: not found")
+        raise UserError(f"precomputed.path {settings.path}: not found")
     if settings.format == "tsv":
         return TsvReader(path, dataset)
     if not path.is_dir():
-        raise UserError(f"precomputed.path {path}: a file, format {settings.format} is a folder")
+        raise UserError(f"precomputed.path {settings.path}: a file, format {settings.format} is a folder")
     if settings.format == "npz":
         return FileReader(path, dataset)
     return ScanReader(path, dataset, grid=settings.format == "grid")
@@ -65,7 +65,9 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
     return out
 
 
-def fingerprint(path: Path) -> list[list[str | int]]:
-    """Name, size and time of a file, or of what lies in a folder: enough to see that something else is there now."""
-    entries = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
-    return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in entries]
+def fingerprint(settings: Precomputed) -> list[list[str | int]]:
+    """Name, size and time of every file of ``precomputed.path``: enough to see that something else is there now."""
+    place = setting_path(settings.path)
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()] if place.is_dir() else [place]
+    stats = [(path.relative_to(place).as_posix(), path.stat()) for path in files if path.exists()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -36,9 +37,16 @@ def image_key(name: str) -> str:
 
 
 def record_rows(dataset: Dataset) -> dict[str, int]:
-    """Row of every image, by the keys of its id and of its file name."""
-    rows = {image_key(PurePosixPath(record.path).name): row for row, record in enumerate(dataset.records)}
-    return rows | {image_key(record.id): row for row, record in enumerate(dataset.records)}
+    """Row of every image, by the keys of its id and of its file name; without keys that several images share.
+
+    In a folder of one's own a/1.jpg and b/01.jpg may be different photographs: a file of features named 1 may be of
+    either.
+    """
+    rows: dict[str, set[int]] = defaultdict(set)
+    for row, record in enumerate(dataset.records):
+        rows[image_key(record.id)].add(row)
+        rows[image_key(PurePosixPath(record.path).name)].add(row)
+    return {key: row for key, (row, *others) in rows.items() if not others}
 
 
 def as_features(values: np.ndarray, where: str, size: int | None = None) -> np.ndarray:
