@@ -30,7 +30,10 @@ def test_a_killed_stage_ends_as_an_undisturbed_one(pristine, workspace, stage):
         process.kill()
         killed += process.wait().code == -9
         found = forks.outs(workspace, stage)
-        if stage != "report":  # its files in git are written one by one
+        if stage == "report":  # its files in git are written one by one, each whole
+            found = {name: content for name, content in found.items() if not name.endswith(".part")}
+            assert found.items() <= expected.items()
+        else:
             assert found in ({}, expected)
     assert killed
     done = forks.run(stage, workspace)

@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -33,8 +35,29 @@ def test_metrics_files(tmp_path, results, history):
     assert json.loads((folder / "detector.json").read_text()) == {}  # grid backbones are not measured
 
 
+def test_a_cut_off_write_leaves_the_former_figures(tmp_path, results, history, monkeypatch):
+    """A kill between the first byte and the last; what it leaves under another name is written over later."""
+    write_metrics(tmp_path, results, history, tmp_path / "none.json")
+    before = (tmp_path / "test.json").read_bytes()
+    worse = replace(results, i2t_ranks=results.i2t_ranks + 1)
+    write = Path.write_bytes
+
+    def killed(path, content):
+        write(path, content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_metrics(tmp_path, worse, history, tmp_path / "none.json")
+    assert (tmp_path / "test.json").read_bytes() == before
+    write_metrics(tmp_path, worse, history, tmp_path / "none.json")
+    assert json.loads((tmp_path / "test.json").read_text())["i2t"]["r1"] == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv"}
+
+
 def test_a_dataset_without_a_probe_has_no_probe_metric(tmp_path, results, history):
-    without = results.__class__(**{**vars(results), "probe": results.probe[:0]})
+    without = replace(results, probe=results.probe[:0])
     write_metrics(tmp_path, without, history, tmp_path / "none.json")
     assert "probe" not in json.loads((tmp_path / "test.json").read_text())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import UserError
+from crossmodal.features.resume import write_whole
 from crossmodal.reports.curves import best_epoch, read_history
 from crossmodal.retrieval.search import SearchResults, summary
 
@@ -60,7 +61,7 @@ def rounded(value: Any) -> Any:
 
 
 def _write_json(path: Path, metrics: dict[str, Any]) -> None:
-    path.write_text(json.dumps(rounded(metrics), indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(rounded(metrics), indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
