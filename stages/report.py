@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import split_rows
+from crossmodal.datasets.splits import filled_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.features.resume import content_key, publish, work_folder
@@ -33,7 +33,7 @@ def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
     results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
-    test = split_rows(dataset, "test", regions.left_out)
+    test = filled_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 

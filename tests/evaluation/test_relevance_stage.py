@@ -51,7 +51,7 @@ def similarity(folder):
     if (folder / "similarity.npy").is_file():
         return np.load(folder / "similarity.npy")
     images, captions = (faiss.read_index(str(folder / f"{name}.faiss")) for name in ("images", "captions"))
-    return images.reconstruct_n(0, 8) @ captions.reconstruct_n(0, 16).T
+    return images.reconstruct_n(0, images.ntotal) @ captions.reconstruct_n(0, captions.ntotal).T
 
 
 @pytest.mark.slow
@@ -82,3 +82,22 @@ def test_figures_of_exact_scores(workspace, model):
     assert not Path("data/relevance/test.npy").exists()
     assert "folds" not in without
     assert without["i2t"] == {name: value for name, value in metrics["i2t"].items() if name != "ndcg25"}
+
+
+@pytest.mark.slow
+def test_an_image_without_regions_is_left_out_of_the_relevance_too(workspace):
+    """The relevance stage does not know that the regions stage left the third test image out."""
+    index = json.loads(Path("data/regions/index.json").read_text())
+    index["metadata"]["left_out"] = [{"row": 34, "image": "test-34", "reason": "cut off"}]
+    Path("data/regions/index.json").write_text(json.dumps(index))
+    model = {"model": "vsepp", "vsepp": {"embed_dim": 16}, "train": {"epochs": 1, "batch_size": 9}}
+    workspace(**model, evaluate={"explained": 0})
+    for stage in (relevance, train, evaluate):
+        stage.main()
+    left = TEXTS[:2] + TEXTS[3:]
+    graded = rouge_l_relevance([text for texts in left for text in texts], left)
+    exact = all_metrics(similarity(Path("results/evaluation")), Pairs.of_captions(np.arange(14) // 2), graded)
+    metrics = summary(load_results(Path("results/evaluation")))
+    assert (metrics["images"], metrics["captions"]) == (7, 14)
+    for direction in ("i2t", "t2i"):
+        assert metrics[direction]["ndcg25"] == pytest.approx(exact[direction]["ndcg25"])
