@@ -16,12 +16,12 @@ from crossmodal.reports.breakdown import break_down, write_breakdown
 from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
 from crossmodal.reports.figures import DIRECTIONS
 from crossmodal.reports.gallery import write_gallery
+from crossmodal.reports.metrics_files import write_metrics, write_search
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import separation, write_scores
 from crossmodal.reports.words import WordReader
-from crossmodal.reports.write import write_metrics, write_search
 from crossmodal.retrieval.evidence import load_evidence
 from crossmodal.retrieval.search import SearchResults, load_results, summary
 from crossmodal.tracking import find_run

@@ -49,6 +49,9 @@ def similarity_matrix(
         images: (N,) rows of the region store, captions: (C,) rows of the caption store.
         batch_size: images or captions that are encoded at once.
         out: (N, C) float32 to write to, a memory map where the matrix is larger than memory may be.
+
+    Raises:
+        UserError: a score is NaN.
     """
     encoded = encode_images(model, regions, images, batch_size)
     matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out

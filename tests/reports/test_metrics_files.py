@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.errors import UserError
-from crossmodal.reports.write import write_metrics
+from crossmodal.reports.metrics_files import write_metrics, write_search
 
 
 def test_metrics_files(tmp_path, results, history):
@@ -66,3 +66,12 @@ def test_a_broken_detector_file_is_named(tmp_path, results, history):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json: not readable"):
         write_metrics(tmp_path / "out", results, history, tmp_path / "metrics.json")
+
+
+def test_figures_are_rounded_into_the_metrics(tmp_path):
+    with pytest.raises(UserError, match=r"search\.json: not found; run the evaluate stage first"):
+        write_search(tmp_path, tmp_path / "evaluation" / "search.json")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "search.json").write_text('{"t2i": {"recall_against_flat": 0.123456789}}')
+    write_search(tmp_path, tmp_path / "evaluation" / "search.json")
+    assert json.loads((tmp_path / "search.json").read_text()) == {"t2i": {"recall_against_flat": 0.1235}}

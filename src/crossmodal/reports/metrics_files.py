@@ -45,7 +45,7 @@ def write_search(folder: Path, figures: Path) -> None:
 
 
 def validation_metrics(history: Path) -> dict[str, float]:
-    """Epoch whose weights were kept, its validation rsum, and the epochs trained."""
+    """Epoch whose weights were kept (see ``best_epoch``), its validation rsum, and the epochs trained."""
     rows = read_history(history)
     best = best_epoch(rows)
     return {"epoch": int(best["epoch"]), "rsum": best["rsum"], "epochs": int(rows[-1]["epoch"])}
