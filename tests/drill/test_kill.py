@@ -23,8 +23,9 @@ def test_a_killed_stage_ends_as_an_undisturbed_one(pristine, workspace, stage):
     shutil.rmtree(workspace / forks.OUTS[stage])
 
     chance = random.Random(stage)
-    killed = 0
-    for _ in range(KILLS):
+    killed = tries = 0
+    while tries < KILLS or (not killed and tries < 10 * KILLS):  # on a busy machine the measured time may be too long
+        tries += 1
         process = forks.start(stage, workspace)
         process.process.join(chance.uniform(0.1, 0.9) * seconds)
         process.kill()
