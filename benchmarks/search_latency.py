@@ -15,7 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 
@@ -24,8 +23,9 @@ from crossmodal.datasets.splits import split_rows
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
+from crossmodal.retrieval.bundle import REGION_ARRAYS
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
-from crossmodal.retrieval.index import IndexKind, build_index
+from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.session import Folders, SearchSession
 from crossmodal.retrieval.similarity import image_vectors
 
@@ -41,7 +41,7 @@ def write_gallery(folder: Path, images: int, folders: Folders) -> None:
     vectors = base[np.arange(images) % len(rows)]
     vectors = vectors + 0.02 * generator.standard_normal(vectors.shape, dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    faiss.write_index(build_index(vectors, IndexKind("Flat")), str(folder / "images.faiss"))
+    save_index(build_index(vectors, IndexKind("Flat")), folder / "images.faiss")
     (folder / "dataset").mkdir()
     write_dataset(
         folder / "dataset", "made up", [ImageRecord(str(n), f"{n}.jpg", "test", 1, 1, ()) for n in range(images)]
@@ -50,7 +50,7 @@ def write_gallery(folder: Path, images: int, folders: Folders) -> None:
     shortlist = 0 if model.pooled else settings.shortlist
     save_info(folder, GalleryInfo(config.model, config.key, images, 0, mode, "Flat", shortlist))
     if not model.pooled:
-        arrays = {name: store.arrays[name] for name in ("features", "boxes")}
+        arrays = {name: store.arrays[name] for name in REGION_ARRAYS if name in store.arrays}
         writer = StoreWriter(folder / "regions", arrays)
         for image in range(images):
             writer.append({name: store.read(rows[image % len(rows)], name) for name in arrays})

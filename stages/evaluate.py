@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 
-from crossmodal.datasets.records import read_dataset
-from crossmodal.datasets.splits import split_rows
+import numpy as np
+
+from crossmodal.datasets.records import Dataset, read_dataset
+from crossmodal.datasets.splits import Split, filled_split, split_rows
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat
@@ -24,6 +26,20 @@ from crossmodal.tracking import find_run
 from stages.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
 
 
+def graded_relevance(dataset: Dataset, split: Split) -> np.ndarray | None:
+    """Relevance of the searched images to their captions, (captions, images); None where the stage made none.
+
+    The relevance stage goes by the dataset alone: it has images that the regions stage left out.
+    """
+    path, whole = RELEVANCE / "test.npy", split_rows(dataset, "test")
+    if not path.is_file():
+        return None
+    matrix = read_relevance(path, len(whole.images), len(whole.captions))
+    if len(split.images) == len(whole.images):
+        return matrix
+    return matrix[np.isin(whole.captions, split.captions)][:, np.isin(whole.images, split.images)]
+
+
 @exits_cleanly
 def main() -> None:
     params = load_params()
@@ -31,7 +47,8 @@ def main() -> None:
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, config = load_matcher(MATCHER)
     check_inputs(MATCHER, config, regions, words)
-    material = Material(model.to(pick_device()), config, regions, words, split_rows(dataset, "test", regions.left_out))
+    test = filled_split(dataset, "test", regions.left_out)
+    material = Material(model.to(pick_device()), config, regions, words, test)
     info = describe(material, settings)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
@@ -40,9 +57,7 @@ def main() -> None:
     searched = search_split(material, probe, settings, work)
     results = searched.results
     if searched.matrix is not None:
-        relevance = RELEVANCE / "test.npy"
-        graded = read_relevance(relevance, *searched.matrix.shape) if relevance.is_file() else None
-        extra = extra_metrics(searched.matrix, material.split.caption_image, graded, settings.folds)
+        extra = extra_metrics(searched.matrix, test.caption_image, graded_relevance(dataset, test), settings.folds)
         results = replace(results, protocols=json.dumps(extra))
     save_results(results, work)
     save_info(work, info)
@@ -53,7 +68,7 @@ def main() -> None:
         dataset,
         regions,
         words,
-        material.split,
+        test,
         pairs,
         results,
         encoder=config.encoder,
@@ -70,9 +85,9 @@ def main() -> None:
         tracker.log_metrics({f"search/{name}": value for name, value in costs.items()})
     recalls = {name: value for name, value in flat(metrics).items() if "/r" in name and not name.startswith("folds/")}
     line = " ".join(f"{name} {value:.1f}" for name, value in recalls.items())
-    probe = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
+    solved = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
     print(f"evaluate: {cost_line(info, searched)}")
-    print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{probe}, in {EVALUATION}")
+    print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{solved}, in {EVALUATION}")
 
 
 if __name__ == "__main__":

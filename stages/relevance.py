@@ -32,7 +32,9 @@ def main() -> None:
         else:
             rouge_l_relevance(captions, references, out=matrix)
         matrix.flush()
-    (out / "relevance.json").write_text(json.dumps({"measure": settings.measure, "test": size}) + "\n")
+    (out / "relevance.json").write_text(
+        json.dumps({"measure": settings.measure, "test": size}) + "\n", encoding="utf-8"
+    )
     publish(out, RELEVANCE, work)
     print(f"relevance: {settings.measure} of {size[0]:,} captions with {size[1]:,} images, in {RELEVANCE}")
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import split_rows
+from crossmodal.datasets.splits import filled_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.features.resume import content_key, publish, work_folder
@@ -16,12 +16,12 @@ from crossmodal.reports.breakdown import break_down, write_breakdown
 from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
 from crossmodal.reports.figures import DIRECTIONS
 from crossmodal.reports.gallery import write_gallery
+from crossmodal.reports.metrics_files import write_metrics, write_search
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import separation, write_scores
 from crossmodal.reports.words import WordReader
-from crossmodal.reports.write import write_metrics, write_search
 from crossmodal.retrieval.evidence import load_evidence
 from crossmodal.retrieval.search import SearchResults, load_results, summary
 from crossmodal.tracking import find_run
@@ -33,7 +33,7 @@ def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
     results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
-    test = split_rows(dataset, "test", regions.left_out)
+    test = filled_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 

@@ -12,7 +12,7 @@ from typing import Any
 from crossmodal.captions.bert import load_bert
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.datasets.records import read_dataset
-from crossmodal.datasets.splits import caption_images, split_rows
+from crossmodal.datasets.splits import caption_images, filled_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import content_key, publish, work_folder
 from crossmodal.features.store import FeatureStore
@@ -63,8 +63,8 @@ def main() -> None:
         regions,
         words,
         caption_images(dataset),
-        split_rows(dataset, "train", regions.left_out),
-        split_rows(dataset, "val", regions.left_out),
+        filled_split(dataset, "train", regions.left_out),
+        filled_split(dataset, "val", regions.left_out),
     )
     text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
     train = partial(

@@ -51,6 +51,16 @@ def shared_tiny_data(tmp_path_factory):
     return _write_tiny_data(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture
+def featured_root(tiny_data, monkeypatch):
+    """The root of a repository, the working folder, with the features of ``tiny_data`` where the stages read them."""
+    (tiny_data / "data").mkdir()
+    for name in ("dataset", "regions", "captions"):
+        (tiny_data / name).rename(tiny_data / "data" / name)
+    monkeypatch.chdir(tiny_data)
+    return tiny_data
+
+
 def _write_tiny_data(tmp_path):
     """A dataset of 24 + 8 + 8 images with 2 captions each whose regions and words share a latent code."""
     rng = np.random.default_rng(0)

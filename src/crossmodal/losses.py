@@ -82,9 +82,12 @@ class PairLoss(nn.Module):
             self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
 
     def forward(self, similarity: torch.Tensor, image_of: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Args:
-        similarity: (B, B), pairs on the diagonal. image_of: (B,), which image each pair has.
-        epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
+        """The loss, summed over the pairs.
+
+        Args:
+            similarity: (B, B), image x caption, pairs on the diagonal.
+            image_of: (B,), which image each pair has; with ``mask_same_image`` pairs of one image are no negatives.
+            epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
         """
         settings = self.settings
         same_image = image_of[:, None] == image_of[None, :] if settings.mask_same_image else None

@@ -23,14 +23,18 @@ def test_a_killed_stage_ends_as_an_undisturbed_one(pristine, workspace, stage):
     shutil.rmtree(workspace / forks.OUTS[stage])
 
     chance = random.Random(stage)
-    killed = 0
-    for _ in range(KILLS):
+    killed = tries = 0
+    while tries < KILLS or (not killed and tries < 10 * KILLS):  # on a busy machine the measured time may be too long
+        tries += 1
         process = forks.start(stage, workspace)
         process.process.join(chance.uniform(0.1, 0.9) * seconds)
         process.kill()
         killed += process.wait().code == -9
         found = forks.outs(workspace, stage)
-        if stage != "report":  # its files in git are written one by one
+        if stage == "report":  # its files in git are written one by one, each whole
+            found = {name: content for name, content in found.items() if not name.endswith(".part")}
+            assert found.items() <= expected.items()
+        else:
             assert found in ({}, expected)
     assert killed
     done = forks.run(stage, workspace)

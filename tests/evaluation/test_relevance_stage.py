@@ -19,24 +19,20 @@ TEXTS = [(f"caption {row} a", f"caption {row} b") for row in range(32, 40)]  # o
 
 
 @pytest.fixture
-def workspace(tiny_data, monkeypatch):
-    """A repository's root with features, and a function that writes its params.yaml."""
-    (tiny_data / "data").mkdir()
-    for name in ("dataset", "regions", "captions"):
-        (tiny_data / name).rename(tiny_data / "data" / name)
-    monkeypatch.chdir(tiny_data)
+def write_params(featured_root):
+    """Writes params.yaml with changes of sections into a root with features."""
 
-    def _settings(**sections):
+    def _write(**sections):
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         for section, changes in sections.items():
             params[section] = params[section] | changes if isinstance(changes, dict) else changes
         Path("params.yaml").write_text(yaml.safe_dump(params))
 
-    return _settings
+    return _write
 
 
-def test_relevance_of_the_test_split(workspace, capsys):
-    workspace()
+def test_relevance_of_the_test_split(write_params, capsys):
+    write_params()
     relevance.main()
     assert "rouge_l of 16 captions with 8 images, in data/relevance" in capsys.readouterr().out
     expected = rouge_l_relevance([text for texts in TEXTS for text in texts], TEXTS)
@@ -51,15 +47,15 @@ def similarity(folder):
     if (folder / "similarity.npy").is_file():
         return np.load(folder / "similarity.npy")
     images, captions = (faiss.read_index(str(folder / f"{name}.faiss")) for name in ("images", "captions"))
-    return images.reconstruct_n(0, 8) @ captions.reconstruct_n(0, 16).T
+    return images.reconstruct_n(0, images.ntotal) @ captions.reconstruct_n(0, captions.ntotal).T
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["vsepp", "scan"])
-def test_figures_of_exact_scores(workspace, model):
+def test_figures_of_exact_scores(write_params, model):
     """Of a model with one vector an item, and of one that compares sets."""
     settings = {"model": model, model: {"embed_dim": 16}, "train": {"epochs": 1, "batch_size": 9}}
-    workspace(**settings, evaluate={"folds": 2, "explained": 0})
+    write_params(**settings, evaluate={"folds": 2, "explained": 0})
     relevance.main()
     train.main()
     evaluate.main()
@@ -75,10 +71,29 @@ def test_figures_of_exact_scores(workspace, model):
     assert metrics["folds"]["folds"] == 2
     assert json.loads(Path("results/evaluation/metrics.json").read_text()) == metrics
 
-    workspace(**settings, evaluate={"explained": 0}, relevance={"measure": "none"})
+    write_params(**settings, evaluate={"explained": 0}, relevance={"measure": "none"})
     relevance.main()
     evaluate.main()
     without = summary(load_results(Path("results/evaluation")))
     assert not Path("data/relevance/test.npy").exists()
     assert "folds" not in without
     assert without["i2t"] == {name: value for name, value in metrics["i2t"].items() if name != "ndcg25"}
+
+
+@pytest.mark.slow
+def test_an_image_without_regions_is_left_out_of_the_relevance_too(write_params):
+    """The relevance stage does not know that the regions stage left the third test image out."""
+    index = json.loads(Path("data/regions/index.json").read_text())
+    index["metadata"]["left_out"] = [{"row": 34, "image": "test-34", "reason": "cut off"}]
+    Path("data/regions/index.json").write_text(json.dumps(index))
+    model = {"model": "vsepp", "vsepp": {"embed_dim": 16}, "train": {"epochs": 1, "batch_size": 9}}
+    write_params(**model, evaluate={"explained": 0})
+    for stage in (relevance, train, evaluate):
+        stage.main()
+    left = TEXTS[:2] + TEXTS[3:]
+    graded = rouge_l_relevance([text for texts in left for text in texts], left)
+    exact = all_metrics(similarity(Path("results/evaluation")), Pairs.of_captions(np.arange(14) // 2), graded)
+    metrics = summary(load_results(Path("results/evaluation")))
+    assert (metrics["images"], metrics["captions"]) == (7, 14)
+    for direction in ("i2t", "t2i"):
+        assert metrics[direction]["ndcg25"] == pytest.approx(exact[direction]["ndcg25"])

@@ -10,13 +10,13 @@ from crossmodal.reports.analysis import CHARTS, first_places, probe_kinds, rank_
 from crossmodal.reports.breakdown import break_down
 
 
-def write(material, folder, **changes):
+def write(material, folder, separation=75.0, **changes):
     folder.mkdir(exist_ok=True)
     for name in CHARTS:
         Image.new("RGB", (40, 20), "white").save(folder / name)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     reader = material.reader(**changes)
-    return write_analysis(folder, reader, breakdown, title="Model <on> tiny", dataset="tiny", separation=75.0)
+    return write_analysis(folder, reader, breakdown, title="Model <on> tiny", dataset="tiny", separation=separation)
 
 
 def rows(path):
@@ -91,6 +91,11 @@ def test_all_is_escaped_and_nothing_is_loaded_from_outside(material, tmp_path, r
     assert page.scripts == 1 and "Model <on>" not in text and "<script>alert" not in text
     assert [image["alt"] for image in page.pictures[: len(CHARTS)]] == list(CHARTS.values())
     assert page.links and all(value.startswith("data:image/") for _, _, value in page.links)
+
+
+def test_how_much_is_told_apart_where_there_is_something(material, tmp_path):
+    assert "75.0 % of the pairs" in write(material, tmp_path / "some").read_text(encoding="utf-8")
+    assert "told apart" not in write(material, tmp_path / "none", separation=None).read_text(encoding="utf-8")
 
 
 def test_without_misses_and_without_a_probe(material, tmp_path):

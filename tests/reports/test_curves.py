@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def test_recall_csv_against_counts_by_hand(tmp_path, results, history):
 
 
 def test_recall_stops_at_fifty(results):
-    many = results.__class__(**{**vars(results), "i2t_ranks": np.arange(60), "t2i_ranks": np.arange(300)})
+    many = replace(results, i2t_ranks=np.arange(60), t2i_ranks=np.arange(300))
     rows = recall_rows(many)
     assert [row["k"] for row in rows] == list(range(1, 51))
     assert rows[-1] == {"k": 50, "i2t": pytest.approx(100 * 50 / 60), "t2i": pytest.approx(100 * 50 / 300)}

@@ -34,6 +34,13 @@ def test_separation_counts_pairs(evidence):
     assert separation(same) == 50  # constant scores tell nothing apart
 
 
+def test_a_single_image_has_no_pair_to_tell_apart(tmp_path, evidence, results):
+    alone = replace(evidence, non_matches=evidence.non_matches[:0])
+    assert separation(alone) is None
+    write_scores(tmp_path, tmp_path, alone, results)
+    assert (tmp_path / "scores.png").is_file()
+
+
 def test_files_are_the_same_bytes_twice(tmp_path, evidence, results):
     for folder in ("once", "twice"):
         write_scores(tmp_path / folder / "plots", tmp_path / folder, evidence, results)

@@ -40,7 +40,10 @@ def save_model(params):
 
 @pytest.fixture
 def material(tiny_data, save_model):
-    """Material of a model on the test split of ``tiny_data`` (8 images, 16 captions); its folder is kept."""
+    """Material of a model on a split of ``tiny_data``, most often its largest (24 images, 48 captions).
+
+    The matcher's folder lies beside the data's.
+    """
 
     def _material(name, split="train"):
         folder = tiny_data / name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmodal.errors import UserError
-from crossmodal.retrieval.compare import (
+from crossmodal.retrieval.compare_indexes import (
     Row,
     compare_indexes,
     read_embeddings,

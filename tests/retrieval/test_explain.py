@@ -96,6 +96,18 @@ def test_models_without_alignments_and_none_asked_for(data, tmp_path, name, expl
     assert len(evidence.matches) == 16  # 8 images with 2 captions
 
 
+def test_regions_without_boxes_cannot_be_drawn(data, tmp_path):
+    """SCAN's published features have none: the words of the report's pages are plain then."""
+    dataset, regions, words = data
+    writer = StoreWriter(tmp_path / "bare", {"features": ("float16", (12,))})
+    for row in range(len(regions)):
+        writer.append({"features": regions.read(row, "features")})
+    writer.close()
+    evidence, _, _ = keep(build("scan"), (dataset, FeatureStore(tmp_path / "bare"), words), tmp_path / "out")
+    assert len(evidence.pairs) == 0
+    assert len(evidence.matches) == 16
+
+
 def test_sampled_scores_are_those_of_the_matrix(data, tmp_path, monkeypatch):
     model = build("scan")
     evidence, results, matrix = keep(model, data, tmp_path / "out")

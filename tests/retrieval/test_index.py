@@ -59,7 +59,7 @@ def test_the_same_embeddings_give_the_same_bytes(factory):
     np.testing.assert_array_equal(first, second)
 
 
-def test_an_unprobed_item_ranks_last():
+def test_an_unprobed_item_is_not_found():
     images = np.eye(16, dtype=np.float32).repeat(8, axis=0)
     scores, found = search(build_index(images, IndexKind("IVF16,Flat")), images[:1], 128)
     assert (found == -1).any()

@@ -130,6 +130,16 @@ def test_a_shortlist_that_cannot_be_found_is_named(tmp_path, material, settings,
 
 
 @pytest.mark.parametrize("mode", ["embeddings", "exact_pairwise", "shortlist_rerank"])
+def test_a_matcher_of_nan_finds_nothing(tmp_path, material, settings, mode):
+    """It would find everything: NaN is not below any score."""
+    searched = material("tern")
+    for parameter in searched.model.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN in place of scores"):
+        search_split(searched, NO_PROBE, settings(mode=mode, shortlist=5), tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["embeddings", "exact_pairwise", "shortlist_rerank"])
 def test_the_cost_is_one_line(tmp_path, material, settings, mode):
     searched, choice = material("tern"), settings(mode=mode, shortlist=5)
     line = cost_line(describe(searched, choice), search_split(searched, NO_PROBE, choice, tmp_path))

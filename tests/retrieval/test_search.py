@@ -1,14 +1,11 @@
 """FAISS search both ways against the similarity matrix."""
 
-import json
-
 import numpy as np
 import pytest
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, t2i_ranks
-from crossmodal.reports.write import write_search
 from crossmodal.retrieval.index import IndexKind
 from crossmodal.retrieval.search import draw_sample, load_results, save_results, search_both_ways, summary
 
@@ -84,12 +81,3 @@ def test_unreadable_results_are_named(tmp_path, content):
         (tmp_path / "results.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"results\.npz"):
         load_results(tmp_path)
-
-
-def test_figures_are_rounded_into_the_metrics(tmp_path):
-    with pytest.raises(UserError, match=r"search\.json: not found; run the evaluate stage first"):
-        write_search(tmp_path, tmp_path / "evaluation" / "search.json")
-    (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation" / "search.json").write_text('{"t2i": {"recall_against_flat": 0.123456789}}')
-    write_search(tmp_path, tmp_path / "evaluation" / "search.json")
-    assert json.loads((tmp_path / "search.json").read_text()) == {"t2i": {"recall_against_flat": 0.1235}}

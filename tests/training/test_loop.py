@@ -162,6 +162,22 @@ def test_infinite_loss_is_a_clear_error(tiny_data):
         trainer.fit(nothing)
 
 
+def test_weights_that_come_apart_in_the_last_step_are_a_clear_error(tiny_data):
+    """No loss follows that would tell, and NaN, which is not below anything, would rank first."""
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", epochs=1)
+    step = trainer._step
+
+    def come_apart():
+        step()
+        if trainer.schedule.steps == trainer.batches_per_epoch:
+            for parameter in trainer.model.parameters():
+                parameter.data.fill_(float("nan"))
+
+    trainer._step = come_apart
+    with pytest.raises(UserError, match=r"NaN in place of scores.*train\.lr"):
+        trainer.fit(nothing)
+
+
 def test_a_loss_of_vectors_is_refused_for_sets(tiny_data):
     with pytest.raises(UserError, match=r"loss\.name ntxent: needs one vector an item") as error:
         trainer_of(data_of(tiny_data), tiny_data / "state", "scan", name="ntxent")

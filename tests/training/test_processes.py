@@ -8,18 +8,16 @@ import pytest
 import torch
 import torch.multiprocessing
 import torch.nn.functional as F
+from test_loop import KilledError, data_of
 from torch import nn
 
-from crossmodal.datasets.records import read_dataset
-from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.errors import UserError
-from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Encoding, InputSizes, Matcher
 from crossmodal.models.registry import build_model
 from crossmodal.params import Loss, load_params
 from crossmodal.runtime import seed_everything
 from crossmodal.training import loop
-from crossmodal.training.loop import Trainer, TrainingData
+from crossmodal.training.loop import Trainer
 from crossmodal.training.processes import ALONE, start_processes
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -74,17 +72,6 @@ class SetMatcher(Matcher):
         )
 
 
-def data_of(folder):
-    dataset = read_dataset(folder / "dataset")
-    return TrainingData(
-        FeatureStore(folder / "regions"),
-        FeatureStore(folder / "captions"),
-        caption_images(dataset),
-        split_rows(dataset, "train"),
-        split_rows(dataset, "val"),
-    )
-
-
 def trainer_of(folder, processes, resume, model, changes):
     seed_everything(3 if processes.rank else 0)  # the first process's weights are to count
     small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "heads": 2}
@@ -134,10 +121,6 @@ def three_steps(trainer):
         if (number + 1) % trainer.settings.accumulate == 0:
             trainer._step()
     return {"losses": losses, "gradients": gradients, "weights": [p.detach() for p in trained]}
-
-
-class KilledError(Exception):
-    """Stands for a kill in the middle of training."""
 
 
 FIT = ("tern", {"dropout": 0.2, "region_dropout": 0.2, "word_dropout": 0.2, "name": "hinge"})

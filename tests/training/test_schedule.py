@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crossmodal.params import load_params
-from crossmodal.training.schedule import Schedule
+from crossmodal.training.schedule import Schedule, _one_cycle
 
 TRAIN = load_params(Path(__file__).resolve().parents[2] / "params.yaml").train
 
@@ -48,7 +48,12 @@ def test_plateau():
     assert seen[20:] == pytest.approx([0.05] * 20)
 
 
+def test_one_cycle_begins_peaks_and_ends_at_the_published_rates():
+    assert [_one_cycle(share) for share in (0, 0.3, 1)] == pytest.approx([1 / 25, 1, 1 / 25e4])
+
+
 def test_one_cycle_is_torchs():
+    """But for where the steps lie: torch counts one fewer on the way up and on the way down."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
     torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=41)

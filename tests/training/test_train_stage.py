@@ -16,16 +16,6 @@ from stages import train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def workspace(tiny_data, monkeypatch):
-    """A repository's root with the inputs of the stage."""
-    (tiny_data / "data").mkdir()
-    for name in ("dataset", "regions", "captions"):
-        (tiny_data / name).rename(tiny_data / "data" / name)
-    monkeypatch.chdir(tiny_data)
-    return tiny_data
-
-
 def write_params(folder, model, **changes):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["model"] = model
@@ -56,29 +46,29 @@ def results(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_publish_the_model_of_one(workspace):
-    write_params(workspace, "vsepp")
+def test_two_processes_publish_the_model_of_one(featured_root):
+    write_params(featured_root, "vsepp")
     train.main()
-    weights, history = results(workspace)
-    write_params(workspace, "vsepp", train__devices=2)
-    done = run_stage(workspace)
+    weights, history = results(featured_root)
+    write_params(featured_root, "vsepp", train__devices=2)
+    done = run_stage(featured_root)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("train: vsepp") == 1
     assert "Traceback" not in done.stderr
-    shared_weights, shared_history = results(workspace)
+    shared_weights, shared_history = results(featured_root)
     for name, values in weights.items():
         assert (shared_weights[name] - values).abs().max() < 1e-4
     for ours, theirs in zip(shared_history, history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
-    assert not [path for path in (workspace / ".resume/train").iterdir() if path.is_dir()]
-    with sqlite3.connect(workspace / "mlflow.db") as database:  # the first process's run alone
+    assert not [path for path in (featured_root / ".resume/train").iterdir() if path.is_dir()]
+    with sqlite3.connect(featured_root / "mlflow.db") as database:  # the first process's run alone
         assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said_once(workspace):
-    write_params(workspace, "scan", train__devices=2, loss__name="ntxent")
-    done = run_stage(workspace)
+def test_what_is_wrong_is_said_once(featured_root):
+    write_params(featured_root, "scan", train__devices=2, loss__name="ntxent")
+    done = run_stage(featured_root)
     assert done.returncode == 2
     assert done.stderr.count("error: params.yaml: loss.name ntxent") == 1
     assert "Traceback" not in done.stderr
@@ -86,11 +76,11 @@ def test_what_is_wrong_is_said_once(workspace):
 
 
 @pytest.mark.slow
-def test_torchrun_decides_how_many(workspace):
+def test_torchrun_decides_how_many(featured_root):
     """Two processes although train.devices is 1; each on its own would print a line."""
-    write_params(workspace, "vsepp", train__epochs=1)
+    write_params(featured_root, "vsepp", train__epochs=1)
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = run_stage(workspace, *launcher, "-m", "stages.train")
+    done = run_stage(featured_root, *launcher, "-m", "stages.train")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("train: vsepp") == 1
-    assert (workspace / "models/matcher/model.safetensors").is_file()
+    assert (featured_root / "models/matcher/model.safetensors").is_file()

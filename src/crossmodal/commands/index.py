@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     import faiss
 
     from crossmodal.errors import UserError
-    from crossmodal.retrieval.compare import (
+    from crossmodal.retrieval.compare_indexes import (
         compare_indexes,
         read_embeddings,
         recommend,

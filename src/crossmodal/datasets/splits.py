@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmodal.datasets.records import Dataset
+from crossmodal.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,20 @@ def split_rows(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> S
         captions=np.concatenate([empty, *captions]),
         caption_image=np.concatenate([empty, *owners]),
     )
+
+
+def filled_split(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> Split:
+    """``split_rows`` of a split that a stage cannot do without.
+
+    Raises:
+        UserError: the dataset has no image in it, or all of them are left out.
+    """
+    split = split_rows(dataset, name, left_out)
+    if not len(split.images):
+        count = len(dataset.rows(name))
+        reason = f"none of its {count:,} images has region features" if count else "no image is in it"
+        raise UserError(f"{dataset.folder}: split {name}: {reason}")
+    return split
 
 
 def caption_images(dataset: Dataset) -> np.ndarray:

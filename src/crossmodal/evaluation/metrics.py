@@ -19,7 +19,7 @@ SORT_FROM = 16  # levels of one row
 
 
 def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
-    """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C).
+    """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C) without NaN.
 
     The any-hit protocol of VSE++ and all that followed. Wrong captions that tie with the best right one
     stand before it; other captions of the image do not count. An image without captions has rank C; a caption
@@ -35,7 +35,7 @@ def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
 
 
 def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
-    """Rank of each caption's image: (C,) int64 from similarity (N, C)."""
+    """Rank of each caption's image: (C,) int64 from similarity (N, C) without NaN."""
     own = similarity[caption_image, np.arange(len(caption_image))]
     return not_below_in_columns(similarity, own) - 1
 

@@ -72,6 +72,13 @@ def publish(out: Path, place: Path, work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it: whoever looks finds the old text or the new one."""
+    part = path.with_suffix(".part")
+    part.write_bytes(text.encode())
+    part.replace(path)
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what a killed process goes on from, whole under a temporary name and then renamed."""
     part = path.with_suffix(".part")

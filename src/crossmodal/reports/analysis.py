@@ -38,7 +38,7 @@ class Hub:
 
 
 def write_analysis(
-    folder: Path, reader: QueryReader, breakdown: Breakdown, *, title: str, dataset: str, separation: float
+    folder: Path, reader: QueryReader, breakdown: Breakdown, *, title: str, dataset: str, separation: float | None
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
 

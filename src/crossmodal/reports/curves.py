@@ -83,7 +83,10 @@ def read_history(path: Path) -> list[Row]:
 
 
 def best_epoch(history: Iterable[Row]) -> Row:
-    """The row with the highest validation rsum, the earliest of equals: the epoch whose weights were kept."""
+    """The row with the highest validation rsum, the earliest of equals: the epoch whose weights were kept.
+
+    Of models that were trained in turn each keeps an epoch of its own; this is the best of all.
+    """
     return max(history, key=lambda row: row["rsum"])
 
 

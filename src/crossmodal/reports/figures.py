@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from crossmodal.features.resume import write_whole
 
 DIGITS = 4
 DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
@@ -45,10 +48,11 @@ Row = dict[str, float]
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
     """Write a CSV: text as it is, loss and learning rate to four digits, other numbers to four decimals."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
+    write_whole(path, text.getvalue())
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -54,16 +54,19 @@ def best_wrong(results: SearchResults) -> np.ndarray:
     return results.t2i_scores[np.arange(len(wrong)), first][wrong.any(axis=1)]
 
 
-def separation(evidence: Evidence) -> float:
-    """Percentage of pairs of a match and a non-match in which the match scores higher, ties half: the ROC's area."""
+def separation(evidence: Evidence) -> float | None:
+    """Percentage of pairs of a match and a non-match in which the match scores higher, ties half: the ROC's area.
+
+    None where there is no such pair: of a single image.
+    """
     others = np.sort(evidence.non_matches)
     if not len(others) or not len(evidence.matches):
-        return float("nan")
+        return None
     below, up_to = (np.searchsorted(others, evidence.matches, side=side) for side in ("left", "right"))
     return float(100 * np.mean((below + up_to) / 2) / len(others))
 
 
-def _score_figure(rows: list[Row], separated: float) -> Figure:
+def _score_figure(rows: list[Row], separated: float | None) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     scores = [row["score"] for row in rows]
@@ -75,5 +78,6 @@ def _score_figure(rows: list[Row], separated: float) -> Figure:
     axes.set_ylim(0, 1.42 * max(row[name] for row in rows for name in LABELS))
     axes.margins(x=0.02)
     axes.legend(loc="upper left", bbox_to_anchor=(-0.01, 1.03), fontsize=14, handlelength=1.4)
-    axes.set_title(f"{separated:.1f} % told apart", loc="right", fontsize=15, fontweight="normal", color="#5c6673")
+    if separated is not None:
+        axes.set_title(f"{separated:.1f} % told apart", loc="right", fontsize=15, fontweight="normal", color="#5c6673")
     return figure

@@ -41,7 +41,6 @@ class WordReader:
     def __init__(self, dataset: Dataset, evidence: Evidence) -> None:
         self._texts = [caption for record in dataset.records for caption in record.captions]
         self._evidence = evidence
-        self.has_alignments = bool(len(evidence.pairs))
 
     def sentence(self, caption: int) -> Sentence:
         """A caption by its row, in one piece where nothing is known of its words."""

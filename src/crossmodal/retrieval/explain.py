@@ -43,14 +43,16 @@ def keep_evidence(
     Args:
         test, probe: the splits that were searched and scored. results: of theirs.
         encoder: ``captions.encoder``, bert: the bert stage's folder; see captions.spans.
-        explained: queries of each direction, as the gallery draws them, whose alignments are kept.
+        explained: queries of each direction, as the gallery draws them, whose alignments are kept; none where
+            regions have no boxes, as nothing could be drawn.
         batch_size: images or captions that are encoded at once.
 
     Raises:
         UserError: the token ids of the caption store are not those of the dataset's captions.
     """
     matches, non_matches = sample_scores(model, regions, words, test, batch_size)
-    selections = (gallery_queries(results, explained), worst_queries(results)) if explained else ()
+    drawable = explained and "boxes" in regions.arrays
+    selections = (gallery_queries(results, explained), worst_queries(results)) if drawable else ()
     pairs = shown_pairs(selections, results, test, probe)
     alignments = align_pairs(model, regions, words, pairs)
     if not alignments:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from crossmodal.datasets.splits import Split
+from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Encoding, Matcher, Regions, Words
@@ -48,6 +49,9 @@ def similarity_matrix(
         images: (N,) rows of the region store, captions: (C,) rows of the caption store.
         batch_size: images or captions that are encoded at once.
         out: (N, C) float32 to write to, a memory map where the matrix is larger than memory may be.
+
+    Raises:
+        UserError: a score is NaN.
     """
     encoded = encode_images(model, regions, images, batch_size)
     matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out
@@ -66,15 +70,23 @@ def caption_chunks(
 
 
 def image_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """One vector an image: (N, E) float32, see ``pooled``."""
-    return pooled(encode_images(model, store, rows, batch_size)).cpu().numpy()
+    """One vector an image: (N, E) float32, see ``pooled``.
+
+    Raises:
+        UserError: a value is NaN.
+    """
+    return _numbers(pooled(encode_images(model, store, rows, batch_size)))
 
 
 def caption_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """One vector a caption: (C, E) float32, see ``pooled``; sets are not all held at once."""
+    """One vector a caption: (C, E) float32, see ``pooled``; sets are not all held at once.
+
+    Raises:
+        UserError: a value is NaN.
+    """
     if model.pooled:
-        return encode_captions(model, store, rows, batch_size).vectors.cpu().numpy()
-    parts = [(places, pooled(chunk).cpu().numpy()) for places, chunk in caption_chunks(model, store, rows, batch_size)]
+        return _numbers(encode_captions(model, store, rows, batch_size).vectors)
+    parts = [(places, _numbers(pooled(chunk))) for places, chunk in caption_chunks(model, store, rows, batch_size)]
     order = np.argsort(np.concatenate([places for places, _ in parts]))
     return np.concatenate([vectors for _, vectors in parts])[order]
 
@@ -101,12 +113,27 @@ def probe_similarity(
 
 @torch.inference_mode()
 def scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
-    """Similarity of encoded images and captions: (N, C) float32."""
+    """Similarity of encoded images and captions: (N, C) float32.
+
+    Raises:
+        UserError: a score is NaN.
+    """
     was_training = model.training
     model.eval()
-    scores = model.similarity(images, captions).float().cpu().numpy()
+    scores = model.similarity(images, captions)
     model.train(was_training)
-    return scores
+    return _numbers(scores)
+
+
+def _numbers(values: torch.Tensor) -> np.ndarray:
+    """In NumPy, float32; NaN, which no comparison ranks behind anything, would come first."""
+    found = values.float().cpu().numpy()
+    if np.isnan(found).any():
+        raise UserError(
+            "the matcher gives NaN in place of scores: its training came apart (a lower train.lr, train.clip or "
+            "train.precision fp32 may help), or region or token features are not finite"
+        )
+    return found
 
 
 def _encode(

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from crossmodal.errors import UserError
-from crossmodal.reports.write import write_metrics
+from crossmodal.reports.metrics_files import write_metrics, write_search
 
 
 def test_metrics_files(tmp_path, results, history):
@@ -33,8 +35,29 @@ def test_metrics_files(tmp_path, results, history):
     assert json.loads((folder / "detector.json").read_text()) == {}  # grid backbones are not measured
 
 
+def test_a_cut_off_write_leaves_the_former_figures(tmp_path, results, history, monkeypatch):
+    """A kill between the first byte and the last; what it leaves under another name is written over later."""
+    write_metrics(tmp_path, results, history, tmp_path / "none.json")
+    before = (tmp_path / "test.json").read_bytes()
+    worse = replace(results, i2t_ranks=results.i2t_ranks + 1)
+    write = Path.write_bytes
+
+    def killed(path, content):
+        write(path, content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_metrics(tmp_path, worse, history, tmp_path / "none.json")
+    assert (tmp_path / "test.json").read_bytes() == before
+    write_metrics(tmp_path, worse, history, tmp_path / "none.json")
+    assert json.loads((tmp_path / "test.json").read_text())["i2t"]["r1"] == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv"}
+
+
 def test_a_dataset_without_a_probe_has_no_probe_metric(tmp_path, results, history):
-    without = results.__class__(**{**vars(results), "probe": results.probe[:0]})
+    without = replace(results, probe=results.probe[:0])
     write_metrics(tmp_path, without, history, tmp_path / "none.json")
     assert "probe" not in json.loads((tmp_path / "test.json").read_text())
 
@@ -43,3 +66,12 @@ def test_a_broken_detector_file_is_named(tmp_path, results, history):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json: not readable"):
         write_metrics(tmp_path / "out", results, history, tmp_path / "metrics.json")
+
+
+def test_figures_are_rounded_into_the_metrics(tmp_path):
+    with pytest.raises(UserError, match=r"search\.json: not found; run the evaluate stage first"):
+        write_search(tmp_path, tmp_path / "evaluation" / "search.json")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "search.json").write_text('{"t2i": {"recall_against_flat": 0.123456789}}')
+    write_search(tmp_path, tmp_path / "evaluation" / "search.json")
+    assert json.loads((tmp_path / "search.json").read_text()) == {"t2i": {"recall_against_flat": 0.1235}}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import UserError
+from crossmodal.features.resume import write_whole
 from crossmodal.reports.curves import best_epoch, read_history
 from crossmodal.retrieval.search import SearchResults, summary
 
@@ -44,7 +45,7 @@ def write_search(folder: Path, figures: Path) -> None:
 
 
 def validation_metrics(history: Path) -> dict[str, float]:
-    """Epoch whose weights were kept, its validation rsum, and the epochs trained."""
+    """Epoch whose weights were kept (see ``best_epoch``), its validation rsum, and the epochs trained."""
     rows = read_history(history)
     best = best_epoch(rows)
     return {"epoch": int(best["epoch"]), "rsum": best["rsum"], "epochs": int(rows[-1]["epoch"])}
@@ -60,7 +61,7 @@ def rounded(value: Any) -> Any:
 
 
 def _write_json(path: Path, metrics: dict[str, Any]) -> None:
-    path.write_text(json.dumps(rounded(metrics), indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(rounded(metrics), indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,31 @@
+"""Splits that a stage cannot do without."""
+
+import numpy as np
+import pytest
+
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.datasets.splits import filled_split
+from crossmodal.errors import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    splits = ("train", "val", "val", "val")
+    write_dataset(
+        tmp_path, "tiny", [ImageRecord(str(n), f"{n}.jpg", split, 8, 8, ("a", "b")) for n, split in enumerate(splits)]
+    )
+    return read_dataset(tmp_path)
+
+
+def test_what_is_left_of_a_split(dataset):
+    split = filled_split(dataset, "val", {2})
+    np.testing.assert_array_equal(split.images, [1, 3])
+    np.testing.assert_array_equal(split.captions, [2, 3, 6, 7])
+    np.testing.assert_array_equal(split.caption_image, [0, 0, 1, 1])
+
+
+def test_nothing_left_is_said_in_a_line(dataset):
+    with pytest.raises(UserError, match=r"split val: none of its 3 images has region features$"):
+        filled_split(dataset, "val", {1, 2, 3})
+    with pytest.raises(UserError, match=r"split test: no image is in it$"):
+        filled_split(dataset, "test")
