@@ -16,7 +16,7 @@ EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
-_SECOND_VOICE = 60  # seconds; on a busy machine processes are far apart
+_SECOND_VOICE = 30  # seconds; on a busy machine processes are far apart
 
 
 class UserError(Exception):

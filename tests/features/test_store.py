@@ -127,13 +127,15 @@ def test_a_disk_that_is_full_leaves_no_half_index(tmp_path, monkeypatch):
     writer = StoreWriter(tmp_path, ARRAYS)
     for row in rows:
         writer.append(row)
+    writer.flush()
 
-    def full(path, text, **_):
-        path.write_bytes(text[:10].encode())
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
             writer.close()
     assert not (tmp_path / "index.json").exists()

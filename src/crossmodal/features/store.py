@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from crossmodal.errors import UserError
+from crossmodal.features.resume import write_whole
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
@@ -112,9 +113,8 @@ class StoreWriter:
             "shards": self._shards,
             "metadata": dict(metadata or {}),
         }
-        part = self.folder / "index.part"
-        part.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-        part.replace(self.folder / "index.json")  # where it is, others take the store for whole
+        # Where it is, others take the store for whole.
+        write_whole(self.folder / "index.json", json.dumps(index, indent=1) + "\n")
 
 
 def _shard_entry(path: Path) -> dict[str, Any]:

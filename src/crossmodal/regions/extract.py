@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
+from crossmodal.features.resume import write_whole
 from crossmodal.features.store import LEFT_OUT, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.regions.decode import decode
@@ -180,9 +181,7 @@ class _Broken:
 
     def add(self, row: int, reason: str) -> None:
         self.reasons[row] = reason
-        part = self.file.with_suffix(".part")
-        part.write_text(json.dumps(self.reasons), encoding="utf-8")
-        part.replace(self.file)
+        write_whole(self.file, json.dumps(self.reasons))
         if len(self.reasons) > self.limit:
             path = self.dataset.image_path(min(self.reasons))
             raise UserError(

@@ -29,6 +29,7 @@ from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.params import load_params
 from crossmodal.retrieval.gallery import save_info
 from crossmodal.retrieval.session import Folders, SearchSession
+from crossmodal.runtime import setting_path
 
 REGION_ARRAYS, WORD_ARRAYS = ("features", "boxes"), ("features", "token_ids")  # what features.batches reads
 
@@ -65,7 +66,7 @@ def pack(gallery: Path, settings: Path, folders: Folders, out: Path, limit: floa
     for path in gallery.glob("*.faiss"):
         shutil.copy(path, packed / path.name)
     if info.shortlist_by != "own":
-        shutil.copytree(info.shortlist_by, packed / "finder")
+        shutil.copytree(setting_path(info.shortlist_by), packed / "finder")
         info = replace(info, shortlist_by="finder")
     save_info(packed, info)
     (packed / "dataset").mkdir()
