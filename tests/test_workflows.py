@@ -1,6 +1,7 @@
 """The workflows under .github: pinned, least privileges, no text of others' in a shell, and what they call exists."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,37 @@ def test_every_command_exists():
 
 
 def test_make_ci_is_what_ci_runs():
+    """The drill has a job of its own, which nothing waits for and which waits for nothing."""
     parts = re.search(r"(?m)^ci: (.*?) ##", MAKEFILE).group(1).split()
-    assert commands(JOBS["ci.yml:check"]) == [f"make {part}" for part in parts]
+    check, drill = JOBS["ci.yml:check"], JOBS["ci.yml:drill"]
+    assert commands(check) == [f"make {part}" for part in parts if part != "drill"]
+    assert commands(drill) == ["make drill"]
+    assert "drill" in parts
+    assert not {"needs", "if"} & (check.keys() | drill.keys())
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("echo Data and pipelines are up to date.", 0, ""),
+        ("echo \"Running stage 'train':\"", 2, "error: dvc.lock is behind"),
+        ("echo 'ERROR: dvc.yaml is invalid' >&2; exit 255", 2, "ERROR: dvc.yaml is invalid"),  # no lock was checked
+    ],
+)
+def test_lock_check(tmp_path, script, code, said):
+    """With a dvc in place of DVC, in a folder whose .venv is up to date."""
+    (tmp_path / "Makefile").write_text(MAKEFILE, encoding="utf-8")
+    for name in ("requirements.txt", "pyproject.toml"):
+        (tmp_path / name).touch()
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("python", ".installed"):
+        (tmp_path / ".venv/bin" / name).touch()
+    dvc = tmp_path / ".venv/bin/dvc"
+    dvc.write_text(f"#!/bin/sh\n{script}\n")
+    dvc.chmod(0o755)
+    done = subprocess.run(["make", "lock-check"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code
+    assert said in done.stderr
 
 
 def test_the_gate_comes_after_the_comment_has_its_text():
