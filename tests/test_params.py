@@ -79,6 +79,10 @@ def test_auto_follows_the_dataset(write):
             "precomputed.path: null; regions.backend precomputed needs a file or folder",
         ),
         ("seed", 1.5, "seed: input should be a valid integer"),
+        ("train.epochs", True, "train.epochs: input should be a number, found True"),
+        ("loss.positive_margin", False, "loss.positive_margin: input should be a number, found False"),
+        ("coco.restval", 2, "coco.restval: input should be a valid boolean"),
+        ("gate.tset", {"rsum": 1.0}, "gate.tset: input should be 'test', 'validation', 'detector' or 'search'"),
     ],
 )
 def test_wrong_value_is_named(write, key, value, expected):
@@ -95,6 +99,11 @@ def test_wrong_value_is_named(write, key, value, expected):
 def test_missing_key_is_named(write, key):
     with pytest.raises(UserError, match=f"{key}: missing"):
         load_params(write(remove=key))
+
+
+def test_text_that_is_a_number_is_one(write):
+    """YAML's own rules want a dot in 1.0e-3."""
+    assert load_params(write("train.lr", "1e-3")).train.lr == 1e-3
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "", "\x00"])

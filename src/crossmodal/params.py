@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from crossmodal.checked_yaml import Section, explain, read_yaml
 from crossmodal.errors import UserError
 
-_SHOWN = 200  # characters of a wrong value in a message
 _MOST = 2**31 - 1  # what NumPy, torch and FAISS take for a number of things everywhere
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 CountOrNone = Annotated[int, Field(ge=0, le=_MOST)]
@@ -23,12 +22,6 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: unknown keys and lossy conversions are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -555,12 +548,7 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
         UserError: file missing or not YAML; unknown or missing key; wrong type; value out of range. The
             message names the file, the first offending key, what was found and what is allowed.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2024-13-45
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
     for key, value in (overrides or {}).items():
@@ -574,30 +562,4 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(path, error)) from None
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    """First problem in one line, the number of further ones behind it."""
-    first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        text = f"{key}: unknown key"
-    elif first["type"] == "missing":
-        text = f"{key}: missing"
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        found = "" if isinstance(first["input"], dict) else f", found {_shown(first['input'])}"
-        text = f"{key}: {message}{found}" if key else message  # no key: of settings that do not go together
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{path}: {' '.join(text.split())}{more}"
-
-
-def _shown(value: Any) -> str:
-    """A value in so many characters that a line can be read."""
-    try:
-        text = repr(value)
-    except ValueError:  # a number of thousands of digits
-        return "a number out of all bounds"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+        raise UserError(f"{path}: {explain(error)}") from None

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from tqdm import tqdm
 
+from crossmodal.checked_yaml import dotted
 from crossmodal.errors import UserError
 from crossmodal.runtime import project_root
 
@@ -75,15 +76,9 @@ def tracking_uri() -> str:
     return f"sqlite:///{project_root() / uri.removeprefix('sqlite:///')}"
 
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(params: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings as flat text: ``{"a": {"b": 1}}`` becomes ``{"a.b": "1"}``; long values are cut."""
-    flat = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(value)[:_MAX_VALUE]
-    return flat
+    return {name: str(value)[:_MAX_VALUE] for name, value in dotted(params).items()}
 
 
 class Tracker:
@@ -229,7 +224,7 @@ def store_error(uri: str, error: Exception) -> UserError:
 
 def _failure(uri: str, error: Exception, consequence: str = "") -> str:
     reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-    return re.sub(r"//[^/@\s]+@", "//", f"MLflow at {uri} failed{consequence} ({reason})")  # no passwords
+    return re.sub(r"//[^/\s]+@", "//", f"MLflow at {uri} failed{consequence} ({reason})")  # no passwords
 
 
 def open_training_run(

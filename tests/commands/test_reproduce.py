@@ -164,6 +164,19 @@ def test_another_setting_than_the_recipes_is_said(workspace, run):
     assert "note: train.precision=bf16 took the place of the recipe's" in out
 
 
+def test_code_that_is_not_committed_is_said(workspace, run):
+    (workspace / "src").mkdir()
+    for name in ("a.py", "b.py"):
+        (workspace / "src" / name).write_text("")
+    git("add", ".")
+    git("commit", "-qm", "code")
+    assert "not as committed" not in run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[1]
+    for name in ("a.py", "b.py"):
+        (workspace / "src" / name).write_text("changed")
+    out = run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[1]
+    assert "note: not as committed: src/a.py and 1 more; the commit below is not the code that ran" in out
+
+
 def test_changes_that_count_are_refused(workspace, run):
     def change(key, value):
         section, name = key.split(".")
