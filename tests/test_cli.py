@@ -53,6 +53,7 @@ def arguments_of(folder, **changes):
 
 def test_help_lists_every_command(run):
     code, listing, _ = run("--help")
+    listing = " ".join(listing.split())  # lines are broken
     assert code == 0
     for name, command in cli.COMMANDS.items():
         assert name in listing
@@ -60,6 +61,7 @@ def test_help_lists_every_command(run):
         code, out, _ = run(name, "--help")
         assert code == 0
         assert out.startswith(f"usage: crossmodal {name} ")
+        assert f"{command.help[0].upper()}{command.help[1:]}." in " ".join(out.split())  # MLflow, not mlflow
 
 
 def test_help_does_not_wait_for_torch():
@@ -129,6 +131,16 @@ def test_a_vocabulary_of_another_model_is_refused(run, published, words, expecte
     assert code == 2
     assert f"vocab.json: {expected}" in err
     assert not (published / "matcher").exists()
+
+
+def test_what_a_cut_off_import_left_is_not_taken_along(run, published):
+    (published / "matcher.part").mkdir()
+    (published / "matcher.part/vocabulary.json").write_text("of another model")
+    (published / "matcher.part/more.bin").write_text("")
+    assert run(*arguments_of(published))[0] == 0
+    assert not (published / "matcher.part").exists()
+    names = sorted(path.name for path in (published / "matcher").iterdir())
+    assert names == ["config.json", "model.safetensors", "vocabulary.json"]
 
 
 def test_a_folder_that_is_there_is_left_alone(run, published):

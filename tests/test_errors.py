@@ -82,6 +82,23 @@ def test_a_bug_keeps_its_traceback(error):
         exits_cleanly(main)()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "interrupted: finished parts are kept, run the same command to go on\n"),
+        ({"resumes": False}, "interrupted\n"),
+    ],
+)
+def test_an_interrupt_says_what_becomes_of_the_work(capsys, options, said):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        exits_cleanly(main, **options)()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == said
+
+
 def test_a_user_error_is_its_message(capsys):
     def main():
         raise UserError("params.yaml: seed: missing")

@@ -42,7 +42,7 @@ COMMANDS = {
     "import-checkpoint": Command(
         "make a matcher folder of a checkpoint that was published", import_checkpoint.add, import_checkpoint.run
     ),
-    "search": Command("find photographs for a sentence or captions for one", search.add, search.run),
+    "search": Command("find photographs for a sentence, or captions for a photograph", search.add, search.run),
     "embed": Command("make a searchable gallery of a folder of photographs", embed.add, embed.run),
     "index": Command("compare FAISS indexes by recall, speed and size", index.add, index.run),
     "register": Command("put the last evaluated model into MLflow's model registry", register.add, register.run),
@@ -63,11 +63,12 @@ def main() -> None:
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        command.add(subparsers.add_parser(name, help=command.help, description=f"{command.help.capitalize()}."))
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        command.add(subparsers.add_parser(name, help=command.help, description=description))
     arguments = parser.parse_args()
     from crossmodal.errors import exits_cleanly  # behind --help: it waits for torch
 
-    exits_cleanly(partial(COMMANDS[arguments.command].run, arguments))()
+    exits_cleanly(partial(COMMANDS[arguments.command].run, arguments), resumes=False)()
 
 
 if __name__ == "__main__":

@@ -31,8 +31,11 @@ def first_of_several() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
-def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a script's ``main``: a UserError or a disk that takes no more becomes a line on stderr and exit code 2."""
+def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable[[], None]:
+    """Wrap a script's ``main``: a UserError or a disk that takes no more becomes a line on stderr and exit code 2.
+
+    ``resumes``: whether it goes on, when it is run again, where Ctrl-C stopped it, as stages do; exit code 130.
+    """
 
     @functools.wraps(main)
     def wrapper() -> None:
@@ -44,7 +47,8 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(141)
         except KeyboardInterrupt:
             if first_of_several():
-                print("interrupted: finished parts are kept, run the same command to go on", file=sys.stderr)
+                kept = ": finished parts are kept, run the same command to go on" if resumes else ""
+                print(f"interrupted{kept}", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             text = str(error) if isinstance(error, UserError) else disk_trouble(error)

@@ -9,24 +9,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.commands.arguments import add_gallery
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of register."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (crossmodal-MODEL-DATASET)")
-    parser.add_argument(
-        "--in",
-        dest="gallery",
-        type=Path,
-        default=Path("results/evaluation"),
-        metavar="GALLERY",
-        help="what it searches: the last evaluated one (%(default)s), or what crossmodal embed made",
-    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (default: crossmodal-MODEL-DATASET)")
+    add_gallery(parser)
     parser.add_argument(
         "--limit",
         type=float,
         default=2.0,
         metavar="GB",
-        help="features that may go along with a model that scores pairs (%(default)g)",
+        help="features that may go along with a model that scores pairs (default: %(default)g)",
     )
 
 
