@@ -1,5 +1,6 @@
 """The workflows under .github: pinned, least privileges, no text of others' in a shell, and what they call exists."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -26,6 +27,11 @@ def triggers(flow):
 
 def commands(job):
     return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def executable(path, text):
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
 
 
 def test_there_are_workflows():
@@ -129,12 +135,58 @@ def test_lock_check(tmp_path, script, code, said):
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name in ("python", ".installed"):
         (tmp_path / ".venv/bin" / name).touch()
-    dvc = tmp_path / ".venv/bin/dvc"
-    dvc.write_text(f"#!/bin/sh\n{script}\n")
-    dvc.chmod(0o755)
+    executable(tmp_path / ".venv/bin/dvc", f"#!/bin/sh\n{script}\n")
     done = subprocess.run(["make", "lock-check"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code
     assert said in done.stderr
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository whose branch work left origin/main one commit ago: a function that runs git in it."""
+    monkeypatch.chdir(tmp_path)
+
+    def git(*command):
+        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        done = subprocess.run(["git", *identity, *command], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "work")
+    git("commit", "-q", "--allow-empty", "-m", "common")
+    git("commit", "-q", "--allow-empty", "-m", "of main")
+    git("update-ref", "refs/remotes/origin/main", "HEAD")
+    git("reset", "-q", "--hard", "HEAD~1")
+    git("commit", "-q", "--allow-empty", "-m", "of the branch")
+    return git
+
+
+def test_a_pull_request_is_compared_with_where_it_left(repository, tmp_path):
+    step = next(step for step in JOBS["pull-request.yml:figures"]["steps"] if "merge-base" in step.get("run", ""))
+    assert step["env"] == {"TIP": "${{ github.event.pull_request.base.sha }}"}
+    environment = os.environ | {"TIP": repository("rev-parse", "origin/main"), "GITHUB_ENV": "variables"}
+    subprocess.run(["bash", "-e", "-c", step["run"]], check=True, env=environment)
+    assert (tmp_path / "variables").read_text() == f"BASE={repository('rev-parse', 'HEAD~1')}\n"
+
+
+@pytest.mark.parametrize(("gate", "fails"), [(0, False), (1, False), (2, True)])
+def test_diff_shows_a_fall_and_ends_on_a_mistake(repository, tmp_path, gate, fails):
+    """With commands in place of crossmodal and dvc that say how they were called."""
+    for folder in (".ci", "bin"):
+        (tmp_path / folder).mkdir()
+    executable(tmp_path / ".ci/diff", SCRIPTS["diff"])
+    executable(tmp_path / "bin/crossmodal", f'#!/bin/sh\necho "crossmodal $*"\n[ "$1" != gate ] || exit {gate}\n')
+    executable(tmp_path / "bin/dvc", '#!/bin/sh\necho "dvc $*"\n')
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "BASE": ""}
+    done = subprocess.run([".ci/diff"], capture_output=True, text=True, env=environment)
+    assert (done.returncode != 0) == fails
+    shown = (tmp_path / "diff.md").read_text()
+    assert "crossmodal gate origin/main" in shown
+    assert ("dvc metrics diff origin/main" in shown) == (not fails)
+    if not fails:
+        assert done.stdout == shown
+        repository("branch", "main")
+        subprocess.run([".ci/diff"], check=True, capture_output=True, env=environment)
+        assert "crossmodal plots main " in (tmp_path / "diff.md").read_text()
 
 
 def test_the_gate_comes_after_the_comment_has_its_text():
