@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from crossmodal import tracking
+from crossmodal import tracking, tracking_store
 from crossmodal.errors import UserError
 from crossmodal.tracking import find_run, flatten, open_training_run
 
@@ -37,7 +37,7 @@ def root(shared_root, monkeypatch):
 def client(root):
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking.tracking_uri())
+    return MlflowClient(tracking_store.tracking_uri())
 
 
 @pytest.fixture
@@ -352,7 +352,7 @@ def test_request_that_fails_is_one_warning(root, key, tmp_path, capsys):
 def test_database_that_cannot_be_written_is_one_warning(trouble, key, tmp_path, monkeypatch, capsys):
     database = tmp_path / "runs.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-    monkeypatch.setattr(tracking, "_LOCKED_SECONDS", 0.2)
+    monkeypatch.setattr(tracking_store, "_LOCKED_SECONDS", 0.2)
     holder = sqlite3.connect(":memory:")
     if trouble == "locked":
         holder = sqlite3.connect(database)
@@ -375,7 +375,7 @@ def test_database_that_cannot_be_written_is_one_warning(trouble, key, tmp_path, 
 
 def test_relative_sqlite_path_is_taken_from_the_project_root(root, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
-    assert tracking.tracking_uri() == f"sqlite:///{root / 'other.db'}"
+    assert tracking_store.tracking_uri() == f"sqlite:///{root / 'other.db'}"
 
 
 def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):

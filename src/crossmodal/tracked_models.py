@@ -1,6 +1,6 @@
 """Models in MLflow: a folder as a loadable model of a run, and as a version in the model registry.
 
-Beside tracking.py the only module that imports mlflow. Here a failure is an error: without the store there is
+With tracking.py and tracking_store.py all that imports mlflow. Here a failure is an error: without the store there is
 nothing left to do.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmodal.errors import UserError
-from crossmodal.tracking import EXPERIMENT, find_run, store_error, tracking_uri
+from crossmodal.tracking import find_run
+from crossmodal.tracking_store import EXPERIMENT, store_error, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from crossmodal import tracking
+from crossmodal import tracking_store
 from crossmodal.retrieval.served import DEFAULT_K, REQUIREMENTS
 
 ELSEWHERE = """
@@ -33,7 +33,7 @@ def store(tmp_path, monkeypatch):
     import mlflow
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    yield lambda: mlflow.MlflowClient(tracking.tracking_uri())
+    yield lambda: mlflow.MlflowClient(tracking_store.tracking_uri())
     mlflow.set_tracking_uri(None)
 
 
