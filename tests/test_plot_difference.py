@@ -1,12 +1,12 @@
 """``crossmodal plots``: what is said and drawn of the curves of two commits."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from git_commands import git
 from PIL import Image
 
 from crossmodal.errors import UserError
@@ -25,11 +25,6 @@ PLOTS = [
     },
     {"loss": {"title": "Loss", "x": "epoch", "y": {"plots/loss.csv": "loss"}, "x_label": "epoch", "y_label": "loss"}},
 ]
-
-
-def git(*command):
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
 
 
 def write(recall=10.0, epochs=3):

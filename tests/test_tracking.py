@@ -11,6 +11,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from git_commands import git
 
 from crossmodal import tracking, tracking_store
 from crossmodal.errors import UserError
@@ -201,14 +202,13 @@ def test_strict_is_an_error_in_one_line(key, monkeypatch, capsys):
 def test_git_commit_is_a_tag(root, tmp_path, monkeypatch, mlflow_sees_git):
     from mlflow.tracking.context import registry
 
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
     found = {"mlflow.source.git.commit": "f00"} if mlflow_sees_git else {}
     monkeypatch.setattr(registry, "resolve_tags", lambda: found)
-    head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    assert tracking._origin({})["mlflow.source.git.commit"] == ("f00" if mlflow_sees_git else head)
+    expected = "f00" if mlflow_sees_git else git("rev-parse", "HEAD")
+    assert tracking._origin({})["mlflow.source.git.commit"] == expected
 
 
 def test_training_again_is_a_new_run(root, client, key):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from git_commands import git
 
 from crossmodal.cli import COMMANDS
 
@@ -143,13 +144,8 @@ def test_lock_check(tmp_path, script, code, said):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository whose branch work left origin/main one commit ago: a function that runs git in it."""
+    """The working folder is a repository whose branch work left origin/main one commit ago."""
     monkeypatch.chdir(tmp_path)
-
-    def git(*command):
-        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-        done = subprocess.run(["git", *identity, *command], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
 
     git("init", "-q", "-b", "work")
     git("commit", "-q", "--allow-empty", "-m", "common")
@@ -157,15 +153,14 @@ def repository(tmp_path, monkeypatch):
     git("update-ref", "refs/remotes/origin/main", "HEAD")
     git("reset", "-q", "--hard", "HEAD~1")
     git("commit", "-q", "--allow-empty", "-m", "of the branch")
-    return git
 
 
 def test_a_pull_request_is_compared_with_where_it_left(repository, tmp_path):
     step = next(step for step in JOBS["pull-request.yml:figures"]["steps"] if "merge-base" in step.get("run", ""))
     assert step["env"] == {"TIP": "${{ github.event.pull_request.base.sha }}"}
-    environment = os.environ | {"TIP": repository("rev-parse", "origin/main"), "GITHUB_ENV": "variables"}
+    environment = os.environ | {"TIP": git("rev-parse", "origin/main"), "GITHUB_ENV": "variables"}
     subprocess.run(["bash", "-e", "-c", step["run"]], check=True, env=environment)
-    assert (tmp_path / "variables").read_text() == f"BASE={repository('rev-parse', 'HEAD~1')}\n"
+    assert (tmp_path / "variables").read_text() == f"BASE={git('rev-parse', 'HEAD~1')}\n"
 
 
 @pytest.mark.parametrize(("gate", "fails"), [(0, False), (1, False), (2, True)])
@@ -184,7 +179,7 @@ def test_diff_shows_a_fall_and_ends_on_a_mistake(repository, tmp_path, gate, fai
     assert ("dvc metrics diff origin/main" in shown) == (not fails)
     if not fails:
         assert done.stdout == shown
-        repository("branch", "main")
+        git("branch", "main")
         subprocess.run([".ci/diff"], check=True, capture_output=True, env=environment)
         assert "crossmodal plots main " in (tmp_path / "diff.md").read_text()
 

@@ -95,8 +95,8 @@ def register(served: Served, name: str, key: str, settings: Mapping[str, Any]) -
 
 def _versions(client: MlflowClient, name: str) -> list[Any]:
     """All versions of a registered model; none if there is no such model yet."""
-    escaped = name.replace("'", "''")
-    return list(client.search_model_versions(f"name='{escaped}'"))
+    quote = '"' if "'" in name else "'"  # MLflow's filters know no escape
+    return list(client.search_model_versions(f"name={quote}{name}{quote}"))
 
 
 def _logged(client: MlflowClient, served: Served, run_id: str) -> str | None:

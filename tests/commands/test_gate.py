@@ -2,20 +2,15 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from git_commands import git
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST = {"i2t": {"r1": 24.4, "medr": 4.0}, "t2i": {"r1": 19.0}, "rsum": 300.0, "probe": 36.0, "images": 500}
 TOLERANCES = {"test": {"rsum": 10.0, "i2t.r1": 2.0, "i2t.medr": 1.0}, "detector": {"ap50": 0.02}}
-
-
-def git(*command):
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -121,7 +116,7 @@ def test_a_commit_tag_or_branch_is_a_base(run, change):
     git("commit", "-qam", "worse")
     assert run("gate", "HEAD")[0] == 0
     assert run("gate", "HEAD~1")[0] == 1
-    commit = subprocess.run(["git", "rev-parse", "HEAD~1"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = git("rev-parse", "HEAD~1")
     code, out, _ = run("gate", commit)
     assert code == 1
     assert f"`{commit}`" in out

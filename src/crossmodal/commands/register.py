@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.retrieval.session import Folders
     from crossmodal.tracked_models import Served, register
 
-    if arguments.name is not None and (not arguments.name or set("/:") & set(arguments.name)):
-        raise UserError(f"NAME {arguments.name}: the name of a registered model has no / and no :")
+    if arguments.name is not None and (not arguments.name.strip() or set("/:") & set(arguments.name)):
+        raise UserError(f"NAME {arguments.name!r}: the name of a registered model is not empty and has no / and no :")
     code = Path(crossmodal.__file__).parent
     settings = Path("params.yaml")
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
