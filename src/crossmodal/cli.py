@@ -56,16 +56,21 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Entry point of ``crossmodal``."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What reads the command line: every command with its arguments."""
+    whole = argparse.ArgumentParser(
         prog="crossmodal", description="Tools for image-text retrieval that are not stages of the pipeline."
     )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         description = f"{command.help[0].upper()}{command.help[1:]}."
         command.add(subparsers.add_parser(name, help=command.help, description=description))
-    arguments = parser.parse_args()
+    return whole
+
+
+def main() -> None:
+    """Entry point of ``crossmodal``."""
+    arguments = parser().parse_args()
     from crossmodal.errors import exits_cleanly  # behind --help: it waits for torch
 
     exits_cleanly(partial(COMMANDS[arguments.command].run, arguments), resumes=False)()
