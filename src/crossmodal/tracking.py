@@ -114,11 +114,11 @@ class Tracker:
         self._attempt(log)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Add flat parameters. MLflow refuses to change one that is there."""
+        """Add parameters, nested ones by dotted name. MLflow refuses to change one that is there."""
         self._log("params", "Param", flatten(params).items())
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Add or replace tags."""
+        """Add or replace tags, nested ones by dotted name."""
         self._log("tags", "RunTag", flatten(tags).items())
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
