@@ -41,7 +41,6 @@ REQUIREMENTS = (
     ("h5py",),
     ("safetensors",),
     ("numpy",),
-    ("scipy",),
     ("pillow",),
     ("pyyaml",),
     ("pydantic",),
