@@ -171,3 +171,10 @@ def test_wrong_usage_says_how(run, arguments):
     assert (code, out) == (2, "")
     assert err.startswith("usage: crossmodal")
     assert "Traceback" not in err
+
+
+def test_an_option_that_is_not_there_shows_those_that_are(run):
+    code, out, err = run("gate", "--jsn", "HEAD")
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: crossmodal gate [-h] [--json] [BASE]\n")
+    assert err.endswith("crossmodal gate: error: unrecognized arguments: --jsn\n")

@@ -67,6 +67,8 @@ def test_a_full_disk_is_one_line(error, reason, capsys):
 def test_the_error_names_its_file():
     assert disk_trouble(FileNotFoundError(errno.ENOENT, "No such file", "data/x")) is None  # no disk's trouble
     assert disk_trouble(OSError(errno.EACCES, "Permission denied", "data/x")) == "data/x: Permission denied"
+    assert disk_trouble(NotADirectoryError(errno.ENOTDIR, "", "README.md/x")) == "README.md/x: Not a directory"
+    assert disk_trouble(IsADirectoryError(errno.EISDIR, "", "params.yaml")) == "params.yaml: Is a directory"
     assert disk_trouble(OSError(errno.EROFS, "", "a", None, "b/c")) == f"b/c: {os.strerror(errno.EROFS)}"
 
 

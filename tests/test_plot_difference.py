@@ -149,6 +149,8 @@ def test_pictures(run, tmp_path):
     for name in ("recall", "loss"):
         with Image.open(tmp_path / f"pictures/{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5  # not blank
+    code, out, err = run("plots", "--pictures", "dvc.yaml")
+    assert (code, out, err) == (2, "", "error: --pictures dvc.yaml: a file; name a folder\n")
 
 
 @pytest.mark.parametrize(

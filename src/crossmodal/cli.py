@@ -64,13 +64,17 @@ def parser() -> argparse.ArgumentParser:
     subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         description = f"{command.help[0].upper()}{command.help[1:]}."
-        command.add(subparsers.add_parser(name, help=command.help, description=description))
+        own = subparsers.add_parser(name, help=command.help, description=description)
+        own.set_defaults(refuse=own.error)
+        command.add(own)
     return whole
 
 
 def main() -> None:
     """Entry point of ``crossmodal``."""
-    arguments = parser().parse_args()
+    arguments, unknown = parser().parse_known_args()
+    if unknown:
+        arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the command's usage, not that of all
     from crossmodal.errors import exits_cleanly  # behind --help: it waits for torch
 
     exits_cleanly(partial(COMMANDS[arguments.command].run, arguments), resumes=False)()

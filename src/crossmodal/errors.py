@@ -14,7 +14,7 @@ from pathlib import Path
 
 EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR)
 _CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
 _SECOND_VOICE = 10  # seconds
 
@@ -63,7 +63,7 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
 
 
 def disk_trouble(error: Exception) -> str | None:
-    """What a full, read-only, forbidden or failing disk makes of a write, with the file; None of other errors.
+    """What a full, read-only or failing disk, or a path that cannot be, makes of a write, with the file; else None.
 
     safetensors, torch, NumPy, PIL and the tokenizers each have a word of their own for it, and few name the file.
     """

@@ -50,7 +50,7 @@ def read_info(folder: Path) -> GalleryInfo:
     path = folder / "gallery.json"
     try:
         return GalleryInfo(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"{path}: not found; run the evaluate stage first") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not the description of a gallery ({error})") from None
