@@ -159,8 +159,11 @@ def test_a_pull_request_is_compared_with_where_it_left(repository, tmp_path):
     step = next(step for step in JOBS["pull-request.yml:figures"]["steps"] if "merge-base" in step.get("run", ""))
     assert step["env"] == {"TIP": "${{ github.event.pull_request.base.sha }}"}
     environment = os.environ | {"TIP": git("rev-parse", "origin/main"), "GITHUB_ENV": "variables"}
-    subprocess.run(["bash", "-e", "-c", step["run"]], check=True, env=environment)
+    assert step["shell"] == "bash"  # GitHub's way to ask for pipefail
+    bash = ["bash", "-eo", "pipefail", "-c", step["run"]]
+    subprocess.run(bash, check=True, env=environment)
     assert (tmp_path / "variables").read_text() == f"BASE={git('rev-parse', 'HEAD~1')}\n"
+    assert subprocess.run(bash, env=environment | {"TIP": "nowhere"}, capture_output=True).returncode
 
 
 @pytest.mark.parametrize(("gate", "fails"), [(0, False), (1, False), (2, True)])

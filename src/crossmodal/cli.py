@@ -1,7 +1,7 @@
 """``crossmodal``: the tools that are not stages of the pipeline.
 
-A subcommand is a module of crossmodal.commands: ``add`` adds its arguments, ``run`` does the work and imports what it
-needs, so that ``--help`` stays quick. COMMANDS names them; nothing else is needed for another one.
+A subcommand is a module of crossmodal.commands, by its name: ``add`` adds its arguments, ``run`` does the work and
+imports what it needs, so that ``--help`` stays quick. COMMANDS names them; nothing else is needed for another one.
 """
 
 from __future__ import annotations

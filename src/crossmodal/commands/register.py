@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.retrieval import served
     from crossmodal.retrieval.bundle import digest, pack, unpack
     from crossmodal.retrieval.session import Folders
-    from crossmodal.tracked_models import Served, register
+    from crossmodal.tracked_models import Loadable, register
 
     if arguments.name is not None and (not arguments.name.strip() or set("/:") & set(arguments.name)):
         raise UserError(f"NAME {arguments.name!r}: the name of a registered model is not empty and has no / and no :")
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         registered = register(
-            Served(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
+            Loadable(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
             arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
             session.config.key,
             load_params(settings).run_settings(),

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     if photograph is not None and not photograph.is_file():
         raise UserError(f"--image {photograph}: no such file")
 
-    from crossmodal.commands.page import answer_of, write_page
+    from crossmodal.commands.search_page import answer_of, write_page
     from crossmodal.params import load_params
     from crossmodal.retrieval.session import Folders, SearchSession
 
