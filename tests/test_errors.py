@@ -64,12 +64,11 @@ def test_a_full_disk_is_one_line(error, reason, capsys):
     assert said.count("\n") == 1
 
 
-def test_the_error_names_its_file(tmp_path):
-    try:
-        (tmp_path / "a").rename("/proc/version/a")
-    except OSError as error:
-        assert disk_trouble(error) is None  # not a disk that is full
+def test_the_error_names_its_file():
+    assert disk_trouble(FileNotFoundError(errno.ENOENT, "No such file", "data/x")) is None  # no disk's trouble
     assert disk_trouble(OSError(errno.EACCES, "Permission denied", "data/x")) == "data/x: Permission denied"
+    assert disk_trouble(NotADirectoryError(errno.ENOTDIR, "", "README.md/x")) == "README.md/x: Not a directory"
+    assert disk_trouble(IsADirectoryError(errno.EISDIR, "", "params.yaml")) == "params.yaml: Is a directory"
     assert disk_trouble(OSError(errno.EROFS, "", "a", None, "b/c")) == f"b/c: {os.strerror(errno.EROFS)}"
 
 
@@ -80,6 +79,23 @@ def test_a_bug_keeps_its_traceback(error):
 
     with pytest.raises(type(error)):
         exits_cleanly(main)()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "interrupted: finished parts are kept, run the same command to go on\n"),
+        ({"resumes": False}, "interrupted\n"),
+    ],
+)
+def test_an_interrupt_says_what_becomes_of_the_work(capsys, options, said):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        exits_cleanly(main, **options)()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == said
 
 
 def test_a_user_error_is_its_message(capsys):

@@ -22,8 +22,8 @@ def write(tmp_path):
             section = content
             for parent in parents:
                 section = section[parent]
-            if action == "set":
-                section[last] = value
+            if action == "set":  # a section: some of its keys
+                section[last] = section[last] | value if isinstance(section.get(last), dict) else value
             else:
                 del section[last]
         file = tmp_path / "params.yaml"
@@ -70,7 +70,19 @@ def test_auto_follows_the_dataset(write):
             "dataset: input should be 'scenes', 'flickr8k', 'flickr30k', 'coco' or 'folder', found 'imagenet'",
         ),
         ("folder.val", 0.95, "folder: val 0.95 and test 0.1 leave nothing to train on"),
-        ("tern.heads", 5, "is not a multiple of heads 5"),
+        ("tern.heads", 5, "tern: embed_dim 128 is not a multiple of heads 5"),
+        ("bert.heads", 3, "bert: hidden_size 128 is not a multiple of heads 3"),
+        ("bottomup.max_regions", 35, "bottomup: min_regions 36 is above max_regions 35"),
+        ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, "evaluate: shortlist 9 is below top_k 10"),
+        ("loss.miner", "hdc", "loss: miner hdc: name infonce has none, null is wanted"),
+        ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, "loss: kwargs.miner: miner is null"),
+        ("loss", {"name": "triplet", "reducer": "per_anchor"}, "loss: reducer per_anchor: not with name triplet"),
+        (
+            "model",
+            "clip",
+            "model clip: clip goes with clip, in all four keys or in none; "
+            "add -S regions.backend=clip -S captions.encoder=clip -S bert.source=clip",
+        ),
         ("scenes.min_objects", 8, "scenes: min_objects 8 is above max_objects 7"),
         ("regions.executor", "dask", "regions.executor: input should be 'local' or 'ray', found 'dask'"),
         (
@@ -79,6 +91,10 @@ def test_auto_follows_the_dataset(write):
             "precomputed.path: null; regions.backend precomputed needs a file or folder",
         ),
         ("seed", 1.5, "seed: input should be a valid integer"),
+        ("train.epochs", True, "train.epochs: input should be a number, found True"),
+        ("loss.positive_margin", False, "loss.positive_margin: input should be a number, found False"),
+        ("coco.restval", 2, "coco.restval: input should be a valid boolean"),
+        ("gate.tset", {"rsum": 1.0}, "gate.tset: input should be 'test', 'validation', 'detector' or 'search'"),
     ],
 )
 def test_wrong_value_is_named(write, key, value, expected):
@@ -95,6 +111,11 @@ def test_wrong_value_is_named(write, key, value, expected):
 def test_missing_key_is_named(write, key):
     with pytest.raises(UserError, match=f"{key}: missing"):
         load_params(write(remove=key))
+
+
+def test_text_that_is_a_number_is_one(write):
+    """YAML's own rules want a dot in 1.0e-3."""
+    assert load_params(write("train.lr", "1e-3")).train.lr == 1e-3
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "", "\x00"])

@@ -1,12 +1,12 @@
 """``crossmodal plots``: what is said and drawn of the curves of two commits."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from git_commands import git
 from PIL import Image
 
 from crossmodal.errors import UserError
@@ -25,11 +25,6 @@ PLOTS = [
     },
     {"loss": {"title": "Loss", "x": "epoch", "y": {"plots/loss.csv": "loss"}, "x_label": "epoch", "y_label": "loss"}},
 ]
-
-
-def git(*command):
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
 
 
 def write(recall=10.0, epochs=3):
@@ -118,6 +113,34 @@ def test_a_curve_on_one_side(run):
     assert [table[0] for table in tables(out)] == [["K", "i2t, `main`", "t2i, `main`"], ["epoch", "loss, `main`"]]
 
 
+def test_a_loss_that_diverged(run):
+    """Mermaid takes no nan; the table says it."""
+    Path("plots/loss.csv").write_text("epoch,loss\n1,9\n2,4.5\n3,nan\n")
+    code, out, _ = run("plots")
+    assert code == 0
+    assert tables(out)[0][-1] == ["3", "3", "nan"]
+    ((base, now),) = lines(out)
+    assert np.isfinite(base).all() and np.isfinite(now).all()
+    assert "nan" not in out.partition("```")[2].partition("```")[0]
+    git("commit", "-qam", "diverged")
+    assert run("plots", "HEAD")[1] == "Unchanged: Recall; Loss.\n"
+    Path("plots/loss.csv").write_text("epoch,loss\n1,nan\n2,nan\n3,nan\n")
+    code, out, _ = run("plots")
+    assert (code, lines(out)) == (0, [])
+    assert tables(out)[0][-1] == ["3", "nan", "nan"]
+
+
+def test_one_column_of_two_files(run):
+    """As DVC allows it: the same figure of training and of validation."""
+    plot = {"title": "Both", "x": "epoch", "x_label": "epoch", "y_label": "loss"}
+    plot["y"] = {"plots/loss.csv": "loss", "plots/val.csv": "loss"}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"plots": [{"both": plot}]}))
+    Path("plots/val.csv").write_text("epoch,loss\n1,8\n2,7\n3,6\n")
+    (table,) = tables(run("plots")[1])
+    assert table[0] == ["epoch", "loss, `main`", "loss, now", "loss of plots/val.csv, now"]
+    assert table[-1] == ["3", "3", "3", "6"]
+
+
 def test_pictures(run, tmp_path):
     write(recall=4.0)
     code, _, err = run("plots", "--pictures", tmp_path / "pictures")
@@ -126,6 +149,8 @@ def test_pictures(run, tmp_path):
     for name in ("recall", "loss"):
         with Image.open(tmp_path / f"pictures/{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5  # not blank
+    code, out, err = run("plots", "--pictures", "dvc.yaml")
+    assert (code, out, err) == (2, "", "error: --pictures dvc.yaml: a file; name a folder\n")
 
 
 @pytest.mark.parametrize(
@@ -133,12 +158,14 @@ def test_pictures(run, tmp_path):
     [
         ("plots/loss.csv", "epoch,loss\n1,much\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
         ("plots/loss.csv", "epoch,loss\n1\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
+        ("plots/loss.csv", "epoch,loss\n1,\udcff\n", "plots/loss.csv: not UTF-8 text"),
+        ("dvc.yaml", "plots: [", "dvc.yaml: not valid YAML"),
         ("dvc.yaml", "plots: [a.csv]", "dvc.yaml: plots: expected title, x, y by file"),
         ("dvc.yaml", "stages: {}", "dvc.yaml: plots: expected title, x, y by file"),
     ],
 )
 def test_what_is_wrong_is_one_line(path, content, expected):
-    Path(path).write_text(content)
+    Path(path).write_text(content, errors="surrogateescape")
     with pytest.raises(UserError) as error:
         read_plots("main")
     assert str(error.value).startswith(expected)

@@ -137,7 +137,7 @@ def changed(tmp_path, change):
     ("change", "expected"),
     [
         (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), "recipes.sgr-coco: no part 'cocoa'; there are"),
-        (lambda c: c["recipes"]["sgr-coco"].update(sore=1), "recipes.sgr-coco.sore: Extra inputs are not permitted"),
+        (lambda c: c["recipes"]["sgr-coco"].update(sore=1), "recipes.sgr-coco.sore: unknown key"),
         (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), "add up to 419.6, rsum is 1"),
         (
             lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(source="x"),
@@ -145,7 +145,7 @@ def changed(tmp_path, change):
         ),
         (lambda c: c["recipes"]["sgr-coco"].update(published={}), "sgr-coco: neither published figures nor ours"),
         (lambda c: c["recipes"].update(c["flickr8k"]), "flickr8k stands in recipes and in flickr8k"),
-        (lambda c: c["flickr8k"]["tern-flickr8k"]["ours"].update(commit="today"), "ours.commit: String should match"),
+        (lambda c: c["flickr8k"]["tern-flickr8k"]["ours"].update(commit="today"), "ours.commit: string should match"),
         (lambda c: c.pop("parts"), "expected tolerance, sources, parts, recipes, flickr8k"),
     ],
 )
@@ -163,6 +163,20 @@ def test_a_file_that_is_not_there(tmp_path):
         read_reproduction(tmp_path / "nowhere.yaml")
     with pytest.raises(UserError, match=r"test\.json: not found"):
         read_figures("COCO", tmp_path / "test.json")
+
+
+def test_a_date_that_is_none_is_no_traceback(tmp_path):
+    text = (ROOT / "reproduction.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "reproduction.yaml"
+    path.write_text(re.sub(r"date: \S+", "date: 2026-13-45", text, count=1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"reproduction\.yaml: not valid YAML: month must be in 1\.\.12"):
+        read_reproduction(path)
+
+
+def test_an_empty_mapping_is_a_setting():
+    recipe = RECIPES["tern-flickr8k"]
+    settings = recipe.settings | {"grid": {"kwargs": {}}}
+    assert "grid.kwargs={}" in recipe.model_copy(update={"settings": settings}).overrides()
 
 
 def test_every_source_is_used():
@@ -227,6 +241,9 @@ def test_figures_of_a_run(tmp_path):
     assert read_figures("COCO", path)["all"].i2t == (10.12, 20.0, 30.0)
     path.write_text(json.dumps(metrics | {"folds": {**metrics, "t2i": {"r1": 1, "r5": 2, "r10": 3}, "rsum": 66.12}}))
     assert read_figures("COCO", path)["folds"].t2i == (1, 2, 3)
+    path.write_text(json.dumps(metrics | {"i2t": recalls | {"r1": float("nan")}}))
+    with pytest.raises(UserError, match=r"test\.json: i2t\.0: input should be a finite number, found nan"):
+        read_figures("COCO", path)
     path.write_text(json.dumps({"i2t": recalls, "images": 5000}))
     with pytest.raises(UserError, match=r"test\.json: expected recalls i2t, t2i and rsum"):
         read_figures("COCO", path)

@@ -1,7 +1,7 @@
 """``crossmodal``: the tools that are not stages of the pipeline.
 
-A subcommand is a module of crossmodal.commands: ``add`` adds its arguments, ``run`` does the work and imports what it
-needs, so that ``--help`` stays quick. COMMANDS names them; nothing else is needed for another one.
+A subcommand is a module of crossmodal.commands, by its name: ``add`` adds its arguments, ``run`` does the work and
+imports what it needs, so that ``--help`` stays quick. COMMANDS names them; nothing else is needed for another one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMMANDS = {
     "import-checkpoint": Command(
         "make a matcher folder of a checkpoint that was published", import_checkpoint.add, import_checkpoint.run
     ),
-    "search": Command("find photographs for a sentence or captions for one", search.add, search.run),
+    "search": Command("find photographs for a sentence, or captions for a photograph", search.add, search.run),
     "embed": Command("make a searchable gallery of a folder of photographs", embed.add, embed.run),
     "index": Command("compare FAISS indexes by recall, speed and size", index.add, index.run),
     "register": Command("put the last evaluated model into MLflow's model registry", register.add, register.run),
@@ -56,18 +56,28 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Entry point of ``crossmodal``."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What reads the command line: every command with its arguments."""
+    whole = argparse.ArgumentParser(
         prog="crossmodal", description="Tools for image-text retrieval that are not stages of the pipeline."
     )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        command.add(subparsers.add_parser(name, help=command.help, description=f"{command.help.capitalize()}."))
-    arguments = parser.parse_args()
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        own = subparsers.add_parser(name, help=command.help, description=description)
+        own.set_defaults(refuse=own.error)
+        command.add(own)
+    return whole
+
+
+def main() -> None:
+    """Entry point of ``crossmodal``."""
+    arguments, unknown = parser().parse_known_args()
+    if unknown:
+        arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the command's usage, not that of all
     from crossmodal.errors import exits_cleanly  # behind --help: it waits for torch
 
-    exits_cleanly(partial(COMMANDS[arguments.command].run, arguments))()
+    exits_cleanly(partial(COMMANDS[arguments.command].run, arguments), resumes=False)()
 
 
 if __name__ == "__main__":

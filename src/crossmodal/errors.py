@@ -14,7 +14,7 @@ from pathlib import Path
 
 EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR)
 _CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
 _SECOND_VOICE = 30  # seconds; on a busy machine processes are far apart
 
@@ -31,8 +31,11 @@ def first_of_several() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
-def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a script's ``main``: a UserError or a disk that takes no more becomes a line on stderr and exit code 2."""
+def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable[[], None]:
+    """Wrap a script's ``main``: a UserError or a disk that takes no more becomes a line on stderr and exit code 2.
+
+    ``resumes``: whether it goes on, when it is run again, where Ctrl-C stopped it, as stages do; exit code 130.
+    """
 
     @functools.wraps(main)
     def wrapper() -> None:
@@ -44,7 +47,8 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(141)
         except KeyboardInterrupt:
             if first_of_several():
-                print("interrupted: finished parts are kept, run the same command to go on", file=sys.stderr)
+                kept = ": finished parts are kept, run the same command to go on" if resumes else ""
+                print(f"interrupted{kept}", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             text = str(error) if isinstance(error, UserError) else disk_trouble(error)
@@ -69,7 +73,7 @@ def without_path(error: Exception) -> str:
 
 
 def disk_trouble(error: Exception) -> str | None:
-    """What a full, read-only, forbidden or failing disk makes of a write, with the file; None of other errors.
+    """What a full, read-only or failing disk, or a path that cannot be, makes of a write, with the file; else None.
 
     safetensors, torch, NumPy, PIL and the tokenizers each have a word of their own for it, and few name the file.
     """

@@ -7,6 +7,7 @@ working tree beside those of the commit.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any, Literal
 
 import yaml
 
+from crossmodal.checked_yaml import dotted
 from crossmodal.errors import UserError
 from crossmodal.params import load_params
-from crossmodal.revisions import file_at
+from crossmodal.revisions import file_at, file_here
 
 PARAMS = Path("params.yaml")
 METRICS = Path("metrics")
@@ -42,13 +44,15 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        """WORSE is what fails a gate; a change that is no number is WORSE too."""
+        """WORSE is what fails a gate; NaN and infinity are WORSE too, unless the base had nothing better."""
         if self.now is None:
             return "missing"
-        if self.change is None:
+        if self.base is None or not math.isfinite(self.base):
             return "new"
-        loss = self.change if self.metric.rsplit(".", 1)[-1] in LOWER_IS_BETTER else -self.change
-        if not loss <= self.allowed + ROUNDING:
+        if not math.isfinite(self.now):
+            return "WORSE"
+        loss = self.now - self.base if self.metric.rsplit(".", 1)[-1] in LOWER_IS_BETTER else self.base - self.now
+        if loss > self.allowed + ROUNDING:
             return "WORSE"
         return "allowed" if loss > 0 else "better" if loss < 0 else "same"
 
@@ -78,8 +82,9 @@ def read_gate(commit: str) -> Gate:
             gate is on neither side though its file is there.
     """
     gate = load_params(PARAMS).gate
-    now = {name: _metrics(name, _here(METRICS / f"{name}.json"), "") for name in {"test", *gate}}
-    base = {name: _metrics(name, file_at(commit, METRICS / f"{name}.json"), f" of {commit[:7]}") for name in now}
+    now = {name: _metrics(name, file_here(METRICS / f"{name}.json")) for name in {"test", *gate}}
+    of_base = f" of {commit[:7]}"
+    base = {name: _metrics(name, file_at(commit, METRICS / f"{name}.json"), of_base) for name in now}
     if not now["test"]:
         raise UserError(f"{METRICS / 'test.json'}: not found; the report stage writes it, it is in git too")
     rows = []
@@ -87,8 +92,9 @@ def read_gate(commit: str) -> Gate:
         for key, drop in allowed.items():
             if (now[name] or base[name]) and key not in now[name] and key not in base[name]:
                 raise UserError(f"{PARAMS}: gate.{name}.{key}: no such figure in {METRICS / name}.json, then or now")
-            rows.append(Row(f"{name}.{key}", base[name].get(key), now[name].get(key), drop))
-    before, after = _settings(file_at(commit, PARAMS)), _settings(_here(PARAMS))
+            figures = _figure(name, base[name], key, of_base), _figure(name, now[name], key)
+            rows.append(Row(f"{name}.{key}", *figures, drop))
+    before, after = _settings(file_at(commit, PARAMS)), _settings(file_here(PARAMS))
     notes = () if before.get("gate") == after["gate"] else (f"{PARAMS}: section gate is not the base's",)
     return Gate(tuple(rows), (*_other_settings(before, after), *_other_size(base["test"], now["test"])), notes)
 
@@ -105,9 +111,9 @@ def _other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     return found
 
 
-def _other_size(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+def _other_size(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
-        f"{before[name]:g} test {name} then, {after[name]:g} now"
+        f"{before[name]} test {name} then, {after[name]} now"
         for name in ("images", "captions")
         if name in before and name in after and before[name] != after[name]
     ]
@@ -117,22 +123,13 @@ def _settings(text: str | None) -> dict[str, Any]:
     """params.yaml as it was, unchecked: older commits had other keys."""
     try:
         content = yaml.safe_load(text or "")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _here(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a JSON object") from None
-
-
-def _metrics(name: str, text: str | None, whose: str) -> dict[str, float]:
-    """Figures by dotted name, as ``dvc metrics diff`` prints them; empty where there is no file."""
+def _metrics(name: str, text: str | None, whose: str = "") -> dict[str, Any]:
+    """What a file of metrics/ holds, by dotted name as ``dvc metrics diff`` prints it; empty where there is no file."""
     if text is None:
         return {}
     path = f"{METRICS / name}.json{whose}"
@@ -142,11 +139,11 @@ def _metrics(name: str, text: str | None, whose: str) -> dict[str, float]:
         raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object")
-    return {key: value for key, value in _leaves(content) if isinstance(value, int | float)}
+    return dotted(content)
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves = []
-    for key, value in content.items():
-        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return leaves
+def _figure(name: str, metrics: Mapping[str, Any], key: str, whose: str = "") -> float | None:
+    value = metrics.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise UserError(f"{METRICS / name}.json{whose}: {key}: expected a number, found {json.dumps(value)}")
+    return value

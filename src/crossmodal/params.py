@@ -1,7 +1,8 @@
 """params.yaml as typed settings, checked as a whole.
 
-No field has a default: params.yaml is the only place where a value is set. What a stage reads is declared
-in dvc.yaml, so this file is not a dependency of the stages; changing a check here cannot change a result.
+The sections stand in the order of params.yaml, whose comments say what a setting means. No field has a default:
+params.yaml is the only place where a value is set. What a stage reads is declared in dvc.yaml, so this file is not a
+dependency of the stages; changing a check here cannot change a result.
 """
 
 from __future__ import annotations
@@ -10,29 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from crossmodal.checked_yaml import Section, explain, read_yaml
 from crossmodal.errors import UserError
 
-_SHOWN = 200  # characters of a wrong value in a message
 _MOST = 2**31 - 1  # what NumPy, torch and FAISS take for a number of things everywhere
 Count = Annotated[int, Field(ge=1, le=_MOST)]
-CountOrNone = Annotated[int, Field(ge=0, le=_MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class Section(BaseModel):
-    """A part of params.yaml: unknown keys and lossy conversions are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ModelSection(Section):
-    """The settings of a model: what ``model`` on top of params.yaml may name."""
+# ------------------------------------------------------------------------------------------------------------- datasets
 
 
 class Scenes(Section):
@@ -59,21 +52,21 @@ class Scenes(Section):
 class Flickr8k(Section):
     """Flickr8k from its two archives."""
 
-    max_images: CountOrNone
+    max_images: CountOrZero
 
 
 class Flickr30k(Section):
     """Flickr30k in Karpathy's splits."""
 
-    max_images: CountOrNone
+    max_images: CountOrZero
 
 
 class Coco(Section):
     """COCO captions in Karpathy's splits."""
 
     restval: bool
-    captions: CountOrNone
-    max_images: CountOrNone
+    captions: CountOrZero
+    max_images: CountOrZero
 
 
 class Folder(Section):
@@ -98,7 +91,10 @@ class Download(Section):
     mirror: str | None
     offline: bool
     keep_archives: bool
-    max_bad: CountOrNone
+    max_bad: CountOrZero
+
+
+# ------------------------------------------------------------------------------------------------------------- features
 
 
 WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # of section regions, on the features
@@ -113,8 +109,8 @@ class Regions(Section):
     nms: Annotated[float, Field(gt=0, le=1)]
     batch_size: Count
     precision: Literal["fp32", "bf16", "fp16"]
-    workers: CountOrNone
-    max_broken: CountOrNone
+    workers: CountOrZero
+    max_broken: CountOrZero
     executor: Literal["local", "ray"]
 
 
@@ -131,7 +127,7 @@ class Precomputed(Section):
 
     format: Literal["tsv", "scan", "grid", "npz"]
     path: str | None
-    max_missing: CountOrNone
+    max_missing: CountOrZero
 
 
 class Detector(Section):
@@ -180,7 +176,7 @@ class Bert(Section):
     """The text encoder: obtained, or fitted on the training captions."""
 
     source: str
-    layers: CountOrNone
+    layers: CountOrZero
     vocab_size: Annotated[int, Field(ge=100)]
     fit_layers: Count
     hidden_size: Count
@@ -222,6 +218,9 @@ class BertFinetune(Section):
     lr_factor: Positive
 
 
+# ------------------------------------------------------------------------------------------------------------- training
+
+
 class Train(Section):
     """The training loop."""
 
@@ -237,14 +236,14 @@ class Train(Section):
     clip: NotNegative
     ema: Share
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
-    warmup_steps: CountOrNone
+    warmup_steps: CountOrZero
     step_epochs: Count
     gamma: Annotated[float, Field(gt=0, le=1)]
-    plateau_patience: CountOrNone
+    plateau_patience: CountOrZero
     region_dropout: Share
     word_dropout: Share
-    patience: CountOrNone
-    workers: CountOrNone
+    patience: CountOrZero
+    workers: CountOrZero
     devices: Count
     compile: bool
 
@@ -258,7 +257,7 @@ class Loss(Section):
     name: Literal["hinge", "infonce", "contrastive", "triplet", "ntxent", "multisimilarity"]
     margin: Positive
     negatives: Literal["hard", "all"]
-    all_negatives_epochs: CountOrNone
+    all_negatives_epochs: CountOrZero
     temperature: Positive
     mask_same_image: bool
     positive_margin: float | None
@@ -299,14 +298,21 @@ class Loss(Section):
         return self
 
 
+# --------------------------------------------------------------------------------------------------------------- models
+
+
+class ModelSection(Section):
+    """The settings of a model: what ``model`` on top of params.yaml may name."""
+
+
 class TernEncoders(ModelSection):
     """What TERN and TERAN encode with."""
 
     embed_dim: Count
     visual_dim: Count
-    visual_layers: CountOrNone
-    text_layers: CountOrNone
-    layers: CountOrNone
+    visual_layers: CountOrZero
+    text_layers: CountOrZero
+    layers: CountOrZero
     heads: Count
     feed_forward: Count
     shared: bool
@@ -336,16 +342,6 @@ class Teran(TernEncoders):
     alignment: Literal["MrSw", "MwSr", "symm", "MrAVGw", "sum", "mean", "scan_sentences"]
 
 
-class VseInfty(ModelSection):
-    """VSE-infinity, the generalised pooling operator."""
-
-    embed_dim: Count
-    pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
-    pool_hidden: Count
-    temperature: Positive
-    mlp_hidden: CountOrNone
-
-
 class Vsepp(ModelSection):
     """Linear maps and pooling."""
 
@@ -353,6 +349,16 @@ class Vsepp(ModelSection):
     image_pool: Literal["mean", "max"]
     text_pool: Literal["mean", "max", "cls"]
     dropout: Share
+
+
+class VseInfty(ModelSection):
+    """VSE-infinity, the generalised pooling operator."""
+
+    embed_dim: Count
+    pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
+    pool_hidden: Count
+    temperature: Positive
+    mlp_hidden: CountOrZero
 
 
 class Scan(ModelSection):
@@ -384,7 +390,7 @@ class Vsrn(ModelSection):
     """Visual semantic reasoning."""
 
     embed_dim: Count
-    layers: CountOrNone
+    layers: CountOrZero
     word_dim: Count
 
 
@@ -392,6 +398,15 @@ class Clip(ModelSection):
     """A frozen dual encoder: the source of its regions and captions, and a model without settings."""
 
     source: str
+
+
+# ----------------------------------------------------------------------------------------------------------- evaluation
+
+
+class Relevance(Section):
+    """Graded relevance of test images to test captions."""
+
+    measure: Literal["rouge_l", "spice", "none"]
 
 
 class Evaluate(Section):
@@ -405,7 +420,7 @@ class Evaluate(Section):
     shortlist_by: Annotated[str, Field(min_length=1)]
     exact_queries: Count
     top_k: Count
-    explained: CountOrNone
+    explained: CountOrZero
     batch_size: Count
     folds: Count | None
 
@@ -414,12 +429,6 @@ class Evaluate(Section):
         if self.mode == "shortlist_rerank" and self.shortlist < self.top_k:
             raise ValueError(f"shortlist {self.shortlist} is below top_k {self.top_k}")
         return self
-
-
-class Relevance(Section):
-    """Graded relevance of test images to test captions."""
-
-    measure: Literal["rouge_l", "spice", "none"]
 
 
 class Report(Section):
@@ -431,6 +440,9 @@ class Report(Section):
 Gate = dict[
     Literal["test", "validation", "detector", "search"], dict[str, NotNegative]
 ]  # by file of metrics/ and figure
+
+
+# ------------------------------------------------------------------------------------------------------------ all of it
 
 
 def _is_model(annotation: Any) -> bool:
@@ -463,8 +475,8 @@ class Params(Section):
     loss: Loss
     tern: Tern
     teran: Teran
-    vse_infty: VseInfty
     vsepp: Vsepp
+    vse_infty: VseInfty
     scan: Scan
     sgraf: Sgraf
     vsrn: Vsrn
@@ -523,6 +535,11 @@ class Params(Section):
         return self.regions.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"backend": self.region_backend}
 
     @property
+    def dataset_settings(self) -> Section:
+        """The section of the chosen dataset."""
+        return getattr(self, self.dataset)
+
+    @property
     def model_settings(self) -> Section:
         """The section of the chosen model."""
         return getattr(self, self.model)
@@ -542,11 +559,6 @@ class Params(Section):
         settings["bert"]["source"] = self.bert_source
         return {"seed": self.seed, "model": self.model, "dataset": self.dataset} | settings
 
-    @property
-    def dataset_settings(self) -> Section:
-        """The section of the chosen dataset."""
-        return getattr(self, self.dataset)
-
 
 def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
     """Read and check params.yaml; ``overrides`` by dotted key count in place of what it says.
@@ -555,12 +567,7 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
         UserError: file missing or not YAML; unknown or missing key; wrong type; value out of range. The
             message names the file, the first offending key, what was found and what is allowed.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as the date 2024-13-45
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
     for key, value in (overrides or {}).items():
@@ -574,30 +581,4 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(path, error)) from None
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    """First problem in one line, the number of further ones behind it."""
-    first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        text = f"{key}: unknown key"
-    elif first["type"] == "missing":
-        text = f"{key}: missing"
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        found = "" if isinstance(first["input"], dict) else f", found {_shown(first['input'])}"
-        text = f"{key}: {message}{found}" if key else message  # no key: of settings that do not go together
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{path}: {' '.join(text.split())}{more}"
-
-
-def _shown(value: Any) -> str:
-    """A value in so many characters that a line can be read."""
-    try:
-        text = repr(value)
-    except ValueError:  # a number of thousands of digits
-        return "a number out of all bounds"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+        raise UserError(f"{path}: {explain(error)}") from None

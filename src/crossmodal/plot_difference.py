@@ -14,10 +14,10 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from crossmodal.checked_yaml import read_yaml
 from crossmodal.errors import UserError
-from crossmodal.revisions import file_at
+from crossmodal.revisions import file_at, file_here
 
 PIPELINE = Path("dvc.yaml")
 ROWS = 7  # of a table
@@ -41,8 +41,7 @@ class Plot:
     def changed(self) -> bool:
         """Whether any line differs."""
         return any(
-            (base is None) != (now is None)
-            or (base is not None and now is not None and not all(map(np.array_equal, base, now)))
+            (base is None) != (now is None) or (base is not None and now is not None and not _same(base, now))
             for base, now in self.lines.values()
         )
 
@@ -59,11 +58,9 @@ def read_plots(commit: str) -> list[Plot]:
         UserError: dvc.yaml is missing or declares a plot of another form than title, x, y by file; a CSV is none.
     """
     try:
-        declared = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))["plots"]
+        declared = read_yaml(PIPELINE)["plots"]
         return [_plot(name, options, commit) for plot in declared for name, options in plot.items()]
-    except FileNotFoundError:
-        raise UserError(f"{PIPELINE}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{PIPELINE}: plots: expected title, x, y by file, x_label, y_label ({error!r})") from None
 
 
@@ -111,10 +108,15 @@ def draw(plots: Sequence[Plot], base: str, folder: Path) -> list[Path]:
 def _plot(name: str, options: dict, commit: str) -> Plot:
     lines = {}
     for path, fields in options["y"].items():
-        texts = file_at(commit, Path(path)), Path(path).read_text(encoding="utf-8") if Path(path).is_file() else None
+        texts = file_at(commit, Path(path)), file_here(Path(path))
         for field in [fields] if isinstance(fields, str) else fields:
-            lines[field] = tuple(None if text is None else _line(path, text, options["x"], field) for text in texts)
+            label = f"{field} of {path}" if field in lines else field
+            lines[label] = tuple(None if text is None else _line(path, text, options["x"], field) for text in texts)
     return Plot(name, options["title"], options["x_label"], options["y_label"], lines)
+
+
+def _same(a: Line, b: Line) -> bool:
+    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(a, b, strict=True))
 
 
 def _line(path: str, text: str, x: str, y: str) -> Line | None:
@@ -132,7 +134,7 @@ def _table(plot: Plot, base: str) -> list[str]:
     """Both versions at some of the places on the x-axis that they have in common; none where they have none."""
     places = sorted(set.intersection(*(set(line[0]) for line in plot.known)))
     if len(places) < 2:
-        return ["No two places on the x-axis are on both sides: see the chart."]
+        return ["No two places on the x-axis are on both sides."]
     some = [places[round(place)] for place in np.linspace(0, len(places) - 1, min(ROWS, len(places)))]
     columns = [
         (f"{field}, {version}", line)
@@ -148,20 +150,27 @@ def _table(plot: Plot, base: str) -> list[str]:
 
 
 def _chart(plot: Plot) -> list[str]:
-    """Mermaid's xychart over the part of the x-axis that all lines have; none where it has no length."""
-    start, end = (pick(line[0][where] for line in plot.known) for pick, where in ((max, 0), (min, -1)))
+    """Mermaid's xychart over the part of the x-axis that all lines have; none where it has no length.
+
+    Points that are no finite number, as a loss that has diverged, are left out: Mermaid draws nothing at all with them.
+    """
+    coloured = [
+        (_finite(line), colour)
+        for pair, (_, strong, pale) in zip(plot.lines.values(), cycle(COLOURS), strict=False)
+        for line, colour in zip(pair, (pale, strong), strict=True)
+        if line is not None
+    ]
+    known, palette = zip(*coloured, strict=True)
+    if not all(len(x) for x, _ in known):
+        return []
+    start, end = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
     if not start < end:
         return []
-    grid = plot.known[0][0]
+    grid = known[0][0]
     even = np.allclose(np.diff(grid, n=2), 0)
-    if not even or any(not np.array_equal(grid, x) for x, _ in plot.known):
+    if not even or any(not np.array_equal(grid, x) for x, _ in known):
         grid = np.linspace(start, end, POINTS)
-    drawn, palette = [], []
-    for pair, (_, strong, pale) in zip(plot.lines.values(), cycle(COLOURS), strict=False):
-        for line, colour in zip(pair, (pale, strong), strict=True):
-            if line is not None:
-                drawn.append(np.interp(grid, *line))
-                palette.append(colour)
+    drawn = [np.interp(grid, *line) for line in known]
     low, high = np.min(drawn), np.max(drawn)
     room = 0.05 * (high - low) or 1.0
     theme = f'{{"themeVariables": {{"xyChart": {{"plotColorPalette": "{", ".join(palette)}"}}}}}}'
@@ -179,3 +188,8 @@ def _chart(plot: Plot) -> list[str]:
             ]
         )
     ]
+
+
+def _finite(line: Line) -> Line:
+    kept = np.isfinite(line[0]) & np.isfinite(line[1])
+    return line[0][kept], line[1][kept]

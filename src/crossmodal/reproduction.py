@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from crossmodal.checked_yaml import Section, dotted, explain, read_yaml
 from crossmodal.errors import UserError
-from crossmodal.params import Params, Section, load_params
+from crossmodal.params import Params, load_params
 
 FILE = Path("reproduction.yaml")
 PARAMS = Path("params.yaml")
@@ -87,7 +87,9 @@ class Recipe(Section):
 
     def overrides(self) -> list[str]:
         """The settings as ``dvc exp run -S`` takes them: section.key=value."""
-        return [f"{'++' if key.count('.') > 1 else ''}{key}={_word(value)}" for key, value in _leaves(self.settings)]
+        return [
+            f"{'++' if key.count('.') > 1 else ''}{key}={_word(value)}" for key, value in dotted(self.settings).items()
+        ]
 
     @property
     def expected(self) -> Mapping[Protocol, Figures]:
@@ -136,21 +138,15 @@ def read_reproduction(path: Path = FILE) -> Reproduction:
     Raises:
         UserError: file missing or not YAML; unknown key or part, wrong type, figures that do not add up.
     """
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         parts = content.pop("parts")
         for section in ("recipes", "flickr8k"):
             for name, row in content[section].items():
                 row["settings"] = _whole_settings(f"{path}: {section}.{name}", row, parts)
         return Reproduction.model_validate(content)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {key}: {message}" if key else f"{path}: {message}") from None
+        raise UserError(f"{path}: {explain(error)}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected tolerance, sources, parts, recipes, flickr8k ({error!r})") from None
 
@@ -177,6 +173,8 @@ def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
         }
     except FileNotFoundError:
         raise UserError(f"{path}: not found; the report stage writes it") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: expected recalls i2t, t2i and rsum ({' '.join(str(error).split())})") from None
 
@@ -219,13 +217,6 @@ def _over(settings: Settings, others: Settings) -> Settings:
     for key, value in others.items():
         result[key] = _over(result.get(key, {}), value) if isinstance(value, dict) else value
     return result
-
-
-def _leaves(settings: Settings, prefix: str = "") -> list[tuple[str, Any]]:
-    leaves = []
-    for key, value in settings.items():
-        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return leaves
 
 
 def _word(value: Any) -> str:

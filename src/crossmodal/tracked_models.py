@@ -1,6 +1,6 @@
 """Models in MLflow: a folder as a loadable model of a run, and as a version in the model registry.
 
-Beside tracking.py the only module that imports mlflow. Here a failure is an error: without the store there is
+With tracking.py and tracking_store.py all that imports mlflow. Here a failure is an error: without the store there is
 nothing left to do.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmodal.errors import UserError
-from crossmodal.tracking import EXPERIMENT, find_run, store_error, tracking_uri
+from crossmodal.tracking import find_run
+from crossmodal.tracking_store import EXPERIMENT, store_error, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +28,7 @@ MODEL_NAME = "search"  # of the model on the run's page
 
 
 @dataclass(frozen=True)
-class Served:
+class Loadable:
     """A folder that MLflow is to load by code.
 
     folder: becomes the model's data. digest: of folder and code. loader: module with ``_load_pyfunc(folder)``.
@@ -57,7 +58,7 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(served: Served, name: str, key: str, settings: Mapping[str, Any]) -> Registered:
+def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any]) -> Registered:
     """Log a folder as a model of the run that trained the matcher, and make it a version of a registered model.
 
     What is there already, by digest, is neither logged nor registered twice.
@@ -82,11 +83,11 @@ def register(served: Served, name: str, key: str, settings: Mapping[str, Any]) -
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient()
         for found in _versions(client, name):
-            if found.tags.get(DIGEST_TAG) == served.digest and found.run_id == run_id:
+            if found.tags.get(DIGEST_TAG) == loadable.digest and found.run_id == run_id:
                 return Registered(name, found.version, run_id, new=False)
-        model = _logged(client, served, run_id) or _log(served, run_id)
+        model = _logged(client, loadable, run_id) or _log(loadable, run_id)
         with redirect_stderr(io.StringIO()):  # it says what the command says too
-            made = mlflow.register_model(model, name, tags={DIGEST_TAG: served.digest})
+            made = mlflow.register_model(model, name, tags={DIGEST_TAG: loadable.digest})
     except (MlflowException, OSError) as error:
         raise store_error(uri, error) from None
     return Registered(name, made.version, run_id, new=True)
@@ -94,19 +95,19 @@ def register(served: Served, name: str, key: str, settings: Mapping[str, Any]) -
 
 def _versions(client: MlflowClient, name: str) -> list[Any]:
     """All versions of a registered model; none if there is no such model yet."""
-    escaped = name.replace("'", "''")
-    return list(client.search_model_versions(f"name='{escaped}'"))
+    quote = '"' if "'" in name else "'"  # MLflow's filters know no escape
+    return list(client.search_model_versions(f"name={quote}{name}{quote}"))
 
 
-def _logged(client: MlflowClient, served: Served, run_id: str) -> str | None:
+def _logged(client: MlflowClient, loadable: Loadable, run_id: str) -> str | None:
     """The model of this content that the run has already."""
     experiment = client.get_run(run_id).info.experiment_id
-    query = f"tags.`{DIGEST_TAG}` = '{served.digest}' AND source_run_id = '{run_id}'"
+    query = f"tags.`{DIGEST_TAG}` = '{loadable.digest}' AND source_run_id = '{run_id}'"
     found = client.search_logged_models([experiment], query)
     return found[0].model_uri if found else None
 
 
-def _log(served: Served, run_id: str) -> str:
+def _log(loadable: Loadable, run_id: str) -> str:
     """Log it; its URI."""
     import mlflow
 
@@ -115,12 +116,12 @@ def _log(served: Served, run_id: str) -> str:
         warnings.simplefilter("ignore")  # of mlflow's own calls
         model = mlflow.pyfunc.log_model(
             name=MODEL_NAME,
-            loader_module=served.loader,
-            data_path=str(served.folder),
-            code_paths=[str(served.code)],
+            loader_module=loadable.loader,
+            data_path=str(loadable.folder),
+            code_paths=[str(loadable.code)],
             signature=_signature(),
-            pip_requirements=requirements(served.requirements),
-            tags={DIGEST_TAG: served.digest},
+            pip_requirements=requirements(loadable.requirements),
+            tags={DIGEST_TAG: loadable.digest},
         )
     return model.model_uri
 

@@ -9,81 +9,45 @@ Example, as the train and evaluate stages use it::
     with find_run(key, params) as tracker:
         tracker.log_metrics({"test/i2t/r1": 41.2})
 
-The store is mlflow.db with mlruns/ at the root of the repository, or what MLFLOW_TRACKING_URI names; set to
-the empty string it turns tracking off. mlflow is imported when the first run is opened: it takes seconds.
+Where the store is and how it is reached: tracking_store. mlflow is imported when the first run is opened: it takes
+seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import re
-import sqlite3
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
 from tqdm import tqdm
 
-from crossmodal.errors import UserError
-from crossmodal.runtime import project_root
+from crossmodal.checked_yaml import dotted
+from crossmodal.tracking_store import connect, failure, store_error, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-EXPERIMENT = "crossmodal"
 KEY_TAG = "model.key"
 KIND_TAG = "kind"  # training | evaluation-only
 EXPERIMENTS_TAG = "dvc.experiments"  # all DVC experiments that wrote to the run; DVC_EXP_NAME is the last of them
 _NOTE_TAG, _NOTE_MARK = "mlflow.note.content", "<!-- written by the pipeline -->"
 
-# So that the UI shows it as runs of trainings, not as traces of a language model's calls.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _MAX_VALUE = 6000  # characters of a parameter, MLflow's limit
 _MAX_DIGEST = 36  # the same of a dataset's digest
 _BATCH = 100  # parameters or tags in one request
-_LOCKED_SECONDS = 5  # how long a database may be locked when a run is opened
-_SCHEMA_SECONDS = 60  # how long other processes may take over the schema of a new database
-
-# mlflow's own 7 retries of 120 s would hold a stage up for minutes. What the user has set stays.
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
-def tracking_uri() -> str:
-    """Where runs go: MLFLOW_TRACKING_URI, else SQLite at the project root; empty when tracking is off.
-
-    A relative SQLite path is taken from the project root: the folder of a ``dvc queue`` run is thrown away.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    if not uri.startswith("sqlite:///"):
-        return uri
-    return f"sqlite:///{project_root() / uri.removeprefix('sqlite:///')}"
-
-
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(params: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings as flat text: ``{"a": {"b": 1}}`` becomes ``{"a.b": "1"}``; long values are cut."""
-    flat = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(value)[:_MAX_VALUE]
-    return flat
+    return {name: str(value)[:_MAX_VALUE] for name, value in dotted(params).items()}
 
 
 class Tracker:
@@ -150,11 +114,11 @@ class Tracker:
         self._attempt(log)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Add flat parameters. MLflow refuses to change one that is there."""
+        """Add parameters, nested ones by dotted name. MLflow refuses to change one that is there."""
         self._log("params", "Param", flatten(params).items())
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Add or replace tags."""
+        """Add or replace tags, nested ones by dotted name."""
         self._log("tags", "RunTag", flatten(tags).items())
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
@@ -188,7 +152,7 @@ class Tracker:
         self._client = None
 
     def _open(self, find: Callable[[MlflowClient, str], Run]) -> None:
-        client, experiment = _connect(self._uri)
+        client, experiment = connect(self._uri)
         self.run_id = find(client, experiment).info.run_id
         self._client = client
 
@@ -219,17 +183,7 @@ class Tracker:
             self._client = None
             if self._strict:
                 raise store_error(self._uri, error) from None
-            tqdm.write(f"warning: {_failure(self._uri, error, ', this stage goes on without it')}", file=sys.stderr)
-
-
-def store_error(uri: str, error: Exception) -> UserError:
-    """What a failed request to the store is for who has to mend it."""
-    return UserError(_failure(uri, error))
-
-
-def _failure(uri: str, error: Exception, consequence: str = "") -> str:
-    reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-    return re.sub(r"//[^/@\s]+@", "//", f"MLflow at {uri} failed{consequence} ({reason})")  # no passwords
+            tqdm.write(f"warning: {failure(self._uri, error, ', this stage goes on without it')}", file=sys.stderr)
 
 
 def open_training_run(
@@ -344,47 +298,3 @@ def _dvc_experiment(before: Mapping[str, str]) -> dict[str, str]:
         others = [name for name in before.get(EXPERIMENTS_TAG, before.get("DVC_EXP_NAME", "")).split(", ") if name]
         tags[EXPERIMENTS_TAG] = ", ".join(dict.fromkeys([*others, tags["DVC_EXP_NAME"]]))
     return tags
-
-
-def _connect(uri: str) -> tuple[MlflowClient, str]:
-    """A client for the store, and the id of the experiment, created when missing."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    if "MLFLOW_LOGGING_LEVEL" not in os.environ:  # its errors reach the user as one line of ours
-        for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-    if not uri.startswith("sqlite:///"):
-        client = MlflowClient(uri)
-        return client, _experiment(client, None)
-    database = Path(uri.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes that create the schema at once break each other: "duplicate column name" (mlflow#4123).
-    with FileLock(f"{database}.lock", timeout=_SCHEMA_SECONDS):
-        _check_writable(database)
-        client = MlflowClient(uri)
-        return client, _experiment(client, (project_root() / "mlruns").as_uri())
-
-
-def _check_writable(database: Path) -> None:
-    """Raise within seconds where mlflow would retry for minutes: locked, read-only, not a database."""
-    with contextlib.closing(sqlite3.connect(database, _LOCKED_SECONDS, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-
-
-def _experiment(client: MlflowClient, artifacts: str | None) -> str:
-    """The id of the experiment, created when missing."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        try:
-            return client.create_experiment(EXPERIMENT, artifacts, tags=_EXPERIMENT_TAGS)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another client of the server was quicker
-                raise
-            found = client.get_experiment_by_name(EXPERIMENT)
-    return found.experiment_id

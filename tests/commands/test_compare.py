@@ -80,6 +80,14 @@ def test_runs_that_cannot_be(run, three_forms, arrays, message):
     assert len(error.splitlines()) == 1
 
 
+def test_one_image_is_not_enough(run, tmp_path):
+    """Nothing can be drawn from it again."""
+    np.save(tmp_path / "one.npy", np.zeros((1, 5)))
+    code, out, error = run("compare", tmp_path / "one.npy", tmp_path / "one.npy")
+    assert (code, out) == (2, "")
+    assert error == "error: 1 image: how sure a figure is takes two or more to tell\n"
+
+
 @pytest.mark.parametrize("name", ["none.npz", "none.npy", "none"])
 def test_missing_runs(run, three_forms, name):
     code, _, error = run("compare", three_forms / name, three_forms / "evaluation")

@@ -2,20 +2,15 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from git_commands import git
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST = {"i2t": {"r1": 24.4, "medr": 4.0}, "t2i": {"r1": 19.0}, "rsum": 300.0, "probe": 36.0, "images": 500}
 TOLERANCES = {"test": {"rsum": 10.0, "i2t.r1": 2.0, "i2t.medr": 1.0}, "detector": {"ap50": 0.02}}
-
-
-def git(*command):
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -60,6 +55,8 @@ def test_nothing_changed(run, change):
         ("rsum", 299.9, 0, "allowed"),
         ("rsum", 400.0, 0, "better"),
         ("rsum", float("nan"), 1, "WORSE"),
+        ("rsum", float("inf"), 1, "WORSE"),
+        ("rsum", None, 0, "missing"),
         ("i2t.medr", 5.5, 1, "WORSE"),  # a rank: lower is better
         ("i2t.medr", 5.0, 0, "allowed"),
         ("i2t.medr", 1.0, 0, "better"),
@@ -87,12 +84,39 @@ def test_json(run, change):
     assert rows["test.i2t.r1"]["verdict"] == "same"
 
 
+def test_a_base_that_is_no_number_has_nothing_to_lose(run, change):
+    change({"rsum": float("nan")})
+    git("commit", "-qam", "diverged")
+    change({"rsum": 300.0})
+    code, out, _ = run("gate", "HEAD")
+    assert (code, verdicts(out)["test.rsum"]) == (0, "new")
+
+
+def test_json_of_a_figure_that_is_no_number(run, change):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    change({"rsum": float("nan")})
+    code, out, _ = run("gate", "--json")
+    figures = json.loads(out, parse_constant=refuse)["figures"]
+    (row,) = [row for row in figures if row["metric"] == "test.rsum"]
+    assert code == 1
+    assert row == {
+        "metric": "test.rsum",
+        "base": 300,
+        "now": None,
+        "allowed": 10,
+        "change": None,
+        "verdict": "WORSE",
+    }
+
+
 def test_a_commit_tag_or_branch_is_a_base(run, change):
     change({"rsum": 100.0})
     git("commit", "-qam", "worse")
     assert run("gate", "HEAD")[0] == 0
     assert run("gate", "HEAD~1")[0] == 1
-    commit = subprocess.run(["git", "rev-parse", "HEAD~1"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = git("rev-parse", "HEAD~1")
     code, out, _ = run("gate", commit)
     assert code == 1
     assert f"`{commit}`" in out
@@ -179,7 +203,7 @@ def test_in_a_folder_of_the_repository(run, change, tmp_path, monkeypatch):
             "params.yaml: gate.test.rsumm: no such figure in metrics/test.json",
         ),
         ([], {"test": {"rsum": -1.0}}, "params.yaml: gate.test.rsum: input should be greater than or equal to 0"),
-        ([], {"tset": {"rsum": 1.0}}, "params.yaml: gate.tset.[key]: input should be 'test', 'validation'"),
+        ([], {"tset": {"rsum": 1.0}}, "params.yaml: gate.tset: input should be 'test', 'validation'"),
     ],
 )
 def test_a_mistake_is_one_line(run, change, arguments, gate, expected):
@@ -196,7 +220,9 @@ def test_a_mistake_is_one_line(run, change, arguments, gate, expected):
         (None, "metrics/test.json: not found"),
         (b"{", "metrics/test.json: not JSON"),
         (b"[]", "metrics/test.json: not a JSON object"),
-        (b"\xff", "metrics/test.json: not a JSON object"),
+        (b"\xff", "metrics/test.json: not UTF-8 text"),
+        (b'{"rsum": "300"}', 'metrics/test.json: rsum: expected a number, found "300"'),
+        (b'{"rsum": true}', "metrics/test.json: rsum: expected a number, found true"),
     ],
 )
 def test_figures_that_are_none(run, change, tmp_path, content, expected):
@@ -208,8 +234,43 @@ def test_figures_that_are_none(run, change, tmp_path, content, expected):
     assert err.count("\n") == 1
 
 
+def test_a_base_that_is_not_text(run, change, tmp_path):
+    (tmp_path / "metrics/test.json").write_bytes(b"\xff")
+    git("commit", "-qam", "bytes")
+    change()
+    code, _, err = run("gate")
+    assert code == 2
+    assert re.fullmatch(r"error: metrics/test\.json of [0-9a-f]{7}: not UTF-8 text\n", err)
+
+
+def test_a_detached_head_without_main(run, change):
+    git("checkout", "-q", "--detach")
+    git("branch", "-D", "main")
+    assert run("gate", "HEAD")[0] == 0
+    code, _, err = run("gate")
+    assert code == 2
+    assert err == "error: main or origin/main: git knows no such revision here (git fetch, or name another)\n"
+
+
+def test_a_shallow_clone(run, change, tmp_path, monkeypatch):
+    change({"rsum": 100.0})
+    git("commit", "-qam", "second")
+    git("clone", "-q", "--depth", "1", f"file://{tmp_path}", str(tmp_path / "shallow"))
+    monkeypatch.chdir(tmp_path / "shallow")
+    code, _, err = run("gate", "HEAD~1")
+    assert code == 2
+    assert "git knows no such revision here (git fetch --unshallow, or name another)" in err
+
+
 def test_outside_of_git(run, change, tmp_path):
     (tmp_path / ".git").rename(tmp_path / "no.git")
     code, _, err = run("gate")
     assert code == 2
-    assert err == "error: main or origin/main: git knows no such revision here (git fetch, or name another)\n"
+    assert err.startswith("error: git: not a git repository")
+    assert err.endswith("; run from the root of the repository\n")
+
+
+def test_without_git(run, change, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, _, err = run("gate")
+    assert (code, err) == (2, "error: git: not found; this command compares with what git holds\n")

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from crossmodal import tracking
+from crossmodal import tracking_store
 from crossmodal.retrieval.served import DEFAULT_K, REQUIREMENTS
 
 ELSEWHERE = """
@@ -33,7 +33,7 @@ def store(tmp_path, monkeypatch):
     import mlflow
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    yield lambda: mlflow.MlflowClient(tracking.tracking_uri())
+    yield lambda: mlflow.MlflowClient(tracking_store.tracking_uri())
     mlflow.set_tracking_uri(None)
 
 
@@ -58,11 +58,12 @@ def test_it_is_registered_once_and_answers_elsewhere(run, workspace, store, tmp_
     code, out, _ = run("register")
     assert code == 0
     assert f"crossmodal-vsepp-colours version 1, already there, of run {made.run_id}" in out
-    code, out, _ = run("register", "mine")
-    assert "mine version 1, of run" in out
-    assert store.get_model_version("mine", "1").source == made.source  # one copy of the files under two names
+    code, out, _ = run("register", "it's mine")
+    assert "it's mine version 1, of run" in out
+    assert store.get_model_version("it's mine", "1").source == made.source  # one copy of the files under two names
+    assert "it's mine version 1, already there" in run("register", "it's mine")[1]
     (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("top_k: 10", "top_k: 9"))
-    assert "mine version 2, of run" in run("register", "mine")[1]
+    assert "it's mine version 2, of run" in run("register", "it's mine")[1]
 
     files = tmp_path / "mlruns/models" / made.source.removeprefix("models:/") / "artifacts"
     shutil.copytree(files, tmp_path / "elsewhere/model")
@@ -92,7 +93,8 @@ def test_it_is_registered_once_and_answers_elsewhere(run, workspace, store, tmp_
     [
         ([], "", "MLFLOW_TRACKING_URI: empty, so that tracking is off"),
         ([], "http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 failed ("),
-        (["a/b"], None, "NAME a/b: the name of a registered model has no / and no :"),
+        (["a/b"], None, "NAME 'a/b': the name of a registered model is not empty and has no / and no :"),
+        ([" "], None, "NAME ' ': the name of a registered model is not empty"),
         (["--in", "nowhere"], None, "nowhere/gallery.json: not found"),
         (["--in", "evaluation of vsepp"], None, "made by another matcher (vsepp, key of vsepp)"),
         (["--limit", "0"], None, "raise --limit"),

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from git_commands import git
 
-from crossmodal import cli
 from crossmodal.commands import reproduce
 from crossmodal.reproduction import read_reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
 SGRAF = ([77.8, 94.1, 97.4], [58.5, 83.0, 88.8])
 PLACES = ("-S", "grid.weights=w", "-S", "bert.source=b")
-
-
-def git(*command):
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run(["git", *identity, *command], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -45,8 +40,11 @@ def metrics(i2t, t2i, images=1000):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run ``crossmodal``; the pipeline, where one is run, leaves ``found`` and the settings it was given."""
+def run(run, monkeypatch):
+    """Run ``crossmodal``; where ``found`` is given, a pipeline stands in that leaves it as metrics/test.json.
+
+    Exit code, stdout, stderr, and the settings that the pipeline was given.
+    """
 
     def _run(*arguments, found=None):
         given = []
@@ -57,14 +55,7 @@ def run(monkeypatch, capsys):
 
         if found is not None:
             monkeypatch.setattr(reproduce, "_run_pipeline", pipeline)
-        monkeypatch.setattr(sys, "argv", ["crossmodal", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err, given
+        return *run(*arguments), given
 
     return _run
 
@@ -123,8 +114,7 @@ def test_what_it_prints_goes_into_the_file(workspace, run):
     Path("reproduction.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     ours = read_reproduction().recipe("sgr-flickr30k").ours
     assert (ours.figures["all"].i2t, ours.figures["all"].rsum) == (tuple(SGRAF[0]), 499.6)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-    assert head.startswith(ours.commit)
+    assert git("rev-parse", "HEAD").startswith(ours.commit)
 
 
 def test_a_row_that_was_run_is_compared_with_itself(workspace, run):
@@ -162,6 +152,19 @@ def test_another_setting_than_the_recipes_is_said(workspace, run):
     code, out, _, _ = run("reproduce", "sgraf-flickr30k", "-S", "train.precision=bf16", found=metrics(*SGRAF))
     assert code == 0
     assert "note: train.precision=bf16 took the place of the recipe's" in out
+
+
+def test_code_that_is_not_committed_is_said(workspace, run):
+    (workspace / "src").mkdir()
+    for name in ("a.py", "b.py"):
+        (workspace / "src" / name).write_text("")
+    git("add", ".")
+    git("commit", "-qm", "code")
+    assert "not as committed" not in run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[1]
+    for name in ("a.py", "b.py"):
+        (workspace / "src" / name).write_text("changed")
+    out = run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[1]
+    assert "note: not as committed: src/a.py and 1 more; the commit below is not the code that ran" in out
 
 
 def test_changes_that_count_are_refused(workspace, run):

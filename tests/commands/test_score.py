@@ -225,12 +225,21 @@ def test_pairs_that_are_not_whole_numbers_in_an_array(run, matrix):
     assert "expected whole numbers in one or two columns" in error
 
 
-@pytest.mark.parametrize("option", ["--captions-per-image", "--folds"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("score", "--captions-per-image"),
+        ("score", "--folds"),
+        ("compare", "--resamples"),
+        ("search", "--k"),
+        ("index", "--dim"),
+    ],
+)
 @pytest.mark.parametrize("value", ["0", "-1", "five"])
-def test_counts_are_positive(run, matrix, option, value):
-    code, _, error = run("score", matrix(np.eye(1, 5)), option, value)
+def test_counts_are_positive(run, command, option, value):
+    code, _, error = run(command, option, value)
     assert code == 2
-    assert f"argument {option}: " in error
+    assert f"argument {option}: expected a whole number from 1, found '{value}'" in error
 
 
 def test_folds_that_do_not_divide(run, matrix):

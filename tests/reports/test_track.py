@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal import tracking
+from crossmodal import tracking_store
 from crossmodal.datasets.records import read_dataset
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import read_config
@@ -30,7 +30,7 @@ def test_the_page_has_weights_settings_digests_and_figures(workspace, monkeypatc
     for _ in range(2):  # a second report adds nothing
         track(load_params(), read_config(MATCHER), read_dataset(DATASET), FeatureStore(REGIONS), results)
 
-    client = MlflowClient(tracking.tracking_uri())
+    client = MlflowClient(tracking_store.tracking_uri())
     [run] = client.search_runs([client.get_experiment_by_name("crossmodal").experiment_id])
     metrics = summary(results)
     assert run.data.metrics["test/rsum"] == pytest.approx(metrics["rsum"])

@@ -1,5 +1,7 @@
 """Comparing indexes: made-up embeddings, saved ones, and what follows from a table."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -27,13 +29,22 @@ def test_made_up_embeddings_are_clustered_unit_vectors():
     assert nearest["v"] > nearest["n"] + 0.1
 
 
-def test_the_usual_kinds_can_be_made():
-    vectors, queries = synthetic_embeddings(300, 64, seed=1), synthetic_embeddings(10, 64, seed=2)
-    kinds = [kind for kind in usual_kinds(300) if not kind.factory.endswith(",PQ32")]  # 256 centroids take long to fit
+@pytest.mark.parametrize(("count", "dim"), [(300, 64), (300, 50), (300, 25), (40, 8)])
+def test_the_usual_kinds_can_be_made(count, dim):
+    vectors, queries = synthetic_embeddings(count, dim, seed=1), synthetic_embeddings(10, dim, seed=2)
+    slow = r"IVF\d+,PQ\d+$"  # 256 centroids take long to fit
+    kinds = [kind for kind in usual_kinds(count, dim) if not re.match(slow, kind.factory)]
     rows = list(compare_indexes(vectors, queries, kinds, 10))
     assert [row.kind for row in rows] == kinds
     assert rows[0].measures.recall == 1
     assert all(row.measures.recall > 0.2 and row.build_seconds > 0 for row in rows)
+
+
+def test_codes_divide_the_vector():
+    kinds = {dim: " ".join(kind.factory for kind in usual_kinds(1_000_000, dim)) for dim in (256, 100, 7)}
+    assert "IVF1024,PQ32 IVF1024,PQ64x4fs,Refine(SQ8)" in kinds[256]
+    assert "IVF1024,PQ25 IVF1024,PQ50x4fs,Refine(SQ8)" in kinds[100]
+    assert "IVF1024,PQ7 IVF1024,PQ7x4fs,Refine(SQ8)" in kinds[7]
 
 
 def row(factory, recall, speed, size):

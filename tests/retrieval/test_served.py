@@ -1,9 +1,12 @@
 """The packed search answers as the pipeline it was packed from, which is gone by then."""
 
 import base64
+import importlib.metadata
 import json
 import shutil
+import sys
 
+import grimp
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +15,9 @@ from tiny_pipeline import COLOURS
 
 from crossmodal.errors import UserError
 from crossmodal.retrieval.bundle import digest, pack
-from crossmodal.retrieval.served import ServedSearch, kind_of
+from crossmodal.retrieval.served import REQUIREMENTS, ServedSearch, kind_of
 from crossmodal.retrieval.session import Folders
+from crossmodal.tracked_models import requirements
 from stages import evaluate
 
 STORES = ("gallery/regions", "captions")
@@ -132,6 +136,9 @@ def test_what_is_an_image(tmp_path, monkeypatch):
         ({"text": ["a"]}, 1, "expected a column 'query', found text"),
         ({"query": ["a"], "kind": ["sound"]}, 1, "kind: expected text or image, found 'sound'"),
         ({"query": [" "]}, 1, "the sentence is empty"),
+        ({"query": [None]}, 1, "query: expected a sentence or an image, found None"),
+        ({"query": [7]}, 1, "query: expected a sentence or an image, found 7"),
+        ({"query": ["data:image/png;base64,ä"]}, 1, "expected data:image/TYPE;base64,CONTENT"),
         ({"query": ["nowhere.png"], "kind": ["image"]}, 1, "nowhere.png: no such file"),
         ({"query": ["data:image/png;base64,*"]}, 1, "expected data:image/TYPE;base64,CONTENT"),
         ({"query": ["data:image/png;base64,AAAA"]}, 1, "the image that was sent: no image"),
@@ -150,6 +157,16 @@ def test_too_many_features_are_refused(workspace, tmp_path):
         pack(Folders().evaluation, Folders().evaluation.parents[1] / "params.yaml", Folders(), tmp_path / "x", limit=0)
     assert "raise --limit" in str(error.value)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_it_requires_is_what_it_imports():
+    """Of what is not Python's own; pandas comes with MLflow, detectron2 has no release to name."""
+    graph = grimp.build_graph("crossmodal", include_external_packages=True, cache_dir=None)
+    reached = {"crossmodal.retrieval.served"} | graph.find_upstream_modules("crossmodal.retrieval.served")
+    packages = {name for name in reached if not name.startswith("crossmodal")} - {*sys.stdlib_module_names}
+    distributions = importlib.metadata.packages_distributions()
+    wanted = {distributions[name][0].lower() for name in packages - {"pandas", "detectron2"}}
+    assert {line.partition("==")[0] for line in requirements(REQUIREMENTS)} == {"mlflow", *wanted}
 
 
 def test_digest_is_of_names_and_content(tmp_path):

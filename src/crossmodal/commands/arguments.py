@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def add_overrides(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -17,3 +18,26 @@ def add_base(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "base", nargs="?", metavar="BASE", help="git revision to compare with (default: main, or else origin/main)"
     )
+
+
+def add_gallery(parser: argparse.ArgumentParser) -> None:
+    """``--in GALLERY``, the photographs that are searched, in ``gallery``."""
+    parser.add_argument(
+        "--in",
+        dest="gallery",
+        type=Path,
+        default=Path("results/evaluation"),
+        metavar="GALLERY",
+        help="what is searched: the last evaluated one (default: %(default)s), or what crossmodal embed made",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as the ``type`` of an argument."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return value

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossmodal.commands.score import positive
+from crossmodal.commands.arguments import positive
 
 if TYPE_CHECKING:
     from crossmodal.evaluation.significance import Figure
@@ -30,7 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="where a run does not say whose captions they are (default: %(default)s)",
     )
     parser.add_argument(
-        "--resamples", type=positive, default=9999, metavar="R", help="of images (default: %(default)s)"
+        "--resamples",
+        type=positive,
+        default=9999,
+        metavar="R",
+        help="for intervals and test (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crossmodal.commands.arguments import add_base
 
@@ -44,9 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def record(gate: Gate, base: str, commit: str) -> dict:
-    """The gate for JSON."""
+    """The gate for JSON, which has no NaN: null stands for it."""
     figures = [
-        vars(row) | {"change": None if row.change is None else round(row.change, 6), "verdict": row.verdict}
+        {name: _finite(value) for name, value in vars(row).items()}
+        | {"change": _finite(row.change and round(row.change, 6)), "verdict": row.verdict}
         for row in gate.rows
     ]
     return {
@@ -86,3 +88,7 @@ def markdown(gate: Gate, base: str, commit: str) -> str:
 def number(value: float | None, sign: str = "") -> str:
     """Up to four decimals; a dash for what is not there."""
     return "-" if value is None else f"{round(value, 4):{sign}.10g}"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: see models.import_checkpoint; the folder is already there.
     """
+    import shutil
+
     from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
     from crossmodal.errors import UserError
     from crossmodal.features.resume import content_key
@@ -49,7 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     if words and tuple(words[: len(SPECIAL)]) != SPECIAL:
         raise UserError(f"{arguments.vocabulary}: ids 0 to 3 are not {', '.join(SPECIAL)}")
     part = out.with_name(f"{out.name}.part")
-    part.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)  # of an import that was cut off
+    part.mkdir(parents=True)
     save_matcher(part, model, config)
     if words:
         Vocabulary(words).save(part / "vocabulary.json")

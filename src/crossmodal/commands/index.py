@@ -10,19 +10,28 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.commands.arguments import positive
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of index."""
-    parser.add_argument("--vectors", type=int, default=1_000_000, help="synthetic embeddings (%(default)s)")
-    parser.add_argument("--dim", type=int, default=256, help="of the synthetic embeddings (%(default)s)")
-    parser.add_argument("--embeddings", type=Path, metavar="FILE.npy", help="your own (N, E) instead")
-    parser.add_argument("--queries", type=int, default=1_000, help="given at once (%(default)s)")
-    parser.add_argument("--k", type=int, default=10, help="results of a query (%(default)s)")
+    for name, default, purpose in (
+        ("vectors", 1_000_000, "synthetic embeddings"),
+        ("dim", 256, "of the synthetic embeddings"),
+        ("queries", 1_000, "given at once"),
+        ("k", 10, "results of a query"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=positive, default=default, metavar="N", help=f"{purpose} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--embeddings", type=Path, metavar="FILE.npy", help="your own, a row each, in place of synthetic ones"
+    )
     parser.add_argument(
         "--kind",
         action="append",
         metavar="FACTORY[:SEARCH]",
-        help="FAISS factory string and search settings; again for several (a choice that fits the number of vectors)",
+        help="FAISS factory string and search settings; again for several (default: a choice that fits the vectors)",
     )
 
 
@@ -30,11 +39,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a row per index as soon as it is measured, then what follows from the table.
 
     Raises:
-        UserError: a number below 1, embeddings that are no matrix, an index that cannot be made of them.
+        UserError: embeddings that are no matrix, an index that cannot be made of them.
     """
     import faiss
 
-    from crossmodal.errors import UserError
     from crossmodal.retrieval.compare_indexes import (
         compare_indexes,
         read_embeddings,
@@ -45,15 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     from crossmodal.retrieval.index import IndexKind
 
-    for name in ("vectors", "dim", "queries", "k"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} {getattr(arguments, name)}: expected 1 or more")
     if arguments.embeddings is None:
         vectors = synthetic_embeddings(arguments.vectors, arguments.dim, seed=1)
         queries = synthetic_embeddings(arguments.queries, arguments.dim, seed=2)
     else:
         vectors, queries = split_queries(read_embeddings(arguments.embeddings), arguments.queries)
-    kinds = [IndexKind(*_parts(text)) for text in arguments.kind or ()] or usual_kinds(len(vectors))
+    kinds = [IndexKind(*_parts(text)) for text in arguments.kind or ()] or usual_kinds(*vectors.shape)
     gpus = f", {faiss.get_num_gpus()} GPUs" if faiss.get_num_gpus() else ""
     print(
         f"{len(vectors):,} embeddings of {vectors.shape[1]}, {len(queries):,} queries at once, "

@@ -19,11 +19,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Print Markdown with charts and tables of the curves that changed; needs neither data nor DVC's cache.
 
     Raises:
-        UserError: see crossmodal.plot_difference and crossmodal.revisions.
+        UserError: a file is where the folder of pictures is to be; see crossmodal.plot_difference and
+            crossmodal.revisions.
     """
+    from crossmodal.errors import UserError
     from crossmodal.plot_difference import draw, markdown, read_plots
     from crossmodal.revisions import base_revision
 
+    if arguments.pictures and arguments.pictures.is_file():
+        raise UserError(f"--pictures {arguments.pictures}: a file; name a folder")
     base, commit = base_revision(arguments.base)
     name = commit[:7] if base == commit else base
     plots = read_plots(commit)

@@ -9,24 +9,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.commands.arguments import add_gallery
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of register."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (crossmodal-MODEL-DATASET)")
-    parser.add_argument(
-        "--in",
-        dest="gallery",
-        type=Path,
-        default=Path("results/evaluation"),
-        metavar="GALLERY",
-        help="what it searches: the last evaluated one (%(default)s), or what crossmodal embed made",
-    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (default: crossmodal-MODEL-DATASET)")
+    add_gallery(parser)
     parser.add_argument(
         "--limit",
         type=float,
         default=2.0,
         metavar="GB",
-        help="features that may go along with a model that scores pairs (%(default)g)",
+        help="features that may go along with a model that scores pairs (default: %(default)g)",
     )
 
 
@@ -46,10 +41,10 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.retrieval import served
     from crossmodal.retrieval.bundle import digest, pack, unpack
     from crossmodal.retrieval.session import Folders
-    from crossmodal.tracked_models import Served, register
+    from crossmodal.tracked_models import Loadable, register
 
-    if arguments.name is not None and (not arguments.name or set("/:") & set(arguments.name)):
-        raise UserError(f"NAME {arguments.name}: the name of a registered model has no / and no :")
+    if arguments.name is not None and (not arguments.name.strip() or set("/:") & set(arguments.name)):
+        raise UserError(f"NAME {arguments.name!r}: the name of a registered model is not empty and has no / and no :")
     code = Path(crossmodal.__file__).parent
     settings = Path("params.yaml")
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
@@ -59,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         registered = register(
-            Served(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
+            Loadable(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
             arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
             session.config.key,
             load_params(settings).run_settings(),

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from crossmodal.commands.arguments import add_overrides
 
 if TYPE_CHECKING:
-    from crossmodal.reproduction import Recipe
+    from crossmodal.reproduction import Figures, Protocol, Recipe
 
 DIFFERS = 1  # exit code
+CODE = ("src", "stages", "dvc.yaml")  # what a figure depends on besides settings
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
             count; the pipeline failed; see also crossmodal.reproduction.
     """
     from crossmodal.reproduction import read_figures, read_reproduction
-    from crossmodal.reproduction_table import comparison, markdown
+    from crossmodal.reproduction_table import markdown
+    from crossmodal.revisions import changed_since
 
     reproduction = read_reproduction()
     if arguments.table:
@@ -45,68 +47,79 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = reproduction.recipe(arguments.name)
     overrides = [*recipe.overrides(), *arguments.overrides]
     _check(arguments.name, recipe, overrides)
+    changed = changed_since("HEAD", *CODE)
     started = time.monotonic()
     _run_pipeline(overrides)
     minutes = (time.monotonic() - started) / 60
 
-    figures, good = read_figures(recipe.dataset), True
-    label = "published" if recipe.published else "recorded"
-    for protocol, expected in recipe.expected.items():
-        print(f"\n{arguments.name}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
-        if protocol not in figures:
-            print(f"no: metrics/test.json has no figures of folds to compare with {label} rsum {expected.rsum:.1f}")
-            good = False
-            continue
-        print(comparison(expected, figures[protocol], label))
-        difference = figures[protocol].rsum - expected.rsum
-        reproduced = difference >= -reproduction.tolerance
-        good = good and reproduced
-        way = "above" if difference >= 0 else "below"
-        print(
-            f"{'OK' if reproduced else 'no'}: rsum is {abs(difference):.1f} {way} the {label} {expected.rsum:.1f}, "
-            f"tolerance {reproduction.tolerance:.1f}"
-        )
+    figures = read_figures(recipe.dataset)
+    good = _compare(arguments.name, recipe, figures, reproduction.tolerance)
     if recipe.note:
         print(f"note: {recipe.note}")
-    keys = {override.partition("=")[0] for override in recipe.overrides()}
+    keys = {_key(override) for override in recipe.overrides()}
     for override in arguments.overrides:
-        if override.partition("=")[0] in keys:
+        if _key(override) in keys:
             print(f"note: {override} took the place of the recipe's")
+    if changed:
+        more = f" and {len(changed) - 1} more" if changed[1:] else ""
+        print(f"note: not as committed: {changed[0]}{more}; the commit below is not the code that ran")
     print("\nFor reproduction.yaml, with the minutes of training where stages came from the cache:\n")
     print(_record(figures, minutes))
     if not good:
         sys.exit(DIFFERS)
 
 
+def _compare(name: str, recipe: Recipe, figures: dict[Protocol, Figures], tolerance: float) -> bool:
+    """Print the figures beside those expected; whether no rsum is further below than ``tolerance``."""
+    from crossmodal.reproduction_table import comparison
+
+    good = True
+    label = "published" if recipe.published else "recorded"
+    for protocol, expected in recipe.expected.items():
+        print(f"\n{name}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
+        if protocol not in figures:
+            print(f"no: metrics/test.json has no figures of folds to compare with {label} rsum {expected.rsum:.1f}")
+            good = False
+            continue
+        print(comparison(expected, figures[protocol], label))
+        difference = figures[protocol].rsum - expected.rsum
+        reproduced = difference >= -tolerance
+        good = good and reproduced
+        print(
+            f"{'OK' if reproduced else 'no'}: rsum is {abs(difference):.1f} {'above' if difference >= 0 else 'below'} "
+            f"the {label} {expected.rsum:.1f}, tolerance {tolerance:.1f}"
+        )
+    return good
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
+
+
 def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     """Refuse what would not be the recipe: a setting that it needs is missing, or params.yaml says otherwise."""
+    from crossmodal.checked_yaml import dotted
     from crossmodal.errors import UserError
     from crossmodal.params import load_params
     from crossmodal.reproduction import FILE, PARAMS, resolved
-    from crossmodal.tracking import flatten
+    from crossmodal.revisions import file_at
 
-    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    given = {_key(override) for override in overrides}
     missing = [key for key in recipe.needs if key not in given]
     if missing:
         raise UserError(f"{FILE}: {name} needs {' '.join(f'-S {key}=...' for key in missing)}")
     load_params(PARAMS)
-    here = flatten(resolved(PARAMS.read_text(encoding="utf-8"), overrides).run_settings())
-    committed = flatten(resolved(_committed(str(PARAMS)), overrides, f"committed {PARAMS}").run_settings())
+    text = file_at("HEAD", PARAMS)
+    if text is None:
+        raise UserError(f"{PARAMS}: git has no committed one to compare with; run from the root of the repository")
+    here = dotted(resolved(PARAMS.read_text(encoding="utf-8"), overrides).run_settings())
+    committed = dotted(resolved(text, overrides, f"committed {PARAMS}").run_settings())
     for key in sorted(here.keys() | committed.keys()):
         if here.get(key) != committed.get(key):
             raise UserError(
                 f"{PARAMS}: {key} is {here.get(key)}, committed is {committed.get(key)}, and {name} does not set it; "
                 f"git restore {PARAMS}, or say which: -S {key}=..."
             )
-
-
-def _committed(path: str) -> str:
-    from crossmodal.errors import UserError
-
-    shown = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True, text=True, check=False)
-    if shown.returncode:
-        raise UserError(f"{path}: git has no committed one to compare with; run from the root of the repository")
-    return shown.stdout
 
 
 def _run_pipeline(overrides: list[str]) -> None:
@@ -119,24 +132,21 @@ def _run_pipeline(overrides: list[str]) -> None:
         raise UserError(f"dvc exp run ended with exit code {code}; what it says is above")
 
 
-def _record(figures: dict, minutes: float) -> str:
+def _record(figures: dict[Protocol, Figures], minutes: float) -> str:
     """The run as the recipe's ``ours``."""
     import yaml
+
+    from crossmodal.revisions import base_revision
 
     rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in figures.items()}
     ours = {
         "figures": rows,
-        "commit": _head(),
+        "commit": base_revision("HEAD")[1][:7],
         "date": datetime.date.today(),
         "machine": _machine(),
         "minutes": max(1, round(minutes)),
     }
     return yaml.safe_dump({"ours": ours}, sort_keys=False, default_flow_style=None, width=120).rstrip()
-
-
-def _head() -> str:
-    shown = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    return shown.stdout.strip()
 
 
 def _machine() -> str:

@@ -1,4 +1,4 @@
-"""``crossmodal score``: every metric of a similarity matrix, whoever's model it is from."""
+"""``crossmodal score``: every metric of a similarity matrix, whosever model it is from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from crossmodal.commands.arguments import positive
 
 RECALLS = ("r1", "r5", "r10")
 
@@ -55,14 +57,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="with --coco: adds PMRP, from pm_*_to_*.json of eccv-caption's authors",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, nested as metrics/test.json is")
-
-
-def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -12,22 +12,17 @@ import time
 import webbrowser
 from pathlib import Path
 
-GALLERY, PAGE = Path("results/evaluation"), Path("results/search.html")
+from crossmodal.commands.arguments import add_gallery, positive
+
+PAGE = Path("results/search.html")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of search."""
     parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what the photographs are to show")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a photograph; finds captions")
-    parser.add_argument("--k", type=int, default=10, help="results of a query (%(default)s)")
-    parser.add_argument(
-        "--in",
-        dest="gallery",
-        type=Path,
-        default=GALLERY,
-        metavar="GALLERY",
-        help="the last evaluated one (%(default)s), or what crossmodal embed made",
-    )
+    parser.add_argument("--k", type=positive, default=10, help="results of a query (default: %(default)s)")
+    add_gallery(parser)
     parser.add_argument("--open", action="store_true", help=f"show the results in a browser too ({PAGE})")
 
 
@@ -35,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Search, print the results, and with ``--open`` show them as a page.
 
     Raises:
-        UserError: no query, an empty one or two kinds of them, k below 1, an unreadable photograph, outs that are
+        UserError: no query, an empty one or two kinds of them, an unreadable photograph, outs that are
             missing or do not belong together.
     """
     from crossmodal.errors import UserError
@@ -45,12 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError('give a sentence such as "two dogs running on grass", or --image FILE')
     if not all(sentence.strip() for sentence in sentences):
         raise UserError('the sentence is empty; give one such as "two dogs running on grass"')
-    if k < 1:
-        raise UserError(f"--k {k}: expected 1 or more")
     if photograph is not None and not photograph.is_file():
         raise UserError(f"--image {photograph}: no such file")
 
-    from crossmodal.commands.page import answer_of, write_page
+    from crossmodal.commands.search_page import answer_of, write_page
     from crossmodal.params import load_params
     from crossmodal.retrieval.session import Folders, SearchSession
 

@@ -84,11 +84,13 @@ def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, 
     """R@1, R@5, R@10, mean and mean reciprocal rank of both directions, and rsum, of two runs on the same test set.
 
     Raises:
-        UserError: the runs are not of the same images and captions.
+        UserError: the runs are not of the same images and captions, or of one image alone.
     """
     if a.i2t.shape != b.i2t.shape or not np.array_equal(a.caption_image, b.caption_image):
         sizes = [f"{len(run.i2t)} images and {len(run.t2i)} captions" for run in (a, b)]
         raise UserError(f"not the same test set: {sizes[0]}, {sizes[1]}, or other captions to the images")
+    if len(a.i2t) < 2:
+        raise UserError("1 image: how sure a figure is takes two or more to tell")
     first, second = _image_values(a), _image_values(b)
     names, count = list(first), len(a.i2t)
     x, y = (np.stack(list(values.values())) for values in (first, second))  # (metrics, N)

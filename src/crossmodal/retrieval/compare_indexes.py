@@ -14,6 +14,7 @@ from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, me
 
 CLUSTERS = 500  # of the synthetic embeddings
 LATENT = 32  # directions in which the members of a cluster differ
+CODE_WORDS = 256  # that a product quantizer fits: it takes as many vectors
 HIGH_RECALL, SMALL_RECALL = 0.95, 0.85
 
 
@@ -47,21 +48,25 @@ def synthetic_embeddings(count: int, dim: int, seed: int) -> np.ndarray:
     return vectors
 
 
-def usual_kinds(count: int) -> list[IndexKind]:
-    """A choice of indexes for so many vectors: exact, inverted lists, those of short codes, and a graph."""
+def usual_kinds(count: int, dim: int) -> list[IndexKind]:
+    """A choice for ``count`` vectors of ``dim`` values: exact, inverted lists, those of short codes, and a graph."""
     lists = 2 ** max(round(np.log2(np.sqrt(count))), 2)  # about the root, as FAISS's guidelines say from there on
     probe = max(lists // 64, 1)
-    return [
+    kinds = [
         IndexKind("Flat"),
         IndexKind("SQ8"),
         IndexKind(f"IVF{lists},Flat", search=f"nprobe={probe}"),
         IndexKind(f"IVF{lists},Flat", search=f"nprobe={4 * probe}"),
         IndexKind(f"IVF{lists},SQ8", search=f"nprobe={4 * probe}"),
-        IndexKind(f"IVF{lists},PQ32", search=f"nprobe={4 * probe}"),
-        IndexKind(f"IVF{lists},PQ64x4fs,Refine(SQ8)", search=f"nprobe={4 * probe},k_factor_rf=8"),
-        IndexKind(f"IVF{lists},PQ64x4fs,RFlat", search=f"nprobe={4 * probe},k_factor_rf=8"),
-        IndexKind("HNSW32", search="efSearch=64"),
     ]
+    if count >= CODE_WORDS:
+        few, many = (max(part for part in range(1, most + 1) if dim % part == 0) for most in (32, 64))
+        kinds += [
+            IndexKind(f"IVF{lists},PQ{few}", search=f"nprobe={4 * probe}"),
+            IndexKind(f"IVF{lists},PQ{many}x4fs,Refine(SQ8)", search=f"nprobe={4 * probe},k_factor_rf=8"),
+            IndexKind(f"IVF{lists},PQ{many}x4fs,RFlat", search=f"nprobe={4 * probe},k_factor_rf=8"),
+        ]
+    return [*kinds, IndexKind("HNSW32", search="efSearch=64")]
 
 
 def compare_indexes(embeddings: np.ndarray, queries: np.ndarray, kinds: Sequence[IndexKind], k: int) -> Iterator[Row]:

@@ -17,7 +17,6 @@ MLflow is not imported here: it calls ``_load_pyfunc`` with the folder.
 from __future__ import annotations
 
 import base64
-import binascii
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,6 @@ REQUIREMENTS = (
     ("h5py",),
     ("safetensors",),
     ("numpy",),
-    ("scipy",),
     ("pillow",),
     ("pyyaml",),
     ("pydantic",),
@@ -74,7 +72,8 @@ class ServedSearch:
         """Search for every row; columns as above. ``params``: ``k``, results of a query, 10 unless given.
 
         Raises:
-            UserError: k below 1, no column ``query``, an unknown kind, an empty sentence, an unreadable image.
+            UserError: k below 1, no column ``query``, a query that is no text, an unknown kind, an empty sentence, an
+                unreadable image.
         """
         import pandas as pd  # comes with MLflow, which is what calls this
 
@@ -88,6 +87,8 @@ class ServedSearch:
         return pd.DataFrame(answers, columns=["query", "kind", "ids", "scores", "captions"])
 
     def _answer(self, query: str, kind: str | None, k: int) -> tuple[str, str, list[str], list[float], list[str]]:
+        if not isinstance(query, str):
+            raise UserError(f"query: expected a sentence or an image, found {query!r}")
         session, kind = self.session, kind_of(query, kind)
         if kind == "text":
             found = session.find_images(query, k)
@@ -105,7 +106,7 @@ class ServedSearch:
             return self.session.find_captions(Path(query), k)
         try:
             content = base64.b64decode(query.partition(",")[2], validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # of base64 itself, or of text that is not ASCII
             raise UserError(f"{query[:40]}...: expected data:image/TYPE;base64,CONTENT ({error})") from None
         with tempfile.NamedTemporaryFile(prefix="query-") as file:
             file.write(content)

@@ -1,0 +1,51 @@
+"""README.md and docs: their links lead somewhere, their commands are taken, and the settings they name are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crossmodal.checked_yaml import dotted
+from crossmodal.cli import parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+SETTINGS = dotted(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+ADDED = "late.embed_dim"  # by the reader of adding-a-model.md
+
+
+def commands(text):
+    """Lines of code that begin with crossmodal, as a shell splits them."""
+    text = text.replace("\\\n", " ")
+    for line in re.findall(r"(?m)^ {4,}(?:\$ )?crossmodal (.*)$", text):
+        yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        path = (ROOT / page).parent / target.partition("#")[0]
+        assert target.startswith("https://") or path.exists(), target
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if any(commands(text))])
+def test_commands_are_taken(page):
+    """By the parser of arguments; nothing runs."""
+    for words in commands(PAGES[page]):
+        parser().parse_args(words)
+
+
+def test_there_are_commands():
+    assert sum(len(list(commands(text))) for text in PAGES.values()) > 30
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "-S " in text])
+def test_settings_are_there(page):
+    """What stands behind -S; what begins with + is for keys that params.yaml does not have."""
+    keys = set(re.findall(r"-S '?([\w.]+)=", PAGES[page]))
+    assert keys - {ADDED} <= SETTINGS.keys()
