@@ -65,10 +65,9 @@ def test_it_is_registered_once_and_answers_elsewhere(run, workspace, store, tmp_
     (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("top_k: 10", "top_k: 9"))
     assert "it's mine version 2, of run" in run("register", "it's mine")[1]
 
-    files = tmp_path / "mlruns/models" / made.source.removeprefix("models:/") / "artifacts"
+    files = folder / "mlruns/models" / made.source.removeprefix("models:/") / "artifacts"
     shutil.copytree(files, tmp_path / "elsewhere/model")
     shutil.rmtree(folder)
-    shutil.rmtree(tmp_path / "mlruns")
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, "model"],
