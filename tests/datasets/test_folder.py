@@ -256,7 +256,7 @@ def test_file_that_cannot_be_used(tmp_path, name, content, message):
         ({"captions": None}, r"folder\.captions in params\.yaml: null"),
         ({"images": "nowhere"}, r"folder\.images .*nowhere: no such directory"),
         ({"captions": "nowhere.csv"}, r"nowhere\.csv: not readable \(No such file"),
-        ({"captions": "two.csv"}, r"two\.csv: no usable image is left in the split val"),
+        ({"captions": "two.csv"}, r"two\.csv: no image has the split val; name all three"),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path, images, settings, message):

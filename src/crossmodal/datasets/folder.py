@@ -38,6 +38,12 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     listed, skipped = read_caption_file(captions_path)
     _log_unused(origin, set(listed))
     names = list(listed)
+    named = {item.split for item in listed.values()} - {None}
+    if absent := [split for split in ("train", "val", "test") if named and split not in named]:
+        raise UserError(
+            f"{captions_path}: no image has the split {absent[0]}; name all three of train, val and test, or none: "
+            "they are then drawn by folder.val and folder.test"
+        )
     sizes = check_images([origin / name for name in names])
     good = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, str)]
     splits = {name: listed[name].split for name in names}
