@@ -136,6 +136,22 @@ def test_a_mistake_is_one_line(run, workspace, arguments, expected):
     assert not (folder / "new").exists()
 
 
+def test_precomputed_features_take_sentences_alone(run, workspace):
+    folder = workspace("vsepp")
+    settings = yaml.safe_load((folder / "params.yaml").read_text())
+    settings["regions"]["backend"], settings["precomputed"]["path"] = "precomputed", "elsewhere"
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "models/detector/config.json").write_text('{"backend": "precomputed"}')
+    (folder / "models/detector/model.safetensors").unlink()
+    assert run("search", "a red picture")[0] == 0
+    photographs = folder / "data/dataset/images"
+    for arguments in (["search", "--image", str(photographs / "red.png")], ["embed", str(photographs), "--out", "new"]):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.startswith("error: regions.backend precomputed: the features came from files, no network is here")
+    assert not list(folder.glob("new*"))
+
+
 @pytest.mark.parametrize(
     ("missing", "stage"),
     [

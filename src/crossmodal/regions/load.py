@@ -33,6 +33,6 @@ def load_extractor(params: Params, folder: Path) -> RegionExtractor:
         case "detectron2":
             return Detectron2Regions(folder, params.bottomup)
     raise UserError(
-        f"regions.backend {params.region_backend}: no network here finds regions in new photographs; "
-        "it takes the one that the features were made with"
+        f"regions.backend {params.region_backend}: the features came from files, no network is here that reads "
+        "photographs; sentences can be searched for, photographs need another backend"
     )

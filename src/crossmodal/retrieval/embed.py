@@ -52,7 +52,6 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     Raises:
         UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
     """
-    dataset = _record(photographs, out / "dataset")
     model, config = load_matcher(folders.matcher)
     extractor = load_extractor(params, folders.detector)
     if extractor.feature_dim != config.sizes.regions:
@@ -60,6 +59,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
             f"{folders.detector}: region features of {extractor.feature_dim}, "
             f"{folders.matcher} takes {config.sizes.regions}"
         )
+    dataset = _record(photographs, out / "dataset")
     extract_regions(
         dataset,
         extractor,
