@@ -162,7 +162,28 @@ def test_files_that_settings_name(doctor, tmp_path, settings, key):
     assert doctor.asked == []
 
 
-def test_weights_at_an_address(doctor):
+def test_weights_of_other_settings_do_not_count(doctor, tmp_path, monkeypatch):
+    """models/bert of scenes, which was fitted, is no bert-base-uncased."""
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: None)
+    shutil.copy(ROOT / "dvc.lock", tmp_path)
+    (tmp_path / "models/bert").mkdir(parents=True)
+    (tmp_path / "models/detector").mkdir()
+    settings = ("-S", "dataset=folder", "-S", f"folder.images={tmp_path}", "-S", f"folder.captions={tmp_path}")
+    code, out, _ = doctor(*settings)
+    assert code == 1
+    assert "MEND grid.weights timm/resnet50.a1_in1k is not in the cache of this machine" in out
+    assert "MEND bert.source bert-base-uncased is not in the cache of this machine" in out
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["dataset"] = "folder"
+    params["folder"] |= {"images": str(tmp_path), "captions": str(tmp_path)}
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    for stage in ("detector", "bert"):
+        lock["stages"][stage]["params"]["params.yaml"]["dataset"] = "folder"
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    assert "weights none that would come from a hub" in doctor(*settings)[1]
+
+
+def test_weights_at_an_address(doctor, tmp_path):
     url = "http://weights.example/detector.pkl"
     settings = ("-S", "regions.backend=bottomup", "-S", f"bottomup.weights={url}")
     code, out, _ = doctor(*settings, addresses={url: 200})
@@ -172,7 +193,8 @@ def test_weights_at_an_address(doctor):
     asked = len(doctor.asked)
     assert f"? bottomup.weights {url}, not asked" in doctor(*settings, "-S", "download.offline=true")[1]
     assert len(doctor.asked) == asked
-    Path("models/detector").mkdir(parents=True)  # it is not needed any more
+    (tmp_path / ".resume/downloads").mkdir(parents=True)
+    (tmp_path / ".resume/downloads/0123-detector.pkl").touch()
     assert doctor(*settings)[0] == 0
 
 

@@ -60,7 +60,7 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
 
 def test_precomputed_features_come_without_a_network(tmp_path):
     params = load_params(ROOT / "params.yaml", {"regions.backend": "precomputed", "precomputed.path": "x"})
-    with pytest.raises(UserError, match=r"regions\.backend precomputed: no network here finds regions in new photo"):
+    with pytest.raises(UserError, match=r"regions\.backend precomputed: the features came from files"):
         load_extractor(params, tmp_path)
 
 

@@ -173,12 +173,12 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
 def check_files(params: Params, timeout: float) -> list[Finding]:
     """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
     named = {}
-    if not Path("models/detector").exists():
+    if not _has_run(Path("models/detector"), params):
         if params.region_backend == "grid" and params.grid.weights != "hub":
             named["grid.weights"] = params.grid.weights
         if params.region_backend in ("bottomup", "detectron2"):
             named["bottomup.weights"] = params.bottomup.weights
-    if params.region_backend == "precomputed" and not Path("data/regions").exists():
+    if params.region_backend == "precomputed" and not _has_run(Path("data/regions"), params):
         named["precomputed.path"] = params.precomputed.path
     if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
         named["captions.vocabulary"] = params.captions.vocabulary
@@ -189,6 +189,8 @@ def check_files(params: Params, timeout: float) -> list[Finding]:
 
 
 def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
+    if found := next(download_cache().glob(f"*-{Path(urlsplit(url).path).name}"), None):
+        return Finding("ok", key, f"{in_units(found.stat().st_size)} in {found.parent}")
     if params.download.offline:
         return Finding("?", key, f"{url}, not asked (download.offline)")
     reason = answer(url, timeout)
@@ -223,18 +225,37 @@ def check_hub(params: Params, timeout: float) -> list[Finding]:
 def _from_hub(params: Params) -> dict[str, str]:
     """Hub names by the setting that asks for them, of stages that have not run."""
     names = {}
-    if params.region_backend == "grid" and params.grid.weights == "hub" and not Path("models/detector").exists():
+    if (
+        params.region_backend == "grid"
+        and params.grid.weights == "hub"
+        and not _has_run(Path("models/detector"), params)
+    ):
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(params.grid.model)
         names["grid.weights"] = (config and config.hf_hub_id) or params.grid.model
-    if not Path("models/bert").exists():
+    if not _has_run(Path("models/bert"), params):
         source = params.bert_source
         if source == "clip":
             names["clip.source"] = params.clip.source
         elif source != "fit":
             names["bert.source"] = source
-    return {key: name for key, name in names.items() if not setting_path(name).exists()}
+    return {key: name for key, name in names.items() if not setting_path(name).is_dir()}
+
+
+def _has_run(out: Path, params: Params) -> bool:
+    """Whether a stage's out, named like the stage, is here and dvc.lock has it made by these settings, not by others."""
+    import yaml
+
+    settings = params.model_dump(mode="json")
+    try:
+        locked = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][out.name]["params"][
+            "params.yaml"
+        ]
+        wanted = {key: functools.reduce(lambda part, name: part[name], key.split("."), settings) for key in locked}
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return False
+    return out.exists() and wanted == locked
 
 
 @never_raises
