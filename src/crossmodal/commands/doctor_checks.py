@@ -244,7 +244,7 @@ def _from_hub(params: Params) -> dict[str, str]:
 
 
 def _has_run(out: Path, params: Params) -> bool:
-    """Whether a stage's out, named like the stage, is here and dvc.lock has it made by these settings, not by others."""
+    """Whether a stage's out (its name is the stage's) is here, and made by these settings, as dvc.lock has it."""
     import yaml
 
     settings = params.model_dump(mode="json")
