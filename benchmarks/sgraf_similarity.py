@@ -9,7 +9,7 @@ compared first, then made in turn in one process; medians are reported. A traini
 hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
 of its own on a CPU.
 
-The first command, and one with --images 16 --captions 32 --steps 1 (of which SGR's steps are shown), on 2 cores that
+The first command, and one with --images 16 --captions 32 --steps 2 (of which the steps are shown), on 2 cores that
 had nothing else to do, printed
 
     64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, median of 5
@@ -19,13 +19,18 @@ had nothing else to do, printed
     saf  published         8,034 pairs/s    1.00 x   differs by 0e+00
     saf  tiles            14,286 pairs/s    1.78 x   differs by 6e-08
     saf  tiles, bf16      23,413 pairs/s    2.91 x   differs by 2e-04
-    sgr  published step     11.19 s    1.00 x     7,468 MiB
-    sgr  tiles step          2.47 s    4.53 x       145 MiB
+    sgr  published step     11.85 s    1.00 x     7,558 MiB
+    sgr  tiles step          2.27 s    5.21 x       222 MiB
+    saf  published step      6.86 s    1.00 x     4,566 MiB
+    saf  tiles step          6.32 s    1.09 x       884 MiB
 
-SAF's step was 1.0 to 1.4 times as fast in several runs: its batch norm ties a caption's pairs together, so that all
-of them have a gradient. What is left to win in a matrix: a pair costs 17 MFLOP (sgr) and 9 (saf), and a plain product
-of (2000, 1024) and (1024, 256) ran at 160 to 190 GFLOP/s on the two cores (MKL; oneDNN 217), so that the tiles run at
-more than 70 % of it.
+An sgraf trains both: 18.7 s in the published form, 8.6 s here, 2.2 times as fast. SAF alone was 1.0 to 1.4 times as
+fast in several runs: its batch norm ties a caption's pairs together, so that all of them have a gradient, and a step
+is 440 GFLOP either way. What is left to win in a matrix: a pair costs 17 MFLOP (sgr) and 10 (saf), and a plain
+product of (2000, 1024) and (1024, 256) ran at 160 to 190 GFLOP/s on the two cores (MKL; oneDNN 217), so that the
+tiles run at more than 70 % of it; twice the published SAF would be 160. Tried and left out, as they gave 0 to 7 %:
+oneDNN with packed weights in place of MKL, the longest captions first, maps written in place, and parts of the
+backward pass shared among threads.
 """
 
 from __future__ import annotations
