@@ -10,7 +10,7 @@ from crossmodal.datasets.splits import Split, filled_split, split_rows
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat
-from crossmodal.evaluation.protocols import extra_metrics
+from crossmodal.evaluation.protocols import check_folds, extra_metrics
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
@@ -48,6 +48,8 @@ def main() -> None:
     model, config = load_matcher(MATCHER)
     check_inputs(MATCHER, config, regions, words)
     test = filled_split(dataset, "test", regions.left_out)
+    if settings.folds:
+        check_folds("evaluate.folds", settings.folds, len(test.images))
     material = Material(model.to(pick_device()), config, regions, words, test)
     info = describe(material, settings)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])

@@ -186,6 +186,12 @@ def test_a_run_names_every_experiment_that_wrote_to_it(root, client, key, monkey
     tags = client.get_run(tracker.run_id).data.tags
     assert (tags["DVC_EXP_NAME"], tags["dvc.experiments"]) == ("third", "first, second, third")
     assert tags["mlflow.runName"] == "tern-scenes"
+    client.set_tag(tracker.run_id, tracking.EXPERIMENTS_TAG, ", ".join(f"experiment-{n:04d}" for n in range(353)))
+    monkeypatch.setenv("DVC_EXP_NAME", "last")
+    with find_run(key, PARAMS):
+        pass
+    named = client.get_run(tracker.run_id).data.tags["dvc.experiments"].split(", ")
+    assert (named[0], named[-2:]) == ("experiment-0001", ["experiment-0352", "last"])  # the oldest has gone
 
 
 def test_strict_is_an_error_in_one_line(key, monkeypatch, capsys):

@@ -52,7 +52,7 @@ def similarity(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["vsepp", "scan"])
-def test_figures_of_exact_scores(write_params, model):
+def test_figures_of_exact_scores(write_params, model, capsys):
     """Of a model with one vector an item, and of one that compares sets."""
     settings = {"model": model, model: {"embed_dim": 16}, "train": {"epochs": 1, "batch_size": 9}}
     write_params(**settings, evaluate={"folds": 2, "explained": 0})
@@ -78,6 +78,12 @@ def test_figures_of_exact_scores(write_params, model):
     assert not Path("data/relevance/test.npy").exists()
     assert "folds" not in without
     assert without["i2t"] == {name: value for name, value in metrics["i2t"].items() if name != "ndcg25"}
+
+    write_params(**settings, evaluate={"folds": 3})
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert capsys.readouterr() == ("", "error: evaluate.folds 3: 8 images do not divide into 3 equal folds\n")
 
 
 @pytest.mark.slow

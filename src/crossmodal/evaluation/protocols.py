@@ -49,10 +49,8 @@ def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.nd
     """
     if folds == 1:
         return all_metrics(similarity, pairs, graded)
-    size, rest = divmod(len(similarity), folds)
-    if rest or not size:
-        raise UserError(f"folds {folds}: {len(similarity)} images do not divide into {folds} equal folds")
-    results = []
+    check_folds("folds", folds, len(similarity))
+    size, results = len(similarity) // folds, []
     for fold in range(folds):
         images = slice(fold * size, (fold + 1) * size)
         mine = pairs.image // size == fold
@@ -69,6 +67,12 @@ def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.nd
             )
         )
     return _mean(results) | {"images": similarity.shape[0], "captions": similarity.shape[1], "folds": folds}
+
+
+def check_folds(key: str, folds: int, images: int) -> None:
+    """Raise a UserError that names ``key`` where images do not divide into equal folds."""
+    if images % folds or images < folds:
+        raise UserError(f"{key} {folds}: {images} images do not divide into {folds} equal folds")
 
 
 def extra_metrics(
