@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Regions, Words
@@ -137,6 +138,9 @@ def test_checkpoint_round_trip(tmp_path, batch, name, changes):
     if name in ("tern", "teran"):
         settings |= {"visual_dim": 16, "feed_forward": 24}
     save_matcher(tmp_path, model, MatcherConfig(name, settings, SIZES, "key", "bert", {}))
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata() is None  # several entries stand in another order in every process
+        assert set(file.keys()) <= model.state_dict().keys()
     read, config = load_matcher(tmp_path)
     assert config.key == "key"
     assert not read.training

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_model
+from safetensors.torch import load_file, save_file
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
@@ -39,8 +40,19 @@ class MatcherConfig:
 
 def save_matcher(folder: Path, model: Matcher, config: MatcherConfig) -> None:
     """Write both files; ``folder`` exists."""
-    save_model(model, str(folder / "model.safetensors"))
+    save_file(unshared(model), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+
+
+def unshared(model: Matcher) -> dict[str, torch.Tensor]:
+    """Every tensor of a model once, under the first of its names in the alphabet; ``read_weights`` finds the others.
+
+    safetensors' own ``save_model`` notes the other names too, in an order that is another in every process.
+    """
+    weights = {}
+    for name, value in sorted(model.state_dict().items()):
+        weights.setdefault(value.data_ptr() or name, (name, value.contiguous()))
+    return dict(weights.values())
 
 
 def read_config(folder: Path) -> MatcherConfig:
