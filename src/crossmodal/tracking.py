@@ -296,8 +296,8 @@ def _dvc_experiment(before: Mapping[str, str]) -> dict[str, str]:
     tags = {name: os.environ[name] for name in names if os.environ.get(name)}
     if "DVC_EXP_NAME" in tags:
         others = [name for name in before.get(EXPERIMENTS_TAG, before.get("DVC_EXP_NAME", "")).split(", ") if name]
-        names = [*dict.fromkeys([*others, tags["DVC_EXP_NAME"]])]
-        while len(text := ", ".join(names)) > _MAX_VALUE:  # the oldest go
-            del names[0]
+        experiments = list(dict.fromkeys([*others, tags["DVC_EXP_NAME"]]))
+        while len(text := ", ".join(experiments)) > _MAX_VALUE:  # the oldest go
+            del experiments[0]
         tags[EXPERIMENTS_TAG] = text
     return tags

@@ -225,11 +225,8 @@ def check_hub(params: Params, timeout: float) -> list[Finding]:
 def _from_hub(params: Params) -> dict[str, str]:
     """Hub names by the setting that asks for them, of stages that have not run."""
     names = {}
-    if (
-        params.region_backend == "grid"
-        and params.grid.weights == "hub"
-        and not _has_run(Path("models/detector"), params)
-    ):
+    grid_from_hub = params.region_backend == "grid" and params.grid.weights == "hub"
+    if grid_from_hub and not _has_run(Path("models/detector"), params):
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(params.grid.model)
@@ -249,9 +246,8 @@ def _has_run(out: Path, params: Params) -> bool:
 
     settings = params.model_dump(mode="json")
     try:
-        locked = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][out.name]["params"][
-            "params.yaml"
-        ]
+        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+        locked = stages[out.name]["params"]["params.yaml"]
         wanted = {key: functools.reduce(lambda part, name: part[name], key.split("."), settings) for key in locked}
     except (OSError, yaml.YAMLError, LookupError, TypeError):
         return False
