@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from git_commands import git
 from processes import dvc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,11 +37,6 @@ for out in map(Path, outs):
 FEATURES = {"data/regions", "data/captions"}
 
 pytestmark = pytest.mark.slow
-
-
-def git(folder, *command):
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run(["git", "-C", str(folder), *identity, *command], check=True, capture_output=True)
 
 
 def paths(declared):
@@ -71,19 +67,19 @@ def pushed(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(quick_pipeline(), sort_keys=False))
     (folder / "stand_in.py").write_text(STAND_IN)
-    git(folder, "init", "-q", "-b", "main")
+    git("-C", folder, "init", "-q", "-b", "main")
     dvc(folder, "init", "-q")
     dvc(folder, "remote", "add", "--default", "store", str(folder.parent / "store"))
     assert ran(dvc(folder, "repro")) == set(quick_pipeline()["stages"])
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "run")
+    git("-C", folder, "add", "-A")
+    git("-C", folder, "commit", "-qm", "run")
     dvc(folder, "push", "--run-cache")
     return folder
 
 
 @pytest.fixture
 def clone(pushed, tmp_path):
-    git(tmp_path, "clone", "-q", pushed, "clone")
+    git("-C", tmp_path, "clone", "-q", pushed, "clone")
     return tmp_path / "clone"
 
 
@@ -153,7 +149,7 @@ def test_a_run_of_another_clone_is_restored(pushed, clone, tmp_path):
     change(clone, "ema: 0.0 ", "ema: 0.9 ")
     assert ran(dvc(clone, "repro")) == {"train", "evaluate", "report"}
     dvc(clone, "push", "--run-cache")
-    git(tmp_path, "clone", "-q", pushed, "other")
+    git("-C", tmp_path, "clone", "-q", pushed, "other")
     other = tmp_path / "other"
     dvc(other, "pull", "--run-cache")
     change(other, "ema: 0.0 ", "ema: 0.9 ")
@@ -165,7 +161,7 @@ def test_a_run_of_another_clone_is_restored(pushed, clone, tmp_path):
 
 def test_the_lines_of_the_page(tmp_path):
     """Every line that configures is one that this DVC takes, and no secret of it gets into git."""
-    git(tmp_path, "init", "-q")
+    git("-C", tmp_path, "init", "-q")
     dvc(tmp_path, "init", "-q")
     lines = re.findall(r"(?m)^ {4}(dvc (?:remote|cache|config) .*)$", PAGE)
     assert len(lines) >= 12
@@ -176,7 +172,7 @@ def test_the_lines_of_the_page(tmp_path):
             (tmp_path / ".dvc/config").write_text("")
         dvc(tmp_path, *arguments)
         assert "SECRET" not in (tmp_path / ".dvc/config").read_text()
-    git(tmp_path, "add", "-A")
+    git("-C", tmp_path, "add", "-A")
     tracked = subprocess.run(["git", "-C", tmp_path, "ls-files"], capture_output=True, text=True, check=True).stdout
     assert ".dvc/config\n" in tracked
     assert "config.local" not in tracked
