@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.models.base import Encoding
+from crossmodal.models.compiled import Packed, pack
 from crossmodal.models.independent_pairs import Maps, score_independent_pairs
 from crossmodal.models.similarity_vectors import (
     EPS,
     Gallery,
+    Linear,
     captions_of_one_length,
     gallery_of,
     similarity_vectors,
@@ -80,15 +82,15 @@ class PairScorer(nn.Module):
 
     def _score_tiles(self, images: Encoding, captions: Encoding, maps: Maps) -> torch.Tensor:
         """Scores without gradients, in tiles of some images and some captions: (N, C)."""
-        dtype = maps[0][0].dtype
-        gallery = gallery_of(images, dtype)
+        dtype, (sim_dim, embed_dim) = maps[0][0].dtype, maps[0][0].shape
+        gallery, maps = gallery_of(images, dtype), self._compiled(maps, dtype)
         tile = self._tile(images)
         itemsize = dtype.itemsize
         tiles, numbers = [], []
-        parts = captions_of_one_length(captions.mask, lambda length: tile // (length * maps[0][0].shape[1] * itemsize))
+        parts = captions_of_one_length(captions.mask, lambda length: tile // (length * embed_dim * itemsize))
         for places in parts:
             sets = unpadded(captions, places).to(dtype)
-            vectors = sets[..., 0].numel() * len(maps[0][0]) * itemsize  # bytes, of an image
+            vectors = sets[..., 0].numel() * sim_dim * itemsize  # bytes, of an image
             starts = range(0, len(gallery), max(1, VECTORS * tile // vectors))
             tiles += [(gallery[start : start + starts.step], sets, maps, tile) for start in starts]
             numbers.append(len(starts))
@@ -127,6 +129,13 @@ class PairScorer(nn.Module):
         linears = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in (self.local_map, self.global_map)]
         return [*linears, (self.score_map.weight, self.score_map.bias), *self.reasoning.maps(dtype)]
 
+    def _compiled(self, maps: Maps, dtype: torch.dtype) -> Maps:
+        """What ``_maps`` gives, in compiled form where there is one; vectors are fp32 then, whatever the type."""
+        packed = [(pack(*linear, dtype),) for linear in maps[:2]]
+        if None in (packed[0][0], packed[1][0]):
+            return maps
+        return [*packed, maps[2], *self.reasoning.compiled(maps[3:], dtype)]
+
     def _tile(self, images: Encoding) -> int:
         return self.tile or (CPU_TILE if images.vectors.device.type == "cpu" else GPU_TILE)
 
@@ -152,17 +161,21 @@ class GraphReasoning(nn.Module):
             maps.append((key @ query.weight, key @ query.bias, linear.weight, linear.bias))
         return [tuple(value.to(dtype) for value in step) for step in maps]
 
+    def compiled(self, maps: Maps, dtype: torch.dtype) -> Maps:
+        """The same in compiled form, which there is for the sizes of the similarity vectors."""
+        return [(pack(*step[:2], dtype), pack(*step[2:], dtype)) for step in maps]
+
     def forward(self, nodes: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
         pairs, nodes = nodes.shape[:2], nodes.flatten(0, 1)  # (P, 1 + L, S)
-        for weight, bias, map_weight, map_bias in maps[:-1]:
-            asking = _linear(nodes, weight, bias, buffers.take("asking", nodes, *nodes.shape))
+        *steps, (ask, tell) = [(step[: len(step) // 2], step[len(step) // 2 :]) for step in maps]
+        for question, answer in steps:
+            asking = _linear(nodes, question, buffers.take("asking", nodes, *nodes.shape))
             edges = torch.bmm(nodes, asking.transpose(1, 2)).softmax(dim=1)  # (P, asked, asking), faster than turned
             heard = torch.bmm(edges.transpose(1, 2), nodes, out=buffers.take("asking", nodes, *nodes.shape))
-            nodes = _linear(heard, map_weight, map_bias, buffers.take("reasoned", nodes, *nodes.shape)).relu_()
-        weight, bias, map_weight, map_bias = maps[-1]
-        asking = F.linear(nodes[:, 0], weight, bias)  # (P, S)
+            nodes = _linear(heard, answer, buffers.take("reasoned", nodes, *nodes.shape), relu=True)
+        asking = _linear(nodes[:, 0], ask)  # (P, S)
         edges = (nodes * asking.unsqueeze(1)).sum(dim=-1).softmax(dim=1)  # (P, asked)
-        node = F.linear(torch.bmm(edges.unsqueeze(1), nodes).squeeze(1), map_weight, map_bias).relu()
+        node = _linear(torch.bmm(edges.unsqueeze(1), nodes).squeeze(1), tell, relu=True)
         return node.unflatten(0, pairs)
 
     def finish(self) -> None:
@@ -188,9 +201,13 @@ class AttentionFiltration(nn.Module):
         gate = self.gate.weight.to(dtype), self.gate.bias.to(dtype)
         return [gate, (self.norm.weight, self.norm.bias)]
 
+    def compiled(self, maps: Maps, dtype: torch.dtype) -> Maps:
+        """The same for vectors in fp32: there is little to multiply."""
+        return [tuple(value.float() for value in part) for part in maps]
+
     def forward(self, nodes: torch.Tensor, maps: Maps, buffers: Buffers) -> torch.Tensor:
         gate, (scale, shift) = maps
-        logits = F.linear(nodes, *gate).squeeze(-1).to(scale.dtype)  # (N, C, 1 + L)
+        logits = (nodes @ gate[0][0] + gate[1]).to(scale.dtype)  # (N, C, 1 + L)
         if self.training:
             variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
             count = logits[:, 0].numel()
@@ -213,6 +230,13 @@ class AttentionFiltration(nn.Module):
             self._statistics = []
 
 
-def _linear(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    flat = None if out is None else out.flatten(0, 1)
-    return torch.addmm(bias, values.flatten(0, 1), weight.T, out=flat).view_as(values)
+def _linear(
+    values: torch.Tensor, linear: Linear, out: torch.Tensor | None = None, *, relu: bool = False
+) -> torch.Tensor:
+    """A map of (..., E), or relu of it, in ``out`` where given."""
+    if isinstance(linear[0], Packed):
+        return linear[0].linear(values, out, relu=relu)
+    weight, bias = linear
+    flat = None if out is None else out.flatten(0, -2)
+    mapped = torch.addmm(bias, values.flatten(0, -2), weight.T, out=flat).view(*values.shape[:-1], len(weight))
+    return mapped.relu_() if relu else mapped

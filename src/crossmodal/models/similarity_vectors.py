@@ -25,12 +25,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.models.base import Batched, Encoding
 from crossmodal.models.blocks import attention_weights
+from crossmodal.models.compiled import Packed
 from crossmodal.models.tiles import Buffers
 
 SLOPE = 0.1
 EPS = 1e-8
 
-Linear = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a map
+Linear = tuple[torch.Tensor, torch.Tensor] | tuple[Packed]  # weight and bias of a map
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ def similarity_vectors(
     overall, words = captions[:, 0], captions[:, 1:]
     weights = attention(gallery, words, smooth)
     ones = overall.new_ones(len(gallery), len(overall), 1)
+    if isinstance(local_map[0], Packed):
+        shape = len(gallery), *captions.shape[:2], len(local_map[0])
+        nodes = buffers.take("nodes", local_map[0].bias, *shape)
+        global_map[0].fill_vectors(nodes[:, :, :1], ones, gallery.overall, overall, EPS)
+        local_map[0].fill_vectors(nodes[:, :, 1:], weights, gallery.regions, words.flatten(0, 1), EPS)
+        return nodes
     parts = []
     for name, linear, difference in [
         ("global", global_map, (ones, gallery.overall, overall)),  # (N, C, S)
