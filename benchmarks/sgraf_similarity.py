@@ -9,28 +9,32 @@ compared first, then made in turn in one process; medians are reported. A traini
 hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
 of its own on a CPU.
 
-The first command, and one with --images 16 --captions 32 --steps 2 (of which the steps are shown), on 2 cores that
-had nothing else to do, printed
+The first command, and one with --images 16 --captions 32 --steps 2 (of which the steps are shown), on 2 cores (Zen 4)
+that had nothing else to do, with a C compiler (models/compiled.py), printed
 
-    64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, median of 5
-    sgr  published         4,236 pairs/s    1.00 x   differs by 0e+00
-    sgr  tiles             8,167 pairs/s    1.93 x   differs by 6e-08
-    sgr  tiles, bf16      14,487 pairs/s    3.42 x   differs by 3e-04
-    saf  published         8,034 pairs/s    1.00 x   differs by 0e+00
-    saf  tiles            14,286 pairs/s    1.78 x   differs by 6e-08
-    saf  tiles, bf16      23,413 pairs/s    2.91 x   differs by 2e-04
-    sgr  published step     11.85 s    1.00 x     7,558 MiB
-    sgr  tiles step          2.27 s    5.21 x       222 MiB
-    saf  published step      6.86 s    1.00 x     4,566 MiB
-    saf  tiles step          6.32 s    1.09 x       884 MiB
+    64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, compiled, median of 5
+    sgr  published         4,714 pairs/s    1.00 x   differs by 0e+00
+    sgr  tiles             9,995 pairs/s    2.12 x   differs by 6e-08
+    sgr  tiles, bf16      17,067 pairs/s    3.62 x   differs by 1e-04
+    saf  published        10,141 pairs/s    1.00 x   differs by 0e+00
+    saf  tiles            18,604 pairs/s    1.83 x   differs by 1e-07
+    saf  tiles, bf16      33,280 pairs/s    3.28 x   differs by 6e-05
+    sgr  published step     10.16 s    1.00 x     7,632 MiB
+    sgr  tiles step          2.01 s    5.06 x       202 MiB
+    saf  published step      5.76 s    1.00 x     4,573 MiB
+    saf  tiles step          5.91 s    0.97 x       869 MiB
 
-An sgraf trains both: 18.7 s in the published form, 8.6 s here, 2.2 times as fast. SAF alone was 1.0 to 1.4 times as
+In several such runs sgr was 2.06 to 2.12 times as fast, saf 1.8 to 2.0 (the published form's own speed varies most),
+bf16 3.5 to 3.9 and 3.2 to 3.6. Without a compiler, the cores as idle, they were 1.86 to 1.9, 1.66 to 1.78, 3.4 to 3.6
+and 2.9 to 3.1. What is left to win: a pair costs 17 MFLOP (sgr) and 10 (saf), and the best plain product of these
+sizes runs at 112 GFLOP/s a core (oneDNN; MKL 85 to 100), so that no saf can be more than 2.2 times as fast as a
+published form that runs at 100 on both; saf's tiles run at 93 a core.
+
+An sgraf trains both: 15.9 s in the published form, 7.9 s here, 2.0 times as fast. SAF alone was 1.0 to 1.4 times as
 fast in several runs: its batch norm ties a caption's pairs together, so that all of them have a gradient, and a step
-is 440 GFLOP either way. What is left to win in a matrix: a pair costs 17 MFLOP (sgr) and 10 (saf), and a plain
-product of (2000, 1024) and (1024, 256) ran at 160 to 190 GFLOP/s on the two cores (MKL; oneDNN 217), so that the
-tiles run at more than 70 % of it; twice the published SAF would be 160. Tried and left out, as they gave 0 to 7 %:
-oneDNN with packed weights in place of MKL, the longest captions first, maps written in place, and parts of the
-backward pass shared among threads.
+is 440 GFLOP either way. Tried and left out, as they gave 0 to 7 %: oneDNN with packed weights, the longest captions
+first, maps written in place, dimensions in blocks of torch operations, and parts of the backward pass shared among
+threads.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ from torch import nn
 
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Encoding
+from crossmodal.models.compiled import library
 from crossmodal.models.similarity_reasoning import AttentionFiltration, PairScorer
 
 WORDS = (8, 20)
@@ -196,9 +201,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     settings = parser.parse_args()
 
+    how = "compiled" if settings.device == "cpu" and library() else "torch"
     print(
         f"{settings.images} images of 36 regions, {settings.captions} captions of {WORDS[0]} to {WORDS[1]} words, "
-        f"{settings.device}, {torch.get_num_threads()} threads, median of {settings.repeats}"
+        f"{settings.device}, {torch.get_num_threads()} threads, {how}, median of {settings.repeats}"
     )
     for module in ("sgr", "saf"):
         compare_matrices(module, settings)

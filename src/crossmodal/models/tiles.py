@@ -6,8 +6,11 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class Buffers:
@@ -30,7 +33,7 @@ class Buffers:
         return self._held[name][:size].view(shape)
 
 
-def map_tiles(score: Callable[..., torch.Tensor], tiles: Sequence[tuple], device: str) -> Iterator[torch.Tensor]:
+def map_tiles(score: Callable[..., T], tiles: Sequence[tuple], device: str) -> Iterator[T]:
     """``score(*tile, buffers)`` of every tile, in order, without gradients.
 
     On a CPU as many tiles are worked on at once as torch has threads, one thread each: that needs no barrier within
@@ -47,7 +50,7 @@ def map_tiles(score: Callable[..., torch.Tensor], tiles: Sequence[tuple], device
         torch.set_num_threads(1)
         own.buffers = Buffers(used=True)
 
-    def work(tile: tuple) -> torch.Tensor:
+    def work(tile: tuple) -> T:
         with torch.inference_mode():  # a new thread keeps gradients
             return score(*tile, own.buffers)
 

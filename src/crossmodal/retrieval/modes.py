@@ -17,6 +17,7 @@ from crossmodal.retrieval.gallery import GalleryInfo, Mode
 from crossmodal.retrieval.index import IndexKind
 from crossmodal.retrieval.inputs import check_inputs
 from crossmodal.retrieval.rerank import rerank_shortlists
+from crossmodal.retrieval.rescore import rescore_leading
 from crossmodal.retrieval.search import Searched, draw_sample, rank_pairs, search_both_ways
 from crossmodal.retrieval.similarity import caption_vectors, image_vectors, similarity_matrix
 from crossmodal.runtime import pick_device, setting_path
@@ -71,7 +72,9 @@ def search_split(material: Material, probe: np.ndarray, settings: Evaluate, fold
     if mode == "exact_pairwise":
         shape = (len(split.images), len(split.captions))
         matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=shape)
-        similarity_matrix(model, material.regions, split.images, material.words, split.captions, size, out=matrix)
+        stores = material.regions, split.images, material.words, split.captions, size
+        similarity_matrix(model, *stores, out=matrix)
+        rescore_leading(model, *stores, matrix)
         results = rank_pairs(matrix, split, probe, top_k=settings.top_k)
         return Searched(results, figures={}, timings={}, matrix=matrix)
     return rerank_shortlists(

@@ -1,0 +1,75 @@
+"""Leading places of a matrix that was scored in bf16, against the matrix in fp32."""
+
+import numpy as np
+import pytest
+
+from crossmodal.models.similarity_reasoning import PairScorer
+from crossmodal.retrieval import modes, rescore
+from crossmodal.retrieval.similarity import similarity_matrix
+
+
+@pytest.fixture
+def made(material):
+    """The matcher's material, and its matrix in fp32 and in bf16, the matcher being left in bf16."""
+    found = material("sgraf")
+    stores = found.regions, found.split.images, found.words, found.split.captions, 7
+    matrices = {}
+    for precision in ("fp32", "bf16"):
+        for module in found.model.modules():
+            if isinstance(module, PairScorer):
+                module.precision = precision
+        matrices[precision] = similarity_matrix(found.model, *stores)
+    assert not np.array_equal(*matrices.values())
+    return found, stores, matrices
+
+
+def precisions(model):
+    return {module.precision for module in model.modules() if isinstance(module, PairScorer)}
+
+
+@pytest.mark.parametrize("leading", [1, 5, 48])
+def test_leading_places_are_those_of_fp32_and_others_stay(monkeypatch, made, leading):
+    found, stores, matrices = made
+    monkeypatch.setattr(rescore, "LEADING", leading)
+    monkeypatch.setattr(rescore, "ROWS_AT_ONCE", 7)
+    matrix = matrices["bf16"].copy()
+    again = rescore.rescore_leading(found.model, *stores, matrix)
+    leads = np.zeros(matrix.shape, dtype=bool)
+    for image, row in enumerate(matrices["bf16"]):
+        leads[image, np.argsort(-row)[:leading]] = True
+    for caption, column in enumerate(matrices["bf16"].T):
+        leads[np.argsort(-column)[:leading], caption] = True
+    assert again == leads.sum()
+    np.testing.assert_allclose(matrix[leads], matrices["fp32"][leads], atol=1e-6)
+    np.testing.assert_array_equal(matrix[~leads], matrices["bf16"][~leads])
+    assert precisions(found.model) == {"bf16"}
+
+
+def test_a_matcher_in_fp32_is_left_alone(made):
+    found, stores, matrices = made
+    for module in found.model.modules():
+        if isinstance(module, PairScorer):
+            module.precision = "fp32"
+    matrix = matrices["bf16"].copy()
+    assert rescore.rescore_leading(found.model, *stores, matrix) == 0
+    np.testing.assert_array_equal(matrix, matrices["bf16"])
+
+
+def test_the_matcher_is_in_bf16_again_after_an_error(monkeypatch, made):
+    found, stores, matrices = made
+
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(rescore, "scored", fail)
+    with pytest.raises(RuntimeError):
+        rescore.rescore_leading(found.model, *stores, matrices["bf16"])
+    assert precisions(found.model) == {"bf16"}
+
+
+def test_evaluation_ranks_by_what_is_rescored(tmp_path, made, params):
+    found, _, matrices = made
+    settings = params.evaluate.model_copy(update={"batch_size": 7, "top_k": 10, "mode": "exact_pairwise"})
+    results = modes.search_split(found, np.zeros((0, 2, 2), dtype=np.float32), settings, tmp_path).results
+    for scores, matrix in ((results.i2t_scores, matrices["fp32"]), (results.t2i_scores, matrices["fp32"].T)):
+        np.testing.assert_allclose(scores, -np.sort(-matrix, axis=1)[:, :10], atol=1e-6)
