@@ -7,7 +7,6 @@ dependency of the stages; changing a check here cannot change a result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -560,8 +559,8 @@ class Params(Section):
         return {"seed": self.seed, "model": self.model, "dataset": self.dataset} | settings
 
 
-def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read and check params.yaml; ``overrides`` by dotted key count in place of what it says.
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
 
     Raises:
         UserError: file missing or not YAML; unknown or missing key; wrong type; value out of range. The
@@ -570,14 +569,6 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
-    for key, value in (overrides or {}).items():
-        *parents, last = key.split(".")
-        section = content
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            raise UserError(f"{path}: {key}: unknown key")
-        section[last] = value
     try:
         return Params.model_validate(content)
     except ValidationError as error:

@@ -11,11 +11,11 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
 from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
 from crossmodal.regions.query import read_photograph
+from crossmodal.reproduction import resolved
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +59,8 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
 
 
 def test_precomputed_features_come_without_a_network(tmp_path):
-    params = load_params(ROOT / "params.yaml", {"regions.backend": "precomputed", "precomputed.path": "x"})
+    shipped = (ROOT / "params.yaml").read_text()
+    params = resolved(shipped, ["regions.backend=precomputed", "precomputed.path=x"])
     with pytest.raises(UserError, match=r"regions\.backend precomputed: the features came from files"):
         load_extractor(params, tmp_path)
 
