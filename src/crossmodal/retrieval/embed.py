@@ -73,7 +73,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     rows = np.arange(len(store))
     vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
     np.save(out / "embeddings.npy", vectors)
-    save_index(build_index(vectors, IndexKind(factory)), out / "images.faiss")
+    save_index(build_index(vectors, IndexKind(factory, option="--index")), out / "images.faiss")
     info = GalleryInfo(
         model=config.model,
         key=config.key,
