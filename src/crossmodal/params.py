@@ -514,6 +514,18 @@ class Params(Section):
             raise ValueError("precomputed.path: null; regions.backend precomputed needs a file or folder there")
         return self
 
+    @model_validator(mode="after")
+    def _batches_have_negatives(self) -> Params:
+        train, loss = self.train, self.loss
+        same_image_counts = loss.name in ("hinge", "infonce") and not loss.mask_same_image
+        if train.captions_per_image >= train.batch_size and not same_image_counts:
+            raise ValueError(
+                f"train.batch_size {train.batch_size}: a batch may be of one image, "
+                f"train.captions_per_image {train.captions_per_image}, and leave loss.name {loss.name} no negatives; "
+                "a larger batch is wanted"
+            )
+        return self
+
     @property
     def region_backend(self) -> str:
         """The backend that ``regions.backend: auto`` stands for with this dataset."""
