@@ -84,6 +84,11 @@ def test_auto_follows_the_dataset(write):
             "add -S regions.backend=clip -S captions.encoder=clip -S bert.source=clip",
         ),
         ("scenes.min_objects", 8, "scenes: min_objects 8 is above max_objects 7"),
+        (
+            "train",
+            {"batch_size": 5, "captions_per_image": 5},
+            "train.batch_size 5: a batch may be of one image, train.captions_per_image 5, and leave loss.name infonce",
+        ),
         ("regions.executor", "dask", "regions.executor: input should be 'local' or 'ray', found 'dask'"),
         (
             "regions.backend",
@@ -129,6 +134,27 @@ def test_not_yaml(tmp_path, text):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="not found"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("loss", "captions", "good"),
+    [
+        ({"name": "hinge", "mask_same_image": True}, 5, False),
+        ({"name": "hinge", "mask_same_image": True}, 4, True),
+        ({"name": "hinge", "mask_same_image": False}, 5, True),
+        ({"name": "ntxent", "mask_same_image": False}, 5, False),
+    ],
+)
+def test_a_batch_of_one_image_needs_negatives_among_its_captions(write, loss, captions, good):
+    path = write("loss", loss)
+    content = yaml.safe_load(path.read_text())
+    content["train"] |= {"batch_size": 5, "captions_per_image": captions}
+    path.write_text(yaml.safe_dump(content))
+    if good:
+        load_params(path)
+        return
+    with pytest.raises(UserError, match=f"{loss['name']} no negatives; a larger batch is wanted"):
+        load_params(path)
 
 
 def test_run_settings_hold_the_sections_in_use(write):

@@ -7,7 +7,6 @@ dependency of the stages; changing a check here cannot change a result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -515,6 +514,18 @@ class Params(Section):
             raise ValueError("precomputed.path: null; regions.backend precomputed needs a file or folder there")
         return self
 
+    @model_validator(mode="after")
+    def _batches_have_negatives(self) -> Params:
+        train, loss = self.train, self.loss
+        same_image_counts = loss.name in ("hinge", "infonce") and not loss.mask_same_image
+        if train.captions_per_image >= train.batch_size and not same_image_counts:
+            raise ValueError(
+                f"train.batch_size {train.batch_size}: a batch may be of one image, "
+                f"train.captions_per_image {train.captions_per_image}, and leave loss.name {loss.name} no negatives; "
+                "a larger batch is wanted"
+            )
+        return self
+
     @property
     def region_backend(self) -> str:
         """The backend that ``regions.backend: auto`` stands for with this dataset."""
@@ -560,8 +571,8 @@ class Params(Section):
         return {"seed": self.seed, "model": self.model, "dataset": self.dataset} | settings
 
 
-def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read and check params.yaml; ``overrides`` by dotted key count in place of what it says.
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
 
     Raises:
         UserError: file missing or not YAML; unknown or missing key; wrong type; value out of range. The
@@ -570,14 +581,6 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected sections of settings, found {type(content).__name__}")
-    for key, value in (overrides or {}).items():
-        *parents, last = key.split(".")
-        section = content
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            raise UserError(f"{path}: {key}: unknown key")
-        section[last] = value
     try:
         return Params.model_validate(content)
     except ValidationError as error:

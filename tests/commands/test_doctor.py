@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
+from dvc.repo import Repo  # before any test: its log keeps to the stdout that it finds
 
 from crossmodal.commands import doctor_checks
 from crossmodal.commands.doctor_checks import Finding, never_raises
@@ -100,7 +101,9 @@ def test_photographs_on_request(doctor, tmp_path):
     assert f"caption_datasets.zip 10 bytes in {mirror}" in out
     assert "flickr30k-images.tar.gz: The photographs of Flickr30k are given out on request" in out
     (mirror / "flickr30k-images.zip").write_bytes(bytes(10))
-    assert doctor(*settings)[0] == 0
+    code, out, _ = doctor(*settings)
+    assert code == 0
+    assert "ok space 0 bytes to download and 10 bytes to unpack, " in out  # the mirror's, not the published archive's
     assert doctor.asked == []
 
 
@@ -226,9 +229,10 @@ def test_a_check_that_fails_is_a_finding(doctor, monkeypatch):
     ("override", "message"),
     [
         ("dataset=imagenet", "dataset: input should be 'scenes'"),
-        ("trian.lr=1", "trian.lr: unknown key"),
-        ("dataset", "-S dataset: expected KEY=VALUE"),
-        ("dataset=[", "'[' is not a YAML value"),
+        ("trian.lr=1", "-S: Could not override 'trian.lr'"),
+        ("+trian.lr=1", "trian: unknown key"),
+        ("dataset", "-S: Error parsing override 'dataset'"),
+        ("dataset=[", "-S: no viable alternative at input '['"),
     ],
 )
 def test_wrong_setting(doctor, override, message):
@@ -238,9 +242,19 @@ def test_wrong_setting(doctor, override, message):
     assert err.count("\n") == 1
 
 
-def test_no_repository_here(doctor):
+def test_keys_that_params_yaml_does_not_have_are_added(doctor):
+    """As ``dvc exp run -S`` takes them, with a plus sign."""
+    settings = ("-S", "loss.name=triplet", "-S", "loss.miner=triplet_margin")
+    added = "+loss.kwargs.miner.type_of_triplets=semihard"
+    code, out, _ = doctor(*settings, "-S", added)
+    assert code == 0
+    assert out.endswith(f"next: dvc exp run {' '.join(settings)} -S {added}\n")
+
+
+@pytest.mark.parametrize("settings", [(), ("-S", "dataset=coco")])
+def test_no_repository_here(doctor, settings):
     Path("params.yaml").unlink()
-    code, _, err = doctor()
+    code, _, err = doctor(*settings)
     assert code == 2
     assert "params.yaml: not found; run from the root of the repository" in err
 
@@ -266,8 +280,6 @@ def test_report_is_plain_text_for_a_log(doctor):
 
 def test_damaged_files_of_the_cache(doctor, tmp_path):
     """Among objects by the MD5 of their content, one that has changed by a bit, of an out and of nobody's."""
-    from dvc.repo import Repo
-
     Repo.init(tmp_path, no_scm=True).close()
     folder = tmp_path / ".dvc/cache/files/md5"
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import forks
 import pytest
-from test_disk import mounts, read_only
+from disks import mounts, read_only
 
 pytestmark = pytest.mark.slow
 

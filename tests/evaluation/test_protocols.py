@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from crossmodal.errors import UserError
-from crossmodal.evaluation import relevance
+from crossmodal.evaluation import protocols, relevance
 from crossmodal.evaluation.metrics import summarise
-from crossmodal.evaluation.protocols import all_metrics, fold_metrics
+from crossmodal.evaluation.protocols import all_metrics, extra_metrics, fold_metrics
 from crossmodal.evaluation.ranking import Pairs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +131,18 @@ def test_captions_in_any_order_fall_into_the_fold_of_their_image():
 def test_folds_that_cannot_be(pairs, folds, message):
     with pytest.raises(UserError, match=message):
         fold_metrics(np.random.default_rng(0).random((10, 10)), pairs, folds)
+
+
+@pytest.mark.parametrize(("images", "folds", "noted"), [(200, 5, False), (199, None, True), (190, None, False)])
+def test_folds_of_coco_with_an_image_left_out(monkeypatch, caplog, images, folds, noted):
+    """The split counts as COCO's by its size, here of 200 images in place of 5,000."""
+    monkeypatch.setattr(protocols, "COCO_IMAGES", 200)
+    metrics = extra_metrics(
+        np.random.default_rng(0).random((images, 2 * images)), np.arange(2 * images) // 2, None, None
+    )
+    assert metrics.get("folds", {}).get("folds") == folds
+    note = f"note: evaluate.folds null: no folds of {images} images, COCO's 1K takes 200"
+    assert caplog.messages == ([note] if noted else [])
 
 
 def test_nothing_relevant_is_an_error():

@@ -5,7 +5,11 @@ import pytest
 from sklearn.metrics import dcg_score, ndcg_score
 
 from crossmodal.evaluation import relevance
-from crossmodal.evaluation.relevance import best_relevance, cg, dcg, exponential, linear, ndcg, ranked_relevance
+from crossmodal.evaluation.relevance import best_relevance, cg, dcg, exponential, linear, normalised, ranked_relevance
+
+
+def ndcg(similarity, graded, depth, gain=exponential):
+    return normalised(ranked_relevance(similarity, graded, depth), best_relevance(graded, depth), gain)
 
 
 def loop_ndcg(scores, relevance, depth):
@@ -46,12 +50,12 @@ def test_both_forms_of_dcg():
 
 
 def test_query_without_relevant_items_is_nan():
-    assert np.isnan(ndcg(np.ones((1, 3)), np.zeros((1, 3)))).all()
+    assert np.isnan(ndcg(np.ones((1, 3)), np.zeros((1, 3)), 3)).all()
 
 
 def test_best_order_is_one():
     graded = np.array([[0.1, 0.9, 0.5]])
-    np.testing.assert_allclose(ndcg(graded, graded), 1.0)
+    np.testing.assert_allclose(ndcg(graded, graded, 3), 1.0)
 
 
 def test_constant_scores_get_the_worst_order():

@@ -1,5 +1,7 @@
 """A photograph is read as the regions stage stores it."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,11 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
 from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
 from crossmodal.regions.query import read_photograph
+from crossmodal.reproduction import resolved
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,13 +40,27 @@ class Corners:
         ]
 
 
-def test_the_same_as_from_the_store(tmp_path):
+class Linear(Corners):
+    """The same with features of a layer that autocast computes in fewer bits."""
+
+    def __call__(self, images):
+        layer = partial(torch.nn.functional.linear, weight=torch.linspace(-1, 1, 9).reshape(3, 3))
+        return [
+            replace(regions, features=layer(torch.from_numpy(regions.features)).float().numpy())
+            for regions in super().__call__(images)
+        ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_as_from_the_store(tmp_path, precision):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     write_dataset(tmp_path, "one", [ImageRecord("image", "image.png", "test", 30, 20, ())])
-    extract_regions(read_dataset(tmp_path), Corners(), tmp_path / "store", batch_size=2, backend="corners")
+    extract_regions(
+        read_dataset(tmp_path), Linear(), tmp_path / "store", batch_size=2, backend="linear", precision=precision
+    )
     stored = read_regions(FeatureStore(tmp_path / "store"), np.array([0]))
-    ours = read_photograph(tmp_path / "image.png", Corners())
+    ours = read_photograph(tmp_path / "image.png", Linear(), precision)
     for name in ("features", "boxes", "mask"):
         torch.testing.assert_close(getattr(ours, name), getattr(stored, name), atol=0, rtol=0)
 
@@ -55,11 +71,12 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
     if content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"photo\.jpg: {expected}"):
-        read_photograph(path, Corners())
+        read_photograph(path, Corners(), "fp32")
 
 
 def test_precomputed_features_come_without_a_network(tmp_path):
-    params = load_params(ROOT / "params.yaml", {"regions.backend": "precomputed", "precomputed.path": "x"})
+    shipped = (ROOT / "params.yaml").read_text()
+    params = resolved(shipped, ["regions.backend=precomputed", "precomputed.path=x"])
     with pytest.raises(UserError, match=r"regions\.backend precomputed: the features came from files"):
         load_extractor(params, tmp_path)
 
@@ -68,4 +85,4 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (60, 60)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"bomb\.png: unreadable image"):
-        read_photograph(tmp_path / "bomb.png", Corners())
+        read_photograph(tmp_path / "bomb.png", Corners(), "fp32")

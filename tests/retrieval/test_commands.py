@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     (photographs / "notes.txt").write_text("no image either")
     code, out, _ = run("embed", "photos", "--out", "results/photos")
     assert code == 0
-    assert "skipped broken.JPG: " in out
+    assert "skipped broken.JPG: no image\n" in out
     assert f"8 images by {name}" in out
     made = folder / "results/photos"
     assert not made.with_name("photos.part").exists()
@@ -121,9 +121,10 @@ def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
         (["search", "a", "--in", "evaluation of scan"], "made by another matcher (scan, key of scan)"),
         (["embed", "nowhere", "--out", "new"], "nowhere: no such folder"),
         (["embed", "models", "--out", "new"], "models: no photographs"),
-        (["embed", "data/dataset/images", "--out", "new", "--index", "PQ7"], "'PQ7': not possible over 8"),
+        (["embed", "data/dataset/images", "--out", "new", "--index", "PQ7"], "--index 'PQ7': not possible over 8"),
         (["index", "--embeddings", "nowhere.npy"], "nowhere.npy: not found"),
-        (["index", "--vectors", "50", "--dim", "8", "--kind", "Nonsense"], "'Nonsense': not possible over 50"),
+        (["index", "--vectors", "50", "--dim", "8", "--kind", "Nonsense"], "--kind 'Nonsense': not possible over 50"),
+        (["index", "--vectors", "50", "--dim", "8", "--kind", "Flat:nprobe=2"], "--kind 'nprobe=2': not a setting of"),
     ],
 )
 def test_a_mistake_is_one_line(run, workspace, arguments, expected):

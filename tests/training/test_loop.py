@@ -1,54 +1,14 @@
 """The training loop learns, resumes to the same weights, and follows its settings."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from trainers import KilledError, data_of, trainer_of
 
-from crossmodal.datasets.records import read_dataset
-from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
-from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import InputSizes
-from crossmodal.models.registry import build_model
-from crossmodal.params import Loss, load_params
-from crossmodal.runtime import seed_everything
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
-from crossmodal.training.loop import Trainer, TrainingData
-
-PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
-
-
-class KilledError(Exception):
-    """Stands for a kill in the middle of training."""
-
-
-def data_of(folder):
-    dataset = read_dataset(folder / "dataset")
-    return TrainingData(
-        FeatureStore(folder / "regions"),
-        FeatureStore(folder / "captions"),
-        caption_images(dataset),
-        split_rows(dataset, "train"),
-        split_rows(dataset, "val"),
-    )
-
-
-def trainer_of(data, resume, model="tern", **changes):
-    seed_everything(0)
-    resume.mkdir(exist_ok=True, parents=True)
-    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "heads": 2}
-    section = getattr(PARAMS, model)
-    update = {key: value for key, value in (small | changes).items() if hasattr(section, key)}
-    section = section.model_copy(update=update)
-    defaults = {"epochs": 4, "batch_size": 8, "captions_per_image": 1, "neighbours": 1, "lr": 3e-3, "warmup_steps": 4}
-    settings = defaults | {key: value for key, value in changes.items() if key != "dropout"}
-    network = build_model(model, section, InputSizes(12, 12))
-    loss = PARAMS.loss.model_copy(update={key: settings.pop(key) for key in list(settings) if key in Loss.model_fields})
-    return Trainer(network, data, PARAMS.train.model_copy(update=settings), loss, seed=1, resume=resume)
 
 
 def nothing(metrics, step):

@@ -2,25 +2,19 @@
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing
 import torch.nn.functional as F
-from test_loop import KilledError, data_of
 from torch import nn
+from trainers import KilledError, data_of, trainer_of
 
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding, InputSizes, Matcher
-from crossmodal.models.registry import build_model
-from crossmodal.params import Loss, load_params
-from crossmodal.runtime import seed_everything
+from crossmodal.models.base import Encoding, Matcher
 from crossmodal.training import loop
-from crossmodal.training.loop import Trainer
 from crossmodal.training.processes import ALONE, start_processes
 
-PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 STEPS = 3
 CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the first process, 4 for the second
     "tern-hinge": ("tern", {"name": "hinge"}),
@@ -72,32 +66,9 @@ class SetMatcher(Matcher):
         )
 
 
-def trainer_of(folder, processes, resume, model, changes):
-    seed_everything(3 if processes.rank else 0)  # the first process's weights are to count
-    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "heads": 2}
-    if model == "sets":
-        network = SetMatcher(InputSizes(12, 12))
-    else:
-        section = getattr(PARAMS, model)
-        update = {key: value for key, value in (small | changes).items() if hasattr(section, key)}
-        network = build_model(model, section.model_copy(update=update), InputSizes(12, 12))
-    defaults = {
-        "epochs": 2,
-        "batch_size": 9,
-        "captions_per_image": 1,
-        "neighbours": 1,
-        "lr": 3e-3,
-        "warmup_steps": 2,
-        "clip": 0.0,
-    }
-    settings = defaults | {key: value for key, value in changes.items() if key != "dropout"}
-    loss = Loss.model_validate(
-        PARAMS.loss.model_dump() | {k: settings.pop(k) for k in list(settings) if hasattr(PARAMS.loss, k)}
-    )
-    train = PARAMS.train.model_copy(update=settings)
-    return Trainer(
-        network, data_of(folder), train, loss, seed=1, resume=resume if processes.first else None, processes=processes
-    )
+def shared_trainer(folder, processes, resume, model, changes):
+    settings = {"epochs": 2, "batch_size": 9, "warmup_steps": 2, "clip": 0.0} | changes
+    return trainer_of(data_of(folder), resume, SetMatcher if model == "sets" else model, processes, **settings)
 
 
 def three_steps(trainer):
@@ -135,11 +106,11 @@ def killed_and_resumed(folder, processes):
 
     loop.SAVE_SECONDS, loop.LOG_EVERY = 0, 1
     ends = []
-    undisturbed = trainer_of(folder, processes, folder / "undisturbed", *FIT)
-    killed = trainer_of(folder, processes, folder / "killed", *FIT)
+    undisturbed = shared_trainer(folder, processes, folder / "undisturbed", *FIT)
+    killed = shared_trainer(folder, processes, folder / "killed", *FIT)
     with pytest.raises(KilledError):
         killed.fit(kill)
-    for trainer in (undisturbed, trainer_of(folder, processes, folder / "killed", *FIT)):
+    for trainer in (undisturbed, shared_trainer(folder, processes, folder / "killed", *FIT)):
         history = trainer.fit(lambda metrics, step: None)
         ends.append({"history": history, "weights": list(trainer.model.state_dict().values())})
     return ends
@@ -154,12 +125,12 @@ def work(rank, folder, port):
     processes = start_processes(1, "none")
     results = {"place": (processes.rank, processes.count)}
     for name, case in CASES.items():
-        results[name] = three_steps(trainer_of(folder, processes, folder / f"{name}-{rank}", *case))
-    plain = trainer_of(folder, processes, folder / "plain", "tern", {"name": "hinge"})
+        results[name] = three_steps(shared_trainer(folder, processes, folder / f"{name}-{rank}", *case))
+    plain = shared_trainer(folder, processes, folder / "plain", "tern", {"name": "hinge"})
     results["history"] = plain.fit(lambda metrics, step: None)
     results["resumed"] = killed_and_resumed(folder, processes)
     try:
-        trainer_of(folder, processes, folder / "few", "tern", {"batch_size": 2, "captions_per_image": 2})
+        shared_trainer(folder, processes, folder / "few", "tern", {"batch_size": 2, "captions_per_image": 2})
     except UserError as error:
         results["error"] = str(error)
     processes.close()
@@ -186,7 +157,7 @@ def test_places(results):
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_do_what_one_does(folder, results, name):
-    alone = three_steps(trainer_of(folder, ALONE, folder / f"{name}-alone", *CASES[name]))
+    alone = three_steps(shared_trainer(folder, ALONE, folder / f"{name}-alone", *CASES[name]))
     for result in results:
         assert result[name]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
         assert len(result[name]["gradients"]) == STEPS
@@ -206,7 +177,9 @@ def test_a_parameter_that_nothing_uses_has_no_gradient(results):
 
 
 def test_training_and_validation_are_those_of_one(folder, results):
-    alone = trainer_of(folder, ALONE, folder / "plain-alone", "tern", {"name": "hinge"}).fit(lambda metrics, step: None)
+    alone = shared_trainer(folder, ALONE, folder / "plain-alone", "tern", {"name": "hinge"}).fit(
+        lambda metrics, step: None
+    )
     assert results[0]["history"] == results[1]["history"]
     for ours, theirs in zip(results[0]["history"], alone, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)

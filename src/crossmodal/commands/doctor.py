@@ -6,8 +6,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
+
+if TYPE_CHECKING:
+    from crossmodal.params import Params
 
 MARKS = {"ok": "ok", "part": "part", "get": "to do", "mend": "MEND", "?": "?", "": ""}
 
@@ -30,9 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: params.yaml or an override cannot be used.
     """
     from crossmodal.commands import doctor_checks as checks
-    from crossmodal.params import load_params
 
-    params = load_params(overrides=_parse(arguments.overrides))
+    params = _params(arguments.overrides)
     offline = " (offline)" if params.download.offline else ""
     print(
         f"params.yaml: dataset {params.dataset}{offline}, model {params.model}, regions {params.region_backend}, "
@@ -62,21 +65,15 @@ def run(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _parse(overrides: list[str]) -> dict[str, object]:
-    import yaml
+def _params(overrides: list[str]) -> Params:
+    from crossmodal.checked_yaml import read_yaml
+    from crossmodal.params import load_params
+    from crossmodal.reproduction import PARAMS, resolved
 
-    from crossmodal.errors import UserError
-
-    values = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"-S {override}: expected KEY=VALUE, such as -S dataset=flickr8k")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"-S {override}: {value!r} is not a YAML value") from None
-    return values
+    if not overrides:
+        return load_params(PARAMS)
+    read_yaml(PARAMS)  # if it is missing or no YAML, that comes first
+    return resolved(PARAMS.read_text(encoding="utf-8"), overrides)
 
 
 def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:

@@ -158,10 +158,10 @@ def answer(url: str, timeout: float) -> str | None:
 
 
 def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
-    missing = sum(
-        max(0, forms[0].size - _begun(forms[0])) for forms in groups if not any(_here(form, params) for form in forms)
-    )
-    unpacked = sum(forms[0].size for forms in groups[1:])  # photographs do not get smaller in an archive
+    files = [(forms[0], next(filter(None, (_here(form, params) for form in forms)), None)) for forms in groups]
+    missing = sum(max(0, first.size - _begun(first)) for first, path in files if not path)
+    # Photographs do not get smaller in an archive.
+    unpacked = sum(path.stat().st_size if path else first.size for first, path in files[1:])
     free = shutil.disk_usage(project_root()).free
     text = f"{in_units(missing)} to download and {in_units(unpacked)} to unpack, {in_units(free)} free (computed)"
     if missing + unpacked > free:

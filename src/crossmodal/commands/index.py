@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
         queries = synthetic_embeddings(arguments.queries, arguments.dim, seed=2)
     else:
         vectors, queries = split_queries(read_embeddings(arguments.embeddings), arguments.queries)
-    kinds = [IndexKind(*_parts(text)) for text in arguments.kind or ()] or usual_kinds(*vectors.shape)
+    typed = [text.partition(":") for text in arguments.kind or ()]
+    kinds = [IndexKind(factory, search=search, option="--kind") for factory, _, search in typed]
+    kinds = kinds or usual_kinds(*vectors.shape)
     gpus = f", {faiss.get_num_gpus()} GPUs" if faiss.get_num_gpus() else ""
     print(
         f"{len(vectors):,} embeddings of {vectors.shape[1]}, {len(queries):,} queries at once, "
@@ -78,8 +80,3 @@ def run(arguments: argparse.Namespace) -> None:
     print()
     for line in recommend(rows):
         print(f"index: {line}")
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    factory, _, search = text.partition(":")
-    return factory, "inner_product", search

@@ -52,25 +52,11 @@ def dcg(ranked: np.ndarray, gain: Callable[[np.ndarray], np.ndarray] = exponenti
     return (gain(ranked) / np.log2(np.arange(ranked.shape[1]) + 2)).sum(axis=1)
 
 
-def ndcg(
-    similarity: np.ndarray,
-    relevance: np.ndarray,
-    depth: int = DEPTH,
-    gain: Callable[[np.ndarray], np.ndarray] = exponential,
-) -> np.ndarray:
-    """nDCG at ``depth`` of each query: (Q,) float64.
-
-    DCG over that of the best order of the whole gallery.
-
-    Args:
-        similarity, relevance: (Q, items); relevance is not negative. A query without any relevant item has
-            no nDCG and gives nan.
-    """
-    return normalised(ranked_relevance(similarity, relevance, depth), best_relevance(relevance, depth), gain)
-
-
 def normalised(ranked: np.ndarray, best: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """DCG of ``ranked`` (Q, depth) over DCG of ``best`` (Q, depth): (Q,), nan where the latter is 0."""
+    """nDCG of each query: DCG of ``ranked`` (Q, depth) over DCG of ``best`` (Q, depth), that is of the whole gallery.
+
+    Relevance is not negative. A query without any relevant item has no nDCG and gives nan.
+    """
     gained, most = dcg(ranked, gain), dcg(best, gain)
     return np.divide(gained, most, out=np.full(len(most), np.nan), where=most > 0)
 

@@ -69,8 +69,7 @@ def extract_regions(
         num_workers=workers,
     )
     images = iter(loader)
-    autocast = torch.autocast(pick_device().type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
-    with progress(total=len(rows), initial=len(writer), desc="regions", unit="image") as bar, autocast:
+    with progress(total=len(rows), initial=len(writer), desc="regions", unit="image") as bar, autocast(precision):
         for window in windows:
             found = {}
             for batch in window:
@@ -86,6 +85,11 @@ def extract_regions(
     }
     writer.close(metadata | broken.metadata())
     broken.forget()
+
+
+def autocast(precision: str) -> torch.autocast:
+    """What networks extract under: ``regions.precision`` as autocast of the device; of fp32 nothing is cast."""
+    return torch.autocast(pick_device().type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
 
 
 def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:

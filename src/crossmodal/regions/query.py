@@ -11,11 +11,14 @@ from crossmodal.errors import UserError
 from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.decode import read_image
-from crossmodal.regions.extract import store_row
+from crossmodal.regions.extract import autocast, store_row
 
 
-def read_photograph(path: Path, extractor: RegionExtractor) -> Regions:
+def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> Regions:
     """Regions of one photograph: (1, R, D) features, rounded to float16 as stored ones are, and boxes as shares.
+
+    Args:
+        precision: ``regions.precision``, with which the stage extracts.
 
     Raises:
         UserError: the file is missing, truncated, too large, or no image.
@@ -23,7 +26,8 @@ def read_photograph(path: Path, extractor: RegionExtractor) -> Regions:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a photograph")
     image = read_image(path)
-    row = store_row(extractor([image])[0], image.shape)
+    with autocast(precision):
+        row = store_row(extractor([image])[0], image.shape)
     features = torch.from_numpy(row["features"].astype(np.float16)).float()
     return Regions(
         features=features.unsqueeze(0),

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import Params
+from crossmodal.regions.decode import decode
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
@@ -73,7 +73,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     rows = np.arange(len(store))
     vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
     np.save(out / "embeddings.npy", vectors)
-    save_index(build_index(vectors, IndexKind(factory)), out / "images.faiss")
+    save_index(build_index(vectors, IndexKind(factory, option="--index")), out / "images.faiss")
     info = GalleryInfo(
         model=config.model,
         key=config.key,
@@ -94,13 +94,11 @@ def _record(photographs: Path, folder: Path) -> Dataset:
     records, skipped = [], []
     for path in sorted(path for path in photographs.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
         name = path.relative_to(photographs).as_posix()
-        try:
-            with Image.open(path) as image:
-                image.load()
-                width, height = image.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            skipped.append(Skipped(name, str(error)))
+        image = decode(path)
+        if isinstance(image, str):
+            skipped.append(Skipped(name, image))
             continue
+        height, width = image.shape[:2]
         records.append(ImageRecord(name, str(path.resolve()), "test", width, height, captions=()))
     if not records:
         unreadable = f", {len(skipped)} unreadable" if skipped else ""

@@ -26,11 +26,13 @@ class IndexKind:
     factory: FAISS factory string, e.g. "Flat" (exact), "HNSW32", "IVF64,Flat", "IVF256,PQ16", "IVF64,PQ16x4fs,RFlat".
     metric: inner_product or l2; of L2-normalised vectors both rank alike.
     search: settings of the search as FAISS's ParameterSpace takes them, e.g. "nprobe=16,k_factor_rf=4"; may be empty.
+    option: of the command line, where it came from there and not from the settings; for messages.
     """
 
     factory: str
     metric: str = "inner_product"
     search: str = ""
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool =
             index.add(embeddings)
     except RuntimeError as error:
         raise UserError(
-            f"evaluate.index {kind.factory!r}: not possible over {len(embeddings)} embeddings of size "
-            f"{embeddings.shape[1]} ({_reason(error)})"
+            f"{kind.option or 'evaluate.index'} {kind.factory!r}: not possible over {len(embeddings)} embeddings "
+            f"of size {embeddings.shape[1]} ({_reason(error)})"
         ) from None
     set_search(index, kind)
     return index
@@ -85,7 +87,8 @@ def set_search(index: faiss.Index, kind: IndexKind) -> None:
         faiss.ParameterSpace().set_index_parameters(index, kind.search)
     except RuntimeError as error:
         raise UserError(
-            f"evaluate.search {kind.search!r}: not a setting of index {kind.factory!r} ({_reason(error)})"
+            f"{kind.option or 'evaluate.search'} {kind.search!r}: not a setting of index {kind.factory!r} "
+            f"({_reason(error)})"
         ) from None
 
 

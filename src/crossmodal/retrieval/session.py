@@ -84,7 +84,8 @@ class SearchSession:
 
     def find_captions(self, photograph: Path, k: int) -> list[Found]:
         """The k captions that fit a photograph best."""
-        return self.engine.captions(read_photograph(photograph, self._extractor), k)
+        regions = read_photograph(photograph, self._extractor, self.params.regions.precision)
+        return self.engine.captions(regions, k)
 
     def image_path(self, item: int) -> Path:
         return self.dataset.image_path(self.split.images[item])
