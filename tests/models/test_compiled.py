@@ -125,6 +125,16 @@ def test_bf16_scores_are_near(module):
 
 
 @needs_compiler
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+def test_captions_of_no_word_are_compared_as_a_whole(monkeypatch, module):
+    images, captions, scorer = random_sets(3, 6, 2), random_sets(4, 1, 1, seed=1), scorer_of(module)
+    with torch.inference_mode():
+        made = scorer(images, captions)
+        monkeypatch.setattr(compiled, "library", lambda: None)
+        torch.testing.assert_close(made, scorer(images, captions), atol=1e-6, rtol=0)
+
+
+@needs_compiler
 def test_sizes_it_is_not_made_for_go_to_torch():
     assert compiled.pack(torch.randn(6, 96), torch.randn(6), torch.float32) is None
     assert compiled.pack(torch.randn(64, 90), torch.randn(64), torch.float32) is None

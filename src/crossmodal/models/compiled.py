@@ -50,6 +50,8 @@ class Packed:
 
         weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E).
         """
+        if not out.numel():  # captions of no word
+            return
         images, captions, group, _ = out.shape
         regions, dim = values.shape[1:]
         if self.half and regions % 2:

@@ -147,7 +147,7 @@ def fill_squared_differences(
     weights (N, T, R), values (N, R, E), targets (T, E), W (S, E), b (S,), into (N, T, S).
     """
     for part in parts:
-        difference = buffers.take("difference", weights, *weights[part].shape[:2], len(targets[0]))
+        difference = buffers.take("difference", weights, *weights[part].shape[:2], targets.shape[1])
         torch.bmm(weights[part], values[part], out=difference).sub_(targets).square_()
         torch.addmm(bias, difference.flatten(0, 1), weight.T, out=out[part].flatten(0, 1))
 
@@ -177,7 +177,7 @@ class SquaredDifferenceMap(torch.autograd.Function):
         grad_targets, grad_weight = torch.zeros_like(targets), torch.zeros_like(weight)
         double, buffers = 2 * weight, Buffers(used=True)
         for part in _parts(len(weights), targets, ctx.tile // 2):
-            shape, grad_out = (*weights[part].shape[:2], len(targets[0])), grad[part].flatten(0, 1)
+            shape, grad_out = (*weights[part].shape[:2], targets.shape[1]), grad[part].flatten(0, 1)
             difference, work = buffers.take("difference", weights, *shape), buffers.take("work", weights, *shape)
             torch.bmm(weights[part], values[part], out=difference).sub_(targets)
             torch.square(difference, out=work)
@@ -192,5 +192,5 @@ class SquaredDifferenceMap(torch.autograd.Function):
 
 def _parts(images: int, targets: torch.Tensor, tile: int) -> list[slice]:
     """Images whose differences with all targets, (n, T, E), fill ``tile`` bytes."""
-    step = max(1, tile // (targets.numel() * targets.dtype.itemsize))
+    step = max(1, tile // max(1, targets.numel() * targets.dtype.itemsize))
     return [slice(start, start + step) for start in range(0, images, step)]
