@@ -3,6 +3,7 @@
 import json
 
 from crossmodal.datasets.records import read_dataset
+from crossmodal.derived import region_backend
 from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
@@ -17,7 +18,7 @@ from stages.paths import DATASET, DETECTOR
 @exits_cleanly
 def main() -> None:
     params = load_params()
-    backend = params.region_backend
+    backend = region_backend(params)
     sections = {"grid": params.grid, "clip": params.clip, "bottomup": params.bottomup, "detectron2": params.bottomup}
     settings = sections.get(backend, params.detector)
     dataset = read_dataset(DATASET)

@@ -7,6 +7,7 @@ import numpy as np
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, filled_split, split_rows
+from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat
@@ -81,7 +82,7 @@ def main() -> None:
     publish(work, EVALUATION, work)
 
     metrics = summary(results)
-    with find_run(config.key, params.run_settings()) as tracker:
+    with find_run(config.key, run_settings(params)) as tracker:
         tracker.log_metrics({f"test/{name}": value for name, value in flat(metrics).items()})
         costs = flat(searched.figures) | searched.timings
         tracker.log_metrics({f"search/{name}": value for name, value in costs.items()})

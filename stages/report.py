@@ -5,6 +5,7 @@ from pathlib import Path
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import filled_split
+from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.features.resume import content_key, publish, work_folder
@@ -62,7 +63,7 @@ def track(
     figures = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
     detector = _json(METRICS / "detector.json")
     figures |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
-    with find_run(config.key, params.run_settings(), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
+    with find_run(config.key, run_settings(params), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
         tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
         tracker.log_dataset(f"{dataset.name}-regions", regions.digest, context="testing")
         tracker.log_metrics(figures)

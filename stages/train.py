@@ -13,6 +13,7 @@ from crossmodal.captions.bert import load_bert
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, filled_split
+from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import content_key, publish, work_folder
 from crossmodal.features.store import FeatureStore
@@ -49,7 +50,7 @@ def main() -> None:
     processes = start_processes(params.train.devices, module="stages.train")
     if processes is None:  # others were started and have done the work
         return
-    settings = params.run_settings()
+    settings = run_settings(params)
     inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
     key = content_key(settings, inputs)
     work = work_folder("train", {"key": key}) if processes.first else None

@@ -32,6 +32,7 @@ from crossmodal.captions import clip as captions_clip
 from crossmodal.captions.clip import embed_captions
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
+from crossmodal.derived import run_settings
 from crossmodal.dual_encoder import load_half, obtain_half
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
@@ -320,7 +321,7 @@ def test_clip_goes_with_clip(tmp_path, given):
 
 def test_settings_of_a_clip_run(tmp_path):
     write_params(tmp_path, OVERRIDES)
-    settings = load_params(tmp_path / "params.yaml").run_settings()
+    settings = run_settings(load_params(tmp_path / "params.yaml"))
     assert settings["clip"] == {"source": "openai/clip-vit-base-patch32"}
     assert settings["regions"]["backend"] == settings["bert"]["source"] == "clip"
     assert "detector" not in settings

@@ -18,6 +18,7 @@ import yaml
 from crossmodal import params as params_module
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
+from crossmodal.derived import run_settings
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
@@ -71,7 +72,7 @@ def params(monkeypatch, tmp_path):
 
 def test_its_section_is_found_by_its_name(params, tmp_path):
     assert params.model_settings.embed_dim == yaml.safe_load(SETTINGS)["late"]["embed_dim"]
-    assert "late" in params.run_settings()
+    assert "late" in run_settings(params)
     path = tmp_path / "params.yaml"
     path.write_text(re.sub(r"^model: \w+", "model: late, or so", path.read_text(), flags=re.MULTILINE))
     with pytest.raises(UserError, match=r"model: input should be 'tern'.*'late', found 'late, or so'"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
+from crossmodal.derived import bert_source, region_backend
 
 if TYPE_CHECKING:
     from crossmodal.params import Params
@@ -38,8 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     params = _params(arguments.overrides)
     offline = " (offline)" if params.download.offline else ""
     print(
-        f"params.yaml: dataset {params.dataset}{offline}, model {params.model}, regions {params.region_backend}, "
-        f"captions {params.captions.encoder} ({params.bert_source})"
+        f"params.yaml: dataset {params.dataset}{offline}, model {params.model}, regions {region_backend(params)}, "
+        f"captions {params.captions.encoder} ({bert_source(params)})"
     )
     sections = {
         "machine": checks.check_machine(params),

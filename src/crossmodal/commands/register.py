@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery
+from crossmodal.derived import run_settings
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             Loadable(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
             arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
             session.config.key,
-            load_params(settings).run_settings(),
+            run_settings(load_params(settings)),
         )
     print(f"register: {session.describe()}; {size / 1e6:,.1f} MB")
     state = "" if registered.new else ", already there"

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
+from crossmodal.derived import run_settings
 
 if TYPE_CHECKING:
     from crossmodal.reproduction import Figures, Protocol, Recipe
@@ -112,8 +113,8 @@ def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     text = file_at("HEAD", PARAMS)
     if text is None:
         raise UserError(f"{PARAMS}: git has no committed one to compare with; run from the root of the repository")
-    here = dotted(resolved(PARAMS.read_text(encoding="utf-8"), overrides).run_settings())
-    committed = dotted(resolved(text, overrides, f"committed {PARAMS}").run_settings())
+    here = dotted(run_settings(resolved(PARAMS.read_text(encoding="utf-8"), overrides)))
+    committed = dotted(run_settings(resolved(text, overrides, f"committed {PARAMS}")))
     for key in sorted(here.keys() | committed.keys()):
         if here.get(key) != committed.get(key):
             raise UserError(

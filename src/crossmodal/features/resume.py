@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock
 
 from crossmodal.runtime import project_root
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_SOURCE_SUFFIXES = {".py", ".c"}
 _HELD: list[FileLock] = []
 
 
@@ -31,16 +33,30 @@ def content_key(settings: dict[str, Any], files: Iterable[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
+def source_files(stage: str, pipeline: Path = Path("dvc.yaml")) -> list[Path]:
+    """Source files that a stage depends on, sorted: those that dvc.yaml lists, folders with all their .py and .c files.
+
+    Without a dvc.yaml, or without that stage in it, all source files of the package.
+    """
+    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"] if pipeline.is_file() else {}
+    if stage not in stages:
+        found = [_PACKAGE]
+    else:
+        found = [pipeline.parent / path for path in stages[stage]["deps"] if path.startswith(("src/", "stages/"))]
+    files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path])}
+    return sorted(file for file in files if file.suffix in _SOURCE_SUFFIXES)
+
+
 def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = (), *, shared: bool = False) -> Path:
     """The place for a stage's unfinished work, the same one again after a kill.
 
-    Keyed by settings, input files and the package's own code, so that nothing half done by other code or on
-    other data is taken up. Folders of the stage under other keys are left: they belong to other settings.
-    The folder is this process's until it ends: an experiment that runs beside it with the same key waits.
+    Keyed by settings, input files and the source files that the stage depends on, so that nothing half done by
+    other code or on other data is taken up, and an edit elsewhere loses nothing. Folders of the stage under other keys
+    are left: they belong to other settings. The folder is locked until this process ends: an experiment with the same
+    key that runs at the same time waits.
     ``shared``: it is not, for processes that share the work by locks of their own.
     """
-    code = sorted(_PACKAGE.rglob("*.py"))
-    folder = project_root() / ".resume" / stage / content_key(settings, [*files, *code])
+    folder = project_root() / ".resume" / stage / content_key(settings, [*files, *source_files(stage)])
     folder.parent.mkdir(parents=True, exist_ok=True)
     if shared:
         folder.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
+from crossmodal.derived import region_backend
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
@@ -65,7 +66,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         extractor,
         out / "regions",
         batch_size=params.regions.batch_size,
-        backend=params.region_backend,
+        backend=region_backend(params),
         workers=params.regions.workers,
         precision=params.regions.precision,
     )
