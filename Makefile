@@ -51,6 +51,8 @@ nightly: $(BIN)/.installed ## On a GPU: the pipeline, or RECIPE=name SETTINGS="-
 	.ci/nightly
 
 requirements: ## Rewrite the locks from pyproject.toml (needs uv)
+	echo uv | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header - \
+	  -o requirements-uv.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --custom-compile-command 'make requirements' pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -64,11 +66,17 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
+# uv installs the same hashed lock in a fraction of pip's time: the one on the path, else one in .venv. Where it cannot
+# be had or fails (an index that only pip's own configuration names), pip does the work.
+PIP := $(BIN)/pip install --disable-pip-version-check -q
+install = { command -v uv >/dev/null || $(PIP) -r requirements-uv.txt; } \
+  && uv pip install -q --python $(BIN)/python $(1) || $(PIP) $(1)
+
 $(BIN)/.installed: requirements.txt pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	$(call install,-r requirements.txt)
+	$(call install,--no-deps -e .)
 	touch $@
 
 $(BIN)/.installed-dev: requirements-dev.txt $(BIN)/.installed
-	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
+	$(call install,-r requirements-dev.txt)
 	touch $@

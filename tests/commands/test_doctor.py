@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -267,7 +268,7 @@ def test_stages_as_dvc_sees_them():
 
 
 def test_machine_is_described(monkeypatch):
-    params = type("Some", (), {"region_backend": "detectron2"})
+    params = SimpleNamespace(regions=SimpleNamespace(backend="detectron2"))
     monkeypatch.setattr(doctor_checks.importlib.util, "find_spec", lambda name: None)
     states = {finding.what: finding.state for finding in doctor_checks.check_machine(params)}
     assert states == {"GPU": "", "detectron2": "mend", "disk": ""}
