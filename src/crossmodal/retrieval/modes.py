@@ -65,10 +65,9 @@ def search_split(material: Material, probe: np.ndarray, settings: Evaluate, fold
     sample = draw_sample(split, settings.exact_queries)
     if mode == "embeddings":
         images, captions = _vectors(material, size)
-        searched = search_both_ways(
+        return search_both_ways(
             images, captions, split, probe, kind=kind, top_k=settings.top_k, sample=sample, folder=folder
         )
-        return replace(searched, matrix=images @ captions.T)
     if mode == "exact_pairwise":
         shape = (len(split.images), len(split.captions))
         matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=shape)
