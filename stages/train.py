@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import Any
 
-from crossmodal.captions.bert import load_bert
+from crossmodal.captions.bert import read_bert_config
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, filled_split
@@ -36,7 +36,7 @@ def text_of(params: Params, words: FeatureStore) -> tuple[dict[str, Any], int]:
         vocabulary = Vocabulary.load(CAPTIONS / "vocabulary.json")
         return {"vocabulary": len(vocabulary), **params.bigru.model_dump()}, params.bigru.hidden
     if params.captions.encoder == "bert_finetune":
-        config = load_bert(BERT)[0].config
+        config = read_bert_config(BERT)
         return {"config": config.to_diff_dict()}, config.hidden_size
     return {}, words.arrays["features"][1][0]
 
@@ -94,7 +94,10 @@ def main() -> None:
             if trainable
             else untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
         )
-        rsum = validate(model, data, params.train.batch_size, processes)["rsum"]
+        if len(trainers) == 1:  # the kept epoch was validated in training
+            rsum = history[trainers[0].state.best_epoch]["rsum"]
+        else:
+            rsum = validate(model, data, params.train.batch_size, processes)["rsum"]
         parameters = sum(parameter.numel() for parameter in model.parameters())
         minutes = (time.monotonic() - started) / 60
         tracker.log_metrics({"model/parameters": parameters, "train/minutes": minutes})

@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from crossmodal.captions import fit
-from crossmodal.captions.bert import load_bert, obtain_bert
+from crossmodal.captions.bert import load_bert, obtain_bert, read_bert_config
 from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.fit import fit_bert, fit_tokenizer
 from crossmodal.errors import UserError
@@ -59,6 +59,16 @@ def test_tokenizer_keeps_words_whole_and_lower_cases():
 def test_tokenizer_is_the_same_every_time():
     vocabularies = [fit_tokenizer(CAPTIONS, 120).get_vocab() for _ in range(3)]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_config_alone_is_that_of_the_model(tmp_path, bert_folder, dtype):
+    load_bert(bert_folder)[0].to(dtype).save_pretrained(tmp_path / "bert")
+    shutil.copy(bert_folder / "tokenizer.json", tmp_path / "bert")
+    config = read_bert_config(tmp_path / "bert")
+    assert config.to_diff_dict() == load_bert(tmp_path / "bert")[0].config.to_diff_dict()
+    with pytest.raises(UserError, match=r"config\.json: not found"):
+        read_bert_config(tmp_path / "elsewhere")
 
 
 def test_words_of_one_kind_come_to_lie_together(tmp_path):

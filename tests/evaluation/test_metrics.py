@@ -77,6 +77,14 @@ def test_a_right_item_that_was_not_found_stands_last():
     assert ranks_from_search(scores, found, np.zeros((1, 3), dtype=bool), 50).tolist() == [50]
 
 
+def test_a_tie_that_the_list_cuts_off_is_a_miss():
+    found, scores = np.array([[4, 2, 7]] * 3), np.array([[0.9, 0.8, 0.8], [0.9, 0.8, 0.8], [0.9, 0.8, 0.7]])
+    relevant = np.array([[False, True, False], [True, False, False], [False, False, True]])
+    assert ranks_from_search(scores, found, relevant, 50, cut=True).tolist() == [50, 0, 2]
+    assert ranks_from_search(scores, found, relevant, 50).tolist() == [2, 0, 2]
+    assert ranks_from_search(scores, found, relevant, 3, cut=True).tolist() == [2, 0, 2]  # all of the gallery
+
+
 def test_summary_by_hand():
     summary = summarise(np.array([0, 0, 4, 9, 20]))
     assert summary == {"r1": 40.0, "r5": 60.0, "r10": 80.0, "medr": 5.0, "meanr": 7.6}

@@ -29,6 +29,8 @@ def test_ranks_in_shares(results):
     assert [row["label"] for row in shares] == ["1", "2–5", "6–10", "11–50", "above 50"]
     assert [row["i2t"] for row in shares] == [50, 25, 25, 0, 0]
     assert [row["t2i"] for row in shares] == [37.5, 62.5, 0, 0, 0]
+    lists = replace(results, i2t_ranks=np.array([0, 2, 8, 8]), depth=5)  # 8: in no list
+    assert [(row["label"], row["i2t"]) for row in rank_shares(lists)] == [("1", 25), ("2–5", 25), ("above 5", 50)]
 
 
 def test_first_places_right_and_wrong(results):

@@ -103,6 +103,14 @@ def test_another_matcher_finds_the_shortlist(tmp_path, material, settings):
     assert (info.model, info.shortlist_key, info.shortlist_by) == ("teran", "key", choice.shortlist_by)
 
 
+def test_a_shortlists_matcher_is_described_by_its_config_alone(material, settings):
+    searched, finder = material("teran"), material("tern")
+    folder = finder.regions.folder.parent / "tern"
+    choice = settings(mode="shortlist_rerank", shortlist_by=str(folder))
+    (folder / "model.safetensors").unlink()
+    assert describe(searched, choice).shortlist_key == "key"
+
+
 def test_embeddings_and_all_pairs_rank_alike(tmp_path, material, settings):
     searched = material("tern")
     found = [

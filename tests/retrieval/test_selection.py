@@ -69,6 +69,8 @@ def test_the_worst_come_first_and_hits_never():
     assert worst(np.array([0, 7, 3, 7, 0, 9]), 4).tolist() == [5, 1, 3, 2]
     assert worst(np.array([0, 2, 0]), 3).tolist() == [1]
     assert worst(np.zeros(5, dtype=int)).tolist() == []
+    found_none = np.array([0, 9, 9, 2, 9])
+    assert worst(found_none, exact=np.array([0, 4, 8, 2, 5])).tolist() == [2, 4, 1, 3]
 
 
 def results(top=((0, 1), (1, 0), (1, -1), (0, 1))):

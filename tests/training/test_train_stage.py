@@ -11,6 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from crossmodal.training.loop import validate
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,27 @@ def results(folder):
     with (folder / "models/matcher/history.csv").open() as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     return load_file(folder / "models/matcher/model.safetensors"), history
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "validations"),
+    [("vsepp", {}, 3), ("vsepp", {"train__ema": 0.5}, 3), ("sgraf", {"sgraf__module": "sgraf"}, 7)],
+)
+def test_the_kept_epoch_is_validated_once(featured_root, monkeypatch, capsys, model, changes, validations):
+    """An ensemble's members are validated each, and all of them together."""
+    found = []
+
+    def counted(*arguments):
+        found.append(validate(*arguments))
+        return found[-1]
+
+    for module in ("crossmodal.training.loop", "stages.train"):
+        monkeypatch.setattr(f"{module}.validate", counted)
+    write_params(featured_root, model, **changes)
+    train.main()
+    assert len(found) == validations
+    best = max(row["rsum"] for row in found) if model == "vsepp" else found[-1]["rsum"]
+    assert f"validation rsum {best:.1f}, " in capsys.readouterr().out
 
 
 @pytest.mark.slow

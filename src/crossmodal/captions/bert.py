@@ -8,7 +8,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from crossmodal.errors import UserError, first_line
@@ -70,3 +77,19 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
     return model.eval(), tokenizer
+
+
+def read_bert_config(folder: Path) -> PreTrainedConfig:
+    """The config of the model that ``load_bert`` gives, without reading its weights.
+
+    Raises:
+        UserError: the folder is missing, or its config.json is not a model's.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
+    config.dtype = torch.float32  # as load_bert reads weights, whatever they are stored as
+    return config

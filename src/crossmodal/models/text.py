@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from crossmodal.errors import UserError, first_line
 from crossmodal.models.base import StoredFeatures, Words
 
 
@@ -66,9 +68,17 @@ def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
 
 
 def load_pretrained(text: nn.Module, folder: Path) -> None:
-    """Start a FineTunedBert from the bert stage's weights; other encoders have none to start from."""
-    if isinstance(text, FineTunedBert):
+    """Start a FineTunedBert from the bert stage's weights; other encoders have none to start from.
+
+    Raises:
+        UserError: the folder's weights are missing, damaged, or not those of its config.
+    """
+    if not isinstance(text, FineTunedBert):
+        return
+    try:
         source = AutoModel.from_pretrained(
             folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
-        text.bert.load_state_dict(source.state_dict())
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
+    text.bert.load_state_dict(source.state_dict())

@@ -110,9 +110,12 @@ def first_places(results: SearchResults) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rank_shares(results: SearchResults) -> list[dict[str, str | float]]:
-    """Share of queries in percent whose right answer stands at rank 1, 2 to 5, and so on: keys label, i2t, t2i."""
-    rows = []
-    for low, high in zip((0, *RANKS), (*RANKS, None), strict=True):
+    """Share of queries in percent whose right answer has rank 1, 2 to 5, and so on: keys label, i2t, t2i.
+
+    Up to the length of the lists that the ranks are of; what is in no list is in the last row.
+    """
+    rows, known = [], [rank for rank in RANKS if not results.depth or rank <= results.depth]
+    for low, high in zip((0, *known), (*known, None), strict=True):
         label = f"above {low}" if high is None else f"{high}" if high == low + 1 else f"{low + 1}–{high}"
         shares = {
             way: float(100 * np.mean((ranks >= low) & (ranks < (np.inf if high is None else high))))

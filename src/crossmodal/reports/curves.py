@@ -47,8 +47,11 @@ def plot_curves(folder: Path, results: SearchResults, history: Path) -> None:
 
 
 def recall_rows(results: SearchResults) -> list[Row]:
-    """R@k both ways in percent for k = 1 .. DEPTH, or the size of the smaller gallery: keys k, i2t, t2i."""
-    depth = min(DEPTH, len(results.i2t_ranks), len(results.t2i_ranks))
+    """R@k both ways in percent for k = 1 .. DEPTH: keys k, i2t, t2i.
+
+    Fewer where a gallery is smaller, or the lists that the ranks are of.
+    """
+    depth = min(DEPTH, len(results.i2t_ranks), len(results.t2i_ranks), int(results.depth) or DEPTH)
     curves = zip(recall_curve(results.i2t_ranks, depth), recall_curve(results.t2i_ranks, depth), strict=True)
     return [{"k": k, "i2t": float(i2t), "t2i": float(t2i)} for k, (i2t, t2i) in enumerate(curves, start=1)]
 

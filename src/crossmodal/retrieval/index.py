@@ -34,6 +34,11 @@ class IndexKind:
     search: str = ""
     option: str = ""
 
+    @property
+    def exact(self) -> bool:
+        """Whether a search finds what comparing with every vector finds."""
+        return self.factory == "Flat"
+
 
 @dataclass(frozen=True)
 class IndexMeasures:

@@ -11,7 +11,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Matcher
-from crossmodal.models.checkpoint import MatcherConfig, load_matcher
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher, read_config
 from crossmodal.params import Evaluate
 from crossmodal.retrieval.gallery import GalleryInfo, Mode
 from crossmodal.retrieval.index import IndexKind
@@ -65,10 +65,9 @@ def search_split(material: Material, probe: np.ndarray, settings: Evaluate, fold
     sample = draw_sample(split, settings.exact_queries)
     if mode == "embeddings":
         images, captions = _vectors(material, size)
-        searched = search_both_ways(
+        return search_both_ways(
             images, captions, split, probe, kind=kind, top_k=settings.top_k, sample=sample, folder=folder
         )
-        return replace(searched, matrix=images @ captions.T)
     if mode == "exact_pairwise":
         shape = (len(split.images), len(split.captions))
         matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=shape)
@@ -107,7 +106,7 @@ def describe(material: Material, settings: Evaluate) -> GalleryInfo:
         index=settings.index,
         shortlist=settings.shortlist,
         shortlist_by=settings.shortlist_by,
-        shortlist_key=shortlist_material(material, settings.shortlist_by).config.key,
+        shortlist_key=config.key if settings.shortlist_by == "own" else _shortlist_config(settings.shortlist_by)[1].key,
     )
 
 
@@ -136,14 +135,19 @@ def shortlist_material(material: Material, source: str) -> Material:
     """
     if source == "own":
         return material
-    folder = setting_path(source)
-    if not folder.is_dir():
-        raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, or own")
-    model, config = load_matcher(folder)
+    folder, config = _shortlist_config(source)
     check_inputs(folder, config, material.regions, material.words)
+    model, _ = load_matcher(folder)
     if not model.pooled:
         raise UserError(f"evaluate.shortlist_by {source!r}: a {config.model}, whose items are not one vector")
     return Material(model.to(pick_device()), config, material.regions, material.words, material.split)
+
+
+def _shortlist_config(source: str) -> tuple[Path, MatcherConfig]:
+    folder = setting_path(source)
+    if not folder.is_dir():
+        raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, or own")
+    return folder, read_config(folder)
 
 
 def _vectors(material: Material, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

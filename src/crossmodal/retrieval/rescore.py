@@ -1,8 +1,10 @@
-"""A matrix scored in bf16 whose leading places are scored again in fp32, so that recalls are those of fp32.
+"""A matrix scored in bf16 whose leading items are scored again in fp32, so that recalls are in practice those of fp32.
 
 bf16 moves a score by some 1e-4, and with it recalls by a few tenths of a point where many scores are nearly equal.
-What recalls read is the first ten places of every query. So the first ``LEADING`` are scored again: a few pairs in a
-hundred on Flickr30k's test split, one in two hundred on COCO's.
+Recalls read the first ten items of every query. So the first ``LEADING`` are scored again: a few pairs in a hundred on
+Flickr30k's test split, one in two hundred on COCO's. An item that fp32 has among the first ten and bf16 beyond the
+first ``LEADING`` is not scored again: a model whose scores differ by less than 1e-4, as one that has collapsed, has
+other recalls than in fp32. Metrics that read the whole ranking (meanr, mrr, map) mix both precisions.
 """
 
 from __future__ import annotations

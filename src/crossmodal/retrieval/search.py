@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import faiss
 import numpy as np
 
 from crossmodal.datasets.splits import Split
-from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
+from crossmodal.evaluation.metrics import (
+    RECALL_AT,
+    i2t_ranks,
+    merged,
+    ranks_from_search,
+    retrieval_metrics,
+    summarise,
+    t2i_ranks,
+)
 from crossmodal.evaluation.probe import probe_score
 from crossmodal.retrieval.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
+
+
+def _none() -> np.ndarray:
+    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class SearchResults:
     """Results of N images and C captions of one split; ids count within the split.
 
-    i2t_ranks (N,), t2i_ranks (C,): 0-based rank of the best right item. i2t_top (N, k) caption ids,
+    i2t_ranks (N,), t2i_ranks (C,): 0-based rank of the best right item. Of an approximate index or a shortlist it is
+    the rank in that list, and the size of the gallery where the list has no right item. i2t_top (N, k) caption ids,
     t2i_top (C, k) image ids, best first, with their scores. caption_image (C,): image of each caption.
+    i2t_exact_ranks, t2i_exact_ranks: of an approximate index, the ranks by all scores; else empty.
     probe (pairs, 2, 2): similarity image x caption within each pair of the probe, empty without one.
+    depth: items in the lists that the ranks are of; 0: the ranks are of the whole gallery.
     protocols: JSON of further metrics of exact scores, nested as ``summary`` (evaluation.protocols.extra_metrics).
     """
 
@@ -36,6 +51,16 @@ class SearchResults:
     caption_image: np.ndarray
     probe: np.ndarray
     protocols: str = "{}"
+    depth: int = 0
+    i2t_exact_ranks: np.ndarray = field(default_factory=_none)
+    t2i_exact_ranks: np.ndarray = field(default_factory=_none)
+
+    @property
+    def all_score_ranks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks of images (N,) and captions (C,) by all scores that there are: of shortlists, by theirs."""
+        if self.i2t_exact_ranks.size:
+            return self.i2t_exact_ranks, self.t2i_exact_ranks
+        return self.i2t_ranks, self.t2i_ranks
 
 
 @dataclass(frozen=True)
@@ -84,22 +109,30 @@ def search_both_ways(
     Args:
         images: (N, E), captions: (C, E) embeddings of the split, float32 and L2-normalised.
         probe: (pairs, 2, 2) similarities, passed on.
-        kind: of the indexes; ranks are theirs: an item that an approximate index does not find stands behind the
-            whole gallery.
+        kind: of the indexes. Both are searched for ``max(top_k, 10)`` items, as a user would; an item that an
+            approximate index does not have in its list counts as not found.
         sample: queries for which the k best are compared with exact search.
     """
     caption_index, image_index, build_seconds = build_indexes(images, captions, kind, folder)
-    i2t = search(caption_index, images, len(captions))
-    t2i = search(image_index, captions, len(images))
+    depth = max(top_k, RECALL_AT[-1])
+    i2t, t2i = search(caption_index, images, depth), search(image_index, captions, depth)
+    results = results_of(i2t, t2i, split, probe, top_k, cut=True)
+    matrix = images @ captions.T
+    exact = i2t_ranks(matrix, split.caption_image), t2i_ranks(matrix, split.caption_image)
+    if kind.exact:
+        results = replace(results, i2t_ranks=exact[0], t2i_ranks=exact[1], depth=0)
+    else:
+        results = replace(results, i2t_exact_ranks=exact[0], t2i_exact_ranks=exact[1])
     measured = {
         "i2t": measure_index(caption_index, captions, images[sample.images], top_k),
         "t2i": measure_index(image_index, images, captions[sample.captions], top_k),
     }
     timings = {f"{name}/queries_per_second": measures.queries_per_second for name, measures in measured.items()}
     return Searched(
-        results=results_of(i2t, t2i, split, probe, top_k),
+        results=results,
         figures={name: index_figures(measures) for name, measures in measured.items()},
         timings={"build_seconds": build_seconds, **timings},
+        matrix=matrix,
     )
 
 
@@ -126,24 +159,28 @@ def results_of(
     split: Split,
     probe: np.ndarray,
     top_k: int,
+    *,
+    cut: bool = False,
 ) -> SearchResults:
     """Results of searches that may be incomplete.
 
     Args:
         i2t, t2i: scores and ids, (N, K) and (C, K), best first, id -1 for none.
+        cut: see ``ranks_from_search``.
     """
     (i2t_scores, i2t_found), (t2i_scores, t2i_found) = i2t, t2i
     i2t_right = (split.caption_image[i2t_found] == np.arange(len(split.images))[:, None]) & (i2t_found >= 0)
     t2i_right = t2i_found == split.caption_image[:, None]
     return SearchResults(
-        i2t_ranks=ranks_from_search(i2t_scores, i2t_found, i2t_right, len(split.captions)),
-        t2i_ranks=ranks_from_search(t2i_scores, t2i_found, t2i_right, len(split.images)),
+        i2t_ranks=ranks_from_search(i2t_scores, i2t_found, i2t_right, len(split.captions), cut=cut),
+        t2i_ranks=ranks_from_search(t2i_scores, t2i_found, t2i_right, len(split.images), cut=cut),
         i2t_top=i2t_found[:, :top_k],
         i2t_scores=i2t_scores[:, :top_k],
         t2i_top=t2i_found[:, :top_k],
         t2i_scores=t2i_scores[:, :top_k],
         caption_image=split.caption_image,
         probe=probe,
+        depth=max(i2t_found.shape[1], t2i_found.shape[1]),
     )
 
 
@@ -172,8 +209,14 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def summary(results: SearchResults) -> dict[str, object]:
-    """Metrics both ways, rsum, the probe's score where there is a probe, and how many were searched."""
+    """Metrics both ways, rsum, the probe's score where there is a probe, and how many were searched.
+
+    Recalls are those of the index or the shortlists, median and mean ranks those of all scores.
+    """
     metrics: dict[str, object] = dict(retrieval_metrics(results.i2t_ranks, results.t2i_ranks))
+    for way, ranks in zip(("i2t", "t2i"), results.all_score_ranks, strict=True):
+        exact = summarise(ranks)
+        metrics = merged(metrics, {way: {name: exact[name] for name in ("medr", "meanr")}})
     if len(results.probe):
         metrics["probe"] = probe_score(results.probe)
     metrics = merged(metrics, json.loads(str(results.protocols)))
