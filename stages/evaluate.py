@@ -10,7 +10,7 @@ from crossmodal.datasets.splits import Split, filled_split, split_rows
 from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
-from crossmodal.evaluation.metrics import flat
+from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
@@ -57,13 +57,16 @@ def main() -> None:
 
     pairs = split_rows(dataset, "probe", regions.left_out)
     probe = probe_similarity(model, regions, words, pairs, settings.batch_size)
-    searched = search_split(material, probe, settings, work)
-    results = searched.results
+    searched = search_split(material, settings, work)
+    results = replace(searched.results, probe=probe)
+    metrics = summary(results)
     if searched.matrix is not None:
-        extra = extra_metrics(searched.matrix, test.caption_image, graded_relevance(dataset, test), settings.folds)
-        results = replace(results, protocols=json.dumps(extra))
+        graded = graded_relevance(dataset, test)
+        extra = extra_metrics(searched.rankings, searched.matrix, test.caption_image, graded, settings.folds)
+        metrics = merged(metrics, extra)
     save_results(results, work)
     save_info(work, info)
+    (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
     keep_evidence(
         work,
@@ -81,14 +84,13 @@ def main() -> None:
     )
     publish(work, EVALUATION, work)
 
-    metrics = summary(results)
     with find_run(config.key, run_settings(params)) as tracker:
         tracker.log_metrics({f"test/{name}": value for name, value in flat(metrics).items()})
         costs = flat(searched.figures) | searched.timings
         tracker.log_metrics({f"search/{name}": value for name, value in costs.items()})
     recalls = {name: value for name, value in flat(metrics).items() if "/r" in name and not name.startswith("folds/")}
     line = " ".join(f"{name} {value:.1f}" for name, value in recalls.items())
-    solved = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
+    solved = f", probe image score {metrics['probe']['image']:.1f}" if "probe" in metrics else ""
     print(f"evaluate: {cost_line(info, searched)}")
     print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{solved}, in {EVALUATION}")
 

@@ -95,7 +95,7 @@ def test_it_trains_and_is_scored(params, tiny_data, tmp_path):
     assert history[1]["loss"] < 0.8 * history[0]["loss"]
 
     matrix = similarity_matrix(model, regions, test.images, words, test.captions, batch_size=3)
-    ranked = rank_pairs(matrix, test, np.zeros((0, 2, 2), dtype=np.float32), top_k=3)
+    ranked = rank_pairs(matrix, test, top_k=3).results
     metrics = retrieval_metrics(i2t_ranks(matrix, test.caption_image), t2i_ranks(matrix, test.caption_image))
     assert (ranked.i2t_ranks == i2t_ranks(matrix, test.caption_image)).all()
     assert metrics["t2i"]["r1"] > 100 / len(test.images)  # chance

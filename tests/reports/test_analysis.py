@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossmodal.evaluation.probe import probe_score
 from crossmodal.reports.analysis import CHARTS, first_places, probe_kinds, rank_shares, write_analysis
 from crossmodal.reports.breakdown import break_down
+from crossmodal.retrieval.search import summary
 
 
 def write(material, folder, separation=75.0, **changes):
@@ -16,7 +16,8 @@ def write(material, folder, separation=75.0, **changes):
         Image.new("RGB", (40, 20), "white").save(folder / name)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     reader = material.reader(**changes)
-    return write_analysis(folder, reader, breakdown, title="Model <on> tiny", dataset="tiny", separation=separation)
+    shown = {"metrics": summary(reader.results), "title": "Model <on> tiny", "dataset": "tiny"}
+    return write_analysis(folder, reader, breakdown, separation=separation, **shown)
 
 
 def rows(path):
@@ -48,9 +49,9 @@ def test_the_probe_by_kind(material):
         records[row] = replace(records[row], id=f"probe-000{row}-{kind}-a")
     material.dataset = replace(material.dataset, records=tuple(records))
     assert probe_kinds(material.reader()) == [
-        {"kind": "attribute", "pairs": 1, "solved": 0.0, "captions": 50.0},
-        {"kind": "relation", "pairs": 1, "solved": 100.0, "captions": 100.0},
-        {"kind": "all", "pairs": 2, "solved": probe_score(material.results.probe), "captions": 75.0},
+        {"kind": "attribute", "pairs": 1, "text": 0.0, "image": 0.0, "group": 0.0, "captions": 50.0},
+        {"kind": "relation", "pairs": 1, "text": 100.0, "image": 100.0, "group": 100.0, "captions": 100.0},
+        {"kind": "all", "pairs": 2, "text": 50.0, "image": 50.0, "group": 50.0, "captions": 75.0},
     ]
 
 

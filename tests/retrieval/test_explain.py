@@ -52,7 +52,7 @@ def keep(model, data, folder, *, explained=3, bert="bert"):
     dataset, regions, words = data
     test = split_rows(dataset, "test")
     matrix = similarity_matrix(model, regions, test.images, words, test.captions, 4)
-    results = rank_pairs(matrix, test, np.zeros((0, 2, 2)), top_k=2)
+    results = rank_pairs(matrix, test, top_k=2).results
     folder.mkdir()
     place = words.folder.parent / bert
     settings = {"encoder": "bert", "bert": place, "explained": explained, "batch_size": 4}

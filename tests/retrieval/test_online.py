@@ -12,7 +12,6 @@ from crossmodal.retrieval.gallery import read_info, save_info
 from crossmodal.retrieval.modes import describe, search_split
 from crossmodal.retrieval.online import SearchEngine
 
-NO_PROBE = np.zeros((0, 2, 2), dtype=np.float32)
 WAYS = [
     ("tern", "embeddings"),
     ("tern", "exact_pairwise"),
@@ -32,7 +31,7 @@ def engine(tmp_path, material, params):
         gallery = tmp_path / "gallery"
         shutil.rmtree(gallery, ignore_errors=True)
         gallery.mkdir()
-        results = search_split(searched, NO_PROBE, settings, gallery).results
+        results = search_split(searched, settings, gallery).results
         save_info(gallery, describe(searched, settings))
         return open_engine(gallery, searched, name), searched, results
 

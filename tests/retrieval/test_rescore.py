@@ -70,6 +70,6 @@ def test_the_matcher_is_in_bf16_again_after_an_error(monkeypatch, made):
 def test_evaluation_ranks_by_what_is_rescored(tmp_path, made, params):
     found, _, matrices = made
     settings = params.evaluate.model_copy(update={"batch_size": 7, "top_k": 10, "mode": "exact_pairwise"})
-    results = modes.search_split(found, np.zeros((0, 2, 2), dtype=np.float32), settings, tmp_path).results
+    results = modes.search_split(found, settings, tmp_path).results
     for scores, matrix in ((results.i2t_scores, matrices["fp32"]), (results.t2i_scores, matrices["fp32"].T)):
         np.testing.assert_allclose(scores, -np.sort(-matrix, axis=1)[:, :10], atol=1e-6)

@@ -24,9 +24,9 @@ def embeddings():
 
 def searched_with(embeddings, folder, factory):
     images, captions, split = embeddings
-    probe, sample = np.zeros((0, 2, 2), dtype=np.float32), draw_sample(split, 50)
+    sample = draw_sample(split, 50)
     kind = IndexKind(factory)
-    return search_both_ways(images, captions, split, probe, kind=kind, top_k=7, sample=sample, folder=folder)
+    return search_both_ways(images, captions, split, kind=kind, top_k=7, sample=sample, folder=folder)
 
 
 def search_with(embeddings, folder, factory):
@@ -60,7 +60,6 @@ def recalls_of(many, folder, factory, search="", top_k=7):
         images,
         captions,
         split,
-        np.zeros((0, 2, 2), dtype=np.float32),
         kind=IndexKind(factory, search=search),
         top_k=top_k,
         sample=draw_sample(split, 20),

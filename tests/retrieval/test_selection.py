@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmodal.datasets.splits import Split
-from crossmodal.evaluation.probe import probe_score
+from crossmodal.evaluation.probe import probe_scores
 from crossmodal.retrieval.search import SearchResults
 from crossmodal.retrieval.selection import (
     WORST,
@@ -61,7 +61,7 @@ def test_a_larger_draw_holds_the_smaller_one(share):
 
 def test_probe_hits_agree_with_the_metric():
     probe = np.random.default_rng(0).integers(0, 4, size=(500, 2, 2)).astype(float)  # with ties
-    assert 100 * probe_hits(probe).mean() == pytest.approx(probe_score(probe))
+    assert 100 * probe_hits(probe).mean() == pytest.approx(probe_scores(probe)["image"])
     assert len(probe_hits(np.zeros((0, 2, 2)))) == 0
 
 

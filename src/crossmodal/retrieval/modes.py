@@ -50,11 +50,8 @@ def mode_of(setting: str, model: Matcher, name: str) -> Mode:
     return setting
 
 
-def search_split(material: Material, probe: np.ndarray, settings: Evaluate, folder: Path) -> Searched:
+def search_split(material: Material, settings: Evaluate, folder: Path) -> Searched:
     """Search the split as ``evaluate.mode`` says; indexes, or the matrix of all pairs, are left in ``folder``.
-
-    Args:
-        probe: (pairs, 2, 2) similarities, passed on to the results.
 
     Raises:
         UserError: a mode, an index or a shortlist's matcher that does not go with this matcher.
@@ -65,23 +62,19 @@ def search_split(material: Material, probe: np.ndarray, settings: Evaluate, fold
     sample = draw_sample(split, settings.exact_queries)
     if mode == "embeddings":
         images, captions = _vectors(material, size)
-        return search_both_ways(
-            images, captions, split, probe, kind=kind, top_k=settings.top_k, sample=sample, folder=folder
-        )
+        return search_both_ways(images, captions, split, kind=kind, top_k=settings.top_k, sample=sample, folder=folder)
     if mode == "exact_pairwise":
         shape = (len(split.images), len(split.captions))
         matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=shape)
         stores = material.regions, split.images, material.words, split.captions, size
         similarity_matrix(model, *stores, out=matrix)
         rescore_leading(model, *stores, matrix)
-        results = rank_pairs(matrix, split, probe, top_k=settings.top_k)
-        return Searched(results, figures={}, timings={}, matrix=matrix)
+        return rank_pairs(matrix, split, top_k=settings.top_k)
     return rerank_shortlists(
         model,
         material.regions,
         material.words,
         split,
-        probe,
         _vectors(shortlist_material(material, settings.shortlist_by), size),
         kind=kind,
         shortlist=settings.shortlist,

@@ -61,7 +61,6 @@ def rerank_shortlists(
     regions: FeatureStore,
     words: FeatureStore,
     split: Split,
-    probe: np.ndarray,
     vectors: tuple[np.ndarray, np.ndarray],
     *,
     kind: IndexKind,
@@ -76,7 +75,6 @@ def rerank_shortlists(
     An item that is not on the shortlist of a query stands behind the whole gallery.
 
     Args:
-        probe: (pairs, 2, 2) similarities, passed on.
         vectors: of images (N, E) and captions (C, E), float32 and L2-normalised: what the indexes hold.
         kind: of the indexes. shortlist: items on a shortlist.
         sample: queries that are also scored against everything, to tell what the shortlists lose and win.
@@ -90,7 +88,7 @@ def rerank_shortlists(
     _, t2i = search(image_index, captions, shortlist)
     search_seconds = time.perf_counter() - started
     scores = score_shortlists(model, regions, words, split, i2t, t2i, sample, batch_size)
-    results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), split, probe, top_k)
+    results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), split, top_k)
     measured = {
         "i2t": measure_index(caption_index, captions, images[sample.images], shortlist),
         "t2i": measure_index(image_index, images, captions[sample.captions], shortlist),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,14 +12,13 @@ import numpy as np
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import (
     RECALL_AT,
-    i2t_ranks,
     merged,
     ranks_from_search,
     retrieval_metrics,
     summarise,
-    t2i_ranks,
 )
-from crossmodal.evaluation.probe import probe_score
+from crossmodal.evaluation.probe import probe_scores
+from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
 from crossmodal.retrieval.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
 
@@ -39,7 +37,6 @@ class SearchResults:
     i2t_exact_ranks, t2i_exact_ranks: of an approximate index, the ranks by all scores; else empty.
     probe (pairs, 2, 2): similarity image x caption within each pair of the probe, empty without one.
     depth: items in the lists that the ranks are of; 0: the ranks are of the whole gallery.
-    protocols: JSON of further metrics of exact scores, nested as ``summary`` (evaluation.protocols.extra_metrics).
     """
 
     i2t_ranks: np.ndarray
@@ -49,8 +46,7 @@ class SearchResults:
     t2i_top: np.ndarray
     t2i_scores: np.ndarray
     caption_image: np.ndarray
-    probe: np.ndarray
-    protocols: str = "{}"
+    probe: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2), dtype=np.float32))
     depth: int = 0
     i2t_exact_ranks: np.ndarray = field(default_factory=_none)
     t2i_exact_ranks: np.ndarray = field(default_factory=_none)
@@ -69,13 +65,14 @@ class Searched:
 
     figures: nested, the same for the same inputs: recall against exact search (0 to 1) and bytes per vector of each
     index, and what re-ranking a shortlist loses. timings: flat, of this machine.
-    matrix: (N, C) of exact scores, whatever the index; None of shortlists.
+    matrix: (N, C) of exact scores, whatever the index, and rankings: those of i2t and t2i by it; None of shortlists.
     """
 
     results: SearchResults
     figures: dict[str, dict[str, float]]
     timings: dict[str, float]
     matrix: np.ndarray | None = None
+    rankings: tuple[Ranking, Ranking] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,6 @@ def search_both_ways(
     images: np.ndarray,
     captions: np.ndarray,
     split: Split,
-    probe: np.ndarray,
     *,
     kind: IndexKind,
     top_k: int,
@@ -108,7 +104,6 @@ def search_both_ways(
 
     Args:
         images: (N, E), captions: (C, E) embeddings of the split, float32 and L2-normalised.
-        probe: (pairs, 2, 2) similarities, passed on.
         kind: of the indexes. Both are searched for ``max(top_k, 10)`` items, as a user would; an item that an
             approximate index does not have in its list counts as not found.
         sample: queries for which the k best are compared with exact search.
@@ -116,9 +111,10 @@ def search_both_ways(
     caption_index, image_index, build_seconds = build_indexes(images, captions, kind, folder)
     depth = max(top_k, RECALL_AT[-1])
     i2t, t2i = search(caption_index, images, depth), search(image_index, captions, depth)
-    results = results_of(i2t, t2i, split, probe, top_k, cut=True)
+    results = results_of(i2t, t2i, split, top_k, cut=True)
     matrix = images @ captions.T
-    exact = i2t_ranks(matrix, split.caption_image), t2i_ranks(matrix, split.caption_image)
+    rankings = rank_both_ways(matrix, Pairs.of_captions(split.caption_image))
+    exact = [ranking.ranks(size) for ranking, size in zip(rankings, matrix.shape, strict=True)]
     if kind.exact:
         results = replace(results, i2t_ranks=exact[0], t2i_ranks=exact[1], depth=0)
     else:
@@ -133,6 +129,7 @@ def search_both_ways(
         figures={name: index_figures(measures) for name, measures in measured.items()},
         timings={"build_seconds": build_seconds, **timings},
         matrix=matrix,
+        rankings=rankings,
     )
 
 
@@ -157,7 +154,6 @@ def results_of(
     i2t: tuple[np.ndarray, np.ndarray],
     t2i: tuple[np.ndarray, np.ndarray],
     split: Split,
-    probe: np.ndarray,
     top_k: int,
     *,
     cut: bool = False,
@@ -179,28 +175,24 @@ def results_of(
         t2i_top=t2i_found[:, :top_k],
         t2i_scores=t2i_scores[:, :top_k],
         caption_image=split.caption_image,
-        probe=probe,
         depth=max(i2t_found.shape[1], t2i_found.shape[1]),
     )
 
 
-def rank_pairs(similarity: np.ndarray, split: Split, probe: np.ndarray, *, top_k: int) -> SearchResults:
-    """Ranks and best results from a whole similarity matrix, for models without one vector an item.
-
-    Args:
-        similarity: (N, C) of the split. probe, top_k: as in ``search_both_ways``.
-    """
+def rank_pairs(similarity: np.ndarray, split: Split, *, top_k: int) -> Searched:
+    """Ranks and the ``top_k`` best results from the similarity matrix (N, C) of a split."""
+    rankings = rank_both_ways(similarity, Pairs.of_captions(split.caption_image))
     i2t_top, t2i_top = _best(similarity, top_k), _best(similarity.T, top_k)
-    return SearchResults(
-        i2t_ranks=i2t_ranks(similarity, split.caption_image),
-        t2i_ranks=t2i_ranks(similarity, split.caption_image),
+    results = SearchResults(
+        i2t_ranks=rankings[0].ranks(len(similarity)),
+        t2i_ranks=rankings[1].ranks(similarity.shape[1]),
         i2t_top=i2t_top,
         i2t_scores=np.take_along_axis(similarity, i2t_top, axis=1),
         t2i_top=t2i_top,
         t2i_scores=np.take_along_axis(similarity.T, t2i_top, axis=1),
         caption_image=split.caption_image,
-        probe=probe,
     )
+    return Searched(results, figures={}, timings={}, matrix=similarity, rankings=rankings)
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -209,7 +201,7 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def summary(results: SearchResults) -> dict[str, object]:
-    """Metrics both ways, rsum, the probe's score where there is a probe, and how many were searched.
+    """Metrics both ways, rsum, the probe's scores where there is a probe, and how many were searched.
 
     Recalls are those of the index or the shortlists, median and mean ranks those of all scores.
     """
@@ -218,15 +210,13 @@ def summary(results: SearchResults) -> dict[str, object]:
         exact = summarise(ranks)
         metrics = merged(metrics, {way: {name: exact[name] for name in ("medr", "meanr")}})
     if len(results.probe):
-        metrics["probe"] = probe_score(results.probe)
-    metrics = merged(metrics, json.loads(str(results.protocols)))
+        metrics["probe"] = probe_scores(results.probe)
     return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}
 
 
 def save_results(results: SearchResults, folder: Path) -> None:
-    """``results.npz`` with the arrays and ``metrics.json`` with their summary."""
+    """``results.npz``, the same bytes for the same results."""
     save_arrays(results, folder / "results.npz")
-    (folder / "metrics.json").write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
 
 
 def load_results(folder: Path) -> SearchResults:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmodal.datasets.splits import Split
+from crossmodal.evaluation.probe import image_hits
 from crossmodal.retrieval.search import SearchResults
 
 SEED = 0  # of the draws
@@ -79,8 +80,8 @@ def worst(ranks: np.ndarray, count: int = WORST, *, exact: np.ndarray | None = N
 
 
 def probe_hits(probe: np.ndarray) -> np.ndarray:
-    """Which pairs of (pairs, 2, 2) image x caption are solved, as evaluation.probe counts: (pairs,) bool."""
-    return probe_errors(probe) < 0
+    """Pairs of (pairs, 2, 2) image x caption that count in the image score: (pairs,) bool."""
+    return image_hits(probe)
 
 
 def probe_errors(probe: np.ndarray) -> np.ndarray:
