@@ -12,6 +12,7 @@ from transformers import BertConfig
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
+from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
@@ -21,6 +22,7 @@ from crossmodal.reproduction import read_figures, read_reproduction, resolved
 from crossmodal.reproduction_table import PROTOCOLS, comparison, listing, markdown
 from crossmodal.runtime import seed_everything
 from crossmodal.training import loop
+from crossmodal.training.validation import TrainingData
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -97,7 +99,7 @@ def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
     regions, words = stores
     rows = np.arange(4)
     train, val = Split(rows[:2], rows[:2], rows[:2]), Split(rows[2:], rows[2:], rows[:2])
-    data = loop.TrainingData(regions, words, rows, train, val)
+    data = TrainingData(regions, words, rows, train, val, TokenTable(np.zeros(50, dtype=bool), 49, ends=True))
     if params.captions.encoder == "bigru":
         text, size = {"vocabulary": 50, **params.bigru.model_dump()}, params.bigru.hidden
     else:
