@@ -64,6 +64,40 @@ def test_no_default_decides_it(name):
     assert wanted - MACHINE - set(recipe.needs) <= named
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "vse_infty-bigru-flickr30k",
+            {"train.weight_decay": 1e-2, "train.decay_biases": True, "vse_infty.word_map": "none"},
+        ),
+        (
+            "vse_infty-bigru-coco",
+            {"train.weight_decay": 1e-2, "train.decay_biases": True, "vse_infty.word_map": "none"},
+        ),
+        (
+            "vse_infty-bert-coco",
+            {"train.weight_decay": 1e-4, "train.decay_biases": True, "vse_infty.word_map": "linear"},
+        ),
+        ("vse_infty-bert-flickr30k", {"vse_infty.norm_padding": True, "train.word_dropout_kind": "words"}),
+        ("tern-coco", {"tern.layers_start": "copies", "train.warmup_offset": 1, "train.best": "t2i"}),
+        ("teran-flickr30k", {"teran.layers_start": "copies", "train.warmup_offset": 1, "train.best": "rsum"}),
+        ("teran-flickr30k", {"train.validation_images": 0}),  # its code has the 1,014
+    ],
+)
+def test_recipes_train_as_the_published_code(name, expected):
+    """woodfrog/vse_infty lib/vse.py of both branches, mesnico/TERN and TERAN train.py and data.py."""
+    settings = RECIPES[name].settings
+    for key, value in expected.items():
+        section, inner = key.split(".")
+        assert settings[section][inner] == value
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-coco")])
+def test_coco_is_validated_on_a_thousand_images(name):
+    assert RECIPES[name].settings["train"]["validation_images"] == 1000
+
+
 def shapes(recipe):
     """What two recipes share whose tensors have the same sizes."""
     settings, encoder = recipe.settings, recipe.settings["captions"]["encoder"]

@@ -1,8 +1,11 @@
 """Training as published: the same weights, batches and settings give the losses and weights of the published train.py.
 
-Reads every .npz of the folder TRAJECTORY_DIR and skips without it. The file's name chooses the recipe of
-reproduction.yaml, whose training runs through the project's own Trainer, feature stores, losses, optimiser and
-schedule; sizes, steps and rates come from the arrays.
+Reads every .npz of the folder TRAJECTORY_DIR (default: the one beside this file, which has VSE-infinity's BiGRU alone).
+The file's name chooses the recipe of reproduction.yaml, whose training runs through the project's own Trainer, feature
+stores, losses, optimiser and schedule; sizes, steps and rates come from the arrays.
+
+trajectories/vse_infty_bigru.npz is 20 steps of the encoders, loss and optimiser of woodfrog/vse_infty 8600f89 (branch
+bigru), whose images have different numbers of regions, padded with zeros.
 """
 
 import os
@@ -25,7 +28,7 @@ from crossmodal.training import loop
 from crossmodal.training.validation import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = os.environ.get("TRAJECTORY_DIR")
+FOLDER = Path(os.environ.get("TRAJECTORY_DIR", Path(__file__).parent / "trajectories"))
 RECIPES = {  # file: recipe, project of the weights
     "sgraf_sgr": ("sgr-flickr30k", "sgraf"),
     "sgraf_saf": ("saf-flickr30k", "sgraf"),
@@ -40,14 +43,14 @@ FOLLOWS = {  # running means of what a bias without a gradient shifts
     "sim_enc.v_global_w.embedding_global.0.bias": "sim_enc.v_global_w.embedding_global.1.running_mean",
 }
 SAF_NORM = "sim_enc.SAF_module.bn."
+RUNNING = ("running_mean", "running_var")
 
 
 def found():
-    if FOLDER is None:
-        return [pytest.param(name, marks=pytest.mark.skip(reason="TRAJECTORY_DIR is not set")) for name in RECIPES]
-    return sorted(path.stem for path in Path(FOLDER).glob("*.npz")) or [
-        pytest.param("none", marks=pytest.mark.skip(reason=f"TRAJECTORY_DIR: no .npz in {FOLDER}"))
-    ]
+    there = sorted(path.stem for path in FOLDER.glob("*.npz"))
+    missing = [name for name in RECIPES if name not in there]
+    reason = f"no such file in {FOLDER.name}, the folder that TRAJECTORY_DIR names"
+    return there + [pytest.param(name, marks=pytest.mark.skip(reason=reason)) for name in missing]
 
 
 class Replay(loop.Trainer):
@@ -80,7 +83,7 @@ class Trajectory:
     """A file: data, settings, weights by our names, and what the published run came to."""
 
     def __init__(self, name):
-        with np.load(Path(FOLDER) / f"{name}.npz", allow_pickle=False) as file:
+        with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
             self.arrays = {key: file[key] for key in file.files}
         self.recipe, self.project = RECIPES[name]
         self.cls_slot = "boxes" in self.arrays
@@ -111,7 +114,7 @@ class Trajectory:
             masks[name] = np.full(value.shape, name not in left_out, dtype=np.float32)
             if name.endswith("in_proj_bias"):  # of the keys
                 masks[name][len(value) // 3 : 2 * len(value) // 3] = 0
-            if name.startswith((SAF_NORM + "running", SAF_NORM + "num")):  # test_scores says why
+            if name.startswith((SAF_NORM + "running", SAF_NORM + "num")):  # see test_saf_statistics
                 masks[name][...] = 0
         return {name: mask > 0 for name, mask in self.ours(masks).items()}
 
@@ -126,7 +129,8 @@ class Trajectory:
                 "hidden_dropout_prob": 0.0,
                 "attention_probs_dropout_prob": 0.0,
             }
-        settings = settings | ({"dropout": 0.0} if "dropout" in settings else {})
+        file = {"dropout": 0.0, "heads": int(self.arrays.get("heads", 0))}
+        settings = settings | {key: value for key, value in file.items() if key in settings}
         section = Params.model_fields[name].annotation.model_validate(settings)
         sizes = InputSizes(regions=self["regions"].shape[2], words=text.size)
         model = build_model(name, section, sizes, lambda: build_text(text.encoder, text_settings))
@@ -195,7 +199,7 @@ def replayed(request, tmp_path_factory):
     file = Trajectory(name)
     data, (train, loss), model = file.data(folder), file.params(), file.model()
     epochs = [file["batch_captions"][file["epoch"] == epoch] for epoch in range(train.epochs)]
-    assert len({len(batches) for batches in epochs}) == 1
+    assert {len(batches) for batches in epochs[:-1]} <= {len(epochs[0])}  # the schedule counts on it
     before = scores(model, data)
     factor = float(file.arrays.get("bert_learning_rate_factor", 1.0))
     trainer = Replay(epochs, model, data, train, loss, seed=0, resume=folder / "state", text_lr=factor)
@@ -231,16 +235,28 @@ def test_weights_after(replayed):
     assert torch.cat(list(gaps.values())).mean() < 2e-6
 
 
+def saf_norm(file, trainer):
+    if "saf_mean_of_captions.running_mean" not in file.arrays:
+        pytest.skip("of SAF alone")
+    running = {name: torch.from_numpy(np.asarray(file[f"saf_mean_of_captions.{name}"])) for name in RUNNING}
+    return running, trainer.model.get_submodule("scorer.reasoning.norm")
+
+
+@pytest.mark.xfail(reason="statistics are taken in once a bucket of lengths, not once a step", strict=False)
+def test_saf_statistics_are_taken_in_once_a_step(replayed):
+    """Of the mean over a batch's captions; the published ones are of the last dozen captions."""
+    file, trainer, _ = replayed
+    running, norm = saf_norm(file, trainer)
+    for name, value in running.items():
+        torch.testing.assert_close(getattr(norm, name), value, atol=1e-3, rtol=1e-3)
+
+
 def test_scores(replayed):
     file, trainer, before = replayed
     np.testing.assert_allclose(before, file["similarity_before"], atol=1e-4)
     after = "similarity_after"
-    if f"{after}_mean_of_captions" in file.arrays:
-        # As published they are of the last dozen captions; these are of whole steps.
-        after = f"{after}_mean_of_captions"
-        running = {
-            name: torch.from_numpy(np.asarray(file[f"saf_mean_of_captions.{name}"]))
-            for name in ("running_mean", "running_var")
-        }
-        trainer.model.scorer.reasoning.norm.load_state_dict(running, strict=False)
+    if "similarity_after_mean_of_captions" in file.arrays:
+        after = "similarity_after_mean_of_captions"
+        running, norm = saf_norm(file, trainer)
+        norm.load_state_dict(running, strict=False)
     np.testing.assert_allclose(scores(trainer.model, trainer.data), file[after], atol=1e-3)
