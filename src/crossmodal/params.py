@@ -229,15 +229,20 @@ class Train(Section):
     optimizer: Literal["adam", "adamw"]
     lr: Positive
     weight_decay: NotNegative
+    decay_biases: bool
     clip: NotNegative
     ema: Share
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
     warmup_steps: CountOrZero
+    warmup_offset: CountOrZero
     step_epochs: Count
     gamma: Annotated[float, Field(gt=0, le=1)]
     plateau_patience: CountOrZero
     region_dropout: Share
     word_dropout: Share
+    word_dropout_kind: Literal["tokens", "words"]
+    best: Literal["rsum", "t2i", "ndcg"]
+    validation_images: CountOrZero
     patience: CountOrZero
     workers: CountOrZero
     devices: Count
@@ -312,6 +317,7 @@ class TernEncoders(ModelSection):
     heads: Count
     feed_forward: Count
     shared: bool
+    layers_start: Literal["drawn", "copies"]
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
     dropout: Share
@@ -354,7 +360,9 @@ class VseInfty(ModelSection):
     pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
     pool_hidden: Count
     temperature: Positive
+    word_map: Literal["linear", "none"]
     mlp_hidden: CountOrZero
+    norm_padding: bool
 
 
 class Scan(ModelSection):

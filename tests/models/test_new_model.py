@@ -30,7 +30,8 @@ from crossmodal.params import Params, load_params
 from crossmodal.retrieval.search import rank_pairs
 from crossmodal.retrieval.similarity import similarity_matrix
 from crossmodal.runtime import seed_everything
-from crossmodal.training.loop import Trainer, TrainingData
+from crossmodal.training.loop import Trainer
+from crossmodal.training.validation import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE, SECTION, FIELD, LINE, VARIANT = re.findall(

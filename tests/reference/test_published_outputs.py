@@ -60,6 +60,7 @@ def tern_of(data, model_type=TernMatcher, section=Tern, **setting):
         heads=4,
         feed_forward=weights[f"{encoder}0.linear1.weight"].shape[0],
         shared=not any("transformer_encoder_2" in name for name in weights),
+        layers_start="copies",
         positions="concat",
         location_scale=1.0,
         input_dropout=0.0,
@@ -159,7 +160,9 @@ def test_vse_infty():
         pe_dim=weights["img_enc.gpool.gru.weight_ih_l0"].shape[1],
         pool_hidden=weights["img_enc.gpool.linear.weight"].shape[1],
         temperature=0.1,
+        word_map="linear",
         mlp_hidden=weights["img_enc.mlp.layers.0.weight"].shape[0] if "img_enc.mlp.layers.0.weight" in weights else 0,
+        norm_padding=True,
     )
     sizes = InputSizes(regions=data["regions"].shape[2], words=data["token_features"].shape[2])
     model = VseInftyMatcher(settings, sizes).eval()

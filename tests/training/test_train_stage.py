@@ -2,16 +2,20 @@
 
 import csv
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file
 
-from crossmodal.training.loop import validate
+from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+from crossmodal.features.store import StoreWriter
+from crossmodal.training.validation import validate
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,3 +110,28 @@ def test_torchrun_decides_how_many(featured_root):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("train: vsepp") == 1
     assert (featured_root / "models/matcher/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_published_settings_reach_the_training(featured_root):
+    """A BiGRU whose words are masked, nDCG on the first images of the validation split."""
+    folder = featured_root / "data/captions"
+    shutil.rmtree(folder)
+    writer = StoreWriter(folder, {"token_ids": ("int32", ())})
+    for row in range(80):
+        writer.append({"token_ids": np.array([1, 4 + row % 6, 5, 2])})
+    writer.close()
+    Vocabulary([*SPECIAL, *"abcdef"]).save(folder / "vocabulary.json")
+    changes = {"word_dropout": 0.2, "word_dropout_kind": "words", "best": "ndcg", "validation_images": 4}
+    changes = {f"train__{key}": value for key, value in changes.items()}
+    write_params(
+        featured_root, "vse_infty", captions__encoder="bigru", bigru__hidden=16, vse_infty__word_map="none", **changes
+    )
+    train.main()
+    weights, history = results(featured_root)
+    assert weights["text.embed.weight"].shape[0] == len(SPECIAL) + 6 + 1  # <mask>
+    assert "caption_map.weight" not in weights
+    for row in history:
+        assert row["kept_by"] == row["t2i/ndcg25"]
+        assert row["i2t/r1"] % 25 == 0 and row["t2i/r1"] % 12.5 == 0  # of 4 images and 8 captions
+        assert row["t2i/r5"] == 100

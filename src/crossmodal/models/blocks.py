@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 
 import torch
@@ -75,14 +76,25 @@ class TransformerEncoder(nn.Module):
     """Post-norm transformer encoder with ReLU (Vaswani et al. 2017), as TERN uses it: (B, N, E) -> (B, N, E).
 
     Zero layers are the identity. Parameter names are those of torch.nn.TransformerEncoder.
+
+    Args:
+        start: drawn, each layer has random weights of its own; copies, all start as copies of one, as the layers of
+            torch.nn.TransformerEncoder do.
     """
 
-    def __init__(self, dim: int, *, layers: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, *, layers: int, heads: int, feed_forward: int, dropout: float, start: str = "drawn"
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, heads, feed_forward, dropout, activation="relu", batch_first=True)
-            for _ in range(layers)
-        )
+
+        def layer() -> nn.TransformerEncoderLayer:
+            return nn.TransformerEncoderLayer(dim, heads, feed_forward, dropout, activation="relu", batch_first=True)
+
+        if start == "copies" and layers:
+            first = layer()
+            self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
+        else:
+            self.layers = nn.ModuleList(layer() for _ in range(layers))
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths.

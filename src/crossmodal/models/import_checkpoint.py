@@ -166,6 +166,7 @@ def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]
         "heads": 4,  # fixed in the published code
         "feed_forward": published.size(f"{encoder}0.linear1.weight"),
         "shared": not published.layers("img_txt_enc.transformer_encoder_2.layers."),
+        "layers_start": "copies",
         "positions": "concat",
         "location_scale": 1.0,
         "input_dropout": 0.0,
@@ -209,7 +210,9 @@ def _vse_infty(published: Published) -> Part:
         "pe_dim": published.size("img_enc.gpool.gru.weight_ih_l0", 1),
         "pool_hidden": published.size("img_enc.gpool.gru.weight_hh_l0", 1),
         "temperature": 0.1,  # fixed in the published code
+        "word_map": "none" if text is not None and text.encoder == "bigru" else "linear",
         "mlp_hidden": published.size("img_enc.mlp.layers.0.weight") if published.layers("img_enc.mlp.layers.") else 0,
+        "norm_padding": True,
     }
     text = text or Text("bert", {}, published.size("txt_enc.linear.weight", 1))
     return "vse_infty", settings, text, vse_infty_state(rest)

@@ -6,7 +6,7 @@ and pass a second encoder, whose weights the two modalities share. The first out
 instead, as kaylode/tern does, ``max`` their maximum.
 
 Published setting: visual_dim 2048, 4 visual layers, embed_dim 1024, 2 shared layers, 4 heads, feed-forward
-2048, dropout 0.1, hinge with hard negatives and margin 0.2.
+2048, dropout 0.1, layers of an encoder that start as copies of one, hinge with hard negatives and margin 0.2.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class TernMatcher(Matcher):
             "heads": settings.heads,
             "feed_forward": settings.feed_forward,
             "dropout": settings.dropout,
+            "start": settings.layers_start,
         }
         self.image_aggregation = settings.image_aggregation
         self.text_aggregation = settings.text_aggregation

@@ -86,11 +86,11 @@ def read_history(path: Path) -> list[Row]:
 
 
 def best_epoch(history: Iterable[Row]) -> Row:
-    """The row with the highest validation rsum, the earliest of equals: the epoch whose weights were kept.
+    """The row with the highest ``kept_by``, else validation rsum, the earliest of equals: whose weights were kept.
 
     Of models that were trained in turn each keeps an epoch of its own; this is the best of all.
     """
-    return max(history, key=lambda row: row["rsum"])
+    return max(history, key=lambda row: row.get("kept_by", row["rsum"]))
 
 
 def _recall_figure(rows: Sequence[Row]) -> Figure:
@@ -160,8 +160,9 @@ def _training_figure(history: Sequence[Row]) -> Figure:
         fontweight="bold",
     )
     low = min(row["rsum"] for row in history)
-    room = max(best["rsum"] - low, 0.02 * best["rsum"], 1)
-    right.set_ylim(max(0, low - 0.25 * room), best["rsum"] + 0.12 * room)
+    high = max(row["rsum"] for row in history)
+    room = max(high - low, 0.02 * high, 1)
+    right.set_ylim(max(0, low - 0.25 * room), high + 0.12 * room)
     return figure
 
 
