@@ -83,6 +83,6 @@ def test_precomputed_features_come_without_a_network(tmp_path):
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (60, 60)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr("crossmodal.datasets.decode.MAX_PIXELS", 100)
     with pytest.raises(UserError, match=r"bomb\.png: unreadable image"):
         read_photograph(tmp_path / "bomb.png", Corners(), "fp32")

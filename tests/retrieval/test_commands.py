@@ -1,6 +1,7 @@
 """``crossmodal search``, ``embed`` and ``index`` over a whole, tiny pipeline, as a person runs them."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tiny_pipeline import COLOURS
 
 from crossmodal.commands import search as search_command
@@ -58,19 +60,34 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     shutil.copytree(folder / "data/dataset/images", photographs / "below")
     (photographs / "broken.JPG").write_bytes(b"no image")
     (photographs / "notes.txt").write_text("no image either")
+    (photographs / "vector.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    (photographs / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    os.mkfifo(photographs / "pipe.png")
+    (folder / "album").mkdir()
+    Image.new("RGB", (30, 20), "red").save(folder / "album/scan.JFIF", "JPEG")
+    Image.new("RGB", (30, 20), "red").save(folder / "album/web.avif")
+    (folder / "album/circle").symlink_to(photographs)
+    (photographs / "linked").symlink_to(folder / "album")
     code, out, _ = run("embed", "photos", "--out", "results/photos")
     assert code == 0
     assert "skipped broken.JPG: no image\n" in out
-    assert f"8 images by {name}" in out
+    assert "skipped vector.jpg: no image\n" in out
+    assert "skipped pipe.png: unreadable image (not a regular file)\n" in out
+    assert "skipped linked/circle: a link to a folder that is read already, as .\n" in out
+    assert "6 files or folders skipped; all are in results/photos/dataset/manifest.json" in out
+    assert f"10 images by {name}" in out
     made = folder / "results/photos"
     assert not made.with_name("photos.part").exists()
     assert (made / "regions").exists() == (name == "scan")
     records = [json.loads(line) for line in (made / "dataset/records.jsonl").read_text().splitlines()]
-    assert [record["id"] for record in records] == [f"below/{colour}.png" for colour in sorted(COLOURS)]
+    assert [record["id"] for record in records] == [
+        *(f"below/{colour}.png" for colour in sorted(COLOURS)),
+        *("linked/scan.JFIF", "linked/web.avif"),
+    ]
     vectors = np.load(made / "embeddings.npy")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     evaluated, embedded = (results_of(run("search", "a red picture", *more)[1]) for more in ([], ["--in", made]))
-    assert [score for _, score, _ in evaluated] == [score for _, score, _ in embedded]
+    assert [score for _, score, _ in evaluated] == [score for _, score, path in embedded if "album" not in path]
     code, _, err = run("search", "--image", photographs / "below/red.png", "--in", made)
     assert code == 2
     assert err == "error: the gallery has no captions, so that a photograph finds nothing; give a sentence\n"

@@ -7,15 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from crossmodal.datasets.decode import upright_size
 from crossmodal.datasets.download import limit_bad
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
-from crossmodal.errors import UserError, without_path
+from crossmodal.errors import UserError
 from crossmodal.runtime import progress
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-MISSING = "missing"
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 
 
@@ -30,9 +27,9 @@ class Entry:
 
 
 def check_images(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
-    """(width, height) of every image that decodes in full, else why it does not; ``MISSING`` if it is not there."""
+    """``decode.upright_size`` of every image: (width, height) if it decodes in full, else why it does not."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        return list(progress(pool.map(_decode, paths), total=len(paths), desc="decode images", unit="image"))
+        return list(progress(pool.map(upright_size, paths), total=len(paths), desc="decode images", unit="image"))
 
 
 def write_entries(
@@ -83,16 +80,3 @@ def write_entries(
         if not any(record.split == split for record in records):
             raise UserError(f"{place}: no usable image is left in the split {split}")
     write_dataset(folder, name, records, skipped=skipped, sources=sources)
-
-
-def _decode(path: Path) -> tuple[int, int] | str:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            return image.size
-    except FileNotFoundError:
-        return MISSING
-    except UnidentifiedImageError:  # its text holds the path
-        return "not a JPEG, PNG or WebP image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"does not decode: {without_path(error)}"

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossmodal.datasets.assemble import MISSING, Entry, check_images, write_entries
+from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
+from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
+from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.params import Download, Folder
 from crossmodal.runtime import check_space, progress, setting_path
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def build_folder(folder: Path, settings: Folder, download: Download) -> None:
@@ -67,7 +67,7 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         "folder",
         entries,
         [sizes[row] for row in rows],
-        reasons={name: "not in the folder" for name, size in zip(names, sizes, strict=True) if size == MISSING},
+        reasons={name: "not in the folder" for name, size in zip(names, sizes, strict=True) if size == NOT_FOUND},
         skipped=skipped,
         max_bad=download.max_bad,
         no_captions=f"no caption in {captions_path.name}",
@@ -99,7 +99,7 @@ def seeded_splits(digests: Sequence[str], val: float, test: float, seed: int) ->
 
 def _log_unused(origin: Path, names: set[str]) -> None:
     """Say how many images of the directory no caption is about."""
-    files = (path.relative_to(origin).as_posix() for path in origin.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = (name for name, path in list_files(origin).files.items() if path.suffix.lower() in SUFFIXES)
     unused = [name for name in files if name not in names]
     if unused:
         log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))

@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test", "probe")
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One annotated object: ``box`` is (x1, y1, x2, y2) in pixels of the image file."""
+    """One annotated object: ``box`` is (x1, y1, x2, y2) in pixels of the upright image."""
 
     box: tuple[float, float, float, float]
     label: str
@@ -36,8 +36,8 @@ class GroundTruth:
 class ImageRecord:
     """One image with its captions.
 
-    ``path`` is relative to the dataset folder, ``width`` and ``height`` are in pixels. In the split
-    "probe" records 2k and 2k+1 are a pair with one caption each (see evaluation.probe).
+    ``path`` is relative to the dataset folder, ``width`` and ``height`` are in pixels of the upright picture. In the
+    split "probe" records 2k and 2k+1 are a pair with one caption each (see evaluation.probe).
     """
 
     id: str

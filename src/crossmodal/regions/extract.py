@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from crossmodal.datasets.decode import decode
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.features.resume import write_whole
 from crossmodal.features.store import LEFT_OUT, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
-from crossmodal.regions.decode import decode
 from crossmodal.runtime import pick_device, progress
 
 WINDOW = 256  # rows

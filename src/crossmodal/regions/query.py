@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crossmodal.datasets.decode import read_image
 from crossmodal.errors import UserError
 from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.decode import read_image
 from crossmodal.regions.extract import autocast, store_row
 
 

@@ -155,7 +155,7 @@ def _kind_row(kind: str, probe: np.ndarray) -> dict[str, str | float]:
 
 
 def _chart(path: Path, alt: str) -> dict[str, str | int]:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         return {"uri": file_uri(path), "alt": alt, "width": image.width, "height": image.height}
 
 

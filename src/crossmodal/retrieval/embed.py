@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.datasets.assemble import check_images
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
+from crossmodal.datasets.walk import list_files
 from crossmodal.derived import region_backend
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import Params
-from crossmodal.regions.decode import decode
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
@@ -29,12 +30,10 @@ from crossmodal.retrieval.session import Folders
 from crossmodal.retrieval.similarity import image_vectors
 from crossmodal.runtime import pick_device
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 @dataclass(frozen=True)
 class Embedded:
-    """What ``embed_folder`` made: vectors (N, E), the gallery's description, files that are no readable image."""
+    """What ``embed_folder`` made: vectors (N, E), the gallery's description, what was passed over."""
 
     vectors: np.ndarray
     info: GalleryInfo
@@ -42,7 +41,9 @@ class Embedded:
 
 
 def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
-    """Make a gallery of all photographs in a folder and those below it, in the order of their names.
+    """Make a gallery of all photographs in a folder and those below it, linked ones too, in the order of their names.
+
+    Every file is tried, whatever its suffix.
 
     Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images.
 
@@ -92,18 +93,17 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
 
 def _record(photographs: Path, folder: Path) -> Dataset:
     """Records of the readable photographs, with absolute paths, as a dataset folder."""
-    records, skipped = [], []
-    for path in sorted(path for path in photographs.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
-        name = path.relative_to(photographs).as_posix()
-        image = decode(path)
-        if isinstance(image, str):
-            skipped.append(Skipped(name, image))
-            continue
-        height, width = image.shape[:2]
-        records.append(ImageRecord(name, str(path.resolve()), "test", width, height, captions=()))
+    listing = list_files(photographs)
+    records, skipped = [], list(listing.skipped)
+    sizes = check_images(list(listing.files.values()))
+    for (name, path), size in zip(listing.files.items(), sizes, strict=True):
+        if isinstance(size, str):
+            skipped.append(Skipped(name, size))
+        else:
+            records.append(ImageRecord(name, str(path.resolve()), "test", *size, captions=()))
     if not records:
-        unreadable = f", {len(skipped)} unreadable" if skipped else ""
-        raise UserError(f"{photographs}: no photographs ({', '.join(SUFFIXES)}) in it{unreadable}")
+        first = f"; {len(skipped)} files or folders skipped, {skipped[0].item}: {skipped[0].reason}" if skipped else ""
+        raise UserError(f"{photographs}: no photographs in it that can be read{first}")
     folder.mkdir(parents=True)
     write_dataset(folder, photographs.resolve().name, records, skipped=skipped)
     return read_dataset(folder)
