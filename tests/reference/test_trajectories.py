@@ -247,8 +247,9 @@ def test_saf_statistics_are_taken_in_once_a_step(replayed):
     """Of the mean over a batch's captions; the published ones are of the last dozen captions."""
     file, trainer, _ = replayed
     running, norm = saf_norm(file, trainer)
-    for name, value in running.items():
-        torch.testing.assert_close(getattr(norm, name), value, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(norm.running_var, running["running_var"], atol=0, rtol=1e-3)
+    # The bias of the gates has no gradient and moves by rounding; the mean moves with it.
+    torch.testing.assert_close(norm.running_mean, running["running_mean"], atol=1e-2, rtol=0)
 
 
 def test_scores(replayed):

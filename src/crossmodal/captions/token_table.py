@@ -9,24 +9,24 @@ from transformers import PreTrainedTokenizerBase
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.features.batches import TokenTable
 
-_SPACES = ("Ġ", "▁")  # of byte-level BPE and SentencePiece, in front of a token that begins a word
+_SPACES = ("Ġ", "▁")  # of byte-level BPE and SentencePiece
 MASK = "<mask>"
 
 
 def table_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TokenTable:
     """The table of a BERT's tokenizer, or of another that puts a token at either end of a caption.
 
-    WordPiece marks the pieces that go on with a word (##); other tokenizers mark those that begin one, so that a
-    punctuation mark without a space in front of it counts to the word before.
+    WordPiece marks the pieces that go on with a word (##); byte-level BPE and SentencePiece mark those that begin one,
+    so that a punctuation mark without a space in front of it counts to the word before. Without such marks every token
+    is a word.
     """
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    model = tokenizer.backend_tokenizer.model
-    if isinstance(model, models.WordPiece):
-        continues = [token.startswith(model.continuing_subword_prefix) for token in tokens]
-    elif any(token.startswith(_SPACES) for token in tokens):
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)  # a slow tokenizer has none
+    prefix = getattr(model, "continuing_subword_prefix", None) or "##"
+    if not isinstance(model, models.WordPiece) and any(token.startswith(_SPACES) for token in tokens):
         continues = [not token.startswith(_SPACES) for token in tokens]
     else:
-        continues = [False] * len(tokens)
+        continues = [token.startswith(prefix) for token in tokens]
     table = np.array(continues)
     table[tokenizer.all_special_ids] = False
     return TokenTable(table, tokenizer.mask_token_id, ends=True)
