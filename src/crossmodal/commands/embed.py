@@ -7,7 +7,10 @@ crossmodal search "two dogs running on grass" --in results/holiday
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+
+from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     made = embed_folder(folder, part, load_params(), Folders(), arguments.index)
     part.rename(out)
     for skipped in made.skipped:
-        print(f"embed: skipped {skipped.item}: {skipped.reason}")
+        print(printable(f"embed: skipped {skipped.item}: {skipped.reason}"))
     size = f"{made.vectors.shape[1]} dimensions"
-    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {out}")
-    print(f'embed: try crossmodal search "two dogs running on grass" --in {out}')
+    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {printable(out)}")
+    print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}'))
