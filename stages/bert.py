@@ -8,6 +8,7 @@ from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
+from crossmodal.terminal import printable
 from stages.paths import BERT, DATASET
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     else:
         obtain_bert(source, params.bert.layers, out)
     publish(out, BERT, work)
-    print(f"bert: {source} in {BERT}")
+    print(f"bert: {printable(source)} in {BERT}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from crossmodal.terminal import log_printably, printable_lines
+
 EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR)
@@ -39,6 +41,7 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
 
     @functools.wraps(main)
     def wrapper() -> None:
+        log_printably()
         try:
             main()
             sys.stdout.flush()
@@ -56,7 +59,7 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
                 raise
             if not first_of_several():
                 time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {printable_lines(text)}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
 
     return wrapper

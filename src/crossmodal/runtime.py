@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from crossmodal.errors import UserError, first_of_several
+from crossmodal.terminal import printable
 
 
 def project_root() -> Path:
@@ -50,9 +51,10 @@ def seed_everything(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def progress(items: Iterable[Any] | None = None, **kwargs: Any) -> tqdm:
+def progress(items: Iterable[Any] | None = None, *, desc: str = "", **kwargs: Any) -> tqdm:
     """A tqdm bar on stderr that is silent when stderr is not a terminal."""
-    return tqdm(items, disable=not sys.stderr.isatty() or not first_of_several(), dynamic_ncols=True, **kwargs)
+    silent = not sys.stderr.isatty() or not first_of_several()
+    return tqdm(items, desc=printable(desc), disable=silent, dynamic_ncols=True, **kwargs)
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:

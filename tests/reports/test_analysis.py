@@ -1,10 +1,12 @@
 import csv
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crossmodal.datasets.records import read_dataset, write_dataset
 from crossmodal.reports.analysis import CHARTS, first_places, probe_kinds, rank_shares, write_analysis
 from crossmodal.reports.breakdown import break_down
 from crossmodal.retrieval.search import summary
@@ -86,6 +88,26 @@ def test_the_probe_as_a_table(material, tmp_path):
     assert [float(missed[name]) for name in ("a_with_a", "a_with_b", "b_with_a", "b_with_b")] == pytest.approx(
         [0.5, 0.4, 0.7, 0.6], abs=1e-4
     )
+
+
+def test_a_spreadsheet_runs_no_caption_or_name(material, tmp_path):
+    formulas = ['=HYPERLINK("http://x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1+1)", "\t=1", "＝1"]
+    plain = ["a - b", "two = 2", "'quoted", "r@k"]
+    records = list(material.dataset.records)
+    for number, captions in enumerate(zip([*formulas, *plain][::2], [*formulas, *plain][1::2], strict=True)):
+        row = number + 1 if number < 4 else 0
+        records[row] = replace(records[row], captions=captions)
+    records[1], records[2] = replace(records[1], id="=test-0"), replace(records[2], id="-test-1")
+    records[7] = replace(records[7], id="@probe", captions=("=1+1",))
+    write_dataset(material.dataset.folder, "tiny", records)
+    material.dataset = read_dataset(material.dataset.folder)
+    write(material, tmp_path / "out")
+    tables = {name: rows(tmp_path / "out" / name) for name in ("worst.csv", "probe.csv")}
+    cells = {cell for table in tables.values() for row in table for cell in row.values()}
+    text = {cell for cell in cells if not re.fullmatch(r"-?[\d.]+", cell)}  # a score below zero stays a number
+    assert not [cell for cell in text if cell.startswith(tuple("=+-@\t＝"))]
+    assert {"'+1+cmd|' /C calc'!A0", "'@SUM(1+1)", "'\t=1", "'=test-0", "'-test-1", "'@probe", "'=1+1"} <= cells
+    assert "two = 2" in cells
 
 
 def test_all_is_escaped_and_nothing_is_loaded_from_outside(material, tmp_path, read_page):

@@ -42,6 +42,34 @@ def test_a_sentence_finds_what_the_evaluation_found(run, workspace, name):
             assert f"images/{COLOURS[top[caption, place]]}.png" in rest
 
 
+def test_captions_and_names_do_not_reach_the_terminal_as_they_are(run, workspace):
+    folder = workspace("vsepp")
+    manifest = folder / "data/dataset/records.jsonl"
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for record in records[1:]:
+        (folder / "data/dataset" / record["path"]).rename(folder / "data/dataset" / f"{record['path']}\x9b2J.png")
+        record["path"] += "\x9b2J.png"
+        record["captions"] = [f"\x1b]0;owned\x07{record['captions'][0]}", "one\n   1    9.999  a line of its own\u202e"]
+    manifest.write_text("".join(json.dumps(record) + "\n" for record in records))
+    broken = folder / "photos"
+    broken.mkdir()
+    (broken / "\x1b[31mred.jpg").write_bytes(b"no image")
+    shutil.copy(next((folder / "data/dataset/images").iterdir()), broken / "good.png")
+    outputs = [
+        run("search", "a red picture \x1b[1A", "--k", 8),
+        run("search", "--image", str(folder / records[1]["path"]).replace(str(folder), "data/dataset"), "--k", 16),
+        run("search", "--image", "\x1b[31m.jpg"),
+        run("embed", "photos", "--out", "results/photos"),
+    ]
+    assert [code for code, _, _ in outputs] == [0, 0, 2, 0]
+    shown = "".join(out + err for _, out, err in outputs)
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    assert r"\x1b]0;owned\x07a red picture" in shown
+    assert r"one\n   1    9.999  a line of its own\u202e" in shown
+    assert r"skipped \x1b[31mred.jpg: " in shown
+    assert len(results_of(outputs[0][1])) == 8
+
+
 def test_a_photograph_finds_captions(run, workspace):
     folder = workspace("vsepp")
     with np.load(folder / "results/evaluation/results.npz") as arrays:

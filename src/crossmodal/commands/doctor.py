@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
 from crossmodal.derived import bert_source, region_backend
+from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
     from crossmodal.params import Params
@@ -53,15 +54,15 @@ def run(arguments: argparse.Namespace) -> None:
     for title, findings in sections.items():
         if findings:
             print(f"\n{title}")
-        width = max((len(finding.what) for finding in findings), default=0)
+        width = max((len(printable(finding.what)) for finding in findings), default=0)
         for finding in findings:
-            print(f"  {MARKS[finding.state]:<6}{finding.what:<{width}}  {finding.text}")
+            print(f"  {MARKS[finding.state]:<6}{printable(finding.what):<{width}}  {printable(finding.text)}")
     mends = [finding for findings in sections.values() for finding in findings if finding.state == "mend"]
     if mends:
         print("\nto mend")
     for finding in mends:
-        print(f"  {finding.what}: {finding.mend}")
-    print(f"\nnext: {_next(arguments.overrides, sections['stages'], blocked=bool(mends))}")
+        print(f"  {printable(finding.what)}: {printable(finding.mend)}")
+    print(f"\nnext: {printable(_next(arguments.overrides, sections['stages'], blocked=bool(mends)))}")
     if mends:
         sys.exit(1)
 

@@ -7,7 +7,10 @@ crossmodal search "two dogs running on grass" --in results/holiday
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+
+from crossmodal.terminal import printable
 
 NAMED = 20  # of what was passed over; all of it is in the manifest
 
@@ -42,10 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
     made = embed_folder(folder, part, load_params(), Folders(), arguments.index)
     part.rename(out)
     for skipped in made.skipped[:NAMED]:
-        print(f"embed: skipped {skipped.item}: {skipped.reason}")
+        print(printable(f"embed: skipped {skipped.item}: {skipped.reason}"))
     if made.skipped:
         more = f", {len(made.skipped) - NAMED:,} more than named here" if len(made.skipped) > NAMED else ""
-        print(f"embed: {len(made.skipped):,} files or folders skipped{more}; all are in {out}/dataset/manifest.json")
+        print(
+            f"embed: {len(made.skipped):,} files or folders skipped{more}; all are in {printable(out)}/dataset/manifest.json"
+        )
     size = f"{made.vectors.shape[1]} dimensions"
-    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {out}")
-    print(f'embed: try crossmodal search "two dogs running on grass" --in {out}')
+    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {printable(out)}")
+    print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}'))

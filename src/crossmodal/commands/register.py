@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery
 from crossmodal.derived import run_settings
+from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
             session.config.key,
             run_settings(load_params(settings)),
         )
-    print(f"register: {session.describe()}; {size / 1e6:,.1f} MB")
+    print(f"register: {printable(session.describe())}; {size / 1e6:,.1f} MB")
     state = "" if registered.new else ", already there"
-    print(f"register: {registered.name} version {registered.version}{state}, of run {registered.run_id}")
-    print(f'register: load it by mlflow.pyfunc.load_model("{registered.uri}")')
-    print(f"register: serve it by mlflow models serve --env-manager local -m {registered.uri}")
+    print(f"register: {printable(registered.name)} version {registered.version}{state}, of run {registered.run_id}")
+    print(printable(f'register: load it by mlflow.pyfunc.load_model("{registered.uri}")'))
+    print(printable(f"register: serve it by mlflow models serve --env-manager local -m {registered.uri}"))

@@ -13,6 +13,7 @@ import webbrowser
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery, positive
+from crossmodal.terminal import printable
 
 PAGE = Path("results/search.html")
 
@@ -55,9 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
         found = session.find_images(query, k) if photograph is None else session.find_captions(query, k)
         seconds = time.perf_counter() - started
         answers.append(answer_of(session, query, found))
-        print(f"{query}: {session.describe()}, {1000 * seconds:.0f} ms")
+        print(f"{printable(query)}: {session.describe()}, {1000 * seconds:.0f} ms")
         for result in answers[-1].results:
-            print(f"{result.position:4d}  {result.score:7.3f}  {result.line}")
+            print(f"{result.position:4d}  {result.score:7.3f}  {printable(result.line)}")
     if arguments.open:
         write_page(PAGE, session, answers)
         opened = webbrowser.open(PAGE.resolve().as_uri())

@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock
 
 from crossmodal.runtime import project_root
+from crossmodal.terminal import printable
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SOURCE_SUFFIXES = {".py", ".c"}
@@ -111,6 +112,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
-        print(f"warning: {path}: damaged, this starts from the beginning ({reason})", file=sys.stderr)
+        text = printable(f"warning: {path}: damaged, this starts from the beginning ({reason})")
+        print(text, file=sys.stderr)
         path.unlink()
         return None

@@ -18,6 +18,7 @@ from crossmodal.features.store import FeatureStore
 SIDE = 192  # pixels of a thumbnail's longer side
 JPEG_QUALITY = 75
 MAX_REGIONS = 4
+ALT = 400  # characters of the text in place of an image, at most: every picture of a page has one
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Pictures:
             record = self.dataset.records[row]
             image = read_thumbnail(self.dataset.image_path(row), SIDE)
             alt = f"{record.id}: {record.captions[0]}" if record.captions else record.id
+            alt = alt if len(alt) <= ALT else alt[: ALT - 1] + "…"
             self._read[row] = Picture(row, record.id, alt, image, data_uri(image), best_regions(self.store, row))
         return self._read[row]
 
