@@ -48,9 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(printable(f"embed: skipped {skipped.item}: {skipped.reason}"))
     if made.skipped:
         more = f", {len(made.skipped) - NAMED:,} more than named here" if len(made.skipped) > NAMED else ""
-        print(
-            f"embed: {len(made.skipped):,} files or folders skipped{more}; all are in {printable(out)}/dataset/manifest.json"
-        )
+        listed = printable(out / "dataset/manifest.json")
+        print(f"embed: {len(made.skipped):,} files or folders skipped{more}; all are in {listed}")
     size = f"{made.vectors.shape[1]} dimensions"
     print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {printable(out)}")
     print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}'))
