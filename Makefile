@@ -16,6 +16,9 @@ help: ## This list
 setup: $(BIN)/.installed ## .venv with the pinned packages
 
 repro: $(BIN)/.installed ## The whole pipeline: dvc repro (rerun: only what changed)
+	@[ -d .dvc ] || { echo 'error: no .dvc folder here: run dvc init --no-scm, then make repro' >&2; exit 2; }
+	@git rev-parse 2> /dev/null || dvc config core.no_scm | grep -qi true || \
+	  { echo 'error: no git repository here, as in a zip download: run git init, then make repro' >&2; exit 2; }
 	dvc repro
 
 ci: lint lock-check test drill smoke ## All that CI runs before a change lands

@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: params.yaml or an override cannot be used.
     """
     from crossmodal.commands import doctor_checks as checks
+    from crossmodal.commands import doctor_project as project
 
     params = _params(arguments.overrides)
     offline = " (offline)" if params.download.offline else ""
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         "dataset": checks.check_dataset(params, arguments.timeout),
         "files": checks.check_files(params, arguments.timeout),
         "weights": [] if params.download.offline else checks.check_hub(params, arguments.timeout),
-        "stages": [] if arguments.overrides else checks.check_stages(),
+        "stages": project.check_project(experiment=bool(arguments.overrides))
+        or ([] if arguments.overrides else checks.check_stages()),
         "cache": checks.check_cache() if arguments.cache else [],
     }
     for title, findings in sections.items():
@@ -81,12 +83,15 @@ def _params(overrides: list[str]) -> Params:
 def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:
     """The command to type."""
     again = " ".join(["crossmodal doctor", *(f"-S {shlex.quote(override)}" for override in overrides)])
+    from crossmodal.commands.doctor_project import path_prefix
+
     if blocked:
         return f"do what is said above, then: {again}"
+    dvc = f"{path_prefix()}dvc"
     if overrides:
-        return " ".join(["dvc exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
+        return " ".join([f"{dvc} exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
     if not Path("dvc.yaml").is_file():
         return "go to the root of the repository (no dvc.yaml here)"
     if stages and all(stage.state == "ok" for stage in stages):
-        return "dvc metrics show (everything is up to date)"
-    return "dvc repro"
+        return f"{dvc} metrics show  # everything is up to date"
+    return f"{dvc} repro"

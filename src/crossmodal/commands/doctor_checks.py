@@ -258,9 +258,15 @@ def _has_run(out: Path, params: Params) -> bool:
 @never_raises
 def check_stages() -> list[Finding]:
     """Every stage of dvc.yaml, as DVC sees it: up to date, or why it would run."""
+    from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    with Repo(".") as repo:
+    try:
+        repo = Repo(".")
+    except NotDvcRepoError:  # of a copy without the files whose names begin with a dot
+        init = "dvc init" if Path(".git").exists() else "dvc init --no-scm"
+        return [Finding("mend", "DVC", "no .dvc folder here", init)]
+    with repo:
         changed = repo.status()
         stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # those of .dvc files have none
         outs = {stage.name: [Path(out.fs_path) for out in stage.outs] for stage in stages}
