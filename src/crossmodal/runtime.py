@@ -43,12 +43,28 @@ def pick_device() -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask torch for deterministic kernels."""
+    """Seed Python, NumPy and torch, and allow torch kernels with a fixed order of summation only.
+
+    On CUDA attention adds in any order if it may (``warn_only``). An operation without a deterministic kernel raises.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.use_deterministic_algorithms(True)
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of torch's generators, the CPU's and the device's own, which dropout draws from: for ``save_state``."""
+    state = {"cpu": torch.get_rng_state()}
+    return state if device.type == "cpu" else state | {device.type: torch.get_device_module(device).get_rng_state()}
+
+
+def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Go on with what ``random_state`` gave; a state of another kind of device restores the CPU's alone."""
+    torch.set_rng_state(state["cpu"])
+    if device.type != "cpu" and device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type])
 
 
 def progress(items: Iterable[Any] | None = None, *, desc: str = "", **kwargs: Any) -> tqdm:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretended_device import pretended
+from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from crossmodal.captions import fit
@@ -86,24 +88,41 @@ def test_words_of_one_kind_come_to_lie_together(tmp_path):
     assert colours > cosine(vectors["red"], vectors["circle"], dim=0)
 
 
-def test_killed_fit_ends_with_the_same_weights(tmp_path, monkeypatch):
-    expected, _ = load_bert(fitted(tmp_path / "a"))
+def killed_and_resumed(folder):
+    """The weights of a fit that was killed in its second epoch and taken up again."""
     steps = []
 
     def counted(*args):
         steps.append(1)
-        if len(steps) == 5:  # in the second epoch
+        if len(steps) == 5:
             raise KilledError
         return masked_loss(*args)
 
     masked_loss = fit._masked_loss
-    monkeypatch.setattr(fit, "_masked_loss", counted)
-    with pytest.raises(KilledError):
-        fitted(tmp_path / "b")
-    monkeypatch.setattr(fit, "_masked_loss", masked_loss)
-    resumed, _ = load_bert(fitted(tmp_path / "b"))
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, atol=0, rtol=0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(fit, "_masked_loss", counted)
+        fitted(folder)
+    return load_file(fitted(folder) / "model.safetensors")
+
+
+def test_killed_fit_ends_with_the_same_weights(tmp_path):
+    expected = load_file(fitted(tmp_path / "a") / "model.safetensors")
+    assert_equal(killed_and_resumed(tmp_path / "b"), expected)
+
+
+def test_killed_fit_on_a_device_ends_with_the_same_weights(tmp_path):
+    """Dropout draws from the device's own generator."""
+    with pretended() as counts:
+        expected = load_file(fitted(tmp_path / "a") / "model.safetensors")
+        assert counts.kernels
+        assert_equal(killed_and_resumed(tmp_path / "b"), expected)
+    assert not counts.unordered
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("shard_rows", [5, 2048])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -27,6 +28,18 @@ def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
     if mode == "cls":
         return values[:, 0]
     return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)
+
+
+def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and last state of a recurrent network: (B, N, E), (B,) -> (B, N, directions * H), (directions, B, H).
+
+    Outputs beyond a row's length are 0. In float32 even under autocast: on CUDA it casts recurrent networks to float16
+    whatever its own type is, and no loss scaling is there to keep their gradients in range.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        packed = pack_padded_sequence(values.float(), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        output, state = rnn(packed)
+        return pad_packed_sequence(output, batch_first=True, total_length=values.shape[1])[0], state
 
 
 class SetDropout(nn.Module):

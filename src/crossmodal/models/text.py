@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 
 from crossmodal.errors import UserError, first_line
 from crossmodal.models.base import StoredFeatures, Words
+from crossmodal.models.blocks import run_rnn
 
 
 class BiGru(nn.Module):
@@ -28,12 +29,8 @@ class BiGru(nn.Module):
         self.rnn = nn.GRU(embed_dim, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, words: Words) -> Words:
-        lengths = words.mask.sum(dim=1).cpu()  # a token is never behind a gap
         embedded = self.dropout(self.embed(words.ids))
-        packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        output, _ = nn.utils.rnn.pad_packed_sequence(
-            self.rnn(packed)[0], batch_first=True, total_length=words.ids.shape[1]
-        )
+        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # a token is never behind a gap
         forward, backward = output.chunk(2, dim=-1)
         return Words((forward + backward) / 2, words.mask, words.ids)
 

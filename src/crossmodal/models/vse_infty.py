@@ -17,10 +17,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.blocks import run_rnn
 from crossmodal.params import VseInfty
 
 
@@ -52,10 +52,7 @@ class GeneralisedPooling(nn.Module):
         counts, row_of = lengths.clamp(min=1).unique(return_inverse=True)
         with torch.autocast(lengths.device.type, enabled=False):
             positions = sinusoidal_positions(longest, self.pe_dim).to(self.linear.weight)
-            packed = pack_padded_sequence(
-                positions.expand(len(counts), -1, -1), counts.cpu(), batch_first=True, enforce_sorted=False
-            )
-            states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=longest)
+            states, _ = run_rnn(self.gru, positions.expand(len(counts), -1, -1), counts)
             forward, backward = states.chunk(2, dim=-1)
             scores = self.linear((forward + backward) / 2).squeeze(-1)  # (lengths, longest)
         real = torch.arange(longest, device=lengths.device) < counts[:, None]
