@@ -40,6 +40,10 @@ class SentenceReader:
         if encoder in ("bert", "clip"):
             self.model = self.model.to(self.device)
             self.feature_dim = embedding_size(self.model) if encoder == "clip" else self.model.config.hidden_size
+        # A tokenizer keeps the truncation and padding of its last call. Those of a first sentence are those of every
+        # later one, so that no call changes them: several threads may share the reader.
+        if encoder != "bigru":
+            self("a first sentence")
 
     @torch.inference_mode()
     def __call__(self, sentence: str) -> Words:

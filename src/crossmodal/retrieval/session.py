@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from crossmodal.captions.query import SentenceReader
@@ -18,6 +17,7 @@ from crossmodal.regions.load import load_extractor
 from crossmodal.regions.query import read_photograph
 from crossmodal.retrieval.gallery import read_info
 from crossmodal.retrieval.online import Found, SearchEngine
+from crossmodal.runtime import loaded_once
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Folders:
 
 
 class SearchSession:
-    """Sentences and photographs in, what was found out.
+    """Sentences and photographs in, what was found out. Several threads may share it: no query changes anything.
 
     Args:
         gallery: results/evaluation, or a folder that ``crossmodal embed`` made (with ``dataset`` and, where pairs
@@ -101,7 +101,7 @@ class SearchSession:
     def image_of(self, caption: int) -> int:
         return int(self.split.caption_image[caption])
 
-    @cached_property
+    @loaded_once
     def _reader(self) -> SentenceReader:
         folders, encoder = self.folders, self.config.encoder
         own = folders.matcher / "vocabulary.json"  # of an imported matcher
@@ -114,7 +114,7 @@ class SearchSession:
             )
         return reader
 
-    @cached_property
+    @loaded_once
     def _extractor(self) -> RegionExtractor:
         folders = self.folders
         extractor = load_extractor(self.params, folders.detector)
