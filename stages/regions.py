@@ -41,6 +41,7 @@ def main() -> None:
         "workers": params.regions.workers,
         "max_broken": params.regions.max_broken,
         "precision": params.regions.precision,
+        "settings": params.reading_of_images,
     }
     make_extractor = partial(load_extractor, params, DETECTOR)
     if shard is not None:

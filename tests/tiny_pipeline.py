@@ -51,7 +51,8 @@ def write_pipeline(folder):
     (folder / "models/detector").mkdir(parents=True)
     obtain_backbone(params.grid, folder / "models/detector")
     extractor = load_extractor(params, folder / "models/detector")
-    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid")
+    read_by = params.reading_of_images
+    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid", settings=read_by)
 
     words = ["<pad>", "<unk>", "a", "picture", "nothing", "but", *COLOURS]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))

@@ -7,6 +7,7 @@ dependency of the stages; changing a check here cannot change a result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -97,6 +98,22 @@ class Download(Section):
 
 
 WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # of section regions, on the features
+BOTTOMUP_SELECTION = (
+    "bottomup.selection",
+    "bottomup.min_regions",
+    "bottomup.max_regions",
+    "bottomup.min_score",
+    "bottomup.nms",
+)
+READING = (
+    "regions.backend",
+    "regions.per_image",
+    "regions.min_score",
+    "regions.nms",
+    "regions.precision",
+    *BOTTOMUP_SELECTION,
+    "captions.max_tokens",
+)  # settings that images and captions are read by; a gallery holds its own
 
 
 class Regions(Section):
@@ -544,6 +561,51 @@ class Params(Section):
     def region_settings(self) -> dict[str, Any]:
         """What region features depend on of section regions."""
         return self.regions.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"backend": self.region_backend}
+
+    @property
+    def reading_of_images(self) -> dict[str, Any]:
+        """What an image's regions depend on beside the network in models/detector, by dotted key.
+
+        Stored with the features, so that queries are read as the gallery was, see ``with_values``. Of precomputed
+        features nothing is known.
+        """
+        backend = self.region_backend
+        if backend == "precomputed":
+            return {}
+        keys = {
+            "torchvision": ("regions.per_image", "regions.min_score", "regions.nms"),
+            "bottomup": BOTTOMUP_SELECTION,
+            "detectron2": BOTTOMUP_SELECTION,
+        }.get(backend, ())
+        return {"regions.backend": backend} | {key: self._value(key) for key in (*keys, "regions.precision")}
+
+    @property
+    def reading_of_captions(self) -> dict[str, Any]:
+        """The same of a caption's tokens, beside the encoder in models/bert; CLIP cuts texts at its own length."""
+        keys = () if self.captions.encoder == "clip" else ("captions.max_tokens",)
+        return {key: self._value(key) for key in keys}
+
+    def _value(self, key: str) -> Any:
+        section, name = key.split(".")
+        return getattr(getattr(self, section), name)
+
+    def with_values(self, values: Mapping[str, Any]) -> Params:
+        """These settings with other values for what ``reading_of_images`` and ``reading_of_captions`` give.
+
+        Raises:
+            ValueError: another key, or a value that the setting does not take.
+        """
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            if key not in READING:
+                raise ValueError(f"{key!r} is not a setting that images or captions are read by")
+            section, name = key.split(".")
+            sections.setdefault(section, getattr(self, section).model_dump())[name] = value
+        try:
+            changed = {name: type(getattr(self, name)).model_validate(of_it) for name, of_it in sections.items()}
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+        return self.model_copy(update=changed)
 
     @property
     def dataset_settings(self) -> Section:

@@ -81,9 +81,9 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
 
 def test_a_gallery_has_the_precision_of_the_stage(run, workspace):
     folder = workspace("scan")
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["regions"]["precision"] = "bf16"  # data/regions was made with fp32
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    index = json.loads((folder / "data/regions/index.json").read_text())
+    index["metadata"]["settings"]["regions.precision"] = "bf16"  # it was made with fp32
+    (folder / "data/regions/index.json").write_text(json.dumps(index))
     assert run("embed", "data/dataset/images", "--out", "made")[0] == 0
     rows = [1 + COLOURS.index(colour) for colour in sorted(COLOURS)]
     full = FeatureStore(folder / "data/regions").padded(rows, "features").astype(float)
@@ -144,6 +144,11 @@ def test_precomputed_features_take_sentences_alone(run, workspace):
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     (folder / "models/detector/config.json").write_text('{"backend": "precomputed"}')
     (folder / "models/detector/model.safetensors").unlink()
+    index = json.loads((folder / "data/regions/index.json").read_text())
+    del index["metadata"]["settings"]
+    (folder / "data/regions/index.json").write_text(json.dumps(index))
+    info = json.loads((folder / "results/evaluation/gallery.json").read_text())
+    (folder / "results/evaluation/gallery.json").write_text(json.dumps(info | {"settings": {}}))
     assert run("search", "a red picture")[0] == 0
     photographs = folder / "data/dataset/images"
     for arguments in (["search", "--image", str(photographs / "red.png")], ["embed", str(photographs), "--out", "new"]):

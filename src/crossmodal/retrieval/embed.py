@@ -22,7 +22,7 @@ from crossmodal.params import Params
 from crossmodal.regions.decode import decode
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
-from crossmodal.retrieval.gallery import GalleryInfo, save_info
+from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.session import Folders
 from crossmodal.retrieval.similarity import image_vectors
@@ -43,7 +43,8 @@ class Embedded:
 def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
     """Make a gallery of all photographs in a folder and those below it, in the order of their names.
 
-    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images.
+    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images. The
+    photographs are read as those in data/regions were, which the matcher goes with, whatever ``params`` say by now.
 
     Args:
         out: made; must not exist.
@@ -53,6 +54,9 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
     """
     model, config = load_matcher(folders.matcher)
+    for folder in (folders.regions, folders.captions):
+        if (folder / "index.json").is_file():
+            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
     extractor = load_extractor(params, folders.detector)
     if extractor.feature_dim != config.sizes.regions:
         raise UserError(
@@ -68,6 +72,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         backend=params.region_backend,
         workers=params.regions.workers,
         precision=params.regions.precision,
+        settings=params.reading_of_images,
     )
     store = FeatureStore(out / "regions")
     rows = np.arange(len(store))
@@ -82,6 +87,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         mode="embeddings" if model.pooled else "shortlist_rerank",
         index=factory,
         shortlist=0 if model.pooled else params.evaluate.shortlist,
+        settings=params.reading_of_images | params.reading_of_captions,
     )
     save_info(out, info)
     if model.pooled:

@@ -15,7 +15,7 @@ from crossmodal.params import Params
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.load import load_extractor
 from crossmodal.regions.query import read_photograph
-from crossmodal.retrieval.gallery import read_info
+from crossmodal.retrieval.gallery import as_made, read_info
 from crossmodal.retrieval.online import Found, SearchEngine
 from crossmodal.runtime import loaded_once
 
@@ -39,7 +39,7 @@ class SearchSession:
     Args:
         gallery: results/evaluation, or a folder that ``crossmodal embed`` made (with ``dataset`` and, where pairs
             are scored, ``regions`` of its own).
-        params: of the pipeline that made models and gallery.
+        params: of the pipeline; queries are read by the settings that the gallery was made by where these differ.
 
     Raises:
         UserError: an out is missing or damaged, or they do not belong together.
@@ -48,7 +48,7 @@ class SearchSession:
     def __init__(self, gallery: Path, params: Params, folders: Folders) -> None:
         self.info = read_info(gallery)  # first: without it nothing else matters
         own = (gallery / "dataset").is_dir()
-        self.params, self.folders = params, folders
+        self.params, self.folders = as_made(params, self.info.settings, gallery / "gallery.json"), folders
         self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
         self.regions = gallery / "regions" if own else folders.regions
         left_out = FeatureStore(self.regions).left_out if self.regions.is_dir() else ()
