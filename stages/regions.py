@@ -9,7 +9,7 @@ import argparse
 from functools import partial
 
 from crossmodal.datasets.records import read_dataset
-from crossmodal.derived import region_backend, region_settings
+from crossmodal.derived import image_reading, region_backend, region_settings
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
@@ -42,6 +42,7 @@ def main() -> None:
         "workers": params.regions.workers,
         "max_broken": params.regions.max_broken,
         "precision": params.regions.precision,
+        "settings": image_reading(params),
     }
     make_extractor = partial(load_extractor, params, DETECTOR)
     if shard is not None:

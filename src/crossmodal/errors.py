@@ -16,8 +16,9 @@ from crossmodal.terminal import log_printably, printable_lines
 
 EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR)
+_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
+_LONGEST_NAME = 300  # characters in a message, of a path that is too long to be one
 _SECOND_VOICE = 30  # seconds; on a busy machine processes are far apart
 
 
@@ -99,7 +100,8 @@ def _file_of(error: Exception) -> str:
     """The file of an error: its own, else the one that the innermost function with a path was at work on."""
     named = isinstance(error, OSError) and (error.filename2 or error.filename)
     if named:
-        return os.fsdecode(named)
+        name = os.fsdecode(named)
+        return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         paths = {name: value for name, value in frame.f_locals.items() if isinstance(value, Path)}
         if paths:

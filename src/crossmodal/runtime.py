@@ -6,8 +6,10 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,18 @@ def hub_name_or_path(text: str) -> str:
 def pick_device() -> torch.device:
     """The first CUDA device, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class loaded_once(cached_property):  # noqa: N801, named as what it extends
+    """A cached property that one thread computes while the others that ask for it wait."""
+
+    def __init__(self, load: Callable[[Any], Any]) -> None:
+        super().__init__(load)
+        self._loading = RLock()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        with self._loading:
+            return super().__get__(instance, owner)
 
 
 def seed_everything(seed: int) -> None:

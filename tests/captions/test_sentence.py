@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threads import answers_of_threads
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
@@ -110,3 +111,15 @@ def test_a_missing_encoder_is_named(tmp_path):
     for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
         with pytest.raises(UserError, match=f"{missing}: not found"):
             SentenceReader(encoder, tmp_path, tmp_path / "vocabulary.json", LONGEST)
+
+
+def test_several_threads_share_a_reader(bert, clip_text, tmp_path):
+    for encoder, folder in (("bert", bert), ("bert_finetune", bert), ("clip", clip_text)):
+        reader = SentenceReader(encoder, folder, tmp_path, LONGEST)
+        backend = reader.tokenizer.backend_tokenizer
+        before = (backend.truncation, backend.padding)
+        for sentence, words in answers_of_threads(reader, SENTENCES):
+            alone = reader(sentence)
+            for name in ("features", "mask", "ids"):
+                torch.testing.assert_close(getattr(words, name), getattr(alone, name), atol=0, rtol=0)
+        assert (backend.truncation, backend.padding) == before

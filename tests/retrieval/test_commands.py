@@ -126,9 +126,9 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
 
 def test_a_gallery_has_the_precision_of_the_stage(run, workspace):
     folder = workspace("scan")
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["regions"]["precision"] = "bf16"  # data/regions was made with fp32
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    index = json.loads((folder / "data/regions/index.json").read_text())
+    index["metadata"]["settings"]["regions.precision"] = "bf16"  # it was made with fp32
+    (folder / "data/regions/index.json").write_text(json.dumps(index))
     assert run("embed", "data/dataset/images", "--out", "made")[0] == 0
     rows = [1 + COLOURS.index(colour) for colour in sorted(COLOURS)]
     full = FeatureStore(folder / "data/regions").padded(rows, "features").astype(float)
@@ -160,6 +160,9 @@ def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
         (["search", "a", "--image", "data/dataset/images/red.png"], "give a sentence such as"),
         (["search", "a", " "], "the sentence is empty"),
         (["search", "--image", "nowhere.jpg"], "--image nowhere.jpg: no such file"),
+        (["search", "--image", "x" * 5000], "--image xxx"),
+        (["search", "a red picture", "--in", "x" * 5000], "File name too long"),
+        (["search", "a red picture " * 1000], "has 14,000 characters, expected 10,000 at most"),
         (["search", "--image", "params.yaml"], "params.yaml: no image"),
         (["search", "a", "--in", "nowhere"], "nowhere/gallery.json: not found"),
         (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: Not a directory"),
@@ -189,6 +192,11 @@ def test_precomputed_features_take_sentences_alone(run, workspace):
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     (folder / "models/detector/config.json").write_text('{"backend": "precomputed"}')
     (folder / "models/detector/model.safetensors").unlink()
+    index = json.loads((folder / "data/regions/index.json").read_text())
+    del index["metadata"]["settings"]
+    (folder / "data/regions/index.json").write_text(json.dumps(index))
+    info = json.loads((folder / "results/evaluation/gallery.json").read_text())
+    (folder / "results/evaluation/gallery.json").write_text(json.dumps(info | {"settings": {}}))
     assert run("search", "a red picture")[0] == 0
     photographs = folder / "data/dataset/images"
     for arguments in (["search", "--image", str(photographs / "red.png")], ["embed", str(photographs), "--out", "new"]):

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crossmodal.features.store import SHARD_ROWS, StoreWriter
+from crossmodal.features.store import SETTINGS, SHARD_ROWS, StoreWriter
 from crossmodal.runtime import pick_device, progress
 
 
-def store_ids(ids: list[list[int]], folder: Path) -> None:
-    """Write a store with ``token_ids`` (tokens,) int32 per caption, for encoders trained with the model."""
+def store_ids(ids: list[list[int]], folder: Path, settings: Mapping[str, Any] | None = None) -> None:
+    """Write a store with ``token_ids`` (tokens,) int32 per caption, for encoders trained with the model.
+
+    Args:
+        settings: kept with the store, what sentences that come later are to be read by.
+    """
     writer = StoreWriter(folder, {"token_ids": ("int32", ())})
     for row in ids[len(writer) :]:
         writer.append({"token_ids": np.asarray(row)})
-    writer.close()
+    writer.close({SETTINGS: dict(settings)} if settings else None)
 
 
 @torch.inference_mode()
@@ -56,4 +62,5 @@ def encode_captions(
         for row, values in enumerate(features):
             writer.append({"features": values, "token_ids": np.asarray(ids[row])})
     bar.close()
-    writer.close({"hidden_size": hidden, "layers": model.config.num_hidden_layers})
+    read_by = {"captions.max_tokens": max_tokens}
+    writer.close({"hidden_size": hidden, "layers": model.config.num_hidden_layers, SETTINGS: read_by})

@@ -25,6 +25,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="features that may go along with a model that scores pairs (default: %(default)g)",
     )
+    parser.add_argument(
+        "--server-files",
+        action="store_true",
+        help="let clients of the served model name image files of the machine it runs on; by default they send images",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -41,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.errors import UserError
     from crossmodal.params import load_params
     from crossmodal.retrieval import served
-    from crossmodal.retrieval.bundle import digest, pack, unpack
+    from crossmodal.retrieval.bundle import Serving, digest, pack, unpack
     from crossmodal.retrieval.session import Folders
     from crossmodal.tracked_models import Loadable, register
 
@@ -51,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = Path("params.yaml")
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
         folder, package = Path(temporary) / "search", Path(temporary) / "crossmodal"
-        session = pack(arguments.gallery, settings, Folders(), folder, arguments.limit)
+        session = pack(arguments.gallery, settings, Folders(), folder, arguments.limit, Serving(arguments.server_files))
         shutil.copytree(code, package, ignore=shutil.ignore_patterns("__pycache__"))
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -35,15 +35,15 @@ def run(arguments: argparse.Namespace) -> None:
             missing or do not belong together.
     """
     from crossmodal.errors import UserError
+    from crossmodal.limits import is_file, shown
 
     sentences, photograph, k = arguments.sentences, arguments.image, arguments.k
     if bool(sentences) == (photograph is not None):
         raise UserError('give a sentence such as "two dogs running on grass", or --image FILE')
     if not all(sentence.strip() for sentence in sentences):
         raise UserError('the sentence is empty; give one such as "two dogs running on grass"')
-    if photograph is not None and not photograph.is_file():
-        raise UserError(f"--image {photograph}: no such file")
-
+    if photograph is not None and not is_file(photograph):
+        raise UserError(f"--image {shown(photograph)}: no such file")
     from crossmodal.commands.search_page import answer_of, write_page
     from crossmodal.params import load_params
     from crossmodal.retrieval.session import Folders, SearchSession

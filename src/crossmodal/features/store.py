@@ -26,6 +26,7 @@ from crossmodal.features.resume import write_whole
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
+SETTINGS = "settings"  # metadata: the settings that the features were made by, by dotted key of params.yaml
 LEFT_OUT = "left_out"  # metadata: rows that stand for an image without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
 _GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
@@ -181,6 +182,11 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the features were made by, where the store has them: ``{"captions.max_tokens": 40}``."""
+        return self.metadata.get(SETTINGS, {})
 
     @property
     def left_out(self) -> frozenset[int]:

@@ -110,8 +110,10 @@ class TransformerEncoder(nn.Module):
             self.layers = nn.ModuleList(layer() for _ in range(layers))
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths.
-        with sdpa_kernel(SDPBackend.MATH) if values.device.type == "cpu" else nullcontext():
+        # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths. The
+        # switch is of the whole process: where nothing is trained, other threads may be at work, and it stays.
+        training = values.device.type == "cpu" and torch.is_grad_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if training else nullcontext():
             for layer in self.layers:
                 values = layer(values, src_key_padding_mask=~mask)
         return values

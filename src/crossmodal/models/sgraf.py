@@ -12,6 +12,8 @@ each, BiGRU over words (300 to 1024, no map behind it), hinge with hard negative
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -60,8 +62,12 @@ class SgrafMatcher(Matcher):
     def encode_captions(self, words: Words) -> Encoding:
         return self._encode(self.word_map(words.features), words.mask, self.caption_attention)
 
-    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
-        return self.scorer(images, captions, sparse=self.sparse_gradients)
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
+        scorer = self.scorer
+        if exact:
+            scorer = copy.copy(scorer)  # shares all weights; the setting of the matcher, which others may use, stays
+            scorer.precision = "fp32"
+        return scorer(images, captions, sparse=self.sparse_gradients)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region."""
@@ -97,9 +103,9 @@ class SgrafEnsemble(Matcher):
         """Captions as they are compared: each member reads them with a text encoder of its own."""
         return self._join([matcher.encode_text(words) for matcher in self.matchers])
 
-    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
         parts = zip(self.matchers, self._split(images), self._split(captions), strict=True)
-        return torch.stack([matcher.similarity(*encodings) for matcher, *encodings in parts]).mean(dim=0)
+        return torch.stack([matcher.similarity(*pair, exact=exact) for matcher, *pair in parts]).mean(dim=0)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """The mean of the members' attention."""

@@ -8,7 +8,7 @@ the dataset and the batch size alone: not on where a killed run stopped, and not
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from crossmodal.datasets.decode import decode
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.features.resume import write_whole
-from crossmodal.features.store import LEFT_OUT, StoreWriter
+from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.runtime import pick_device, progress
 
@@ -39,6 +39,7 @@ def extract_regions(
     workers: int = 0,
     max_broken: int = 0,
     precision: str = "fp32",
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a store whose row i holds the regions of record i.
 
@@ -53,6 +54,7 @@ def extract_regions(
         workers: processes that decode images while the network works; 0: none, it waits.
         max_broken: images that may turn out unreadable.
         precision: fp32, or bf16 or fp16 by autocast.
+        settings: kept with the store, what photographs that come later are to be read by.
 
     Raises:
         UserError: more images than ``max_broken`` are missing or unreadable. What was done before is kept.
@@ -82,7 +84,7 @@ def extract_regions(
         "feature_dim": extractor.feature_dim,
         "classes": list(getattr(extractor, "classes", ())),
         "attributes": list(getattr(extractor, "attributes", ())),
-    }
+    } | ({SETTINGS: dict(settings)} if settings else {})
     writer.close(metadata | broken.metadata())
     broken.forget()
 

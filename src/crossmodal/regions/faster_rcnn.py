@@ -9,6 +9,7 @@ alone, without the embedded class. A detector folder holds model.safetensors and
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign, nms
+from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign, nms, roi_align
 
 from crossmodal.errors import UserError
 from crossmodal.params import Detector
@@ -79,16 +81,49 @@ class KeepSize(GeneralizedRCNNTransform):
         return image, target
 
 
+class Anchors(AnchorGenerator):
+    """Torchvision's anchors of one feature map, computed without a trace of former images.
+
+    Torchvision's own keeps its anchors in the type and on the device of the last feature map.
+    """
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors of each image, (H/8 W/8 anchors, 4) float32 in pixels."""
+        rows, columns = feature_maps[0].shape[-2:]
+        device = feature_maps[0].device
+        y, x = torch.meshgrid(
+            STRIDE * torch.arange(rows, device=device), STRIDE * torch.arange(columns, device=device), indexing="ij"
+        )
+        cells = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
+        anchors = (cells + self.cell_anchors[0].to(device)).view(-1, 4)
+        return [anchors] * len(image_list.image_sizes)
+
+
+class RegionPool(MultiScaleRoIAlign):
+    """RoIAlign of one feature map at STRIDE.
+
+    Torchvision's own takes the scale from the first image that it sees and keeps it: 1/4 after one of 20 pixels.
+    """
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """(sum of boxes, C, POOL, POOL)."""
+        return roi_align(x["0"], boxes, self.output_size, 1 / STRIDE, self.sampling_ratio)
+
+
 class AttributeRoIHeads(RoIHeads):
     """Box head and predictor of Faster R-CNN with a softmax over attributes on the same feature.
 
     In training the attribute loss is the cross-entropy on positive regions. In evaluation a region's feature
     and attribute are computed again on the box after regression; see ``forward``.
+
+    ``min_score`` and ``most_regions`` are set once, by who loads the network. Torchvision's own thresholds let
+    everything through: several threads may share the network, so that no call may change one.
     """
 
     def __init__(self, attribute_predictor: nn.Linear, **parts: object) -> None:
-        super().__init__(**parts)
+        super().__init__(score_thresh=0.0, detections_per_img=sys.maxsize, **parts)
         self.attribute_predictor = attribute_predictor
+        self.min_score, self.most_regions = 0.05, 100
 
     def region_features(
         self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]
@@ -149,24 +184,19 @@ class AttributeRoIHeads(RoIHeads):
         """Boxes, scores and labels of each image: class-wise NMS, then NMS across classes, at ``nms_thresh``.
 
         The second one leaves a physical object one region, though two classes claim it. At most
-        ``detections_per_img`` regions of at least ``score_thresh`` stay, and always the best one; if the
+        ``most_regions`` regions of at least ``min_score`` stay, and always the best one; if the
         network gives none at all, the whole image is the region, of label 0 (background) with score 0.
         """
-        wanted, limit = self.score_thresh, self.detections_per_img
-        self.score_thresh, self.detections_per_img = 0.0, class_logits.numel()
-        try:
-            found = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
-        finally:
-            self.score_thresh, self.detections_per_img = wanted, limit
+        found = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
         rows = []
         for boxes, scores, labels, (height, width) in zip(*found, image_shapes, strict=True):
             if not len(boxes):
                 boxes = boxes.new_tensor([[0, 0, width, height]])
                 scores, labels = scores.new_zeros(1), labels.new_zeros(1)
             keep = nms(boxes, scores, self.nms_thresh)
-            good = scores[keep] >= wanted
+            good = scores[keep] >= self.min_score
             good[0] = True
-            keep = keep[good][:limit]
+            keep = keep[good][: self.most_regions]
             rows.append((boxes[keep], scores[keep], labels[keep]))
         boxes, scores, labels = (list(column) for column in zip(*rows, strict=True))
         return boxes, scores, labels
@@ -189,14 +219,14 @@ class RegionDetector(FasterRCNN):
         backbone = Backbone(width)
         super().__init__(
             backbone,
-            rpn_anchor_generator=AnchorGenerator((ANCHORS,), ((1.0,),)),
+            rpn_anchor_generator=Anchors((ANCHORS,), ((1.0,),)),
             rpn_fg_iou_thresh=0.6,
             rpn_batch_size_per_image=64,
             rpn_pre_nms_top_n_train=200,
             rpn_pre_nms_top_n_test=300,
             rpn_post_nms_top_n_train=64,
             rpn_post_nms_top_n_test=64,
-            box_roi_pool=MultiScaleRoIAlign(["0"], POOL, sampling_ratio=1),
+            box_roi_pool=RegionPool(["0"], POOL, sampling_ratio=1),
             box_head=TwoMLPHead(backbone.out_channels * POOL**2, feature_dim),
             box_predictor=FastRCNNPredictor(feature_dim, len(classes) + 1),
         )
@@ -213,9 +243,7 @@ class RegionDetector(FasterRCNN):
             batch_size_per_image=24,
             positive_fraction=0.5,
             bbox_reg_weights=None,
-            score_thresh=0.05,
             nms_thresh=0.5,
-            detections_per_img=100,
         )
         self.to(memory_format=torch.channels_last)
 

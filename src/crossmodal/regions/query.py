@@ -9,6 +9,7 @@ import torch
 
 from crossmodal.datasets.decode import read_image
 from crossmodal.errors import UserError
+from crossmodal.limits import is_file, shown
 from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extract import autocast, store_row
@@ -23,8 +24,8 @@ def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> R
     Raises:
         UserError: the file is missing, truncated, too large, or no image.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a photograph")
+    if not is_file(path):
+        raise UserError(f"{shown(path)}: no such file; give a photograph")
     image = read_image(path)
     with autocast(precision):
         row = store_row(extractor([image])[0], image.shape)

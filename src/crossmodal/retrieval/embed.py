@@ -17,14 +17,14 @@ import numpy as np
 from crossmodal.datasets.assemble import check_images
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
 from crossmodal.datasets.walk import list_files
-from crossmodal.derived import region_backend
+from crossmodal.derived import caption_reading, image_reading, region_backend
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import Params
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
-from crossmodal.retrieval.gallery import GalleryInfo, save_info
+from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.session import Folders
 from crossmodal.retrieval.similarity import image_vectors
@@ -45,7 +45,8 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
 
     Every file is tried, whatever its suffix.
 
-    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images.
+    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images. The
+    photographs are read as those in data/regions were, which the matcher goes with, whatever ``params`` say by now.
 
     Args:
         out: made; must not exist.
@@ -55,6 +56,9 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
     """
     model, config = load_matcher(folders.matcher)
+    for folder in (folders.regions, folders.captions):
+        if (folder / "index.json").is_file():
+            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
     extractor = load_extractor(params, folders.detector)
     if extractor.feature_dim != config.sizes.regions:
         raise UserError(
@@ -70,6 +74,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         backend=region_backend(params),
         workers=params.regions.workers,
         precision=params.regions.precision,
+        settings=image_reading(params),
     )
     store = FeatureStore(out / "regions")
     rows = np.arange(len(store))
@@ -84,6 +89,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         mode="embeddings" if model.pooled else "shortlist_rerank",
         index=factory,
         shortlist=0 if model.pooled else params.evaluate.shortlist,
+        settings=image_reading(params) | caption_reading(params),
     )
     save_info(out, info)
     if model.pooled:

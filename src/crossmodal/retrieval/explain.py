@@ -16,7 +16,7 @@ from crossmodal.models.base import Matcher
 from crossmodal.retrieval.evidence import Evidence, save_evidence
 from crossmodal.retrieval.search import SearchResults
 from crossmodal.retrieval.selection import SEED, gallery_queries, shown_pairs, worst_queries
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import evaluating, similarity_matrix
 
 SAMPLED_IMAGES = 200  # whose scores with all their captions are sampled
 NON_MATCHES = 20_000  # scores kept of other pairs
@@ -95,16 +95,15 @@ def sample_scores(
 @torch.inference_mode()
 def align_pairs(model: Matcher, regions: FeatureStore, words: FeatureStore, pairs: np.ndarray) -> list[np.ndarray]:
     """``Matcher.alignment`` of images and captions, store rows (P, 2): (R, L) of each; nothing of models without."""
-    was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
-    model.eval()
+    device = next(model.parameters(), torch.empty(0)).device
     alignments = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         images, captions = pairs[start : start + PAIRS_AT_ONCE].T
-        weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
+        with evaluating(model):
+            weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
         if weights is None:
             break
         sizes = zip(regions.lengths[images], words.lengths[captions], strict=True)
         parts = zip(weights.float().cpu().numpy(), sizes, strict=True)
         alignments += [part[:rows, :columns] for part, (rows, columns) in parts]
-    model.train(was_training)
     return alignments

@@ -7,11 +7,13 @@ images.faiss, captions.faiss     indexes, where FAISS takes part
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from crossmodal.errors import UserError
+from crossmodal.derived import with_reading
+from crossmodal.errors import UserError, first_line
+from crossmodal.params import Params
 
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 
@@ -23,6 +25,7 @@ class GalleryInfo:
     model, key: name and key of the matcher that encoded it. images, captions: how many there are.
     index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
     shortlist_by: "own", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
+    settings: that its features were made by, by dotted key of params.yaml; queries are read by the same.
     """
 
     model: str
@@ -34,6 +37,7 @@ class GalleryInfo:
     shortlist: int = 0
     shortlist_by: str = "own"
     shortlist_key: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def save_info(folder: Path, info: GalleryInfo) -> None:
@@ -54,3 +58,18 @@ def read_info(folder: Path) -> GalleryInfo:
         raise UserError(f"{path}: not found; run the evaluate stage first") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not the description of a gallery ({error})") from None
+
+
+def as_made(params: Params, settings: Any, path: Path) -> Params:
+    """Params with the settings that features were made by, as a gallery or a feature store holds them.
+
+    Args:
+        path: the file that holds them, for messages.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        return with_reading(params, settings)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not settings that features are made by ({first_line(error)})") from None

@@ -89,7 +89,8 @@ def describe(material: Material, settings: Evaluate) -> GalleryInfo:
     """What ``search_split`` leaves, for those who search it again."""
     config, split = material.config, material.split
     mode = mode_of(settings.mode, material.model, config.model)
-    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode)
+    read_by = material.regions.settings | material.words.settings
+    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode, settings=read_by)
     if mode == "exact_pairwise":
         return info
     if mode == "embeddings":

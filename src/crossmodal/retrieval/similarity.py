@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -17,6 +18,22 @@ from crossmodal.models.blocks import masked_mean
 from crossmodal.runtime import progress
 
 CAPTIONS_AT_ONCE = 512
+
+
+@contextmanager
+def evaluating(model: Matcher) -> Iterator[None]:
+    """A matcher that is being trained in evaluation mode for a while; one that was loaded is left alone.
+
+    Several threads may share a loaded matcher.
+    """
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 @torch.inference_mode()
@@ -53,10 +70,11 @@ def similarity_matrix(
     Raises:
         UserError: a score is NaN.
     """
-    encoded = encode_images(model, regions, images, batch_size)
     matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out
-    for places, chunk in caption_chunks(model, words, captions, batch_size):
-        matrix[:, places] = scored(model, encoded, chunk)
+    with evaluating(model):
+        encoded = encode_images(model, regions, images, batch_size)
+        for places, chunk in caption_chunks(model, words, captions, batch_size):
+            matrix[:, places] = scored(model, encoded, chunk)
     return matrix
 
 
@@ -105,24 +123,28 @@ def probe_similarity(
     """Similarity image x caption within each pair of the probe split: (pairs, 2, 2) float32."""
     if not len(probe.images):
         return np.zeros((0, 2, 2), dtype=np.float32)
-    images = encode_images(model, regions, probe.images, batch_size)
-    captions = encode_captions(model, words, probe.captions, batch_size)
-    pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
-    return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
+    with evaluating(model):
+        images = encode_images(model, regions, probe.images, batch_size)
+        captions = encode_captions(model, words, probe.captions, batch_size)
+        pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
+        return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
 
 
 @torch.inference_mode()
-def scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
+def scored(model: Matcher, images: Encoding, captions: Encoding, *, exact: bool = False) -> np.ndarray:
     """Similarity of encoded images and captions: (N, C) float32.
+
+    Args:
+        model: in evaluation mode, see ``evaluating``.
+        exact: as ``Matcher.similarity`` takes it.
 
     Raises:
         UserError: a score is NaN.
+        ValueError: the matcher is in training mode.
     """
-    was_training = model.training
-    model.eval()
-    scores = model.similarity(images, captions)
-    model.train(was_training)
-    return _numbers(scores)
+    if model.training:
+        raise ValueError("the matcher is in training mode: score within evaluating(model)")
+    return _numbers(model.similarity(images, captions, exact=True) if exact else model.similarity(images, captions))
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:
@@ -145,12 +167,12 @@ def _encode(
     batch_size: int,
 ) -> Encoding:
     """Rows of similar length are encoded together, the longest first: a set's size is known from the start."""
-    was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
-    model.eval()
+    device = next(model.parameters(), torch.empty(0)).device
     from_long = np.argsort(-store.lengths[rows], kind="stable")
     vectors, mask = None, None
     for places in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
-        part = encode(read(store, rows[places]).to(device))
+        with evaluating(model):
+            part = encode(read(store, rows[places]).to(device))
         index = torch.from_numpy(places).to(device)
         if vectors is None:
             vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
@@ -160,7 +182,6 @@ def _encode(
         else:
             vectors[index, : part.mask.shape[1]] = part.vectors.float()
             mask[index, : part.mask.shape[1]] = part.mask
-    model.train(was_training)
     return Encoding(vectors, mask)
 
 
