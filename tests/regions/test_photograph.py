@@ -74,6 +74,20 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
         read_photograph(path, Corners(), "fp32")
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a" * 5000, "name too long"),
+        ("null\0byte", "null byte"),
+        (".", "Is a directory"),
+        ("/dev/zero", "regular"),
+    ],
+)
+def test_paths_that_are_no_files(path, expected):
+    with pytest.raises(UserError, match=rf": unreadable image \(.*{expected}"):
+        read_photograph(Path(path), Corners(), "fp32")
+
+
 def test_precomputed_features_come_without_a_network(tmp_path):
     shipped = (ROOT / "params.yaml").read_text()
     params = resolved(shipped, ["regions.backend=precomputed", "precomputed.path=x"])

@@ -92,8 +92,9 @@ def _create(name: str, kwargs: dict[str, Any], *, pretrained: bool) -> nn.Module
     except (AssertionError, OSError, RuntimeError, ValueError, TypeError) as error:
         if not pretrained or isinstance(error, TypeError):  # no file is at fault
             raise UserError(f"grid.kwargs: {name} does not take them ({first_line(error)})") from None
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"grid.weights hub: {name} could not be had ({first_line(error)}); set grid.weights to a .safetensors file"
+            f"grid.weights hub: {name} could not be had ({reason}); set grid.weights to a .safetensors file"
         ) from None
 
 

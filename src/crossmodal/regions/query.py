@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossmodal.datasets.decode import read_image
+from crossmodal.datasets.decode import NOT_FOUND, decode
 from crossmodal.errors import UserError
-from crossmodal.limits import is_file, shown
+from crossmodal.limits import shown
 from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extract import autocast, store_row
@@ -24,9 +24,9 @@ def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> R
     Raises:
         UserError: the file is missing, truncated, too large, or no image.
     """
-    if not is_file(path):
-        raise UserError(f"{shown(path)}: no such file; give a photograph")
-    image = read_image(path)
+    image = decode(path)
+    if isinstance(image, str):
+        raise UserError(f"{shown(path)}: {'no such file; give a photograph' if image == NOT_FOUND else image}")
     with autocast(precision):
         row = store_row(extractor([image])[0], image.shape)
     features = torch.from_numpy(row["features"].astype(np.float16)).float()
