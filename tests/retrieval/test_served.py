@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from threads import answers_of_threads
 from tiny_pipeline import COLOURS
 
 from crossmodal.errors import UserError
 from crossmodal.retrieval.bundle import Serving, digest, pack, read_serving
-from crossmodal.retrieval.served import REQUIREMENTS, ServedSearch, read_query
+from crossmodal.retrieval.served import REQUIREMENTS, LoadedByMlflow, ServedSearch, read_query
 from crossmodal.retrieval.session import Folders
 from crossmodal.tracked_models import requirements
 from stages import evaluate
@@ -247,6 +248,13 @@ def test_a_mistake_says_what_was_expected(packed_once, columns, k, expected):
         packed_once.predict(pd.DataFrame(columns), {"k": k})
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_mlflow_is_told_what_is_wrong(packed_once):
+    with pytest.raises(MlflowException) as error:
+        LoadedByMlflow(packed_once).predict(pd.DataFrame({"query": ["a", " "]}))
+    assert error.value.get_http_status_code() == 400
+    assert error.value.message.startswith("row 1 (counted from 0): the sentence is empty")
 
 
 def test_too_many_features_are_refused(workspace, tmp_path):
