@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import grimp
@@ -183,8 +182,9 @@ def test_the_row_that_is_wrong_is_named_before_any_is_searched_for(packed_once, 
         packed_once.predict(pd.DataFrame({"query": [*sentences, "a"]}))
 
 
-def test_long_sentences_and_large_images_are_refused_at_once(packed_once):
-    started = time.monotonic()
+def test_long_sentences_and_large_images_are_refused_before_work_on_them(packed_once, monkeypatch):
+    monkeypatch.setattr(packed_once.session, "find_images", None)
+    monkeypatch.setattr(base64, "b64decode", None)
     for query, found in (
         ("a red picture " * 1_500_000, r"has 21,000,000 characters, expected 10,000 at most"),
         ("data:image/png;base64," + "A" * 60_000_000, "the image has 45.0 MB, expected 32 MB at most"),
@@ -192,7 +192,6 @@ def test_long_sentences_and_large_images_are_refused_at_once(packed_once):
         with pytest.raises(UserError, match=f"^row 0 .*{found}") as error:
             packed_once.predict(pd.DataFrame({"query": [query]}))
         assert len(str(error.value)) < 300
-    assert time.monotonic() - started < 2
 
 
 def test_a_bundle_that_says_nothing_allows_nothing(tmp_path):
