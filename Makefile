@@ -26,7 +26,7 @@ ci: lint lock-check test drill smoke ## All that CI runs before a change lands
 test: $(BIN)/.installed-dev ## The test suite, all but the drill
 	OMP_NUM_THREADS=1 python -m pytest -n 2 tests --ignore tests/drill
 
-drill: $(BIN)/.installed-dev ## Stages killed, disks full, files damaged: does everything come out the same?
+drill: $(BIN)/.installed-dev ## Stages killed, disks full, files damaged, eight clients at once: does everything come out the same?
 	OMP_NUM_THREADS=1 python -m pytest tests/drill
 
 smoke: $(BIN)/.installed ## The pipeline on a few small scenes in a clean clone

@@ -123,3 +123,12 @@ def test_several_threads_share_a_reader(bert, clip_text, tmp_path):
             for name in ("features", "mask", "ids"):
                 torch.testing.assert_close(getattr(words, name), getattr(alone, name), atol=0, rtol=0)
         assert (backend.truncation, backend.padding) == before
+
+
+def test_a_long_sentence_is_refused_before_it_is_tokenised(bert, tmp_path):
+    reader = SentenceReader("bert", bert, tmp_path, LONGEST)
+    assert reader("a " * 5000).features.shape[1] == LONGEST
+    reader.tokenizer = None
+    with pytest.raises(UserError, match="has 20,000,000 characters, expected 10,000 at most") as error:
+        reader("a " * 10_000_000)
+    assert len(str(error.value)) < 300

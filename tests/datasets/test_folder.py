@@ -215,6 +215,22 @@ def test_images_of_one_name_keep_their_suffix_as_id(tmp_path, images):
     assert [record.id for record in build(tmp_path, "a.jsonl").records] == ["b.jpg", "b.png", "sub/a", "b.jpg.png"]
 
 
+def test_an_image_without_captions_is_one_bad_item(tmp_path, images):
+    (images / "silent.jpg").write_bytes(picture(6))
+    (images / "bare.jpg").write_bytes(picture(7))
+    table = [{"image": name, "captions": texts, "split": SPLITS[name]} for name, texts in CAPTIONS.items()]
+    table += [{"image": "silent.jpg", "captions": [" "], "split": "train"}]
+    table += [{"image": "bare.jpg", "captions": [], "split": "train"}]
+    (tmp_path / "a.jsonl").write_text(lines(table))
+    dataset = build(tmp_path, "a.jsonl", max_bad=2)
+    assert {item.item: item.reason for item in dataset.skipped} == {
+        "a.jsonl line 4": "empty caption of silent.jpg",
+        "bare.jpg": "no caption in a.jsonl",
+    }
+    assert not {"silent", "bare"} & {record.id for record in dataset.records}
+    assert not (dataset.folder / "images/silent.jpg").exists()
+
+
 @pytest.mark.parametrize(
     ("items", "reasons"),
     [

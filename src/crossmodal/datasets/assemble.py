@@ -18,12 +18,16 @@ DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 
 @dataclass(frozen=True)
 class Entry:
-    """An image that a dataset lists: ``file`` is its path below ``images/``."""
+    """An image that a dataset lists: ``file`` is its path below ``images/``.
+
+    left_out: captions of it that were left out before, each a bad item of its own.
+    """
 
     id: str
     file: str
     split: str
     captions: tuple[str, ...]
+    left_out: int = 0
 
 
 def check_images(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
@@ -47,8 +51,8 @@ def write_entries(
 ) -> None:
     """Write the records of all good entries, in their order, and remove all other files below ``images/``.
 
-    An entry whose image is missing or does not decode is left out and listed, its captions with it, and so is one
-    without captions.
+    An entry whose image is missing or does not decode is left out and listed, its captions with it. One without
+    captions is left out too, and listed where none of its captions has been: an image is one bad item, not two.
 
     Args:
         checked: ``check_images`` of the entries.
@@ -67,7 +71,8 @@ def write_entries(
             reason = reasons.get(entry.file, size)
             skipped.append(Skipped(entry.file, f"{reason}; its {len(entry.captions)} captions go with it"))
         elif not entry.captions:
-            skipped.append(Skipped(entry.file, no_captions))
+            if not entry.left_out:
+                skipped.append(Skipped(entry.file, no_captions))
         else:
             path = f"images/{entry.file}"
             records.append(ImageRecord(entry.id, path, entry.split, *size, captions=entry.captions))

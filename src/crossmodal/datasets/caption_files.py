@@ -35,10 +35,14 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may hold one, UTF-8 cann
 
 @dataclass
 class Listed:
-    """What the file says of one image; ``split`` is None where it says nothing."""
+    """What the file says of one image; ``split`` is None where it says nothing.
+
+    left_out: captions that were left out, each a bad item of its own.
+    """
 
     split: str | None = None
     captions: list[str] = field(default_factory=list)
+    left_out: int = 0
 
 
 def read_caption_file(path: Path) -> tuple[dict[str, Listed], list[Skipped]]:
@@ -103,6 +107,7 @@ def _add(row: dict[str, Any], images: dict[str, Listed]) -> str | None:
             problem = f"the same caption of {name} again"
         else:
             image.captions.append(text)
+    image.left_out += problem is not None
     return problem
 
 

@@ -54,7 +54,14 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     order = {split: place for place, split in enumerate(("train", "val", "test", None))}
     rows = sorted(range(len(names)), key=lambda row: order[splits[names[row]]])
     entries = [
-        Entry(ids[names[row]], names[row], splits[names[row]] or "", tuple(listed[names[row]].captions)) for row in rows
+        Entry(
+            ids[names[row]],
+            names[row],
+            splits[names[row]] or "",
+            tuple(listed[names[row]].captions),
+            listed[names[row]].left_out,
+        )
+        for row in rows
     ]
     check_space(folder, sum((origin / name).stat().st_size for name in good), f"copying {origin}")
     for name in progress(good, desc="copy images", unit="image"):

@@ -159,7 +159,7 @@ def _entries(content: Any, place: str, name: str, selection: Selection) -> tuple
         names.add(file)
         skipped += [Skipped(f"{file} sentence {row}", "empty caption") for row, text in enumerate(captions) if not text]
         own = _first([text for text in captions if text], selection.captions)
-        found[split].append(Entry(identity, file, split, tuple(own)))
+        found[split].append(Entry(identity, file, split, tuple(own), left_out=captions.count("")))
     return [entry for split in SPLITS for entry in found[split]], skipped
 
 

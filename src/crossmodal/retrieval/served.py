@@ -15,7 +15,7 @@ Columns out, a row a query in the order of the queries: ``query``, ``kind`` (wha
 ``scores``, best first, and ``captions``. For a sentence the ids are those of images, and the caption is the first of
 each; for an image they are ``IMAGE#n``, caption n of an image counted from 0, and the caption is that one.
 
-MLflow is not imported here: it calls ``_load_pyfunc`` with the folder.
+MLflow calls ``_load_pyfunc`` with the folder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,9 +62,28 @@ REQUIREMENTS = (
 )
 
 
-def _load_pyfunc(path: str) -> ServedSearch:
+def _load_pyfunc(path: str) -> LoadedByMlflow:
     """What MLflow calls with the folder that ``retrieval.bundle.pack`` wrote."""
-    return ServedSearch(Path(path))
+    return LoadedByMlflow(ServedSearch(Path(path)))
+
+
+@dataclass(frozen=True)
+class LoadedByMlflow:
+    """A ServedSearch whose refusals MLflow passes on; of any other exception its server sends the traceback."""
+
+    search: ServedSearch
+
+    def predict(self, queries: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """As ``ServedSearch.predict``.
+
+        Raises:
+            MlflowException: where that raises a UserError.
+        """
+        try:
+            return self.search.predict(queries, params)
+        except UserError as error:
+            # By name: searching needs no tracking, and MLflow, which calls this, is there.
+            raise import_module("crossmodal.tracked_models").refusal(error) from None
 
 
 @dataclass(frozen=True)
