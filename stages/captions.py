@@ -1,7 +1,7 @@
 """Stage captions: token features of every caption by BERT, its embedding by CLIP, or token ids where the encoder is
 trained with the model."""
 
-from crossmodal.captions.bert import load_bert
+from crossmodal.captions.bert import load_bert, token_ids
 from crossmodal.captions.clip import embed_captions
 from crossmodal.captions.encode import encode_captions, store_ids
 from crossmodal.captions.vocabulary import obtain_vocabulary
@@ -40,8 +40,7 @@ def main() -> None:
                 captions, model, tokenizer, out, max_tokens=settings.max_tokens, batch_size=settings.batch_size
             )
         else:
-            ids = tokenizer(captions, truncation=True, max_length=settings.max_tokens)["input_ids"]
-            store_ids(ids, out, read_by)
+            store_ids(token_ids(captions, tokenizer, model.config, settings.max_tokens), out, read_by)
     publish(out, CAPTIONS, work)
     lengths = FeatureStore(CAPTIONS).lengths
     print(f"captions: {lengths.sum():,} tokens of {len(lengths):,} captions ({settings.encoder}) in {CAPTIONS}")

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+from crossmodal.datasets.records import ImageRecord, write_dataset
 from crossmodal.features.store import StoreWriter
 from crossmodal.training.validation import validate
 from stages import train
@@ -69,6 +70,47 @@ def test_the_kept_epoch_is_validated_once(featured_root, monkeypatch, capsys, mo
     assert len(found) == validations
     best = max(row["rsum"] for row in found) if model == "vsepp" else found[-1]["rsum"]
     assert f"validation rsum {best:.1f}, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("model", "runs"), [("tern", True), ("scan", True), ("vsepp", True), ("sgraf", False)])
+def test_one_training_image(featured_root, capsys, model, runs):
+    """Batch norms have no variance of one value; nothing else needs a second image. One caption, one of validation."""
+    few(featured_root)
+    write_params(featured_root, model)
+    if not runs:
+        with pytest.raises(SystemExit, match="2"):
+            train.main()
+        assert "train.batch_size: a batch has 1 image of 3 regions" in capsys.readouterr().err
+        return
+    train.main()
+    weights, history = results(featured_root)
+    assert [row["rsum"] for row in history] == [600, 600, 600]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def few(folder):
+    """One image of each split, with one caption."""
+    shutil.rmtree(folder / "data")
+    (folder / "data/dataset").mkdir(parents=True)
+    records = [ImageRecord(split, f"{split}.jpg", split, 8, 8, ("a word",)) for split in ("train", "val", "test")]
+    write_dataset(folder / "data/dataset", "few", records)
+    regions = StoreWriter(folder / "data/regions", {"features": ("float16", (12,)), "boxes": ("float32", (4,))})
+    words = StoreWriter(folder / "data/captions", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
+    rng = np.random.default_rng(0)
+    for _ in records:
+        regions.append({"features": rng.normal(size=(3, 12)), "boxes": np.array([[0, 0, 1, 1]] * 3)})
+        words.append({"features": rng.normal(size=(2, 12)), "token_ids": np.arange(2)})
+    regions.close()
+    words.close()
+
+
+@pytest.mark.parametrize("model", ["tern", "teran"])
+def test_heads_that_do_not_divide_the_token_features(featured_root, capsys, model):
+    sizes = {f"{model}__visual_dim": 20, f"{model}__heads": 5, f"{model}__text_layers": 1}
+    write_params(featured_root, model, **{f"{model}__embed_dim": 20}, **sizes)
+    with pytest.raises(SystemExit, match="2"):
+        train.main()
+    assert "heads 5 of tern or teran: token features have 12 values" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ safetensors, config.json and tokenizer.json that transformers reads back."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from crossmodal.errors import UserError, first_line
 from crossmodal.runtime import hub_name_or_path
 
 log = logging.getLogger(__name__)
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
 def obtain_bert(source: str, layers: int, folder: Path) -> None:
@@ -52,8 +54,7 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
-        model.encoder.layer = model.encoder.layer[:layers]
-        model.config.num_hidden_layers = layers
+        _cut(model, layers, source)
     model.config._name_or_path = ""
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
@@ -76,7 +77,55 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a folder may have it otherwise
     return model.eval(), tokenizer
+
+
+def token_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_tokens: int
+) -> list[list[int]]:
+    """Token ids of each text, at most ``max_tokens``, the tokenizer's own around them where it has such.
+
+    Raises:
+        UserError: the tokenizer cannot read a text or makes no token of it, or the model has no such token or position.
+    """
+    try:
+        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    except Exception as error:  # what the tokenizers library raises is a plain Exception
+        raise UserError(f"models/bert/tokenizer.json: cannot read the captions ({first_line(error)})") from None
+    positions = getattr(config, "max_position_embeddings", None) or max_tokens
+    if config.model_type in AFTER_PADDING:
+        positions -= (config.pad_token_id or 0) + 1
+    for text, row in zip(texts, ids, strict=True):
+        if not row:
+            raise UserError(f"models/bert/tokenizer.json: makes no token of {text[:100]!r}")
+        if len(row) > positions:
+            raise UserError(f"captions.max_tokens {max_tokens}: models/bert takes {positions} tokens at most")
+        if max(row) >= config.vocab_size:
+            raise UserError(
+                f"models/bert: its tokenizer has token {max(row)}, its config.json a vocab_size of "
+                f"{config.vocab_size}; they are not of one model"
+            )
+    return ids
+
+
+def _cut(model: PreTrainedModel, layers: int, source: str) -> None:
+    """Keep the first layers of an encoder.
+
+    Raises:
+        UserError: it is built in another way than BERT.
+    """
+    config, encoder = model.config, getattr(model, "encoder", None)
+    if hasattr(encoder, "layer"):
+        encoder.layer = encoder.layer[:layers]
+    elif not (hasattr(encoder, "albert_layer_groups") and config.num_hidden_groups == 1):  # one layer, run many times
+        raise UserError(
+            f"bert.layers {layers}: {source!r} ({config.model_type}) has no list of layers to cut; set it to 0"
+        )
+    for key, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == config.num_hidden_layers and key != "architectures":
+            setattr(config, key, value[:layers])  # a setting of each layer
+    config.num_hidden_layers = layers
 
 
 def read_bert_config(folder: Path) -> PreTrainedConfig:

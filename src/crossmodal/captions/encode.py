@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from crossmodal.captions.bert import token_ids
 from crossmodal.features.store import SETTINGS, SHARD_ROWS, StoreWriter
 from crossmodal.runtime import pick_device, progress
 
@@ -44,18 +46,19 @@ def encode_captions(
     """
     device = pick_device()
     model = model.to(device)
-    hidden = model.config.hidden_size
+    hidden, padding = model.config.hidden_size, model.config.pad_token_id or 0
     writer = StoreWriter(folder, {"features": ("float16", (hidden,)), "token_ids": ("int32", ())})
     bar = progress(total=len(captions), initial=len(writer), desc="captions", unit="caption")
     for start in range(len(writer), len(captions), SHARD_ROWS):
         chunk = captions[start : start + SHARD_ROWS]
-        ids = tokenizer(chunk, truncation=True, max_length=max_tokens)["input_ids"]
+        ids = token_ids(chunk, tokenizer, model.config, max_tokens)
         by_length = sorted(range(len(chunk)), key=lambda row: len(ids[row]))
         features: list[np.ndarray] = [np.empty(0)] * len(chunk)
         for first in range(0, len(chunk), batch_size):
             rows = by_length[first : first + batch_size]
-            padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt").to(device)
-            output = model(padded["input_ids"], attention_mask=padded["attention_mask"]).last_hidden_state
+            padded = pad_sequence([torch.tensor(ids[row]) for row in rows], batch_first=True, padding_value=padding)
+            mask = torch.arange(padded.shape[1]) < torch.tensor([len(ids[row]) for row in rows])[:, None]
+            output = model(padded.to(device), attention_mask=mask.long().to(device)).last_hidden_state
             for place, row in enumerate(rows):
                 features[row] = output[place, : len(ids[row])].cpu().numpy()
             bar.update(len(rows))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossmodal.captions.bert import load_bert
+from crossmodal.captions.bert import load_bert, token_ids
 from crossmodal.captions.clip import embed_texts
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.dual_encoder import embedding_size, load_half
@@ -58,7 +58,7 @@ class SentenceReader:
             return _ids(self.vocabulary.encode(sentence, self.max_tokens))
         if self.encoder == "clip":
             return _features(embed_texts([sentence], self.model, self.tokenizer)[:, None])
-        ids = self.tokenizer([sentence], truncation=True, max_length=self.max_tokens)["input_ids"][0]
+        (ids,) = token_ids([sentence], self.tokenizer, self.model.config, self.max_tokens)
         if self.encoder == "bert_finetune":
             return _ids(ids)
         return _features(self.model(torch.tensor([ids], device=self.device)).last_hidden_state)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
 from crossmodal.params import Tern
@@ -25,6 +26,11 @@ class TernMatcher(Matcher):
 
     def __init__(self, settings: Tern, sizes: InputSizes) -> None:
         super().__init__()
+        if settings.text_layers and sizes.words % settings.heads:
+            raise UserError(
+                f"heads {settings.heads} of tern or teran: token features have {sizes.words} values, not a multiple; "
+                "choose another number of heads, or text_layers 0"
+            )
         encoder = {
             "heads": settings.heads,
             "feed_forward": settings.feed_forward,

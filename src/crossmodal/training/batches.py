@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +123,25 @@ def _pair_order(
     _, group = np.unique(np.stack([block, part]), axis=1, return_inverse=True)
     turn = rng.permutation(group.max() + 1)
     return by_image[np.argsort(turn[group], kind="stable")]
+
+
+@contextmanager
+def batch_norms_explained(batch: PairBatch) -> Iterator[None]:
+    """A training step whose batch norms may have a single value, of which there is no variance.
+
+    Raises:
+        UserError: torch refuses that.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        images, regions = batch.regions.mask.shape
+        raise UserError(
+            f"params.yaml: train.batch_size: a batch has {images} image{'s' * (images > 1)} of {regions} regions at "
+            "most, too few for the model's batch norms; a larger batch, or more training images, are wanted"
+        ) from None
 
 
 def load_batches(epoch: EpochBatches, *, first: int, workers: int, pinned: bool) -> DataLoader:

@@ -30,7 +30,7 @@ from crossmodal.losses import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.params import Loss, Train
 from crossmodal.runtime import progress
-from crossmodal.training.batches import EpochBatches, PairBatch, load_batches
+from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
 from crossmodal.training.validation import TrainingData, best_figure, validate
@@ -160,7 +160,8 @@ class Trainer:
         self.model.train()
         started, seen = time.monotonic(), 0
         for batch in loader:
-            loss = self._loss(batch.to(self.device), epoch)
+            with batch_norms_explained(batch):
+                loss = self._loss(batch.to(self.device), epoch)
             loss.backward()
             value = loss.item() / size  # waits for the device, which has the backward pass to do meanwhile
             if not math.isfinite(value):
