@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tiny_pipeline import COLOURS
 
+from crossmodal import runtime
 from crossmodal.commands import search as search_command
 from crossmodal.features.store import FeatureStore
 
@@ -79,7 +80,8 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     assert "results/photos: already there" in err
 
 
-def test_a_gallery_has_the_precision_of_the_stage(run, workspace):
+def test_a_gallery_has_the_precision_of_the_stage(run, workspace, monkeypatch):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
     folder = workspace("scan")
     content = yaml.safe_load((folder / "params.yaml").read_text())
     content["regions"]["precision"] = "bf16"  # data/regions was made with fp32
