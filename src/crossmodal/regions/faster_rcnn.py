@@ -22,10 +22,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign, nms
+from torchvision.ops import Conv2dNormActivation, nms
 
 from crossmodal.errors import UserError
 from crossmodal.params import Detector
+from crossmodal.regions.roi_align import OrderedRoIAlign
 
 STRIDE = 8  # pixels per cell of the feature map
 ANCHORS = (26, 40, 62, 96)  # pixels; square
@@ -196,7 +197,7 @@ class RegionDetector(FasterRCNN):
             rpn_pre_nms_top_n_test=300,
             rpn_post_nms_top_n_train=64,
             rpn_post_nms_top_n_test=64,
-            box_roi_pool=MultiScaleRoIAlign(["0"], POOL, sampling_ratio=1),
+            box_roi_pool=OrderedRoIAlign("0", POOL, 1 / STRIDE),
             box_head=TwoMLPHead(backbone.out_channels * POOL**2, feature_dim),
             box_predictor=FastRCNNPredictor(feature_dim, len(classes) + 1),
         )
