@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision  # noqa: F401, registers its operations
 from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -85,6 +86,10 @@ class PretendedTensor(torch.Tensor):
 
     def tolist(self):
         return self.cpu().tolist()
+
+    def new_tensor(self, data, dtype=None, device=None, **others):
+        made = torch.tensor(data, dtype=dtype or (self.dtype if self.is_floating_point() else None), **others)
+        return made.to(device or self.device)
 
     def storage(self):
         return self.held.storage()
@@ -446,6 +451,8 @@ def _register():
         if packet is not None and (overload or "default") in packet.overloads():
             op = getattr(packet, overload or "default")
             kept[1].impl(f"{name}.{overload}" if overload else name, _autocast(kind, op), "AutocastPrivateUse1")
+    kept.append(torch.library.Library("torchvision", "IMPL"))
+    kept[2].impl("nms", _autocast("FP32", torch.ops.torchvision.nms.default), "AutocastPrivateUse1")
     kept[1].impl("scaled_dot_product_attention", _choose_attention, "AutogradPrivateUse1")
     for name, overload in RECURRENT:
         op = getattr(getattr(aten, name), overload)
@@ -456,6 +463,17 @@ def _register():
 _LIBRARIES = _register()
 
 
+def _made_on_cpu(make):
+    """``torch.tensor`` and ``torch.as_tensor`` by way of the CPU: torch's own way does not reach a Python backend."""
+
+    def made(data, *args, device=None, **kwargs):
+        if device is None or torch.device(device).type != NAME:
+            return make(data, *args, device=device, **kwargs)
+        return make(data, *args, **kwargs).to(device)
+
+    return made
+
+
 @contextmanager
 def pretended():
     """Run on the pretended device; gives its ``Counts``, starting from zero."""
@@ -464,5 +482,7 @@ def pretended():
         for name, module in list(sys.modules.items()):
             if name.split(".")[0] in ("crossmodal", "stages") and hasattr(module, "pick_device"):
                 patch.setattr(module, "pick_device", lambda: device)
+        patch.setattr(torch, "tensor", _made_on_cpu(torch.tensor))
+        patch.setattr(torch, "as_tensor", _made_on_cpu(torch.as_tensor))
         COUNTS.reset()
         yield COUNTS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import random
 import shutil
@@ -18,6 +20,14 @@ from tqdm import tqdm
 
 from crossmodal.errors import UserError, first_of_several
 from crossmodal.terminal import printable
+
+log = logging.getLogger(__name__)
+
+# Of torch.cpu.get_capabilities: what x86 and ARM processors multiply matrices of a type with.
+CPU_INSTRUCTIONS = {
+    "bf16": ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "arm_bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16", "avx10_2", "fp16_arith", "arm_fp16"),
+}
 
 
 def project_root() -> Path:
@@ -54,6 +64,37 @@ class loaded_once(cached_property):  # noqa: N801, named as what it extends
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         with self._loading:
             return super().__get__(instance, owner)
+
+
+@functools.cache
+def computes_fast(precision: str, device: str) -> bool:
+    """Whether a kind of device has instructions for bf16 or fp16, without which it takes several times fp32's time."""
+    if device == "cuda":
+        return precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return True
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in CPU_INSTRUCTIONS[precision])
+
+
+def usable_precision(precision: str, device: str, key: str) -> str:
+    """The precision that a setting asks for, or fp32, with one line in the log, where that is faster.
+
+    Args:
+        precision: fp32 | bf16 | fp16. device: kind of torch device. key: of params.yaml, for the log.
+    """
+    if precision == "fp32" or computes_fast(precision, device):
+        return precision
+    _say_fp32(precision, device, key)
+    return "fp32"
+
+
+@functools.cache  # once a run
+def _say_fp32(precision: str, device: str, key: str) -> None:
+    wanted = "AVX512-BF16 or AMX" if (precision, device) == ("bf16", "cpu") else f"instructions for {precision}"
+    machine = "processor" if device == "cpu" else "GPU"
+    if first_of_several():
+        log.warning("note: %s %s: this %s has no %s, fp32 is faster and used", key, precision, machine, wanted)
 
 
 def seed_everything(seed: int) -> None:

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from tiny_pipeline import COLOURS
 
+from crossmodal import runtime
 from crossmodal.commands import search as search_command
 from crossmodal.features.store import FeatureStore
 
@@ -124,7 +125,8 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     assert "results/photos: already there" in err
 
 
-def test_a_gallery_has_the_precision_of_the_stage(run, workspace):
+def test_a_gallery_has_the_precision_of_the_stage(run, workspace, monkeypatch):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
     folder = workspace("scan")
     index = json.loads((folder / "data/regions/index.json").read_text())
     index["metadata"]["settings"]["regions.precision"] = "bf16"  # it was made with fp32

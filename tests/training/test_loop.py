@@ -1,5 +1,6 @@
 """The training loop learns, resumes to the same weights, and follows its settings."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from sklearn.metrics import ndcg_score
 from trainers import KilledError, data_of, trainer_of
 
+from crossmodal import runtime
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.reports.curves import best_epoch
@@ -112,7 +114,19 @@ def test_patience_stops_early(tiny_data):
     assert len(trainer.fit(nothing)) == 3  # the first epoch is the best, two more do not better it
 
 
-def test_bf16(tiny_data):
+def test_bf16_falls_back_where_the_processor_is_slow_in_it(tiny_data, monkeypatch):
+    def history(precision):
+        return trainer_of(data_of(tiny_data), tiny_data / precision, precision=precision, epochs=1).fit(nothing)
+
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
+    assert history("bf16") != history("fp32")
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: False)
+    shutil.rmtree(tiny_data / "bf16")
+    assert history("bf16") == history("fp32")
+
+
+def test_bf16(tiny_data, monkeypatch):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state", precision="bf16", epochs=8)
     history = trainer.fit(nothing)
     assert history[-1]["loss"] < history[1]["loss"]

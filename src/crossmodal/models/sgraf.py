@@ -24,6 +24,7 @@ from crossmodal.models.blocks import attention_weights, masked_mean
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.similarity_reasoning import PairScorer
 from crossmodal.params import Sgraf
+from crossmodal.runtime import pick_device, usable_precision
 
 
 def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:
@@ -50,7 +51,8 @@ class SgrafMatcher(Matcher):
         self.word_map = nn.Linear(sizes.words, dim) if settings.word_map == "linear" else nn.Identity()
         self.image_attention = SelfAttention(dim, settings.dropout, RegionNorm(settings.region_norms))
         self.caption_attention = SelfAttention(dim, settings.dropout)
-        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.smooth, settings.precision)
+        precision = usable_precision(settings.precision, pick_device().type, "sgraf.precision")
+        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.smooth, precision)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):  # as published
                 nn.init.xavier_uniform_(layer.weight)

@@ -22,7 +22,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.resume import write_whole
 from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
-from crossmodal.runtime import pick_device, progress
+from crossmodal.runtime import pick_device, progress, usable_precision
 
 WINDOW = 256  # rows
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -90,8 +90,10 @@ def extract_regions(
 
 
 def autocast(precision: str) -> torch.autocast:
-    """What networks extract under: ``regions.precision`` as autocast of the device; of fp32 nothing is cast."""
-    return torch.autocast(pick_device().type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
+    """What networks extract under: ``regions.precision``, where the device is fast in it, as autocast; else fp32."""
+    device = pick_device().type
+    dtype = PRECISIONS.get(usable_precision(precision, device, "regions.precision"))
+    return torch.autocast(device, dtype, enabled=dtype is not None)
 
 
 def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -24,10 +24,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign, nms, roi_align
+from torchvision.ops import Conv2dNormActivation, nms
 
 from crossmodal.errors import UserError
 from crossmodal.params import Detector
+from crossmodal.regions.roi_align import OrderedRoIAlign
 
 STRIDE = 8  # pixels per cell of the feature map
 ANCHORS = (26, 40, 62, 96)  # pixels; square
@@ -97,17 +98,6 @@ class Anchors(AnchorGenerator):
         cells = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
         anchors = (cells + self.cell_anchors[0].to(device)).view(-1, 4)
         return [anchors] * len(image_list.image_sizes)
-
-
-class RegionPool(MultiScaleRoIAlign):
-    """RoIAlign of one feature map at STRIDE.
-
-    Torchvision's own takes the scale from the first image that it sees and keeps it: 1/4 after one of 20 pixels.
-    """
-
-    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """(sum of boxes, C, POOL, POOL)."""
-        return roi_align(x["0"], boxes, self.output_size, 1 / STRIDE, self.sampling_ratio)
 
 
 class AttributeRoIHeads(RoIHeads):
@@ -226,7 +216,7 @@ class RegionDetector(FasterRCNN):
             rpn_pre_nms_top_n_test=300,
             rpn_post_nms_top_n_train=64,
             rpn_post_nms_top_n_test=64,
-            box_roi_pool=RegionPool(["0"], POOL, sampling_ratio=1),
+            box_roi_pool=OrderedRoIAlign("0", POOL, 1 / STRIDE),
             box_head=TwoMLPHead(backbone.out_channels * POOL**2, feature_dim),
             box_predictor=FastRCNNPredictor(feature_dim, len(classes) + 1),
         )

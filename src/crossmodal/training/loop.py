@@ -29,7 +29,7 @@ from crossmodal.features.resume import load_state, save_state
 from crossmodal.losses import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.params import Loss, Train
-from crossmodal.runtime import progress
+from crossmodal.runtime import progress, usable_precision
 from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
@@ -210,7 +210,7 @@ class Trainer:
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.settings.precision == "fp32":
+        if usable_precision(self.settings.precision, self.device.type, "train.precision") == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
