@@ -19,9 +19,9 @@ from crossmodal.params import load_params
 from crossmodal.retrieval.explain import keep_evidence
 from crossmodal.retrieval.gallery import save_info
 from crossmodal.retrieval.inputs import check_inputs
-from crossmodal.retrieval.modes import Material, cost_line, describe, search_split
+from crossmodal.retrieval.modes import cost_line, describe, search_split
 from crossmodal.retrieval.search import save_results, summary
-from crossmodal.retrieval.similarity import probe_similarity
+from crossmodal.retrieval.similarity import SearchInputs, probe_similarity
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
 from stages.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
@@ -51,13 +51,13 @@ def main() -> None:
     test = filled_split(dataset, "test", regions.left_out)
     if settings.folds:
         check_folds("evaluate.folds", settings.folds, len(test.images))
-    material = Material(model.to(pick_device()), config, regions, words, test)
-    info = describe(material, settings)
+    inputs = SearchInputs(model.to(pick_device()), regions, words, test, settings.batch_size, config)
+    info = describe(inputs, settings)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
     pairs = split_rows(dataset, "probe", regions.left_out)
-    probe = probe_similarity(model, regions, words, pairs, settings.batch_size)
-    searched = search_split(material, settings, work)
+    probe = probe_similarity(replace(inputs, split=pairs))
+    searched = search_split(inputs, settings, work)
     results = replace(searched.results, probe=probe)
     metrics = summary(results)
     if searched.matrix is not None:
@@ -68,20 +68,7 @@ def main() -> None:
     save_info(work, info)
     (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
-    keep_evidence(
-        work,
-        material.model,
-        dataset,
-        regions,
-        words,
-        test,
-        pairs,
-        results,
-        encoder=config.encoder,
-        bert=BERT,
-        explained=settings.explained,
-        batch_size=settings.batch_size,
-    )
+    keep_evidence(work, inputs, dataset, pairs, results, bert=BERT, explained=settings.explained)
     publish(work, EVALUATION, work)
 
     with find_run(config.key, run_settings(params)) as tracker:

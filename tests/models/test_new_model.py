@@ -28,7 +28,7 @@ from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_match
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.params import Params, load_params
 from crossmodal.retrieval.search import rank_pairs
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.runtime import seed_everything
 from crossmodal.training.loop import Trainer
 from crossmodal.training.validation import TrainingData
@@ -95,7 +95,7 @@ def test_it_trains_and_is_scored(params, tiny_data, tmp_path):
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[1]["loss"] < 0.8 * history[0]["loss"]
 
-    matrix = similarity_matrix(model, regions, test.images, words, test.captions, batch_size=3)
+    matrix = similarity_matrix(SearchInputs(model, regions, words, test, batch_size=3))
     ranked = rank_pairs(matrix, test, top_k=3).results
     metrics = retrieval_metrics(i2t_ranks(matrix, test.caption_image), t2i_ranks(matrix, test.caption_image))
     assert (ranked.i2t_ranks == i2t_ranks(matrix, test.caption_image)).all()
@@ -103,7 +103,7 @@ def test_it_trains_and_is_scored(params, tiny_data, tmp_path):
 
     config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, "key", "bert", {})
     save_matcher(tmp_path, model, config)
-    again = similarity_matrix(load_matcher(tmp_path)[0], regions, test.images, words, test.captions, batch_size=8)
+    again = similarity_matrix(SearchInputs(load_matcher(tmp_path)[0], regions, words, test, batch_size=8))
     np.testing.assert_allclose(again, matrix, atol=1e-6)
 
 

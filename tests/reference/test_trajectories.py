@@ -23,7 +23,7 @@ from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
 from crossmodal.params import Params
 from crossmodal.reproduction import read_reproduction, resolved
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training import loop
 from crossmodal.training.validation import TrainingData
 
@@ -212,7 +212,7 @@ def replayed(request, tmp_path_factory):
 
 
 def scores(model, data):
-    return similarity_matrix(model.eval(), data.regions, data.val.images, data.words, data.val.captions, 64)
+    return similarity_matrix(SearchInputs(model.eval(), data.regions, data.words, data.val, 64))
 
 
 def test_every_step(replayed):

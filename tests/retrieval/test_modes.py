@@ -1,6 +1,7 @@
 """The three ways to search a split, against all pairs scored."""
 
 import dataclasses
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -10,10 +11,8 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.retrieval.modes import cost_line, describe, mode_of, search_split
 from crossmodal.retrieval.similarity import (
-    caption_vectors,
     encode_captions,
     encode_images,
-    image_vectors,
     similarity_matrix,
 )
 
@@ -21,8 +20,7 @@ SET_MODELS = ["teran", "scan", "sgraf"]
 
 
 def all_pairs(material):
-    split = material.split
-    return similarity_matrix(material.model, material.regions, split.images, material.words, split.captions, 5)
+    return similarity_matrix(replace(material, batch_size=5))
 
 
 @pytest.fixture
@@ -92,8 +90,7 @@ def test_another_matcher_finds_the_shortlist(tmp_path, material, settings):
     searched, finder = material("teran"), material("tern")
     choice = settings(mode="shortlist_rerank", shortlist=4, shortlist_by=str(finder.regions.folder.parent / "tern"))
     found = search_split(searched, choice, tmp_path)
-    images = image_vectors(finder.model, finder.regions, finder.split.images, 7)
-    captions = caption_vectors(finder.model, finder.words, finder.split.captions, 7)
+    images, captions = replace(finder, batch_size=7).vectors()
     expected = np.argsort(-(captions @ images.T), axis=1)[:, :4]
     np.testing.assert_array_equal(np.sort(found.results.t2i_top, axis=1), np.sort(expected, axis=1))
     info = describe(searched, choice)

@@ -8,7 +8,14 @@ from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.retrieval.index import IndexKind
-from crossmodal.retrieval.search import draw_sample, load_results, save_results, search_both_ways, summary
+from crossmodal.retrieval.search import (
+    build_indexes,
+    draw_sample,
+    load_results,
+    save_results,
+    search_both_ways,
+    summary,
+)
 
 
 @pytest.fixture
@@ -24,9 +31,8 @@ def embeddings():
 
 def searched_with(embeddings, folder, factory):
     images, captions, split = embeddings
-    sample = draw_sample(split, 50)
-    kind = IndexKind(factory)
-    return search_both_ways(images, captions, split, kind=kind, top_k=7, sample=sample, folder=folder)
+    indexes = build_indexes(images, captions, IndexKind(factory), folder)
+    return search_both_ways(indexes, split, draw_sample(split, 50), top_k=7)
 
 
 def search_with(embeddings, folder, factory):
@@ -56,15 +62,8 @@ def many():
 
 def recalls_of(many, folder, factory, search="", top_k=7):
     images, captions, split = many
-    found = search_both_ways(
-        images,
-        captions,
-        split,
-        kind=IndexKind(factory, search=search),
-        top_k=top_k,
-        sample=draw_sample(split, 20),
-        folder=folder,
-    )
+    indexes = build_indexes(images, captions, IndexKind(factory, search=search), folder)
+    found = search_both_ways(indexes, split, draw_sample(split, 20), top_k=top_k)
     return found, summary(found.results)
 
 

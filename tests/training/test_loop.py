@@ -13,7 +13,7 @@ from crossmodal import runtime
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.reports.curves import best_epoch
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
 
@@ -325,5 +325,5 @@ def test_ndcg_of_the_validation_captions(tiny_data):
     relevance = np.random.default_rng(0).random((16, 8)).astype(np.float32)
     trainer = trainer_of(replace(data, relevance=relevance), tiny_data / "state")
     metrics = loop.validate(trainer.model, trainer.data, 8)
-    scores = similarity_matrix(trainer.model, data.regions, data.val.images, data.words, data.val.captions, 8)
+    scores = similarity_matrix(SearchInputs(trainer.model, data.regions, data.words, data.val, 8))
     assert metrics["t2i"]["ndcg25"] == pytest.approx(ndcg_score(2**relevance - 1, scores.T, k=25), abs=1e-6)

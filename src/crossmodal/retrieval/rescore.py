@@ -12,30 +12,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Encoding, Matcher
+from crossmodal.models.base import Encoding
 from crossmodal.models.similarity_reasoning import PairScorer
 from crossmodal.models.tiles import Buffers, map_tiles
-from crossmodal.retrieval.similarity import caption_chunks, encode_images, evaluating, scored
+from crossmodal.retrieval.similarity import SearchInputs, evaluating, scored
 
 LEADING = 20  # places of a query's ranking: twice what recalls read
 ROWS_AT_ONCE = 256
 
 
-def rescore_leading(
-    model: Matcher,
-    regions: FeatureStore,
-    images: np.ndarray,
-    words: FeatureStore,
-    captions: np.ndarray,
-    batch_size: int,
-    matrix: np.ndarray,
-) -> int:
+def rescore_leading(inputs: SearchInputs, matrix: np.ndarray) -> int:
     """Score the first ``LEADING`` places of every image and caption again in fp32, where a matcher scored in bf16.
 
     Args:
-        images: (N,) rows of the region store, captions: (C,) rows of the caption store.
-        matrix: (N, C) of what the matcher says of them, written to.
+        matrix: (N, C) of the split, written to.
 
     Returns:
         How many pairs were scored again.
@@ -43,16 +33,17 @@ def rescore_leading(
     Raises:
         UserError: a score is NaN.
     """
+    model = inputs.model
     if not any(isinstance(module, PairScorer) and module.precision == "bf16" for module in model.modules()):
         return 0
     leads = np.zeros(matrix.shape, dtype=bool)  # of an image
-    for start in range(0, len(images), ROWS_AT_ONCE):
+    for start in range(0, len(matrix), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         np.put_along_axis(leads[part], _first(matrix[part], axis=1), True, axis=1)
     again = 0
     with evaluating(model):
-        encoded = encode_images(model, regions, images, batch_size)
-        for places, chunk in caption_chunks(model, words, captions, batch_size):
+        encoded = inputs.encode_images()
+        for places, chunk in inputs.caption_chunks():
             wanted = leads[:, places]
             np.put_along_axis(wanted, _first(matrix[:, places], axis=0), True, axis=0)
             pairs = [(np.flatnonzero(column), row) for row, column in enumerate(wanted.T)]

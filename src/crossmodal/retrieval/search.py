@@ -90,59 +90,65 @@ def draw_sample(split: Split, most: int) -> Sample:
     return Sample(*(np.sort(generator.choice(size, min(size, most), replace=False)) for size in sizes))
 
 
-def search_both_ways(
-    images: np.ndarray,
-    captions: np.ndarray,
-    split: Split,
-    *,
-    kind: IndexKind,
-    top_k: int,
-    sample: Sample,
-    folder: Path,
-) -> Searched:
-    """Index both sides, search each with the other, and keep the indexes in ``folder``.
+@dataclass(frozen=True)
+class Indexes:
+    """Indexes of both sides of a split, and the vectors they hold: images (N, E), captions (C, E), float32."""
+
+    image_vectors: np.ndarray
+    caption_vectors: np.ndarray
+    images: faiss.Index
+    captions: faiss.Index
+    exact: bool
+    build_seconds: float
+
+    def search(self, k: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Scores and ids of the k best of i2t, (N, k) each, and t2i, (C, k) each."""
+        return search(self.captions, self.image_vectors, k), search(self.images, self.caption_vectors, k)
+
+    def measure(self, sample: Sample, k: int) -> dict[str, IndexMeasures]:
+        """The k best of the sample's queries against exact search, of i2t and t2i."""
+        return {
+            "i2t": measure_index(self.captions, self.caption_vectors, self.image_vectors[sample.images], k),
+            "t2i": measure_index(self.images, self.image_vectors, self.caption_vectors[sample.captions], k),
+        }
+
+
+def search_both_ways(indexes: Indexes, split: Split, sample: Sample, *, top_k: int) -> Searched:
+    """Search each side of a split with the other.
+
+    Both are searched for ``max(top_k, 10)`` items, as a user would; an item that an approximate index does not have in
+    its list counts as not found.
 
     Args:
-        images: (N, E), captions: (C, E) embeddings of the split, float32 and L2-normalised.
-        kind: of the indexes. Both are searched for ``max(top_k, 10)`` items, as a user would; an item that an
-            approximate index does not have in its list counts as not found.
         sample: queries for which the k best are compared with exact search.
     """
-    caption_index, image_index, build_seconds = build_indexes(images, captions, kind, folder)
-    depth = max(top_k, RECALL_AT[-1])
-    i2t, t2i = search(caption_index, images, depth), search(image_index, captions, depth)
-    results = results_of(i2t, t2i, split, top_k, cut=True)
-    matrix = images @ captions.T
+    results = results_of(*indexes.search(max(top_k, RECALL_AT[-1])), split, top_k, cut=True)
+    matrix = indexes.image_vectors @ indexes.caption_vectors.T
     rankings = rank_both_ways(matrix, Pairs.of_captions(split.caption_image))
     exact = [ranking.ranks(size) for ranking, size in zip(rankings, matrix.shape, strict=True)]
-    if kind.exact:
+    if indexes.exact:
         results = replace(results, i2t_ranks=exact[0], t2i_ranks=exact[1], depth=0)
     else:
         results = replace(results, i2t_exact_ranks=exact[0], t2i_exact_ranks=exact[1])
-    measured = {
-        "i2t": measure_index(caption_index, captions, images[sample.images], top_k),
-        "t2i": measure_index(image_index, images, captions[sample.captions], top_k),
-    }
+    measured = indexes.measure(sample, top_k)
     timings = {f"{name}/queries_per_second": measures.queries_per_second for name, measures in measured.items()}
     return Searched(
         results=results,
         figures={name: index_figures(measures) for name, measures in measured.items()},
-        timings={"build_seconds": build_seconds, **timings},
+        timings={"build_seconds": indexes.build_seconds, **timings},
         matrix=matrix,
         rankings=rankings,
     )
 
 
-def build_indexes(
-    images: np.ndarray, captions: np.ndarray, kind: IndexKind, folder: Path
-) -> tuple[faiss.Index, faiss.Index, float]:
-    """Indexes of captions and of images, saved as ``captions.faiss`` and ``images.faiss``, and seconds of building."""
+def build_indexes(images: np.ndarray, captions: np.ndarray, kind: IndexKind, folder: Path) -> Indexes:
+    """Index images (N, E) and captions (C, E), float32 and L2-normalised, and save both ``.faiss`` files."""
     started = time.perf_counter()
     caption_index, image_index = build_index(captions, kind), build_index(images, kind)
     seconds = time.perf_counter() - started
     save_index(caption_index, folder / "captions.faiss")
     save_index(image_index, folder / "images.faiss")
-    return caption_index, image_index, seconds
+    return Indexes(images, captions, image_index, caption_index, kind.exact, seconds)
 
 
 def index_figures(measures: IndexMeasures) -> dict[str, float]:

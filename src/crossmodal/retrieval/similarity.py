@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +16,43 @@ from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Encoding, Matcher, Regions, Words
 from crossmodal.models.blocks import masked_mean
+from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.runtime import progress
 
-CAPTIONS_AT_ONCE = 512
+CAPTION_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """A matcher, the stores that it reads, and the rows of a split that are searched.
+
+    batch_size: images or captions encoded together. config: of a matcher that was loaded.
+    """
+
+    model: Matcher
+    regions: FeatureStore
+    words: FeatureStore
+    split: Split
+    batch_size: int
+    config: MatcherConfig | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Images and captions of the split: the shape of its similarity matrix."""
+        return len(self.split.images), len(self.split.captions)
+
+    def encode_images(self) -> Encoding:
+        """The images of the split, in its order."""
+        return encode_images(self.model, self.regions, self.split.images, self.batch_size)
+
+    def caption_chunks(self) -> Iterator[tuple[np.ndarray, Encoding]]:
+        """The captions of the split, see ``caption_chunks``."""
+        return caption_chunks(self.model, self.words, self.split.captions, self.batch_size)
+
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """One vector an image (N, E) and a caption (C, E), see ``image_vectors`` and ``caption_vectors``."""
+        images = image_vectors(self.model, self.regions, self.split.images, self.batch_size)
+        return images, caption_vectors(self.model, self.words, self.split.captions, self.batch_size)
 
 
 @contextmanager
@@ -49,32 +84,22 @@ def encode_captions(model: Matcher, store: FeatureStore, rows: np.ndarray, batch
 
 
 @torch.inference_mode()
-def similarity_matrix(
-    model: Matcher,
-    regions: FeatureStore,
-    images: np.ndarray,
-    words: FeatureStore,
-    captions: np.ndarray,
-    batch_size: int,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+def similarity_matrix(inputs: SearchInputs, out: np.ndarray | None = None) -> np.ndarray:
     """Similarity of every image with every caption: (N, C) float32.
 
     Images are encoded once and kept, captions by and by, from short to long, so that little padding is scored.
 
     Args:
-        images: (N,) rows of the region store, captions: (C,) rows of the caption store.
-        batch_size: images or captions that are encoded at once.
         out: (N, C) float32 to write to, a memory map where the matrix is larger than memory may be.
 
     Raises:
         UserError: a score is NaN.
     """
-    matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out
-    with evaluating(model):
-        encoded = encode_images(model, regions, images, batch_size)
-        for places, chunk in caption_chunks(model, words, captions, batch_size):
-            matrix[:, places] = scored(model, encoded, chunk)
+    matrix = np.empty(inputs.shape, dtype=np.float32) if out is None else out
+    with evaluating(inputs.model):
+        images = inputs.encode_images()
+        for rows, captions in inputs.caption_chunks():
+            matrix[:, rows] = scored(inputs.model, images, captions)
     return matrix
 
 
@@ -83,7 +108,7 @@ def caption_chunks(
 ) -> Iterator[tuple[np.ndarray, Encoding]]:
     """Captions encoded by and by, from short to long: places in ``captions`` and what stands there."""
     by_length = np.argsort(words.lengths[captions], kind="stable")
-    for places in progress(list(_chunks(by_length, CAPTIONS_AT_ONCE)), desc="score", leave=False):
+    for places in progress(list(_chunks(by_length, CAPTION_CHUNK)), desc="score", leave=False):
         yield places, encode_captions(model, words, captions[places], batch_size)
 
 
@@ -117,15 +142,14 @@ def pooled(encoding: Encoding) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def probe_similarity(
-    model: Matcher, regions: FeatureStore, words: FeatureStore, probe: Split, batch_size: int
-) -> np.ndarray:
+def probe_similarity(inputs: SearchInputs) -> np.ndarray:
     """Similarity image x caption within each pair of the probe split: (pairs, 2, 2) float32."""
+    model, probe = inputs.model, inputs.split
     if not len(probe.images):
         return np.zeros((0, 2, 2), dtype=np.float32)
     with evaluating(model):
-        images = encode_images(model, regions, probe.images, batch_size)
-        captions = encode_captions(model, words, probe.captions, batch_size)
+        images = inputs.encode_images()
+        captions = encode_captions(model, inputs.words, probe.captions, inputs.batch_size)
         pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
         return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
 

@@ -15,7 +15,7 @@ from crossmodal.evaluation.relevance import DEPTH, best_relevance, exponential, 
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Matcher
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training.processes import ALONE, Processes
 
 NDCG = f"ndcg{DEPTH}"
@@ -45,8 +45,11 @@ def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Pro
     """
     val = data.val
     processes.copy_first(model.buffers())
-    own = np.array_split(val.captions, processes.count)[processes.rank]
-    columns = similarity_matrix(model, data.regions, val.images, data.words, own, batch_size).T
+    captions, caption_image = (
+        np.array_split(values, processes.count)[processes.rank] for values in (val.captions, val.caption_image)
+    )
+    own = Split(val.images, captions, caption_image)
+    columns = similarity_matrix(SearchInputs(model, data.regions, data.words, own, batch_size)).T
     similarity = processes.gather(torch.from_numpy(columns).to(processes.device)).T.cpu().numpy()
     metrics = retrieval_metrics(i2t_ranks(similarity, val.caption_image), t2i_ranks(similarity, val.caption_image))
     if data.relevance is not None:
