@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision  # noqa: F401, registers its operations
+from torch.utils._device import _device_constructors
 from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -322,9 +323,11 @@ def _choose_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causa
     return efficient(query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale)[0]
 
 
-def _logits(query, key, bias, scale):
+def _logits(query, key, bias, scale, causal):
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     logits = (query @ key.mT).float() * scale
+    if causal:
+        logits = logits.masked_fill(torch.ones(logits.shape[-2:]).triu(1).bool(), float("-inf"))
     return (logits if bias is None else logits + bias), scale
 
 
@@ -337,13 +340,13 @@ def _kept(weights, p, seed):
 
 def _attention(query, key, value, bias, logsumexp, p=0.0, causal=False, *, scale=None):
     seed = torch.randint(2**31, ()) if p else torch.zeros((), dtype=torch.int64)
-    weights = _logits(query, key, bias, scale)[0].softmax(dim=-1)
+    weights = _logits(query, key, bias, scale, causal)[0].softmax(dim=-1)
     out = (weights * _kept(weights, p, seed)).to(value.dtype) @ value
     return out, weights.new_zeros(query.shape[:3]), seed, torch.zeros((), dtype=torch.int64)
 
 
 def _attention_backward(grad, query, key, value, bias, out, lse, seed, offset, p, wanted, causal=False, *, scale=None):
-    logits, scale = _logits(query, key, bias, scale)
+    logits, scale = _logits(query, key, bias, scale, causal)
     weights = logits.softmax(dim=-1)
     kept = _kept(weights, p, seed)
     grad_value = (weights * kept).mT.to(grad.dtype) @ grad
@@ -461,6 +464,7 @@ def _register():
 
 
 _LIBRARIES = _register()
+_device_constructors()  # torch looks them up once: before ``torch.tensor`` is another
 
 
 def _made_on_cpu(make):

@@ -25,7 +25,7 @@ class OrderedRoIAlign(MultiScaleRoIAlign):
 
 
 def ordered_roi_align(features: Tensor, boxes: list[Tensor], cells: int, scale: float) -> Tensor:
-    """Bilinear samples at the centres of a region's cells: (B, C, H, W), B x (K_b, 4) in pixels to (K, C, cells, cells).
+    """Bilinear samples at the centres of regions' cells: (B, C, H, W), B x (K_b, 4) in pixels to (K, C, cells, cells).
 
     As RoI align of Mask R-CNN (arXiv 1703.06870, section 3) with one sample a cell; a region is at least a cell of the
     map wide and high, samples beyond the map are 0.
