@@ -11,7 +11,6 @@ fixed order raise where torch's deterministic setting forbids them, and are note
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections import Counter
 from contextlib import contextmanager, nullcontext
@@ -21,6 +20,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision  # noqa: F401, registers its operations
+from pretended_cuda import ORDERED_IF_ASKED, RECURRENT, UNORDERED, attention, attention_backward, cast_lists
+from torch.utils._device import _device_constructors
 from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -261,15 +262,6 @@ def _count(operation, function, args, kwargs):
 
 _warn_only = torch.is_deterministic_algorithms_warn_only_enabled
 
-# What ``torch.use_deterministic_algorithms`` documents for CUDA: no fixed order at all, and one where it is required.
-UNORDERED = {"_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "adaptive_max_pool2d_backward"}
-UNORDERED |= {"avg_pool3d_backward", "max_pool3d_with_indices_backward", "fractional_max_pool2d_backward"}
-UNORDERED |= {"upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward"}
-UNORDERED |= {"reflection_pad1d_backward", "reflection_pad2d_backward", "nll_loss2d_forward", "_ctc_loss_backward"}
-UNORDERED |= {"put_", "histc", "bincount", "median", "grid_sampler_2d_backward", "_roi_align_backward"}
-ORDERED_IF_ASKED = {"_scaled_dot_product_efficient_attention_backward", "_scaled_dot_product_flash_attention_backward"}
-
-
 # ------------------------------------------------------------------------------------------- random numbers
 
 
@@ -322,41 +314,9 @@ def _choose_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causa
     return efficient(query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale)[0]
 
 
-def _logits(query, key, bias, scale):
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    logits = (query @ key.mT).float() * scale
-    return (logits if bias is None else logits + bias), scale
-
-
-def _kept(weights, p, seed):
-    if not p:
-        return torch.ones_like(weights)
-    generator = torch.Generator().manual_seed(int(seed))
-    return (torch.rand(weights.shape, generator=generator) >= p) / (1 - p)
-
-
-def _attention(query, key, value, bias, logsumexp, p=0.0, causal=False, *, scale=None):
-    seed = torch.randint(2**31, ()) if p else torch.zeros((), dtype=torch.int64)
-    weights = _logits(query, key, bias, scale)[0].softmax(dim=-1)
-    out = (weights * _kept(weights, p, seed)).to(value.dtype) @ value
-    return out, weights.new_zeros(query.shape[:3]), seed, torch.zeros((), dtype=torch.int64)
-
-
-def _attention_backward(grad, query, key, value, bias, out, lse, seed, offset, p, wanted, causal=False, *, scale=None):
-    logits, scale = _logits(query, key, bias, scale)
-    weights = logits.softmax(dim=-1)
-    kept = _kept(weights, p, seed)
-    grad_value = (weights * kept).mT.to(grad.dtype) @ grad
-    grad_weights = (grad @ value.mT).float() * kept
-    grad_logits = weights * (grad_weights - (grad_weights * weights).sum(dim=-1, keepdim=True))
-    scaled = (grad_logits * scale).to(query.dtype)
-    grad_bias = grad_logits.sum_to_size(bias.shape).to(bias.dtype) if bias is not None and wanted[3] else None
-    return scaled @ key, scaled.mT @ query, grad_value, grad_bias
-
-
 SPECIAL = {
-    aten._scaled_dot_product_efficient_attention.default: _attention,
-    aten._scaled_dot_product_efficient_attention_backward.default: _attention_backward,
+    aten._scaled_dot_product_efficient_attention.default: attention,
+    aten._scaled_dot_product_efficient_attention_backward.default: attention_backward,
 }
 
 
@@ -399,20 +359,6 @@ def _recurrent(op):
 # ------------------------------------------------------------------------------------------- autocast
 
 
-RECURRENT = [(name, kind) for name in ("gru", "lstm", "rnn_tanh", "rnn_relu") for kind in ("input", "data")]
-
-
-def _cast_lists():
-    """CUDA's autocast lists: operation names to the kind of cast."""
-    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text()
-    for kind in ("LOWER_PRECISION_FP", "FP32", "FP32_SET_OPT_DTYPE", "PROMOTE"):
-        body = re.search(rf"#define AT_FORALL_{kind}\(_\)((?:.*\\\n)+.*\n)", header)[1]
-        for name, overload in re.findall(r"_\((\w+)(?:, (\w+))?\)", body):
-            yield kind, name, overload
-    for name, overload in RECURRENT:
-        yield "CUDNN", name, overload
-
-
 def _cast(value, dtype):
     floating = isinstance(value, torch.Tensor) and value.is_floating_point() and value.device.type == NAME
     return value.to(dtype) if floating and value.dtype != torch.float64 else value
@@ -446,7 +392,7 @@ def _register():
     kept = [torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")]
     kept[0].fallback(lambda op, *args, **kwargs: dispatch(op, args, kwargs), "PrivateUse1")
     kept[0].fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-    for kind, name, overload in _cast_lists():
+    for kind, name, overload in cast_lists():
         packet = getattr(aten, name, None)
         if packet is not None and (overload or "default") in packet.overloads():
             op = getattr(packet, overload or "default")
@@ -461,6 +407,7 @@ def _register():
 
 
 _LIBRARIES = _register()
+_device_constructors()  # torch looks them up once: before ``torch.tensor`` is another
 
 
 def _made_on_cpu(make):

@@ -70,6 +70,7 @@ def check(reader, store):
             assert ours.features.shape[2] == reader.feature_dim
 
 
+@pytest.mark.usefixtures("device")
 def test_bert(bert, tmp_path):
     reader = SentenceReader("bert", bert, tmp_path, LONGEST)
     encode_captions(SENTENCES, reader.model, reader.tokenizer, tmp_path, max_tokens=LONGEST, batch_size=2)
@@ -89,6 +90,7 @@ def test_bigru(tmp_path):
     check(SentenceReader("bigru", Path("nowhere"), tmp_path / "vocabulary.json", LONGEST), tmp_path / "store")
 
 
+@pytest.mark.usefixtures("device")
 def test_clip(clip_text, tmp_path):
     embed_captions(SENTENCES, *load_half(clip_text, "text", "bert"), tmp_path, batch_size=2)
     check(SentenceReader("clip", clip_text, tmp_path, LONGEST), tmp_path)

@@ -135,6 +135,7 @@ def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_are_transformers_own(tmp_path, sources, pictures, kind):
     extractor = ClipRegions(half_of(sources[kind], "vision", tmp_path / "detector"))
@@ -149,6 +150,7 @@ def test_images_are_transformers_own(tmp_path, sources, pictures, kind):
         np.testing.assert_allclose(extractor([image])[0].features, region.features, atol=1e-4)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shard_rows", [2, 2048])
 def test_texts_are_transformers_own(tmp_path, monkeypatch, sources, kind, shard_rows):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal import runtime
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.features.store import FeatureStore
@@ -49,6 +50,7 @@ def material(tiny_data, save_model):
         folder = tiny_data / name
         model, config = load_matcher(folder if folder.exists() else save_model(folder, name))
         regions, words = FeatureStore(tiny_data / "regions"), FeatureStore(tiny_data / "captions")
+        model = model.to(runtime.pick_device())
         rows = split_rows(read_dataset(tiny_data / "dataset"), split)
         return SearchInputs(model, regions, words, rows, batch_size=7, config=config)
 

@@ -43,6 +43,7 @@ def open_engine(gallery, searched, name, split=None):
     return SearchEngine(gallery, matcher, split or searched.split, lambda: searched.regions, lambda: searched.words)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize(("name", "mode"), WAYS)
 def test_queries_find_what_the_evaluation_found(engine, name, mode):
     opened, searched, results = engine(name, mode)
