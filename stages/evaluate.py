@@ -11,7 +11,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.resume import publish, work_folder, write_json
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
@@ -63,7 +63,7 @@ def main() -> None:
         results = replace(results, protocols=json.dumps(extra))
     save_results(results, work)
     save_info(work, info)
-    (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
+    write_json(work / "search.json", searched.figures)
     keep_evidence(
         work,
         material.model,

@@ -1,8 +1,6 @@
 """Stage report: metrics and curves for git, pictures and pages, all of it to the run that trained the model."""
 
-import json
-from pathlib import Path
-
+from crossmodal.checked_json import read_json
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import filled_split
 from crossmodal.errors import exits_cleanly
@@ -58,9 +56,9 @@ def track(
 ) -> None:
     """Everything about the run onto its page, also where DVC took training and evaluation from its cache."""
     metrics = summary(results)
-    parts = {"test": metrics, "search": _json(METRICS / "search.json")}
+    parts = {"test": metrics, "search": read_json(METRICS / "search.json", dict, nan=True)}
     figures = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
-    detector = _json(METRICS / "detector.json")
+    detector = read_json(METRICS / "detector.json", dict, nan=True)
     figures |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
     with find_run(config.key, params.run_settings(), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
         tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
@@ -73,10 +71,6 @@ def track(
             tracker.log_artifacts(folder, place)
         tracker.log_artifact("params.yaml", "settings")
         tracker.log_artifact(DATASET / "manifest.json", "data")
-
-
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ import logging
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from crossmodal.errors import UserError, first_line
+from crossmodal.hub_models import CAUTIOUS, be_quiet, check_source, reading
 from crossmodal.runtime import hub_name_or_path
 
 log = logging.getLogger(__name__)
@@ -29,19 +28,16 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    place = hub_name_or_path(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True)
-    except TypeError as error:  # of a model that has no pooler to leave out
-        raise UserError(f"bert.source {source!r}: not a BERT ({first_line(error)})") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"bert.source {source!r}: neither a readable folder nor to be had from the hub ({first_line(error)}); "
-            "give a folder with config.json, model.safetensors and tokenizer files, or use fit"
-        ) from None
+    be_quiet()
+    place, name = hub_name_or_path(source), f"bert.source {source!r}"
+    advice = "; give a folder with config.json, model.safetensors and tokenizer files, or use fit"
+    with reading(name, "neither a readable folder nor to be had from the hub", advice):
+        check_source(place, name)
+        tokenizer = AutoTokenizer.from_pretrained(place, **CAUTIOUS)
+        try:
+            model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True, **CAUTIOUS)
+        except TypeError as error:  # of a model that has no pooler to leave out
+            raise UserError(f"{name}: not a BERT ({first_line(error)})") from None
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
@@ -58,15 +54,27 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    be_quiet()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(
-            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    with reading(str(folder), "not a readable BERT folder"):
+        check_source(folder, str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
+        model, told = AutoModel.from_pretrained(
+            folder,
+            add_pooling_layer=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **CAUTIOUS,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
-    return model.eval(), tokenizer
+        if told["missing_keys"]:  # transformers would draw them at random
+            raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
+        model = model.eval()
+        with torch.inference_mode():  # some of what is wrong in a config shows only here
+            ids = tokenizer(["a"], truncation=True, max_length=8)["input_ids"]
+            finite = model(torch.tensor(ids)).last_hidden_state.isfinite().all()
+        if not finite:
+            raise UserError(f"{folder}: the network gives values that are not finite")
+    return model, tokenizer

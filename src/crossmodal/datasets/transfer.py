@@ -10,7 +10,6 @@ since, is not continued. Whether the whole is the right file is for the caller's
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -20,6 +19,9 @@ from pathlib import Path
 import requests
 import urllib3
 
+from crossmodal.checked_json import read_json
+from crossmodal.errors import UserError
+from crossmodal.features.resume import write_json
 from crossmodal.runtime import check_space, progress
 
 log = logging.getLogger(__name__)
@@ -141,17 +143,17 @@ def _beginning(url: str, part: Path) -> tuple[int, str]:
 
 def _noted(part: Path) -> dict:
     try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or half written
+        note = read_json(_note(part), dict)
+    except UserError:  # none, or half written
         return {}
-    return note if isinstance(note, dict) and isinstance(note.get("total"), int) else {}
+    return note if isinstance(note.get("total"), int) else {}
 
 
 def _write_note(url: str, part: Path, total: int | None, response: requests.Response) -> None:
     etag = response.headers.get("ETag", "")
     strong = etag if etag.startswith('"') else ""  # a weak one does not vouch for bytes
     note = {"url": url, "total": total, "validator": strong or response.headers.get("Last-Modified", "")}
-    _note(part).write_text(json.dumps(note), encoding="utf-8")
+    write_json(_note(part), note, indent=None)
 
 
 def _note(part: Path) -> Path:

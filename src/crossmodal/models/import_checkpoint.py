@@ -8,7 +8,6 @@ or the configuration (``config``). Sizes are read from the shapes, what shapes d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.checkpoint import MatcherConfig
@@ -323,15 +323,7 @@ def read_words(path: Path) -> list[str]:
     Raises:
         UserError: missing, unreadable, or ids that are not 0, 1, 2 ... each once.
     """
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as JSON ({error})") from None
-    else:
-        content = read_vocabulary_pickle(path)
+    content = read_json(path) if path.suffix == ".json" else read_vocabulary_pickle(path)
     ids = content.get("word2idx") if isinstance(content, dict) else None
     if not isinstance(ids, dict):
         raise UserError(f"{path}: not a published vocabulary (no word2idx)")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import UserError
-from crossmodal.features.resume import write_whole
+from crossmodal.checked_json import read_json
+from crossmodal.features.resume import write_json
 from crossmodal.reports.curves import best_epoch, read_history
 from crossmodal.retrieval.search import SearchResults, summary
 
@@ -27,9 +26,9 @@ def write_metrics(folder: Path, results: SearchResults, history: Path, detector:
         UserError: a file is not what its stage writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "test.json", summary(results))
-    _write_json(folder / "validation.json", validation_metrics(history))
-    _write_json(folder / "detector.json", _read_json(detector) if detector.is_file() else {})
+    _write(folder / "test.json", summary(results))
+    _write(folder / "validation.json", validation_metrics(history))
+    _write(folder / "detector.json", read_json(detector, dict, nan=True) if detector.is_file() else {})
 
 
 def write_search(folder: Path, figures: Path) -> None:
@@ -41,7 +40,7 @@ def write_search(folder: Path, figures: Path) -> None:
     Raises:
         UserError: ``figures`` is missing or unreadable.
     """
-    _write_json(folder / "search.json", _read_json(figures))
+    _write(folder / "search.json", read_json(figures, dict, nan=True, advice="run the evaluate stage first"))
 
 
 def validation_metrics(history: Path) -> dict[str, float]:
@@ -60,14 +59,5 @@ def rounded(value: Any) -> Any:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _write_json(path: Path, metrics: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(rounded(metrics), indent=2) + "\n")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+def _write(path: Path, metrics: dict[str, Any]) -> None:
+    write_json(path, rounded(metrics), indent=2)

@@ -6,12 +6,14 @@ images.faiss, captions.faiss     indexes, where FAISS takes part
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from crossmodal.errors import UserError
+from pydantic import Field
+
+from crossmodal.checked_json import Record, read_record
+from crossmodal.features.resume import write_json
 
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 
@@ -36,9 +38,23 @@ class GalleryInfo:
     shortlist_key: str = ""
 
 
+class _Gallery(Record):
+    """gallery.json."""
+
+    model: str
+    key: str
+    images: Annotated[int, Field(ge=0)]
+    captions: Annotated[int, Field(ge=0)]
+    mode: Mode
+    index: str = ""
+    shortlist: Annotated[int, Field(ge=0)] = 0
+    shortlist_by: str = "own"
+    shortlist_key: str = ""
+
+
 def save_info(folder: Path, info: GalleryInfo) -> None:
     """Write ``gallery.json``."""
-    (folder / "gallery.json").write_text(json.dumps(asdict(info), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "gallery.json", asdict(info))
 
 
 def read_info(folder: Path) -> GalleryInfo:
@@ -47,10 +63,5 @@ def read_info(folder: Path) -> GalleryInfo:
     Raises:
         UserError: missing, or something else.
     """
-    path = folder / "gallery.json"
-    try:
-        return GalleryInfo(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not the description of a gallery ({error})") from None
+    record = read_record(folder / "gallery.json", _Gallery, advice="run the evaluate stage first")
+    return GalleryInfo(**record.model_dump())

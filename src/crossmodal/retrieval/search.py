@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from crossmodal.checked_json import parse_json
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
+from crossmodal.features.resume import write_json
 from crossmodal.retrieval.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
 
@@ -176,14 +177,14 @@ def summary(results: SearchResults) -> dict[str, object]:
     metrics: dict[str, object] = dict(retrieval_metrics(results.i2t_ranks, results.t2i_ranks))
     if len(results.probe):
         metrics["probe"] = probe_score(results.probe)
-    metrics = merged(metrics, json.loads(str(results.protocols)))
+    metrics = merged(metrics, parse_json(str(results.protocols), "protocols of the results", dict, nan=True))
     return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}
 
 
 def save_results(results: SearchResults, folder: Path) -> None:
     """``results.npz`` with the arrays and ``metrics.json`` with their summary."""
     save_arrays(results, folder / "results.npz")
-    (folder / "metrics.json").write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", summary(results))
 
 
 def load_results(folder: Path) -> SearchResults:
