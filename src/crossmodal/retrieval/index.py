@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from faiss.contrib.evaluation import knn_intersection_measure
 from crossmodal.errors import UserError
 
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+_READING = threading.Lock()
 GPU_MAX_K = 2048  # results that FAISS's GPU selection can give for a query
 
 
@@ -107,8 +109,11 @@ def read_index(path: Path) -> faiss.Index:
     if not path.is_file():
         raise UserError(f"{path}: not found; run the evaluate stage first")
     try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
+        with _READING:  # the limits are the library's, for the whole process
+            faiss.set_deserialization_vector_byte_limit(path.stat().st_size)  # no part is larger than the file
+            faiss.set_deserialization_loop_limit(path.stat().st_size)
+            return faiss.read_index(str(path))
+    except (RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable FAISS index ({_reason(error)})") from None
 
 
@@ -173,6 +178,6 @@ def _threads(count: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: RuntimeError | MemoryError) -> str:
     """The part of FAISS's message that speaks of the cause."""
     return re.sub(r"^.*\.(?:cpp|h):\d+: ", "", str(error).strip().splitlines()[-1]).removeprefix("Error: ")
