@@ -112,9 +112,12 @@ def read_index(path: Path) -> faiss.Index:
         with _READING:  # the limits are the library's, for the whole process
             faiss.set_deserialization_vector_byte_limit(path.stat().st_size)  # no part is larger than the file
             faiss.set_deserialization_loop_limit(path.stat().st_size)
-            return faiss.read_index(str(path))
+            index = faiss.read_index(str(path))
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable FAISS index ({_reason(error)})") from None
+    if index.d < 1 or index.ntotal > 8 * path.stat().st_size:  # a code is of a bit at least
+        raise UserError(f"{path}: not a readable FAISS index (claims {index.ntotal:,} vectors of size {index.d:,})")
+    return index
 
 
 def search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
