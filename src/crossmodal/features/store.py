@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
@@ -166,7 +166,7 @@ class _Shard(Record):
 class _Index(Record):
     """index.json."""
 
-    format: Literal[1]
+    format: Annotated[int, Field(ge=_FORMAT, le=_FORMAT)]
     arrays: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]]
     shards: list[_Shard]
     metadata: dict[str, Any]
