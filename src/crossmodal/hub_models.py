@@ -70,9 +70,11 @@ def reading(name: str, what: str, advice: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # of a damaged file: of any kind, the tokenizers' own is a plain Exception
+    except (
+        BaseException
+    ) as error:  # of any kind: the tokenizers' own are a plain Exception and a Rust panic, which is none
         if isinstance(error, OSError) and disk_trouble(error):
             raise
         raise UserError(f"{name}: {what} ({first_line(error)[:_SHOWN]}){advice}") from None

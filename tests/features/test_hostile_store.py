@@ -141,5 +141,5 @@ def test_every_single_change_of_the_index_gives_a_line_or_the_same_rows(folder):
                 assert "\n" not in str(error)
                 refused += 1
                 continue
-            assert place[0] == "metadata" or place[-1] == "sha256" or store.arrays == {}, (place, value)
+            assert place[0] == "metadata" or place[-1] == "sha256" or not (store.arrays and len(store))
     assert refused > 60

@@ -72,8 +72,8 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if told["missing_keys"]:  # transformers would draw them at random
             raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
         model = model.eval()
-        with torch.inference_mode():  # some of what is wrong in a config shows only here
-            ids = tokenizer(["a"], truncation=True, max_length=8)["input_ids"]
+        with torch.inference_mode():  # some of what is wrong in a config shows only here; a snowman is no known word
+            ids = tokenizer(["a \u2603"], truncation=True, max_length=8)["input_ids"]
             finite = model(torch.tensor(ids)).last_hidden_state.isfinite().all()
         if not finite:
             raise UserError(f"{folder}: the network gives values that are not finite")
