@@ -209,7 +209,7 @@ def test_a_folder_is_read_back(folder):
     [
         (None, "config.json: not found; run the detector stage first"),
         ('{"backend": "grid"}', "config.json: holds no bottom-up attention detector"),
-        ('{"backend": "bottomup"}', "model.safetensors: not found; run the detector stage first"),
+        ('{"backend": "bottomup"}', "config.json: source: missing"),
         ("{", "not readable as JSON"),
         ("[]", "expected an object"),
     ],

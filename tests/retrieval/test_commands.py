@@ -117,7 +117,7 @@ def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
         (["search", "--image", "nowhere.jpg"], "--image nowhere.jpg: no such file"),
         (["search", "--image", "params.yaml"], "params.yaml: no image"),
         (["search", "a", "--in", "nowhere"], "nowhere/gallery.json: not found"),
-        (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: Not a directory"),
+        (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: not readable (Not a directory)"),
         (["search", "a", "--in", "evaluation of scan"], "made by another matcher (scan, key of scan)"),
         (["embed", "nowhere", "--out", "new"], "nowhere: no such folder"),
         (["embed", "models", "--out", "new"], "models: no photographs"),

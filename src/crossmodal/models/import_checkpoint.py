@@ -63,7 +63,7 @@ class Published:
         if key in self.settings and (not plain or value not in (allowed := tuple(allowed))):
             allowed = tuple(allowed)
             values = " or ".join(repr(value) for value in allowed)
-            raise UserError(f"{self.path}: {key} is {str(value)[:100]!r}, only {values} can be imported")
+            raise UserError(f"{self.path}: {key} is {repr(value)[:100]}, only {values} can be imported")
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,7 @@ def read_index(path: Path) -> faiss.Index:
     if not path.is_file():
         raise UserError(f"{path}: not found; run the evaluate stage first")
     try:
-        with _READING:  # the limits are the library's, for the whole process
-            faiss.set_deserialization_vector_byte_limit(path.stat().st_size)  # no part is larger than the file
-            faiss.set_deserialization_loop_limit(path.stat().st_size)
+        with _limited(path.stat().st_size):  # no part is larger than the file
             index = faiss.read_index(str(path))
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable FAISS index ({_reason(error)})") from None
@@ -179,6 +177,23 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+@contextmanager
+def _limited(size: int) -> Iterator[None]:
+    """Let FAISS read nothing that claims more than ``size`` bytes. Its limits are those of the whole process."""
+    with _READING:
+        bytes_before, loops_before = (
+            faiss.get_deserialization_vector_byte_limit(),
+            faiss.get_deserialization_loop_limit(),
+        )
+        faiss.set_deserialization_vector_byte_limit(size)
+        faiss.set_deserialization_loop_limit(size)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(bytes_before)
+            faiss.set_deserialization_loop_limit(loops_before)
 
 
 def _reason(error: RuntimeError | MemoryError) -> str:
