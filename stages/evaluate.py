@@ -1,6 +1,5 @@
 """Stage evaluate: search the test split both ways, by embeddings, all pairs or shortlists; score the probe."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.resume import publish, work_folder, write_json
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
@@ -66,8 +65,8 @@ def main() -> None:
         metrics = merged(metrics, extra)
     save_results(results, work)
     save_info(work, info)
-    (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
+    write_json(work / "metrics.json", metrics)
+    write_json(work / "search.json", searched.figures)
     keep_evidence(work, inputs, dataset, pairs, results, bert=BERT, explained=settings.explained)
     publish(work, EVALUATION, work)
 

@@ -115,7 +115,13 @@ def test_floors(graph):
             "crossmodal.tracking",
             "crossmodal.tracking_store",
         ),
-        ("crossmodal.checked_yaml", "crossmodal.errors", "crossmodal.runtime"),
+        (
+            "crossmodal.checked_arrays",
+            "crossmodal.checked_json",
+            "crossmodal.checked_yaml",
+            "crossmodal.errors",
+            "crossmodal.runtime",
+        ),
         ("crossmodal.terminal",),
     ]
 

@@ -218,8 +218,8 @@ def test_a_mistake_is_one_line(run, change, arguments, gate, expected):
     ("content", "expected"),
     [
         (None, "metrics/test.json: not found"),
-        (b"{", "metrics/test.json: not JSON"),
-        (b"[]", "metrics/test.json: not a JSON object"),
+        (b"{", "metrics/test.json: not readable as JSON"),
+        (b"[]", "metrics/test.json: expected an object"),
         (b"\xff", "metrics/test.json: not UTF-8 text"),
         (b'{"rsum": "300"}', 'metrics/test.json: rsum: expected a number, found "300"'),
         (b'{"rsum": true}', "metrics/test.json: rsum: expected a number, found true"),

@@ -167,7 +167,7 @@ def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
         (["search", "a red picture " * 1000], "has 14,000 characters, expected 10,000 at most"),
         (["search", "--image", "params.yaml"], "params.yaml: no image"),
         (["search", "a", "--in", "nowhere"], "nowhere/gallery.json: not found"),
-        (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: Not a directory"),
+        (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: not readable (Not a directory)"),
         (["search", "a", "--in", "evaluation of scan"], "made by another matcher (scan, key of scan)"),
         (["embed", "nowhere", "--out", "new"], "nowhere: no such folder"),
         (["embed", "models", "--out", "new"], "models: no photographs"),

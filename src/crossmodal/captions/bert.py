@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,9 +16,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
+from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError, first_line
+from crossmodal.hub_models import CAUTIOUS, be_quiet, check_config, check_source, reading
 from crossmodal.runtime import hub_name_or_path
 
 log = logging.getLogger(__name__)
@@ -38,19 +38,16 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    place = hub_name_or_path(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True)
-    except TypeError as error:  # of a model that has no pooler to leave out
-        raise UserError(f"bert.source {source!r}: not a BERT ({first_line(error)})") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"bert.source {source!r}: neither a readable folder nor to be had from the hub ({first_line(error)}); "
-            "give a folder with config.json, model.safetensors and tokenizer files, or use fit"
-        ) from None
+    be_quiet()
+    place, name = hub_name_or_path(source), f"bert.source {source!r}"
+    advice = "; give a folder with config.json, model.safetensors and tokenizer files, or use fit"
+    with reading(name, "neither a readable folder nor to be had from the hub", advice):
+        check_source(place, name)
+        tokenizer = AutoTokenizer.from_pretrained(place, **CAUTIOUS)
+        try:
+            model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True, **CAUTIOUS)
+        except TypeError as error:  # of a model that has no pooler to leave out
+            raise UserError(f"{name}: not a BERT ({first_line(error)})") from None
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
@@ -66,19 +63,31 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    be_quiet()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(
-            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    with reading(str(folder), "not a readable BERT folder"):
+        check_source(folder, str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
+        model, told = AutoModel.from_pretrained(
+            folder,
+            add_pooling_layer=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **CAUTIOUS,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
+        if told["missing_keys"]:  # transformers would draw them at random
+            raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
+        model = model.eval()
+        with torch.inference_mode():  # some of what is wrong in a config shows only here; a snowman is no known word
+            ids = tokenizer(["a \u2603"], truncation=True, max_length=8)["input_ids"]
+            finite = model(torch.tensor(ids if ids[0] else [[0]])).last_hidden_state.isfinite().all()
+        if not finite:
+            raise UserError(f"{folder}: the network gives values that are not finite")
     tokenizer.padding_side = tokenizer.truncation_side = "right"  # a folder may have it otherwise
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def token_ids(
@@ -136,9 +145,8 @@ def read_bert_config(folder: Path) -> PreTrainedConfig:
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
+    with reading(str(folder), "not a readable BERT folder"):
+        check_config(read_json(folder / "config.json", dict), str(folder / "config.json"))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
     config.dtype = torch.float32  # as load_bert reads weights, whatever they are stored as
     return config

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from crossmodal.checked_json import parse_json
 from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.unpack import leads_out
 from crossmodal.errors import UserError
@@ -137,8 +137,8 @@ def _json_rows(path: Path, text: str) -> _Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line, str(path), dict)
+        except UserError:
             row = None
         if isinstance(row, dict):
             yield f"line {number}", {key: row[name] for key, name in _columns(row).items()}
@@ -148,7 +148,7 @@ def _json_rows(path: Path, text: str) -> _Rows:
 
 def _coco_rows(path: Path, text: str) -> _Rows:
     try:
-        content = json.loads(text)
+        content = parse_json(text, str(path), dict)
         images = {image["id"]: image for image in content["images"]}
         annotations = list(content["annotations"])
     except (ValueError, KeyError, TypeError) as error:

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.transfer import CHUNK, RETRY_DELAYS, TransferError, discard, fetch
-from crossmodal.datasets.unpack import TAR_SUFFIXES
+from crossmodal.datasets.unpack import MAX_UNPACKED, TAR_SUFFIXES
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
 
@@ -200,7 +200,7 @@ def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *
     """The checked file as ``part``. One that was put together and is not right is got once more from the start."""
     fetched_before = False
     while True:
-        continued = fetch(url, part, delays)
+        continued = fetch(url, part, delays, most=archive.size if must_match else MAX_UNPACKED)
         try:
             return _checked(archive, part, url, must_match)
         except _NotObtainedError as error:

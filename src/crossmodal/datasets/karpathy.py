@@ -7,13 +7,13 @@ their own.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossmodal.checked_json import read_json
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.download import Archive, Obtained, obtain_one_of
 from crossmodal.datasets.records import Skipped
@@ -121,12 +121,7 @@ def _read_json(path: Path, place: str) -> Any:
         """Only what is read: the word lists would take most of the memory."""
         return {key: item[key] for key in _KEPT if key in item}
 
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_hook=keep)
-    except FileNotFoundError:
-        raise UserError(f"{place}: not there") from None
-    except ValueError as error:
-        raise UserError(f"{place}: not readable as JSON ({error})") from None
+    return read_json(path, name=place, hook=keep)
 
 
 def _entries(content: Any, place: str, name: str, selection: Selection) -> tuple[list[Entry], list[Skipped]]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from scipy import stats
 
+from crossmodal.checked_arrays import read_npz
 from crossmodal.errors import UserError
 from crossmodal.evaluation.files import equal_pairs, read_similarity
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, t2i_ranks
@@ -65,15 +65,12 @@ def read_run(path: Path, captions_per_image: int) -> Run:
         owners = equal_pairs(*similarity.shape, captions_per_image).image
         return Run(i2t_ranks(similarity, owners), t2i_ranks(similarity, owners), owners)
     file = path / "results.npz" if path.is_dir() else path
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            i2t, t2i = arrays["i2t_ranks"], arrays["t2i_ranks"]
-            owners = arrays["caption_image"] if "caption_image" in arrays.files else None
-            exact = [arrays[name] for name in ("i2t_exact_ranks", "t2i_exact_ranks") if name in arrays.files]
-    except FileNotFoundError:
-        raise UserError(f"{file}: not found") from None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-        raise UserError(f"{file}: not readable as results with i2t_ranks and t2i_ranks ({error})") from None
+    what = "results with i2t_ranks and t2i_ranks"
+    arrays = read_npz(file, what)
+    if not {"i2t_ranks", "t2i_ranks"} <= set(arrays):
+        raise UserError(f"{file}: not readable as {what} (holds {', '.join(sorted(arrays)) or 'nothing'})")
+    i2t, t2i, owners = arrays["i2t_ranks"], arrays["t2i_ranks"], arrays.get("caption_image")
+    exact = [arrays[name] for name in ("i2t_exact_ranks", "t2i_exact_ranks") if name in arrays]
     checked = [("i2t_ranks", i2t, len(t2i)), ("t2i_ranks", t2i, len(i2t))]
     exact = exact if len(exact) == 2 and all(ranks.size for ranks in exact) else [None, None]
     if exact[0] is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
+from pydantic import Field
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from crossmodal.errors import UserError, first_line
+from crossmodal.checked_json import Record, as_record
+from crossmodal.errors import UserError
+from crossmodal.hub_models import CAUTIOUS, check_config, reading
 from crossmodal.models.base import StoredFeatures, Words
 from crossmodal.models.blocks import run_rnn
 
@@ -50,6 +52,31 @@ class FineTunedBert(nn.Module):
         return Words(features, words.mask, words.ids)
 
 
+class _BiGru(Record):
+    vocabulary: Annotated[int, Field(ge=1, le=1 << 24)]
+    embed_dim: Annotated[int, Field(ge=1, le=1 << 24)]
+    hidden: Annotated[int, Field(ge=1, le=1 << 24)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class _FineTunedBert(Record):
+    config: dict[str, Any]
+
+
+def check_text(encoder: str, settings: dict[str, Any], name: str) -> None:
+    """See that ``build_text`` can take settings that come from a file.
+
+    Raises:
+        UserError: names the key; ``name`` is that of the file.
+    """
+    if encoder == "bigru":
+        as_record(settings, _BiGru, name)
+    elif encoder == "bert_finetune":
+        check_config(as_record(settings, _FineTunedBert, name).config, f"{name}.config")
+    elif settings:
+        raise UserError(f"{name}: expected nothing with stored features, found {', '.join(settings)[:100]}")
+
+
 def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
     """The text encoder of a matcher.
 
@@ -72,10 +99,13 @@ def load_pretrained(text: nn.Module, folder: Path) -> None:
     """
     if not isinstance(text, FineTunedBert):
         return
-    try:
+    with reading(str(folder), "not a readable BERT folder"):
         source = AutoModel.from_pretrained(
-            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            folder,
+            add_pooling_layer=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            **CAUTIOUS,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
-    text.bert.load_state_dict(source.state_dict())
+        text.bert.load_state_dict(source.state_dict())

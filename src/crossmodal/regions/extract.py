@@ -7,7 +7,6 @@ the dataset and the batch size alone: not on where a killed run stopped, and not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from crossmodal.checked_json import read_json
 from crossmodal.datasets.decode import decode
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
-from crossmodal.features.resume import write_whole
+from crossmodal.features.resume import write_json
 from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.runtime import pick_device, progress, usable_precision
@@ -179,7 +179,9 @@ class _Broken:
     def __init__(self, dataset: Dataset, folder: Path, writer: StoreWriter, first: int, limit: int) -> None:
         self.dataset, self.limit = dataset, limit
         self.file = folder.with_name(f"{folder.name}.broken.json")
-        content = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
+        content = read_json(self.file, dict) if self.file.is_file() else {}
+        if not all(row.isdecimal() and len(row) < 12 and isinstance(reason, str) for row, reason in content.items()):
+            raise UserError(f"{self.file}: expected reasons by row; remove the file, the same command goes on without")
         self.reasons = {int(row): reason for row, reason in content.items()}
         written = sorted(row for row in self.reasons if row < first + len(writer))
         mended = next((row for row in written if not isinstance(decode(dataset.image_path(row)), str)), None)
@@ -189,7 +191,7 @@ class _Broken:
 
     def add(self, row: int, reason: str) -> None:
         self.reasons[row] = reason
-        write_whole(self.file, json.dumps(self.reasons))
+        write_json(self.file, self.reasons, indent=None)
         if len(self.reasons) > self.limit:
             path = self.dataset.image_path(min(self.reasons))
             raise UserError(

@@ -8,15 +8,15 @@ alone, without the embedded class. A detector folder holds model.safetensors and
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -26,7 +26,9 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import Conv2dNormActivation, nms
 
-from crossmodal.errors import UserError
+from crossmodal.checked_json import Record, read_record
+from crossmodal.features.resume import write_json
+from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.params import Detector
 from crossmodal.regions.roi_align import OrderedRoIAlign
 
@@ -255,7 +257,17 @@ def save_detector(folder: Path, model: RegionDetector) -> None:
     }
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config, ensure_ascii=False)
+
+
+class _Config(Record):
+    """config.json of a detector folder."""
+
+    architecture: Literal["faster_rcnn"]
+    width: Annotated[int, Field(ge=2, multiple_of=2, le=1 << 16)]
+    feature_dim: Annotated[int, Field(ge=1, le=1 << 20)]
+    classes: list[str]
+    attributes: list[str]
 
 
 def load_detector(folder: Path) -> RegionDetector:
@@ -264,26 +276,13 @@ def load_detector(folder: Path) -> RegionDetector:
     Raises:
         UserError: a file is missing, unreadable or of another model; the message names it.
     """
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        weights = load_file(weights_path)
-    except FileNotFoundError as error:
-        missing = weights_path if config_path.exists() else config_path
-        raise UserError(f"{missing}: not found; run the detector stage first") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{config_path}: not readable as JSON ({error})") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights_path}: not readable as safetensors ({error})") from None
-    if not isinstance(config, dict) or config.get("architecture") != _ARCHITECTURE:
-        raise UserError(f"{config_path}: not the configuration of a detector; expected architecture {_ARCHITECTURE}")
-    try:
-        model = RegionDetector(config["classes"], config["attributes"], config["width"], config["feature_dim"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{config_path}: not the configuration of a detector ({error!r})") from None
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        problem = str(error).splitlines()[-1].strip()
-        raise UserError(f"{weights_path}: weights of another model than config.json says ({problem})") from None
+    advice, path = "run the detector stage first", folder / "model.safetensors"
+    config = read_record(folder / "config.json", _Config, advice=advice)
+    sizes = (config.classes, config.attributes, config.width, config.feature_dim)
+    weights = read_tensors(path, advice=advice)
+    with torch.device("meta"):  # takes no memory, whatever config.json says
+        expected = RegionDetector(*sizes).state_dict()
+    check_tensors(weights, expected, str(path), "the detector that config.json describes")
+    model = RegionDetector(*sizes)
+    model.load_state_dict(weights)
     return model.eval()

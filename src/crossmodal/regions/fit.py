@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from crossmodal.datasets.decode import kept_size, read_image
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import Objects, average_precisions, match_detections
-from crossmodal.features.resume import load_state, save_state
+from crossmodal.features.resume import load_state, save_state, write_json
 from crossmodal.params import Detector
 from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, RegionDetector, build_detector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything
@@ -123,7 +122,7 @@ def fit_detector(dataset: Dataset, settings: Detector, folder: Path, resume: Pat
             _keep(resume, parts, epoch + 1)
     save_detector(folder, model)
     metrics = {**evaluate_detector(model, val), "epochs": settings.epochs}
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", metrics)
 
 
 def _train_epoch(

@@ -9,21 +9,23 @@ another size are fitted to it as timm fits its published ones: positions are int
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import nn
 
+from crossmodal.checked_json import Record, as_record, read_json
 from crossmodal.errors import UserError, first_line
+from crossmodal.features.resume import write_json
+from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.params import Grid
 from crossmodal.regions.base import ImageRegions
 from crossmodal.runtime import pick_device, setting_path
@@ -54,7 +56,7 @@ def obtain_backbone(settings: Grid, folder: Path) -> None:
         "std": list(settings.std or data["std"]),
     }
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)
 
 
 def _create_for_size(settings: Grid) -> tuple[nn.Module, dict[str, Any]]:
@@ -99,12 +101,8 @@ def _create(name: str, kwargs: dict[str, Any], *, pretrained: bool) -> nn.Module
 
 
 def _load_weights(path: Path, model: nn.Module, settings: Grid) -> None:
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"grid.weights {path}: not found") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"grid.weights {path}: not a readable safetensors file ({error})") from None
+    name = f"grid.weights {path}"
+    weights = read_tensors(path, name=name)
     classifier = model.default_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     weights = {key: value for key, value in weights.items() if not (heads and key.startswith(heads))}
@@ -112,9 +110,10 @@ def _load_weights(path: Path, model: nn.Module, settings: Grid) -> None:
         weights = _fitted(weights, model)
         if weights is None:
             raise UserError(
-                f"grid.weights {path}: not the weights of {settings.model}, "
+                f"{name}: not the weights of {settings.model}, "
                 f"nor to be fitted to grid.image_size {settings.image_size}: {misfit}"
             )
+    check_tensors(weights, model.state_dict(), name, settings.model)
     model.load_state_dict(weights)
 
 
@@ -143,6 +142,17 @@ def _fitted(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, tor
     return None if _misfit(fitted, model) or not all("pos" in key for key in resampled) else fitted
 
 
+class _Config(Record):
+    """config.json of a grid network's folder."""
+
+    backend: Literal["grid"]
+    model: str
+    kwargs: dict[str, Any]
+    image_size: Annotated[int, Field(ge=1, le=1 << 14)]
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
 class GridExtractor:
     """Every cell of the last feature map is a region; its box is the cell. A RegionExtractor."""
 
@@ -152,22 +162,24 @@ class GridExtractor:
         Raises:
             UserError: the folder is missing, damaged, or holds another kind of network.
         """
+        path, weights_path = folder / "config.json", folder / "model.safetensors"
+        advice = "run the detector stage first"
+        content = read_json(path, dict, advice=advice)
+        if content.get("backend") != "grid":
+            raise UserError(f"{path}: holds a {content.get('backend')} network, expected grid")
+        config = as_record(content, _Config, str(path))
+        weights = read_tensors(weights_path, advice=advice)
+        self.size = config.image_size
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config.get("backend") != "grid":
-                raise UserError(f"{folder / 'config.json'}: holds a {config.get('backend')} network, expected grid")
-            self.size = config["image_size"]
-            self.model = _create(config["model"], config["kwargs"], pretrained=False)
-            self.model.load_state_dict(load_file(folder / "model.safetensors"))
-        except FileNotFoundError as error:
-            missing = error.filename or folder / "model.safetensors"  # safetensors names no file
-            raise UserError(f"{missing}: not found; run the detector stage first") from None
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RuntimeError) as error:
-            raise UserError(f"{folder}: not a readable grid network ({' '.join(str(error).split())[:200]})") from None
+            self.model = _create(config.model, config.kwargs, pretrained=False)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        check_tensors(weights, self.model.state_dict(), str(weights_path), config.model)
+        self.model.load_state_dict(weights)
         self.device = pick_device()
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
-        self.mean = torch.tensor(config["mean"], device=self.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
+        self.mean = torch.tensor(config.mean, device=self.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(config.std, device=self.device).view(1, 3, 1, 1)
         self.feature_dim, self.stride = self.model.num_features, _stride(self.model)
 
     @torch.inference_mode()
