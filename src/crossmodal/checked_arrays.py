@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ import numpy as np
 from crossmodal.errors import UserError
 
 # What zipfile, NumPy and zlib raise at files that are damaged or forged.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     ValueError,
     TypeError,
@@ -25,7 +26,7 @@ _DAMAGED = (
     SyntaxError,
     RecursionError,
     zipfile.BadZipFile,
-    zipfile.error,
+    tokenize.TokenError,
 )
 _RATIO = 200  # unpacked to packed size; arrays of numbers stay far below
 _RATIO_FREE = 2**20  # bytes up to which the ratio does not matter
@@ -50,7 +51,7 @@ def read_npz(path: Path, what: str, *, advice: str = "") -> dict[str, np.ndarray
                     _check_header(file, member.file_size, member.filename)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 
@@ -61,7 +62,7 @@ def read_npy(path: Path, what: str, *, advice: str = "") -> np.ndarray:
         with path.open("rb") as file:
             _check_header(file, path.stat().st_size, path.name)
         return np.load(path, allow_pickle=False)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 

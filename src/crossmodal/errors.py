@@ -66,7 +66,7 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
     return wrapper
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of a library says first, for a message of one line; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -77,7 +77,7 @@ def reading(name: str, what: str, advice: str = "") -> Iterator[None]:
     ) as error:  # of any kind: the tokenizers' own are a plain Exception and a Rust panic, which is none
         if isinstance(error, OSError) and disk_trouble(error):
             raise
-        raise UserError(f"{name}: {what} ({first_line(error)[:_SHOWN]}){advice}") from None
+        raise UserError(f"{name}: {what} ({_reason(error)}){advice}") from None
 
 
 def check_config(content: Any, name: str) -> None:
@@ -108,3 +108,11 @@ def check_source(source: str | Path, name: str) -> None:
         check_folder(folder)
     else:
         check_config(PretrainedConfig.get_config_dict(source)[0], name)
+
+
+def _reason(error: BaseException) -> str:
+    """A line of a library's reason; transformers says what of a shape in a report that it only logs."""
+    text = first_line(error)
+    if "ignore_mismatched_sizes" in text:
+        return "the weights are of other shapes than config.json says"
+    return text[:_SHOWN]

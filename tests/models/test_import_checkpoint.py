@@ -173,9 +173,9 @@ def test_teran(tmp_path, mode, zipped):
     [
         ({"training__loss_type": "matching"}, "training.loss-type is 'matching', only 'alignment'"),
         ({"model__exclude_stopwords": True}, "model.exclude-stopwords is True, only False"),
-        ({"training__alignment_mode": "best"}, "alignment: input should be 'MrSw', .*, found 'best'"),
-        ({"training__alignment_mode": None}, "alignment: input should be 'MrSw', .*, found 'None'"),
-        ({"model__dropout": "much"}, "dropout: input should be a valid number, .*, found 'much'"),
+        ({"training__alignment_mode": "best"}, "settings: alignment: input should be 'MrSw', .*, found 'best'"),
+        ({"training__alignment_mode": None}, "settings: alignment: input should be 'MrSw', .*, found 'None'"),
+        ({"model__dropout": "much"}, "settings: dropout: input should be a valid number, .*, found 'much'"),
     ],
 )
 def test_variants_of_teran_that_are_other_models_are_refused(tmp_path, change, expected):

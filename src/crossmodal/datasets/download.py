@@ -198,9 +198,10 @@ def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float],
 
 def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
     """The checked file as ``part``. One that was put together and is not right is got once more from the start."""
+    most = 2 * archive.size if must_match and archive.size else MAX_UNPACKED  # some sizes are known to two digits
     fetched_before = False
     while True:
-        continued = fetch(url, part, delays, most=archive.size if must_match else MAX_UNPACKED)
+        continued = fetch(url, part, delays, most=most)
         try:
             return _checked(archive, part, url, must_match)
         except _NotObtainedError as error:
