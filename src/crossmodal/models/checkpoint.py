@@ -65,6 +65,8 @@ def read_config(folder: Path) -> MatcherConfig:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         config = MatcherConfig(**{**content, "sizes": InputSizes(**content["sizes"])})
+        if config.model == "sgraf" and "smooth" in config.settings:  # the former name
+            config.settings["lambda_softmax"] = config.settings.pop("smooth")
         _section_type(config.model).model_validate(config.settings)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the train stage first") from None

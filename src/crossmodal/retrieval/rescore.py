@@ -7,16 +7,12 @@ hundred on Flickr30k's test split, one in two hundred on COCO's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Encoding, Matcher
-from crossmodal.models.similarity_reasoning import PairScorer
-from crossmodal.models.tiles import Buffers, map_tiles
+from crossmodal.models.sgraf.threads import map_tiles
 from crossmodal.retrieval.similarity import caption_chunks, encode_images, scored
 
 LEADING = 20  # places of a query's ranking: twice what recalls read
@@ -44,29 +40,27 @@ def rescore_leading(
     Raises:
         UserError: a score is NaN.
     """
-    scorers = [module for module in model.modules() if isinstance(module, PairScorer) and module.precision == "bf16"]
-    if not scorers:
+    if not model.approximate:
         return 0
     leads = np.zeros(matrix.shape, dtype=bool)  # of an image
     for start in range(0, len(images), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         np.put_along_axis(leads[part], _first(matrix[part], axis=1), True, axis=1)
     again = 0
-    with _in_fp32(scorers):
-        encoded = encode_images(model, regions, images, batch_size)
-        for places, chunk in caption_chunks(model, words, captions, batch_size):
-            wanted = leads[:, places]
-            np.put_along_axis(wanted, _first(matrix[:, places], axis=0), True, axis=0)
-            pairs = [(np.flatnonzero(column), row) for row, column in enumerate(wanted.T)]
+    encoded = encode_images(model, regions, images, batch_size)
+    for places, chunk in caption_chunks(model, words, captions, batch_size):
+        wanted = leads[:, places]
+        np.put_along_axis(wanted, _first(matrix[:, places], axis=0), True, axis=0)
+        pairs = [(np.flatnonzero(column), row) for row, column in enumerate(wanted.T)]
 
-            def score(of_caption: np.ndarray, row: int, _: Buffers, chunk: Encoding = chunk) -> np.ndarray:
-                subset = encoded[torch.from_numpy(of_caption).to(encoded.vectors.device)]
-                return scored(model, subset, chunk[row : row + 1])[:, 0]
+        def score(of_caption: np.ndarray, row: int, chunk: Encoding = chunk) -> np.ndarray:
+            subset = encoded[torch.from_numpy(of_caption).to(encoded.vectors.device)]
+            return scored(model, subset, chunk[row : row + 1], exact=True)[:, 0]
 
-            scores = map_tiles(score, pairs, encoded.vectors.device.type)
-            for (of_caption, row), found in zip(pairs, scores, strict=True):
-                matrix[of_caption, places[row]] = found
-                again += len(of_caption)
+        scores = map_tiles(score, pairs, encoded.vectors.device.type)
+        for (of_caption, row), found in zip(pairs, scores, strict=True):
+            matrix[of_caption, places[row]] = found
+            again += len(of_caption)
     return again
 
 
@@ -74,14 +68,3 @@ def _first(scores: np.ndarray, axis: int) -> np.ndarray:
     """Places of the largest along an axis, ``LEADING`` of them or all there are."""
     number = min(LEADING, scores.shape[axis])
     return np.argpartition(-scores, number - 1, axis=axis).take(range(number), axis=axis)
-
-
-@contextmanager
-def _in_fp32(scorers: list[PairScorer]) -> Iterator[None]:
-    for scorer in scorers:
-        scorer.precision = "fp32"
-    try:
-        yield
-    finally:
-        for scorer in scorers:
-            scorer.precision = "bf16"

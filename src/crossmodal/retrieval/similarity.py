@@ -112,15 +112,15 @@ def probe_similarity(
 
 
 @torch.inference_mode()
-def scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
-    """Similarity of encoded images and captions: (N, C) float32.
+def scored(model: Matcher, images: Encoding, captions: Encoding, *, exact: bool = False) -> np.ndarray:
+    """Similarity of encoded images and captions: (N, C) float32. ``exact``: in fp32 where the matcher's is rounded.
 
     Raises:
         UserError: a score is NaN.
     """
     was_training = model.training
     model.eval()
-    scores = model.similarity(images, captions)
+    scores = (model.exact_similarity if exact else model.similarity)(images, captions)
     model.train(was_training)
     return _numbers(scores)
 
