@@ -57,10 +57,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     with _LOCK:
         if threads not in _POOLS:
             started = threading.Barrier(threads + 1)
-            pool = ThreadPoolExecutor(threads, "tiles", initializer=torch.set_num_threads, initargs=(1,))
+            pool = ThreadPoolExecutor(threads, "tiles", initializer=_use_one_core)
             for _ in range(threads):  # each waits, so that each gets a thread of its own
                 pool.submit(started.wait)
             started.wait()
             torch.set_num_threads(threads)
             _POOLS[threads] = pool
         return _POOLS[threads]
+
+
+def _use_one_core() -> None:
+    torch.get_num_threads()  # meets the thread, and gives it the process's number, which would else come later
+    torch.set_num_threads(1)
