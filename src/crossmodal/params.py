@@ -383,7 +383,7 @@ class Sgraf(ModelSection):
     embed_dim: Count
     sim_dim: Count
     sgr_steps: Count
-    smooth: Positive
+    lambda_softmax: Positive
     word_map: Literal["linear", "none"]
     region_norms: Count
     dropout: Share

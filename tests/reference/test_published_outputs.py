@@ -15,7 +15,7 @@ from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Encoding, InputSizes, Regions, Words
 from crossmodal.models.published import sgraf_state, tern_state, vse_infty_state
-from crossmodal.models.sgraf import sgraf
+from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.text import BiGru
@@ -189,7 +189,7 @@ def sgraf_of(data, module):
         embed_dim=dim,
         sim_dim=weights["sim_enc.sim_tranloc_w.weight"].shape[0],
         sgr_steps=max(1, layer_count(weights, "sim_enc.SGR_module.")),
-        smooth=9.0,
+        lambda_softmax=9.0,
         word_map="none",
         region_norms=len(weights["sim_enc.v_global_w.embedding_local.1.weight"]),
         dropout=0.4,

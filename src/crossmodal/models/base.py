@@ -96,12 +96,12 @@ class Matcher(nn.Module):
 
     ``text`` makes the token features that ``encode_captions`` takes: stored ones, or those of an encoder that
     is trained with the model (see models.text). ``pooled``: one vector an item, which FAISS can search;
-    otherwise an Encoding is a set, and images and captions are scored pair by pair. ``sparse_gradients``: the loss
-    has a gradient for few of the pairs that ``similarity`` scores, which a model may use; training sets it.
+    otherwise an Encoding is a set, and images and captions are scored pair by pair. ``approximate``: ``similarity``
+    rounds to a lower precision unless ``exact`` is asked for.
     """
 
     pooled = True
-    sparse_gradients = False
+    approximate = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,9 +119,17 @@ class Matcher(nn.Module):
         """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it.
 
         Args:
-            exact: in fp32, whatever a setting of the model says; given to models with such a setting alone.
+            exact: in fp32, whatever a setting says; asked of models alone that are ``approximate``.
         """
         return images.vectors @ captions.vectors.T
+
+    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: bool) -> torch.Tensor:
+        """``similarity`` of a training batch, whose captions come in several paddings: (N, C), C captions in all.
+
+        Args:
+            sparse: the loss has a gradient for few of these pairs, which a model may use.
+        """
+        return torch.cat([self.similarity(images, part) for part in captions], dim=1)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor | None:
         """How much each region answers each word, of an image and a caption a row: (B, R, L), 0 or more.

@@ -181,7 +181,7 @@ def _sgraf(published: Published) -> Part:
         "embed_dim": published.size("img_enc.fc.weight"),
         "sim_dim": published.size("sim_enc.sim_tranloc_w.weight"),
         "sgr_steps": steps or 3,
-        "smooth": 9.0,  # this, the dropout and the word embeddings' are fixed in the published code
+        "lambda_softmax": 9.0,  # this, the dropout and the word embeddings' are fixed in the published code
         "word_map": "none",
         "region_norms": published.size("sim_enc.v_global_w.embedding_local.1.weight"),
         "dropout": 0.4,

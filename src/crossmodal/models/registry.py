@@ -9,7 +9,7 @@ from torch import nn
 from crossmodal.models.base import InputSizes, Matcher, StoredFeatures
 from crossmodal.models.clip import ClipMatcher
 from crossmodal.models.scan import ScanMatcher
-from crossmodal.models.sgraf import sgraf
+from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vse_infty import VseInftyMatcher

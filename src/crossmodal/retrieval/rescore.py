@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from crossmodal.models.base import Encoding
-from crossmodal.models.similarity_reasoning import PairScorer
-from crossmodal.models.tiles import Buffers, map_tiles
+from crossmodal.models.sgraf.threads import map_tiles
 from crossmodal.retrieval.similarity import SearchInputs, evaluating, scored
 
 LEADING = 20  # places of a query's ranking: twice what recalls read
@@ -34,7 +33,7 @@ def rescore_leading(inputs: SearchInputs, matrix: np.ndarray) -> int:
         UserError: a score is NaN.
     """
     model = inputs.model
-    if not any(isinstance(module, PairScorer) and module.precision == "bf16" for module in model.modules()):
+    if not model.approximate:
         return 0
     leads = np.zeros(matrix.shape, dtype=bool)  # of an image
     for start in range(0, len(matrix), ROWS_AT_ONCE):
@@ -48,7 +47,7 @@ def rescore_leading(inputs: SearchInputs, matrix: np.ndarray) -> int:
             np.put_along_axis(wanted, _first(matrix[:, places], axis=0), True, axis=0)
             pairs = [(np.flatnonzero(column), row) for row, column in enumerate(wanted.T)]
 
-            def score(of_caption: np.ndarray, row: int, _: Buffers, chunk: Encoding = chunk) -> np.ndarray:
+            def score(of_caption: np.ndarray, row: int, chunk: Encoding = chunk) -> np.ndarray:
                 subset = encoded[torch.from_numpy(of_caption).to(encoded.vectors.device)]
                 return scored(model, subset, chunk[row : row + 1], exact=True)[:, 0]
 

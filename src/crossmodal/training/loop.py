@@ -199,8 +199,8 @@ class Trainer:
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_of], vectors, image_of)
         sparse = getattr(self.loss, "sparse", None)  # a loss need not tell
-        self.model.sparse_gradients = sparse is not None and sparse(epoch)
-        scores = torch.cat([self.model.similarity(images, part) for part in captions], dim=1)  # (N, own captions)
+        few = sparse is not None and sparse(epoch)
+        scores = self.model.batch_similarity(images, captions, sparse=few)  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
         return self.loss(similarity[image_of], image_of, epoch)  # (B, B), the pairs on the diagonal
 

@@ -6,17 +6,16 @@ from test_sgraf import build, data
 
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Encoding
-from crossmodal.models.independent_pairs import score_independent_pairs
+from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
 
 
 def gradients(model, *, sparse, loss):
     model.zero_grad()
-    model.sparse_gradients = sparse
     regions, words = data(images=8, captions=8)
     images, captions = model.encode_images(regions), model.encode_text(words)
     images.vectors.retain_grad()
     captions.vectors.retain_grad()
-    scores = model.similarity(images, captions)
+    scores = model.batch_similarity(images, [captions[:3], captions[3:]], sparse=sparse)
     loss(scores).backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     return scores.detach(), found | {"images": images.vectors.grad, "captions": captions.vectors.grad}
@@ -39,31 +38,34 @@ def test_few_gradients_are_those_of_all_pairs(module, training):
     assert expected["images"].any() and expected["captions"].any()
 
 
-def test_no_pair_without_a_gradient_is_made_again():
-    made = []
+class InnerProduct(torch.nn.Module):
+    """Score of pairs whose sets are summed; ``pairs``: how many were scored at a time."""
 
-    def score_all(images, captions, maps):
-        ((weight,),) = maps
-        return images.vectors.sum(dim=1) @ weight @ captions.vectors.sum(dim=1).T
+    def __init__(self):
+        super().__init__()
+        self.weight, self.pairs = torch.nn.Parameter(torch.randn(3, 3)), []
 
-    def score_pairs(images, captions, maps):
-        made.append(len(images))
-        ((weight,),) = maps
-        return ((images.vectors.sum(dim=1) @ weight) * captions.sum(dim=1)).sum(dim=-1)
+    def forward(self, images, region_mask, captions):
+        self.pairs.append(len(images))
+        return ((images.sum(dim=1) @ self.weight) * captions.sum(dim=1)).sum(dim=-1)
 
-    generator = torch.Generator().manual_seed(0)
-    images, captions, weight = (torch.randn(shape, generator=generator) for shape in [(4, 2, 3), (5, 3, 3), (3, 3)])
+
+def test_no_pair_without_a_gradient_is_computed_again():
+    torch.manual_seed(0)
+    images, captions, scorer = torch.randn(4, 2, 3), torch.randn(5, 3, 3), InnerProduct()
     mask = torch.tensor([[True, True, True]] * 3 + [[True, False, False]] * 2)
     captions = captions.masked_fill(~mask.unsqueeze(-1), 0)
-    for tensor in (images, captions, weight):
-        tensor.requires_grad_()
+    images.requires_grad_()
+    captions.requires_grad_()
     sets = Encoding(images, torch.ones(4, 2, dtype=torch.bool)), Encoding(captions, mask)
-    scores = score_independent_pairs(score_all, score_pairs, *sets, [(weight,)])
+    every = images.sum(dim=1) @ scorer.weight @ captions.sum(dim=1).T
+    scores = with_sparse_gradients(every.detach(), scorer, *sets)
+    assert torch.equal(scores, every)
     wanted = torch.zeros(4, 5)
     wanted[1, 0], wanted[1, 4], wanted[3, 2] = 2.0, -1.0, 0.5
-    found = torch.autograd.grad(scores, [images, captions, weight], wanted)
-    expected = torch.autograd.grad(score_all(*sets, [(weight,)]), [images, captions, weight], wanted)
-    assert sum(made) == 3
+    found = torch.autograd.grad(scores, [images, captions, scorer.weight], wanted)
+    expected = torch.autograd.grad(every, [images, captions, scorer.weight], wanted)
+    assert sum(scorer.pairs) == 3
     torch.testing.assert_close(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1] * mask.unsqueeze(-1))
     torch.testing.assert_close(found[2], expected[2])

@@ -1,7 +1,7 @@
-"""SGRAF's large products on a CPU in compiled form, similarity_vectors.c, where the machine has a C compiler.
+"""SGRAF's large products on a CPU in compiled form, kernels.c, where the machine has a C compiler.
 
-torch goes over the differences of a tile three times, and multiplies them by maps that it lays out anew each time.
-Compiled, a block of rows is made, squared and multiplied while the first cache holds it. The library is compiled on
+torch reads each tile of differences three times and repacks the weights for every product. Compiled, a block of rows is
+computed, squared and multiplied while the first cache holds it. The library is compiled on
 first use for the processor at hand, in two or three seconds, and kept in the user's cache folder (XDG_CACHE_HOME, else
 ~/.cache). Without a compiler (``cc``, or what CC names) torch does the work, with the same results but for rounding.
 """
@@ -23,15 +23,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from crossmodal.models.attention import EPS
+
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("similarity_vectors.c")
+SOURCE = Path(__file__).with_name("kernels.c")
 DEPTH = 256  # as in the source
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedMap:
     """The weight of a linear map, (S, E), as the library reads it, and its bias, (S,) fp32."""
 
     library: ctypes.CDLL
@@ -43,13 +45,13 @@ class Packed:
         return self.size[0]
 
     @property
-    def half(self) -> bool:
+    def bf16(self) -> bool:
         return self.weight.dtype == torch.bfloat16
 
     def fill_vectors(
-        self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor, eps: float
+        self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """N(W (weights . values - targets)^2 + b) into a part (N, C, G, S) fp32 of a contiguous (N, C, L, S).
+        """N(W (weights . values - targets)^2 + b), equation (2), into a part (N, C, G, S) fp32 of a contiguous tensor.
 
         weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E).
         """
@@ -57,7 +59,7 @@ class Packed:
             return
         images, captions, group, _ = out.shape
         regions, dim = values.shape[1:]
-        if self.half and regions % 2:
+        if self.bf16 and regions % 2:
             weights = F.pad(weights, (0, 1))
         numbers = [images, captions * group, regions, dim, len(self), group, out.stride(1) // len(self)]
         tensors = weights.contiguous(), values.contiguous(), targets.float().contiguous(), self.weight, self.bias
@@ -65,30 +67,36 @@ class Packed:
         self.library.squared_differences(
             *(_address(tensor) for tensor in (out, *tensors, room)),
             *map(ctypes.c_int, numbers),
-            ctypes.c_float(eps),
-            ctypes.c_int(self.half),
+            ctypes.c_float(EPS),
+            ctypes.c_int(self.bf16),
         )
 
     def linear(self, values: torch.Tensor, out: torch.Tensor | None = None, *, relu: bool = False) -> torch.Tensor:
         """W x + b, or relu of it: (..., E) fp32 to (..., S), in ``out`` where given."""
         values = values.contiguous()
         out = values.new_empty(*values.shape[:-1], len(self)) if out is None else out
-        numbers = [values[..., 0].numel(), self.size[1], self.size[0], relu, self.half]
+        numbers = [values[..., 0].numel(), self.size[1], self.size[0], relu, self.bf16]
         tensors = out, values, self.weight, self.bias
         self.library.linear(*(_address(tensor) for tensor in tensors), *map(ctypes.c_int, numbers))
         return out
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> Packed | None:
-    """A map of (S, E) in compiled form; None where there is none for its sizes and type, and on this machine."""
-    found = library() if weight.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) else None
+def packs(weight: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether there is compiled code for maps of this size, (S, E), or (S, S), and of this type on this machine."""
+    if weight.device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    found = library()
     if found is None or (dtype == torch.bfloat16 and not found.has_bf16()):
-        return None
+        return False
+    return all(size % found.width() == 0 for size in weight.shape)
+
+
+def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> PackedMap:
+    """A map of (S, E), for which ``packs`` holds, in compiled form."""
+    found = library()
     width, unit = found.width(), 4 // dtype.itemsize
-    if weight.shape[0] % width or weight.shape[1] % width:
-        return None
     panels = weight.to(dtype).view(-1, width, weight.shape[1] // unit, unit).transpose(1, 2).contiguous()
-    return Packed(found, panels, bias.float().contiguous(), tuple(weight.shape))
+    return PackedMap(found, panels, bias.float().contiguous(), tuple(weight.shape))
 
 
 @functools.cache
@@ -99,12 +107,13 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossmodal"
-        path = folder / f"similarity_vectors-{_fingerprint(compiler)}.so"
+        path = folder / f"sgraf-kernels-{_fingerprint(compiler)}.so"
         if not path.is_file():
             _compile(compiler, path)
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        log.warning("note: %s could not be compiled, torch does its work at half the speed: %s", SOURCE.name, error)
+        reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or str(error)
+        log.warning("note: sgraf runs without its compiled kernels, slower: %s", " ".join(reason.split())[:300])
         return None
 
 
