@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import read_json
-from crossmodal.features.resume import write_json
+from crossmodal.checked_json import read_json, write_json
 from crossmodal.reports.curves import best_epoch, read_history
 from crossmodal.retrieval.search import SearchResults, summary
 

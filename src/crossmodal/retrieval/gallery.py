@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crossmodal.checked_json import Record, read_record
-from crossmodal.features.resume import write_json
+from crossmodal.checked_json import Record, read_record, write_json
 
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from crossmodal.checked_json import parse_json
+from crossmodal.checked_json import parse_json, write_json
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import i2t_ranks, merged, ranks_from_search, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.probe import probe_score
-from crossmodal.features.resume import write_json
 from crossmodal.retrieval.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
 
