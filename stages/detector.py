@@ -1,11 +1,11 @@
 """Stage detector: fit the region detector on the dataset's boxes, or obtain a published network."""
 
-from crossmodal.checked_json import read_json
+from crossmodal.checked_json import read_json, write_json
 from crossmodal.datasets.records import read_dataset
 from crossmodal.derived import region_backend
 from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
-from crossmodal.features.resume import publish, work_folder, write_json
+from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
 from crossmodal.regions.bottomup.obtain import obtain_detector
 from crossmodal.regions.fit import fit_detector

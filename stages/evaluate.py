@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from crossmodal.checked_json import write_json
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, filled_split, split_rows
 from crossmodal.derived import run_settings
@@ -11,7 +12,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
-from crossmodal.features.resume import publish, work_folder, write_json
+from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params

@@ -1,4 +1,4 @@
-"""JSON files, read and checked: whatever is wrong with one is said in one line, with the file and the line in it."""
+"""JSON files, written whole, read and checked: what is wrong is said in one line, with the file and its line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ Kind = TypeVar("Kind", bound=Record)
 
 
 def parse_json(
-    text: str | bytes, name: str, kind: type | None = None, *, nan: bool = False, hook: Hook | None = None
+    text: str | bytes,
+    name: str,
+    kind: type | None = None,
+    *,
+    nan: bool = False,
+    halves: bool = False,
+    hook: Hook | None = None,
 ) -> Any:
     """What JSON text says.
 
@@ -41,6 +47,7 @@ def parse_json(
         name: of the file, and of the line in it where the text is one of many; for messages.
         kind: dict or list, where the text has to hold one.
         nan: NaN and Infinity are taken: metrics may be undefined.
+        halves: text with half of a character is taken; whoever asks looks for it.
         hook: called with every object, in place of which stands what it returns.
 
     Raises:
@@ -58,7 +65,7 @@ def parse_json(
         raise UserError(f"{name}: not readable as JSON: {_reason(error)}") from None
     if kind is not None and not isinstance(content, kind):
         raise UserError(f"{name}: expected {_NAMES[kind]}, found {_NAMES.get(type(content), 'null')}")
-    if _ESCAPED_HALF.search(text) or _HALF.search(text):
+    if not halves and (_ESCAPED_HALF.search(text) or _HALF.search(text)):
         _refuse_halves(content, name)
     return content
 
@@ -132,6 +139,26 @@ def read_bytes(path: Path, *, advice: str = "", name: str = "") -> bytes:
         raise UserError(f"{name}: not found{advice and f'; {advice}'}") from None
     except OSError as error:
         raise UserError(f"{name}: not readable ({error.strerror or error})") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it: whoever looks finds the old text or the new one."""
+    part = path.with_suffix(".part")
+    part.write_bytes(text.encode())
+    part.replace(path)
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
+    """Write a JSON file with a line break at its end, whole as ``write_whole`` does.
+
+    Raises:
+        UserError: text with half of a character, which is not UTF-8 (without ``ensure_ascii``).
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=ensure_ascii)
+    try:
+        write_whole(path, f"{text}\n")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: not written: text with half of a character, {error.object[error.start]!a}") from None
 
 
 def _finite(text: str) -> float:

@@ -6,6 +6,7 @@ tests/features/test_hostile_store.py.
 
 import gzip
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -65,7 +66,12 @@ def test_every_single_change_of_a_bert_folder(pristine, tmp_path, name):
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     command = [sys.executable, "-c", READ, str(folder / name), str(tmp_path / "cases.json")]
     done = subprocess.run(
-        command, env=forks.environment(tmp_path), capture_output=True, text=True, preexec_fn=limited, check=False
+        command,
+        env=os.environ | {"PYTHONPATH": str(forks.ROOT / "src")},
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > len(cases) // 20

@@ -137,7 +137,7 @@ def _json_rows(path: Path, text: str) -> _Rows:
         if not line.strip():
             continue
         try:
-            row = parse_json(line, str(path), dict)
+            row = parse_json(line, str(path), dict, halves=True)
         except UserError:
             row = None
         if isinstance(row, dict):
@@ -148,7 +148,7 @@ def _json_rows(path: Path, text: str) -> _Rows:
 
 def _coco_rows(path: Path, text: str) -> _Rows:
     try:
-        content = parse_json(text, str(path), dict)
+        content = parse_json(text, str(path), halves=True)
         images = {image["id"]: image for image in content["images"]}
         annotations = list(content["annotations"])
     except (ValueError, KeyError, TypeError) as error:

@@ -19,9 +19,8 @@ from pathlib import Path
 import requests
 import urllib3
 
-from crossmodal.checked_json import read_json
+from crossmodal.checked_json import read_json, write_json
 from crossmodal.errors import UserError
-from crossmodal.features.resume import write_json
 from crossmodal.runtime import check_space, progress
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,9 @@ import torch
 from pydantic import Field, ValidationError
 from safetensors.torch import save_file
 
-from crossmodal.checked_json import Record, read_record
+from crossmodal.checked_json import Record, read_record, write_json
 from crossmodal.checked_yaml import explain
 from crossmodal.errors import UserError, first_line
-from crossmodal.features.resume import write_json
 from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.registry import MODELS, build_model

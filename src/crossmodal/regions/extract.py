@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from crossmodal.checked_json import read_json
+from crossmodal.checked_json import read_json, write_json
 from crossmodal.datasets.decode import decode
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
-from crossmodal.features.resume import write_json
 from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.runtime import pick_device, progress, usable_precision

@@ -26,8 +26,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import Conv2dNormActivation, nms
 
-from crossmodal.checked_json import Record, read_record
-from crossmodal.features.resume import write_json
+from crossmodal.checked_json import Record, read_record, write_json
 from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.params import Detector
 from crossmodal.regions.roi_align import OrderedRoIAlign

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmodal.checked_json import write_json
 from crossmodal.datasets.decode import kept_size, read_image
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import Objects, average_precisions, match_detections
-from crossmodal.features.resume import load_state, save_state, write_json
+from crossmodal.features.resume import load_state, save_state
 from crossmodal.params import Detector
 from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, RegionDetector, build_detector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything

@@ -22,9 +22,8 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import nn
 
-from crossmodal.checked_json import Record, as_record, read_json
+from crossmodal.checked_json import Record, as_record, read_json, write_json
 from crossmodal.errors import UserError, first_line
-from crossmodal.features.resume import write_json
 from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.params import Grid
 from crossmodal.regions.base import ImageRegions

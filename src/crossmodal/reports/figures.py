@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from crossmodal.features.resume import write_whole
+from crossmodal.checked_json import write_whole
 
 DIGITS = 4
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # a spreadsheet takes a cell that begins so for a formula

@@ -86,10 +86,14 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a dict of weights, found {type(content).__name__}")
     state = {}
     for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, np.ndarray | Tensor) or name.endswith(_UNUSED[:1]):
+            continue
+        if not (value.dtype.kind == "f" if isinstance(value, np.ndarray) else value.is_floating_point()):
+            raise UserError(f"{path}: {name!r} holds {value.dtype}, expected floats")
         if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value.astype(np.float32))
-        if isinstance(value, Tensor):
-            state[str(name)] = value.float().contiguous()
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                value = torch.from_numpy(value.astype(np.float32))
+        state[name] = value.float().contiguous()
     return state
 
 
