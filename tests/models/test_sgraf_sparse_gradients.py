@@ -44,8 +44,9 @@ class InnerProduct(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight, self.pairs = torch.nn.Parameter(torch.randn(3, 3)), []
+        self.reasoning = None
 
-    def forward(self, images, region_mask, captions):
+    def forward(self, images, region_mask, captions, reasoning):
         self.pairs.append(len(images))
         return ((images.sum(dim=1) @ self.weight) * captions.sum(dim=1)).sum(dim=-1)
 

@@ -5,17 +5,12 @@ tile a thread, by compiled code where there is some (compiled.py). Where few sco
 are recomputed for the backward pass (sparse_gradients.py); where all will, all images are scored with some captions at
 a time, with torch's graph.
 
-W_in and W_out of equation (5) are folded into one map: but for terms that are the same for all q,
-
-    (W_in s_p + b_in) . (W_out s_q + b_out) = (W_out' W_in s_p + W_out' b_in) . s_q
-
 Shapes: N images, C captions of L words, S similarity vector.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,8 +19,9 @@ import torch.nn.functional as F
 
 from crossmodal.models.attention import EPS
 from crossmodal.models.base import Encoding
-from crossmodal.models.sgraf.compiled import PackedMap, pack, packs
+from crossmodal.models.sgraf.compiled import pack, packs
 from crossmodal.models.sgraf.equations import AttentionFiltration, GraphReasoning, PairScorer, unit
+from crossmodal.models.sgraf.graph import GraphStep, MakeMap, Map, graph_steps, reason_over_graph
 from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
 from crossmodal.models.sgraf.threads import Buffers, map_tiles
 from crossmodal.models.sgraf.tiled import (
@@ -40,9 +36,6 @@ from crossmodal.models.sgraf.tiled import (
 CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at a time: about a core's cache; much for a GPU
 VECTORS = 4  # tiles of similarity vectors computed at a time; reasoning takes one at a time
 KEPT = 16  # the same, of all images, where gradients are kept
-
-Map = TorchMap | PackedMap
-MakeMap = Callable[[torch.Tensor, torch.Tensor], Map]
 
 
 def score_matrix(
@@ -78,14 +71,6 @@ def score_matrix(
 
 
 @dataclass(frozen=True)
-class GraphStep:
-    """A step of SGR. query: W_out' W_in of (5); update: W_r of (6)."""
-
-    query: Map
-    update: Map
-
-
-@dataclass(frozen=True)
 class Gate:
     """SAF's gate, equation (7): weight (S,), bias; scale, shift and running statistics of its batch norm."""
 
@@ -118,13 +103,7 @@ class FastWeights:
         """``make``: a map of weight and bias; ``dtype``: of the similarity vectors that it computes."""
         reasoning, steps, gate = scorer.reasoning, (), None
         if isinstance(reasoning, GraphReasoning):
-            steps = tuple(
-                GraphStep(
-                    query=make(step["key"].weight.T @ step["query"].weight, step["key"].weight.T @ step["query"].bias),
-                    update=make(step["map"].weight, step["map"].bias),
-                )
-                for step in reasoning.steps
-            )
+            steps = graph_steps(reasoning, make)
         else:
             norm = reasoning.norm
             gate = Gate(
@@ -232,33 +211,12 @@ def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffe
     vectors = []
     for part in nodes.split(max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))):
         if weights.gate is None:
-            vectors.append(_reason_over_graph(part, weights.steps, buffers))
+            made = reason_over_graph(part.flatten(0, 1), weights.steps, buffers)
+            vectors.append(made.unflatten(0, part.shape[:2]))
         else:
             gate = weights.gate
             vectors.append(_filter(part, gate.logits(part), gate.mean, gate.variance, gate))
     return torch.cat(vectors)
-
-
-def _reason_over_graph(nodes: torch.Tensor, steps: Sequence[GraphStep], buffers: Buffers | None) -> torch.Tensor:
-    """Equations (5) and (6): (N, C, 1 + L, S) to (N, C, S). ``buffers``: None where gradients are kept.
-
-    The last step computes node 0 only. Edges are transposed, (P, q, p), which is faster.
-    """
-    pairs, nodes = nodes.shape[:2], nodes.flatten(0, 1)  # (P, 1 + L, S)
-    shape = nodes.shape
-
-    def scratch(name: str) -> torch.Tensor | None:
-        return None if buffers is None else buffers.take(name, nodes, *shape)
-
-    for step in steps[:-1]:
-        query = step.query.linear(nodes, scratch("query"))
-        edges = torch.bmm(nodes, query.mT).softmax(dim=1)
-        messages = torch.bmm(edges.mT, nodes, out=scratch("query"))
-        nodes = step.update.linear(messages, scratch("reasoned"), relu=True)
-    query = steps[-1].query.linear(nodes[:, 0])  # (P, S)
-    edges = (nodes * query.unsqueeze(1)).sum(dim=-1).softmax(dim=1)  # (P, q)
-    message = torch.bmm(edges.unsqueeze(1), nodes).squeeze(1)
-    return steps[-1].update.linear(message, relu=True).unflatten(0, pairs)
 
 
 def _filter(

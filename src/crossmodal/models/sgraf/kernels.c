@@ -1,8 +1,11 @@
 /* SGRAF's large products on a CPU, see compiled.py: nothing between a product and the next leaves the first cache.
 
-   A map's weight (S, E) comes as (S / WIDTH, E, WIDTH). In bf16 two numbers stand where fp32 has one, (S / WIDTH,
-   E / 2, WIDTH, 2), and what is said in "units" counts such a pair, or one fp32 number: 4 bytes. Sums are fp32.
-   Blocks of ROWS x WIDTH sums stay in registers; DEPTH units of a whole map and RESULTS bytes of what is made fit a
+   T: targets, words or global vectors of captions; R: regions of an image; E: embedding; S: similarity vector
+   map: weight (S, E), laid out as (S / WIDTH, E, WIDTH)
+   unit: 4 bytes, one fp32 number, or in bf16 a pair of numbers; such a map is (S / WIDTH, E / 2, WIDTH, 2)
+   room: scratch memory of the caller, for the packed regions of an image
+   out_rows, dest: where the results of a block's rows go, and WIDTH of them; stride: between the rows of an input
+   Sums are fp32. Blocks of ROWS x WIDTH sums stay in registers; DEPTH units of a map and RESULTS bytes of results fit a
    core's second cache. */
 
 #include <math.h>
@@ -29,10 +32,10 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec values) { *(vec *)to = values; }
 
-/* sums + x * y, x one unit for all lanes; in bf16 both halves of a unit */
-INLINE vec multiply(vec sums, const float *x, vec y, int half) {
+/* sums + x * y, x one unit for all lanes; in bf16 both numbers of a unit */
+INLINE vec multiply(vec sums, const float *x, vec y, int bf16) {
 #ifdef __AVX512BF16__
-    if (half) {
+    if (bf16) {
         int pair;
         memcpy(&pair, x, sizeof pair);
         return (vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)y);
@@ -43,22 +46,22 @@ INLINE vec multiply(vec sums, const float *x, vec y, int half) {
 
 /* out[i] (WIDTH) = x[i] (depth) . map (depth, WIDTH) + bias (WIDTH), or + what out[i] holds */
 INLINE void products(int rows, float *const *out, const float *x, ptrdiff_t stride, const float *map, int depth,
-                     const float *bias, int half) {
+                     const float *bias, int bf16) {
     vec sums[ROWS][2];
     EVERY_ROW sums[i][0] = load(bias ? bias : out[i]), sums[i][1] = load((bias ? bias : out[i]) + LANES);
     for (int k = 0; k < depth; k++) {
         vec left = load(map + k * WIDTH), right = load(map + k * WIDTH + LANES);
         EVERY_ROW {
-            sums[i][0] = multiply(sums[i][0], x + i * stride + k, left, half);
-            sums[i][1] = multiply(sums[i][1], x + i * stride + k, right, half);
+            sums[i][0] = multiply(sums[i][0], x + i * stride + k, left, bf16);
+            sums[i][1] = multiply(sums[i][1], x + i * stride + k, right, bf16);
         }
     }
     EVERY_ROW store(out[i], sums[i][0]), store(out[i] + LANES, sums[i][1]);
 }
 
-INLINE void write(float *to, vec left, vec right, int half) {
+INLINE void write(float *to, vec left, vec right, int bf16) {
 #ifdef __AVX512BF16__
-    if (half) {
+    if (bf16) {
         __m512bh both = _mm512_cvtne2ps_pbh((__m512)right, (__m512)left);
         memcpy(to, &both, sizeof both);
         return;
@@ -69,17 +72,17 @@ INLINE void write(float *to, vec left, vec right, int half) {
 
 /* out[i] (WIDTH numbers) = (weights[i] (regions units) . values (regions, WIDTH) - targets[i] (WIDTH))^2 */
 INLINE void differences(int rows, float *out, const float *weights, int regions, const float *values,
-                        const float *targets, ptrdiff_t stride, int half) {
+                        const float *targets, ptrdiff_t stride, int bf16) {
     vec sums[ROWS][2];
     EVERY_ROW sums[i][0] = -load(targets + i * stride), sums[i][1] = -load(targets + i * stride + LANES);
     for (int r = 0; r < regions; r++) {
         vec left = load(values + r * WIDTH), right = load(values + r * WIDTH + LANES);
         EVERY_ROW {
-            sums[i][0] = multiply(sums[i][0], weights + i * regions + r, left, half);
-            sums[i][1] = multiply(sums[i][1], weights + i * regions + r, right, half);
+            sums[i][0] = multiply(sums[i][0], weights + i * regions + r, left, bf16);
+            sums[i][1] = multiply(sums[i][1], weights + i * regions + r, right, bf16);
         }
     }
-    EVERY_ROW write(out + i * DEPTH, sums[i][0] * sums[i][0], sums[i][1] * sums[i][1], half);
+    EVERY_ROW write(out + i * DEPTH, sums[i][0] * sums[i][0], sums[i][1] * sums[i][1], bf16);
 }
 
 /* the same with a number of rows and a type that are known when this is compiled, so that sums stay in registers */
@@ -90,18 +93,18 @@ INLINE void differences(int rows, float *out, const float *weights, int regions,
 #else
 #define CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #endif
-#define CASE(n) case n: if (half) WORK(n, 1); else WORK(n, 0); break;
+#define CASE(n) case n: if (bf16) WORK(n, 1); else WORK(n, 0); break;
 
 static void products_of(int rows, float *const *out, const float *x, ptrdiff_t stride, const float *map, int depth,
-                        const float *bias, int half) {
-#define WORK(n, half) products(n, out, x, stride, map, depth, bias, half)
+                        const float *bias, int bf16) {
+#define WORK(n, bf16) products(n, out, x, stride, map, depth, bias, bf16)
     switch (rows) { CASES }
 #undef WORK
 }
 
 static void differences_of(int rows, float *out, const float *weights, int regions, const float *values,
-                           const float *targets, ptrdiff_t stride, int half) {
-#define WORK(n, half) differences(n, out, weights, regions, values, targets, stride, half)
+                           const float *targets, ptrdiff_t stride, int bf16) {
+#define WORK(n, bf16) differences(n, out, weights, regions, values, targets, stride, bf16)
     switch (rows) { CASES }
 #undef WORK
 }
@@ -119,8 +122,8 @@ static void unit_length(float *row, int size, float eps) {
 }
 
 /* values (regions, E) of one image, numbers k to k + WIDTH: to (units of regions, WIDTH) */
-static void pack(float *out, const void *values, int regions, ptrdiff_t E, int half) {
-    if (!half) {
+static void pack(float *out, const void *values, int regions, ptrdiff_t E, int bf16) {
+    if (!bf16) {
         for (int r = 0; r < regions; r++) memcpy(out + r * WIDTH, (const float *)values + r * E, 4 * WIDTH);
         return;
     }
@@ -146,27 +149,27 @@ int has_bf16(void) {
 /* numbers k to k + most of the differences of an image's targets, and what they add to N(map (differences) + bias) */
 static void of_image(float *out, const float *weights, const char *values, const float *targets, const float *map,
                      const float *bias, float *room, int k, int most, int T, int R, int E, int S, int group, int period,
-                     float eps, int half) {
+                     float eps, int bf16) {
     float block[ROWS * DEPTH] __attribute__((aligned(64)));
-    float *at[ROWS], *here[ROWS];
-    int units = half ? 2 : 1, regions = (R + units - 1) / units, blocks = (T + ROWS - 1) / ROWS;
+    float *out_rows[ROWS], *dest[ROWS];
+    int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, blocks = (T + ROWS - 1) / ROWS;
     for (int e = 0; e < most; e += WIDTH)
-        pack(room + e * regions, values + (ptrdiff_t)(k + e) * 4 / units, R, E, half);
+        pack(room + e * regions, values + (ptrdiff_t)(k + e) * 4 / units, R, E, bf16);
     for (int b = 0; b < blocks; b++) {
         int first = first_row(T, b, blocks), rows = first_row(T, b + 1, blocks) - first;
         for (int i = 0; i < rows; i++) {
             ptrdiff_t t = first + i;
-            at[i] = out + (t / group * period + t % group) * S;
+            out_rows[i] = out + (t / group * period + t % group) * S;
         }
         for (int e = 0; e < most; e += WIDTH)
             differences_of(rows, block + e / units, weights + (ptrdiff_t)first * regions, regions, room + e * regions,
-                           targets + (ptrdiff_t)first * E + k + e, E, half);
+                           targets + (ptrdiff_t)first * E + k + e, E, bf16);
         for (int s = 0; s < S; s += WIDTH) {
-            for (int i = 0; i < rows; i++) here[i] = at[i] + s;
-            products_of(rows, here, block, DEPTH, map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units, most / units,
-                        k ? NULL : bias + s, half);
+            for (int i = 0; i < rows; i++) dest[i] = out_rows[i] + s;
+            products_of(rows, dest, block, DEPTH, map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units, most / units,
+                        k ? NULL : bias + s, bf16);
         }
-        for (int i = 0; k + most == E && i < rows; i++) unit_length(at[i], S, eps);
+        for (int i = 0; k + most == E && i < rows; i++) unit_length(out_rows[i], S, eps);
     }
 }
 
@@ -177,38 +180,38 @@ static void of_image(float *out, const float *weights, const char *values, const
    between them. In bf16 an R that is odd has a weight of zero behind it. */
 void squared_differences(float *out, const float *weights, const void *values, const float *targets, const float *map,
                          const float *bias, float *room, int images, int T, int R, int E, int S, int group, int period,
-                         float eps, int half) {
-    int units = half ? 2 : 1, regions = (R + units - 1) / units, together = 1 + RESULTS / (T * S * 4);
+                         float eps, int bf16) {
+    int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, together = 1 + RESULTS / (T * S * 4);
     for (int start = 0; start < images; start += together)
         for (int k = 0; k < E; k += DEPTH * units)
             for (int n = start; n < images && n < start + together; n++)
                 of_image(out + (ptrdiff_t)n * (T / group) * period * S, weights + (ptrdiff_t)n * T * regions,
                          (const char *)values + (ptrdiff_t)n * R * E * 4 / units, targets, map, bias, room, k,
-                         E - k < DEPTH * units ? E - k : DEPTH * units, T, R, E, S, group, period, eps, half);
+                         E - k < DEPTH * units ? E - k : DEPTH * units, T, R, E, S, group, period, eps, bf16);
 }
 
 /* map x + bias, or relu of it: x (T, E) fp32 to (T, S) */
-void linear(float *out, const float *x, const float *map, const float *bias, int T, int E, int S, int relu, int half) {
+void linear(float *out, const float *x, const float *map, const float *bias, int T, int E, int S, int relu, int bf16) {
     float block[ROWS * DEPTH] __attribute__((aligned(64)));
-    float *here[ROWS];
-    int units = half ? 2 : 1, blocks = (T + ROWS - 1) / ROWS;
+    float *dest[ROWS];
+    int units = bf16 ? 2 : 1, blocks = (T + ROWS - 1) / ROWS;
     for (int k = 0; k < E; k += DEPTH * units) {
         int most = E - k < DEPTH * units ? E - k : DEPTH * units;
         for (int b = 0; b < blocks; b++) {
             int first = first_row(T, b, blocks), rows = first_row(T, b + 1, blocks) - first;
             const float *from = x + (ptrdiff_t)first * E + k;
-            for (int i = 0; half && i < rows; i++)
+            for (int i = 0; bf16 && i < rows; i++)
                 for (int e = 0; e < most; e += WIDTH) {
                     const float *row = from + (ptrdiff_t)i * E + e;
                     write(block + i * DEPTH + e / 2, load(row), load(row + LANES), 1);
                 }
             for (int s = 0; s < S; s += WIDTH) {
                 const float *part = map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units;
-                for (int i = 0; i < rows; i++) here[i] = out + (ptrdiff_t)(first + i) * S + s;
-                products_of(rows, here, half ? block : from, half ? DEPTH : E, part, most / units, k ? NULL : bias + s,
-                            half);
+                for (int i = 0; i < rows; i++) dest[i] = out + (ptrdiff_t)(first + i) * S + s;
+                products_of(rows, dest, bf16 ? block : from, bf16 ? DEPTH : E, part, most / units, k ? NULL : bias + s,
+                            bf16);
                 for (int i = 0; relu && k + most == E && i < rows; i++)
-                    for (int j = 0; j < WIDTH; j++) here[i][j] = here[i][j] < 0 ? 0 : here[i][j]; /* NaN stays */
+                    for (int j = 0; j < WIDTH; j++) dest[i][j] = dest[i][j] < 0 ? 0 : dest[i][j]; /* NaN stays */
             }
         }
     }

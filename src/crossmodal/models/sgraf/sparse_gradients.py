@@ -7,11 +7,16 @@ training step costs little more than the matrix, and keeps nothing of the other 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.models.base import Encoding
-from crossmodal.models.sgraf.equations import PairScorer
+from crossmodal.models.sgraf.equations import GraphReasoning, PairScorer
+from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
+from crossmodal.models.sgraf.threads import Buffers
+from crossmodal.models.sgraf.tiled import TorchMap
 
 CHUNK = 64  # pairs recomputed at a time
 
@@ -25,11 +30,28 @@ def with_sparse_gradients(
         scores: without gradients; what ``scorer`` computes pair by pair, but for rounding, so that none may depend on
             another pair.
     """
-    # a key's bias adds the same to all inputs of a softmax: its gradient would be rounding alone
-    named = scorer.named_parameters()
-    weights = [weight for name, weight in named if weight.requires_grad and not name.endswith("key.bias")]
     masks = images.mask, captions.mask
+    weights = [weight for weight in scorer.parameters() if weight.requires_grad]
     return SparseGradients.apply(scores, scorer, masks, images.vectors, captions.vectors, *weights)
+
+
+class FoldedGraph:
+    """SGR's reasoning over copies of its folded weights: folding is then differentiated once, not in every chunk."""
+
+    def __init__(self, reasoning: GraphReasoning) -> None:
+        self.origins: list[torch.Tensor] = []
+        self.copies: list[torch.Tensor] = []
+        with torch.enable_grad():
+            self.steps = graph_steps(reasoning, self._copy)
+
+    def __call__(self, nodes: torch.Tensor) -> torch.Tensor:
+        return reason_over_graph(nodes, self.steps, None)
+
+    def _copy(self, weight: torch.Tensor, bias: torch.Tensor) -> TorchMap:
+        copies = [tensor.detach().requires_grad_() for tensor in (weight, bias)]
+        self.origins += [weight, bias]
+        self.copies += copies
+        return TorchMap(*copies, tile=0, buffers=Buffers())
 
 
 class SparseGradients(torch.autograd.Function):
@@ -54,7 +76,11 @@ class SparseGradients(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         images, captions, *weights = ctx.saved_tensors
         image_mask, caption_mask = ctx.masks
-        sums = [torch.zeros_like(tensor) for tensor in (images, captions, *weights)]
+        graph = FoldedGraph(ctx.scorer.reasoning) if isinstance(ctx.scorer.reasoning, GraphReasoning) else None
+        copies = [] if graph is None else graph.copies
+        of_images, of_captions = torch.zeros_like(images), torch.zeros_like(captions)
+        of_weights: list[torch.Tensor | None] = [None] * len(weights)
+        of_copies = [torch.zeros_like(copy) for copy in copies]
         rows, columns = grad.nonzero(as_tuple=True)
         lengths = caption_mask.sum(dim=1)[columns]
         for length in lengths.unique().tolist():
@@ -64,13 +90,23 @@ class SparseGradients(torch.autograd.Function):
                 image = images[row].requires_grad_()
                 caption = captions[column][words].view(len(column), length, -1).requires_grad_()
                 with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-                    scores = ctx.scorer(image, image_mask[row, 1:], caption)
-                of_image, of_caption, *of_weights = torch.autograd.grad(
-                    scores, [image, caption, *weights], grad[row, column]
-                )
-                sums[0].index_add_(0, row, of_image)
+                    scores = ctx.scorer(image, image_mask[row, 1:], caption, graph)
+                leaves = [image, caption, *weights, *copies]
+                found = torch.autograd.grad(scores, leaves, grad[row, column], allow_unused=True)
+                of_images.index_add_(0, row, found[0])
                 padded = captions.new_zeros(len(column), *captions.shape[1:])
-                sums[1].index_add_(0, column, padded.masked_scatter_(words.unsqueeze(-1), of_caption))
-                for total, part in zip(sums[2:], of_weights, strict=True):
-                    total += part
-        return None, None, None, *sums
+                of_captions.index_add_(0, column, padded.masked_scatter_(words.unsqueeze(-1), found[1]))
+                of_weights = _added(of_weights, found[2 : 2 + len(weights)])
+                of_copies = _added(of_copies, found[2 + len(weights) :])
+        if graph is not None:
+            trained = [number for number, origin in enumerate(graph.origins) if origin.requires_grad]
+            origins, pulls = ([values[number] for number in trained] for values in (graph.origins, of_copies))
+            if origins:
+                of_weights = _added(of_weights, torch.autograd.grad(origins, weights, pulls, allow_unused=True))
+        return None, None, None, of_images, of_captions, *of_weights
+
+
+def _added(totals: Sequence[torch.Tensor | None], parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Sums in which None is nothing: a weight that no score depends on, as SGR's key biases, keeps no gradient."""
+    pairs = zip(totals, parts, strict=True)
+    return [total if part is None else part if total is None else total + part for total, part in pairs]
