@@ -111,7 +111,7 @@ def test_floors(graph):
             "crossmodal.tracking",
             "crossmodal.tracking_store",
         ),
-        ("crossmodal.checked_yaml", "crossmodal.errors", "crossmodal.runtime"),
+        ("crossmodal.checked_yaml", "crossmodal.errors", "crossmodal.runtime", "crossmodal.text_files"),
     ]
 
     def floor(module):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from crossmodal.datasets.download import limit_bad
+from crossmodal.datasets.download import left_out, limit_bad
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError, without_path
 from crossmodal.runtime import progress
@@ -81,7 +81,7 @@ def write_entries(
     limit_bad(skipped, max_bad)
     for split, place in splits.items():
         if not any(record.split == split for record in records):
-            raise UserError(f"{place}: no usable image is left in the split {split}")
+            raise UserError(f"{place}: no usable image is left in the split {split}{left_out(skipped)}")
     write_dataset(folder, name, records, skipped=skipped, sources=sources)
 
 
