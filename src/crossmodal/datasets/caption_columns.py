@@ -1,4 +1,4 @@
-"""Names that tools give to the columns or keys of a file of captions."""
+"""Names that tools give to the columns or keys of a file of captions, and text that cannot be stored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ COLUMNS = {
     "caption": ("caption", "captions", "text", "title", "comment", "raw"),
     "split": ("split",),
 }
+HALF_A_CHARACTER = "half a character: text that was cut within an emoji, or a file name that is not UTF-8"
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may hold one, UTF-8 cannot
 Rows = Iterator[tuple[str, dict[str, Any] | str]]  # position in the file, and the row or what is wrong with it
 
 

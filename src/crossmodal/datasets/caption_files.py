@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
 from crossmodal.datasets.caption_json import document_rows, line_rows
 from crossmodal.datasets.delimited import table_rows
 from crossmodal.datasets.records import Skipped
@@ -46,8 +47,6 @@ READERS = {
     ".json": document_rows,
 }
 LONGEST_CAPTION = 2**16  # characters
-HALF_A_CHARACTER = "half a character: text that was cut within an emoji, or a file name that is not UTF-8"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may hold one, UTF-8 cannot
 _STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*(,?)""", re.DOTALL)
 
 
@@ -112,7 +111,7 @@ class _Listing:
         captions = caption if isinstance(caption, list) else _captions_of_cell(caption)
         if not isinstance(name, str) or not name.strip():
             return "no name of an image"
-        if _LONE_SURROGATE.search(name):
+        if LONE_SURROGATE.search(name):
             return HALF_A_CHARACTER
         if captions is None:
             return f"a list of captions of {name} that cannot be read: {caption.strip()[:60]!r}"
@@ -142,7 +141,7 @@ class _Listing:
         return self._names.setdefault(unicodedata.normalize("NFC", name), name)
 
     def _add_caption(self, name: str, text: str, position: str) -> str | None:
-        if _LONE_SURROGATE.search(text):
+        if LONE_SURROGATE.search(text):
             return HALF_A_CHARACTER
         if "\0" in text:
             return f"a NUL character in a caption of {name}"
