@@ -16,6 +16,9 @@ help: ## This list
 setup: $(BIN)/.installed ## .venv with the pinned packages
 
 repro: $(BIN)/.installed ## The whole pipeline: dvc repro (rerun: only what changed)
+	@[ -d .dvc ] || { echo 'error: no .dvc folder here: run dvc init --no-scm, then make repro' >&2; exit 2; }
+	@git rev-parse 2> /dev/null || dvc config core.no_scm | grep -qi true || \
+	  { echo 'error: no git repository here, as in a zip download: run git init, then make repro' >&2; exit 2; }
 	dvc repro
 
 ci: lint lock-check test drill smoke ## All that CI runs before a change lands
@@ -23,7 +26,7 @@ ci: lint lock-check test drill smoke ## All that CI runs before a change lands
 test: $(BIN)/.installed-dev ## The test suite, all but the drill
 	OMP_NUM_THREADS=1 python -m pytest -n 2 tests --ignore tests/drill
 
-drill: $(BIN)/.installed-dev ## Stages killed, disks full, files damaged: does everything come out the same?
+drill: $(BIN)/.installed-dev ## Stages killed, disks full, files damaged, eight clients at once: does everything come out the same?
 	OMP_NUM_THREADS=1 python -m pytest tests/drill
 
 smoke: $(BIN)/.installed ## The pipeline on a few small scenes in a clean clone
@@ -51,6 +54,8 @@ nightly: $(BIN)/.installed ## On a GPU: the pipeline, or RECIPE=name SETTINGS="-
 	.ci/nightly
 
 requirements: ## Rewrite the locks from pyproject.toml (needs uv)
+	echo uv | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header - \
+	  -o requirements-uv.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --custom-compile-command 'make requirements' pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -64,11 +69,17 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
+# uv installs the same hashed lock in a fraction of pip's time: the one on the path, else one in .venv. Where it cannot
+# be had or fails (an index that only pip's own configuration names), pip does the work.
+PIP := $(BIN)/pip install --disable-pip-version-check -q
+install = { command -v uv >/dev/null || $(PIP) -r requirements-uv.txt; } \
+  && uv pip install -q --python $(BIN)/python $(1) || $(PIP) $(1)
+
 $(BIN)/.installed: requirements.txt pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -e .
+	$(call install,-r requirements.txt)
+	$(call install,--no-deps -e .)
 	touch $@
 
 $(BIN)/.installed-dev: requirements-dev.txt $(BIN)/.installed
-	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt
+	$(call install,-r requirements-dev.txt)
 	touch $@

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from measure import resident_peak
 
+from crossmodal.datasets.splits import Split
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.params import load_params
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 
 IMAGES, CAPTIONS, REGIONS, WORDS = 5_000, 25_000, 36, (8, 20)
 PUBLISHED = {
@@ -65,7 +66,9 @@ def main() -> None:
             Path(name) / "similarity.npy", mode="w+", dtype=np.float32, shape=(IMAGES, arguments.captions)
         )
         before, started = resident_peak(), time.monotonic()
-        similarity_matrix(model, regions, np.arange(IMAGES), words, np.arange(arguments.captions), 256, out=matrix)
+        captions = np.arange(arguments.captions)
+        split = Split(np.arange(IMAGES), captions, captions * IMAGES // len(captions))
+        similarity_matrix(SearchInputs(model, regions, words, split, batch_size=256), out=matrix)
         taken, minutes = (resident_peak() - before) / 2**20, (time.monotonic() - started) / 60
         print(
             f"{arguments.model}: {IMAGES:,} images x {arguments.captions:,} captions, {torch.get_num_threads()} threads"

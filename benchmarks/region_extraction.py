@@ -31,9 +31,9 @@ from measure import seconds
 from PIL import Image
 from safetensors.torch import save_file
 
+from crossmodal.datasets.decode import read_image
 from crossmodal.datasets.records import Dataset, ImageRecord, read_dataset, write_dataset
 from crossmodal.params import Grid
-from crossmodal.regions.decode import read_image
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor, obtain_backbone
 from crossmodal.runtime import pick_device

@@ -25,7 +25,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.similarity_reasoning import PairScorer
 from crossmodal.retrieval.rescore import rescore_leading
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from stages.paths import CAPTIONS, DATASET, MATCHER, REGIONS
 
 
@@ -36,14 +36,14 @@ def main() -> None:
     scorers = [module for module in model.modules() if isinstance(module, PairScorer)]
     if not scorers:
         raise UserError(f"{MATCHER}: not an sgraf; run dvc exp run -S model=sgraf first")
-    stores = regions, test.images, words, test.captions, 256
+    inputs = SearchInputs(model, regions, words, test, batch_size=256)
     for precision, again in (("fp32", False), ("bf16", False), ("bf16", True)):
         for scorer in scorers:
             scorer.precision = precision
         started = time.perf_counter()
-        matrix = similarity_matrix(model, *stores)
+        matrix = similarity_matrix(inputs)
         if again:
-            pairs = rescore_leading(model, *stores, matrix)
+            pairs = rescore_leading(inputs, matrix)
             print(f"{pairs:,} of {matrix.size:,} pairs scored again in fp32:")
         seconds = time.perf_counter() - started
         metrics = flat(retrieval_metrics(*(ranks(matrix, test.caption_image) for ranks in (i2t_ranks, t2i_ranks))))

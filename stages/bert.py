@@ -3,17 +3,19 @@
 from crossmodal.captions.bert import obtain_bert
 from crossmodal.captions.fit import fit_bert
 from crossmodal.datasets.records import read_dataset
+from crossmodal.derived import bert_source
 from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.params import load_params
+from crossmodal.terminal import printable
 from stages.paths import BERT, DATASET
 
 
 @exits_cleanly
 def main() -> None:
     params = load_params()
-    source, records = params.bert_source, read_dataset(DATASET).records
+    source, records = bert_source(params), read_dataset(DATASET).records
     settings = params.clip if source == "clip" else params.bert
     work = work_folder("bert", {source: settings.model_dump()}, [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
@@ -27,7 +29,7 @@ def main() -> None:
     else:
         obtain_bert(source, params.bert.layers, out)
     publish(out, BERT, work)
-    print(f"bert: {source} in {BERT}")
+    print(f"bert: {printable(source)} in {BERT}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Stage captions: token features of every caption by BERT, its embedding by CLIP, or token ids where the encoder is
 trained with the model."""
 
-from crossmodal.captions.bert import load_bert
+from crossmodal.captions.bert import load_bert, token_ids
 from crossmodal.captions.clip import embed_captions
 from crossmodal.captions.encode import encode_captions, store_ids
 from crossmodal.captions.vocabulary import obtain_vocabulary
 from crossmodal.datasets.records import read_dataset
+from crossmodal.derived import caption_reading
 from crossmodal.dual_encoder import load_half
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.resume import publish, work_folder
@@ -16,7 +17,8 @@ from stages.paths import BERT, CAPTIONS, DATASET
 
 @exits_cleanly
 def main() -> None:
-    settings = load_params().captions
+    params = load_params()
+    settings, read_by = params.captions, caption_reading(params)
     records = read_dataset(DATASET).records
     captions = [caption for record in records for caption in record.captions]
     if not BERT.is_dir():
@@ -27,7 +29,7 @@ def main() -> None:
     if settings.encoder == "bigru":
         training = (caption for record in records if record.split == "train" for caption in record.captions)
         vocabulary = obtain_vocabulary(settings.vocabulary, training, settings.min_count)
-        store_ids([vocabulary.encode(caption, settings.max_tokens) for caption in captions], out)
+        store_ids([vocabulary.encode(caption, settings.max_tokens) for caption in captions], out, read_by)
         vocabulary.save(out / "vocabulary.json")
     elif settings.encoder == "clip":
         embed_captions(captions, *load_half(BERT, "text", "bert"), out, batch_size=settings.batch_size)
@@ -38,7 +40,7 @@ def main() -> None:
                 captions, model, tokenizer, out, max_tokens=settings.max_tokens, batch_size=settings.batch_size
             )
         else:
-            store_ids(tokenizer(captions, truncation=True, max_length=settings.max_tokens)["input_ids"], out)
+            store_ids(token_ids(captions, tokenizer, model.config, settings.max_tokens), out, read_by)
     publish(out, CAPTIONS, work)
     lengths = FeatureStore(CAPTIONS).lengths
     print(f"captions: {lengths.sum():,} tokens of {len(lengths):,} captions ({settings.encoder}) in {CAPTIONS}")

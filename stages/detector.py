@@ -1,11 +1,11 @@
 """Stage detector: fit the region detector on the dataset's boxes, or obtain a published network."""
 
-import json
-
+from crossmodal.checked_json import read_json
 from crossmodal.datasets.records import read_dataset
+from crossmodal.derived import region_backend
 from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.resume import publish, work_folder, write_json
 from crossmodal.params import load_params
 from crossmodal.regions.bottomup.obtain import obtain_detector
 from crossmodal.regions.fit import fit_detector
@@ -17,7 +17,7 @@ from stages.paths import DATASET, DETECTOR
 @exits_cleanly
 def main() -> None:
     params = load_params()
-    backend = params.region_backend
+    backend = region_backend(params)
     sections = {"grid": params.grid, "clip": params.clip, "bottomup": params.bottomup, "detectron2": params.bottomup}
     settings = sections.get(backend, params.detector)
     dataset = read_dataset(DATASET)
@@ -28,7 +28,7 @@ def main() -> None:
     if backend == "grid":
         obtain_backbone(params.grid, out)
     elif backend == "precomputed":
-        (out / "config.json").write_text('{"backend": "precomputed"}\n', encoding="utf-8")  # nothing to obtain
+        write_json(out / "config.json", {"backend": "precomputed"}, indent=None)  # nothing to obtain
     elif backend == "clip":
         obtain_half(params.clip.source, "vision", out)
     elif settings is params.bottomup:
@@ -37,7 +37,7 @@ def main() -> None:
         fit_detector(dataset, params.detector, out, state)
     publish(out, DETECTOR, work)
     measured = DETECTOR / "metrics.json"
-    ap50 = json.loads(measured.read_text(encoding="utf-8"))["ap50"] if measured.is_file() else None
+    ap50 = read_json(measured, dict, nan=True).get("ap50") if measured.is_file() else None
     quality = "" if ap50 is None else f", AP50 {ap50:.3f} on val"  # None: no boxes in val
     network = "no network, features are precomputed" if backend == "precomputed" else f"{backend} network"
     print(f"detector: {network}{quality}, in {DETECTOR}")

@@ -1,26 +1,26 @@
 """Stage evaluate: search the test split both ways, by embeddings, all pairs or shortlists; score the probe."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, filled_split, split_rows
+from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
-from crossmodal.evaluation.metrics import flat
+from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.resume import publish, work_folder, write_json
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import load_params
 from crossmodal.retrieval.explain import keep_evidence
 from crossmodal.retrieval.gallery import save_info
 from crossmodal.retrieval.inputs import check_inputs
-from crossmodal.retrieval.modes import Material, cost_line, describe, search_split
+from crossmodal.retrieval.modes import cost_line, describe, search_split
 from crossmodal.retrieval.search import save_results, summary
-from crossmodal.retrieval.similarity import probe_similarity
+from crossmodal.retrieval.similarity import SearchInputs, probe_similarity
 from crossmodal.runtime import pick_device
 from crossmodal.tracking import find_run
 from stages.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
@@ -50,44 +50,33 @@ def main() -> None:
     test = filled_split(dataset, "test", regions.left_out)
     if settings.folds:
         check_folds("evaluate.folds", settings.folds, len(test.images))
-    material = Material(model.to(pick_device()), config, regions, words, test)
-    info = describe(material, settings)
+    inputs = SearchInputs(model.to(pick_device()), regions, words, test, settings.batch_size, config)
+    info = describe(inputs, settings)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
     pairs = split_rows(dataset, "probe", regions.left_out)
-    probe = probe_similarity(model, regions, words, pairs, settings.batch_size)
-    searched = search_split(material, probe, settings, work)
-    results = searched.results
+    probe = probe_similarity(replace(inputs, split=pairs))
+    searched = search_split(inputs, settings, work)
+    results = replace(searched.results, probe=probe)
+    metrics = summary(results)
     if searched.matrix is not None:
-        extra = extra_metrics(searched.matrix, test.caption_image, graded_relevance(dataset, test), settings.folds)
-        results = replace(results, protocols=json.dumps(extra))
+        graded = graded_relevance(dataset, test)
+        extra = extra_metrics(searched.rankings, searched.matrix, test.caption_image, graded, settings.folds)
+        metrics = merged(metrics, extra)
     save_results(results, work)
     save_info(work, info)
-    (work / "search.json").write_text(json.dumps(searched.figures, indent=1) + "\n", encoding="utf-8")
-    keep_evidence(
-        work,
-        material.model,
-        dataset,
-        regions,
-        words,
-        test,
-        pairs,
-        results,
-        encoder=config.encoder,
-        bert=BERT,
-        explained=settings.explained,
-        batch_size=settings.batch_size,
-    )
+    write_json(work / "metrics.json", metrics)
+    write_json(work / "search.json", searched.figures)
+    keep_evidence(work, inputs, dataset, pairs, results, bert=BERT, explained=settings.explained)
     publish(work, EVALUATION, work)
 
-    metrics = summary(results)
-    with find_run(config.key, params.run_settings()) as tracker:
+    with find_run(config.key, run_settings(params)) as tracker:
         tracker.log_metrics({f"test/{name}": value for name, value in flat(metrics).items()})
         costs = flat(searched.figures) | searched.timings
         tracker.log_metrics({f"search/{name}": value for name, value in costs.items()})
     recalls = {name: value for name, value in flat(metrics).items() if "/r" in name and not name.startswith("folds/")}
     line = " ".join(f"{name} {value:.1f}" for name, value in recalls.items())
-    solved = f", probe {metrics['probe']:.1f}" if "probe" in metrics else ""
+    solved = f", probe image score {metrics['probe']['image']:.1f}" if "probe" in metrics else ""
     print(f"evaluate: {cost_line(info, searched)}")
     print(f"evaluate: {line}, rsum {metrics['rsum']:.1f}{solved}, in {EVALUATION}")
 

@@ -9,6 +9,7 @@ import argparse
 from functools import partial
 
 from crossmodal.datasets.records import read_dataset
+from crossmodal.derived import image_reading, region_backend, region_settings
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
@@ -25,12 +26,12 @@ def main() -> None:
     parser.add_argument("--shard", metavar="I/N", help="extract what worker I of N has to, and publish nothing")
     shard = parser.parse_args().shard
     params = load_params()
-    backend, dataset = params.region_backend, read_dataset(DATASET)
+    backend, dataset = region_backend(params), read_dataset(DATASET)
     if not DETECTOR.is_dir():
         raise UserError(f"{DETECTOR}: not found; run the detector stage first")
     if shard and backend == "precomputed":
         raise UserError("--shard: regions.backend precomputed is imported by one process: dvc repro regions")
-    key = params.region_settings
+    key = region_settings(params)
     if backend == "precomputed":
         key |= {"precomputed": params.precomputed.model_dump(), "files": fingerprint(params.precomputed)}
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
@@ -41,6 +42,7 @@ def main() -> None:
         "workers": params.regions.workers,
         "max_broken": params.regions.max_broken,
         "precision": params.regions.precision,
+        "settings": image_reading(params),
     }
     make_extractor = partial(load_extractor, params, DETECTOR)
     if shard is not None:

@@ -1,6 +1,5 @@
 """Stage relevance: how much every test image has to do with every test caption, by their captions."""
 
-import json
 import shutil
 
 import numpy as np
@@ -9,7 +8,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.evaluation.spice.relevance import spice_relevance
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.features.resume import publish, work_folder, write_json
 from crossmodal.params import load_params
 from stages.paths import DATASET, RELEVANCE
 
@@ -32,9 +31,7 @@ def main() -> None:
         else:
             rouge_l_relevance(captions, references, out=matrix)
         matrix.flush()
-    (out / "relevance.json").write_text(
-        json.dumps({"measure": settings.measure, "test": size}) + "\n", encoding="utf-8"
-    )
+    write_json(out / "relevance.json", {"measure": settings.measure, "test": size}, indent=None)
     publish(out, RELEVANCE, work)
     print(f"relevance: {settings.measure} of {size[0]:,} captions with {size[1]:,} images, in {RELEVANCE}")
 

@@ -1,10 +1,10 @@
 """Stage report: metrics and curves for git, pictures and pages, all of it to the run that trained the model."""
 
-import json
-from pathlib import Path
+from typing import Any
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import filled_split
+from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.features.resume import content_key, publish, work_folder
@@ -16,14 +16,14 @@ from crossmodal.reports.breakdown import break_down, write_breakdown
 from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
 from crossmodal.reports.figures import DIRECTIONS
 from crossmodal.reports.gallery import write_gallery
-from crossmodal.reports.metrics_files import write_metrics, write_search
+from crossmodal.reports.metrics_files import read_metrics, write_metrics, write_search
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import separation, write_scores
 from crossmodal.reports.words import WordReader
 from crossmodal.retrieval.evidence import load_evidence
-from crossmodal.retrieval.search import SearchResults, load_results, summary
+from crossmodal.retrieval.search import SearchResults, load_results
 from crossmodal.tracking import find_run
 from stages.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 
@@ -33,11 +33,12 @@ def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
     results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
+    metrics = read_metrics(EVALUATION / "metrics.json")
     test = filled_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 
-    write_metrics(METRICS, results, history, DETECTOR / "metrics.json")
+    write_metrics(METRICS, metrics, history, DETECTOR / "metrics.json")
     write_search(METRICS, EVALUATION / "search.json")
     write_curves(METRICS / "plots", results, history)
     plot_curves(work, results, history)
@@ -45,24 +46,28 @@ def main() -> None:
     breakdown = break_down(dataset, test, results, regions)
     write_breakdown(METRICS / "plots", work, breakdown)
     reader = QueryReader(dataset, test, results, Pictures(dataset, regions), WordReader(dataset, evidence))
-    shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name}
+    shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name, "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
     write_analysis(work, reader, breakdown, separation=separation(evidence), **shown)
     publish(work, REPORT, work)
-    track(params, config, dataset, regions, results)
+    track(params, config, dataset, regions, results, metrics)
     print(f"report: figures in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
 
 
 def track(
-    params: Params, config: MatcherConfig, dataset: Dataset, regions: FeatureStore, results: SearchResults
+    params: Params,
+    config: MatcherConfig,
+    dataset: Dataset,
+    regions: FeatureStore,
+    results: SearchResults,
+    metrics: dict[str, Any],
 ) -> None:
     """Everything about the run onto its page, also where DVC took training and evaluation from its cache."""
-    metrics = summary(results)
-    parts = {"test": metrics, "search": _json(METRICS / "search.json")}
+    parts = {"test": metrics, "search": read_metrics(METRICS / "search.json")}
     figures = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
-    detector = _json(METRICS / "detector.json")
+    detector = read_metrics(METRICS / "detector.json")
     figures |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
-    with find_run(config.key, params.run_settings(), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
+    with find_run(config.key, run_settings(params), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
         tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
         tracker.log_dataset(f"{dataset.name}-regions", regions.digest, context="testing")
         tracker.log_metrics(figures)
@@ -73,10 +78,6 @@ def track(
             tracker.log_artifacts(folder, place)
         tracker.log_artifact("params.yaml", "settings")
         tracker.log_artifact(DATASET / "manifest.json", "data")
-
-
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

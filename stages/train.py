@@ -1,4 +1,4 @@
-"""Stage train: fit the chosen model, keep the epoch with the best validation rsum.
+"""Stage train: fit the chosen model, keep the best epoch by validation.
 
 With ``train.devices`` above 1 it starts as many processes that run this script, see training/processes.py; the
 first of them writes, tracks and publishes.
@@ -9,11 +9,17 @@ import time
 from functools import partial
 from typing import Any
 
-from crossmodal.captions.bert import load_bert
+import numpy as np
+
+from crossmodal.captions.bert import load_bert, read_bert_config
+from crossmodal.captions.token_table import table_of_tokenizer, table_of_vocabulary
 from crossmodal.captions.vocabulary import Vocabulary
-from crossmodal.datasets.records import read_dataset
-from crossmodal.datasets.splits import caption_images, filled_split
-from crossmodal.errors import exits_cleanly
+from crossmodal.datasets.records import Dataset, read_dataset
+from crossmodal.datasets.splits import Split, caption_images, filled_split, first_images
+from crossmodal.derived import run_settings
+from crossmodal.errors import UserError, exits_cleanly
+from crossmodal.evaluation.rouge import rouge_l_relevance
+from crossmodal.features.batches import TokenTable
 from crossmodal.features.resume import content_key, publish, work_folder
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes
@@ -24,18 +30,42 @@ from crossmodal.params import Params, load_params
 from crossmodal.retrieval.inputs import check_boxes
 from crossmodal.runtime import seed_everything
 from crossmodal.tracking import open_training_run
-from crossmodal.training.loop import Trainer, TrainingData, fit_in_turn, untrained_history, validate
+from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
 from crossmodal.training.processes import start_processes
+from crossmodal.training.validation import TrainingData, validate
 from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
 
 
-def text_of(params: Params, words: FeatureStore) -> tuple[dict[str, Any], int]:
+def token_table(params: Params) -> TokenTable | None:
+    """What ``train.word_dropout_kind`` words drops words by; None where it drops none.
+
+    Raises:
+        UserError: words are to be masked, and the tokenizer has no token for it.
+    """
+    encoder = params.captions.encoder
+    if params.train.word_dropout_kind != "words" or not params.train.word_dropout or encoder == "clip":
+        return None
+    if encoder == "bigru":
+        return table_of_vocabulary(Vocabulary.load(CAPTIONS / "vocabulary.json"))
+    table = table_of_tokenizer(load_bert(BERT)[1])
+    if table.mask is None and encoder == "bert_finetune":
+        raise UserError(f"{BERT}: no mask token, which train.word_dropout_kind words needs; use tokens")
+    return table
+
+
+def relevance_of(dataset: Dataset, val: Split) -> np.ndarray:
+    """ROUGE-L of the validation captions with the validation images: (captions, images)."""
+    references = [dataset.records[row].captions for row in val.images]
+    return rouge_l_relevance([caption for texts in references for caption in texts], references)
+
+
+def text_of(params: Params, words: FeatureStore, table: TokenTable | None) -> tuple[dict[str, Any], int]:
     """Settings of the text encoder, and the size of the token features it makes."""
     if params.captions.encoder == "bigru":
-        vocabulary = Vocabulary.load(CAPTIONS / "vocabulary.json")
-        return {"vocabulary": len(vocabulary), **params.bigru.model_dump()}, params.bigru.hidden
+        rows = len(Vocabulary.load(CAPTIONS / "vocabulary.json")) if table is None else len(table.continues)
+        return {"vocabulary": rows, **params.bigru.model_dump()}, params.bigru.hidden
     if params.captions.encoder == "bert_finetune":
-        config = load_bert(BERT)[0].config
+        config = read_bert_config(BERT)
         return {"config": config.to_diff_dict()}, config.hidden_size
     return {}, words.arrays["features"][1][0]
 
@@ -49,22 +79,26 @@ def main() -> None:
     processes = start_processes(params.train.devices, module="stages.train")
     if processes is None:  # others were started and have done the work
         return
-    settings = params.run_settings()
+    settings = run_settings(params)
     inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
     key = content_key(settings, inputs)
     work = work_folder("train", {"key": key}) if processes.first else None
 
     seed_everything(params.seed)
-    encoder, (text_settings, word_size) = params.captions.encoder, text_of(params, words)
+    encoder, table = params.captions.encoder, token_table(params)
+    text_settings, word_size = text_of(params, words, table)
     sizes = InputSizes(regions=regions.arrays["features"][1][0], words=word_size)
     model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text_settings))
     model = model.to(processes.device)
+    val = first_images(filled_split(dataset, "val", regions.left_out), params.train.validation_images)
     data = TrainingData(
         regions,
         words,
         caption_images(dataset),
         filled_split(dataset, "train", regions.left_out),
-        filled_split(dataset, "val", regions.left_out),
+        val,
+        token_table=table,
+        relevance=relevance_of(dataset, val) if params.train.best == "ndcg" else None,
     )
     text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
     train = partial(
@@ -93,7 +127,10 @@ def main() -> None:
             if trainable
             else untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
         )
-        rsum = validate(model, data, params.train.batch_size, processes)["rsum"]
+        if len(trainers) == 1:  # the kept epoch was validated in training
+            rsum = history[trainers[0].state.best_epoch]["rsum"]
+        else:
+            rsum = validate(model, data, params.train.batch_size, processes)["rsum"]
         parameters = sum(parameter.numel() for parameter in model.parameters())
         minutes = (time.monotonic() - started) / 60
         tracker.log_metrics({"model/parameters": parameters, "train/minutes": minutes})

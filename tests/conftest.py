@@ -22,6 +22,19 @@ def project_root_in_tmp(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
 
+@pytest.fixture(params=["cpu", "pretended"])
+def device(request):
+    """A test on the CPU and on the pretended accelerator; the kind of device."""
+    if request.param == "cpu":
+        yield "cpu"
+        return
+    from pretended_device import pretended
+
+    with pretended() as counts:
+        yield "pretended"
+        assert counts.kernels
+
+
 @pytest.fixture
 def batch():
     """Regions (4, 6, 10) and words (4, 5, 8) of different lengths."""

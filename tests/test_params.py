@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from crossmodal.derived import bert_source, region_backend, run_settings
 from crossmodal.errors import UserError
 from crossmodal.params import load_params
 
@@ -37,14 +38,14 @@ def test_the_shipped_file_is_valid():
     params = load_params(ROOT / "params.yaml")
     assert params.model == "tern"
     assert params.dataset == "scenes"
-    assert params.region_backend == "torchvision"
-    assert params.bert_source == "fit"
+    assert region_backend(params) == "torchvision"
+    assert bert_source(params) == "fit"
 
 
 def test_auto_follows_the_dataset(write):
     params = load_params(write("dataset", "flickr8k"))
-    assert params.region_backend == "grid"
-    assert params.bert_source == "bert-base-uncased"
+    assert region_backend(params) == "grid"
+    assert bert_source(params) == "bert-base-uncased"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_a_batch_of_one_image_needs_negatives_among_its_captions(write, loss, ca
 
 
 def test_run_settings_hold_the_sections_in_use(write):
-    settings = load_params(write("model", "vsepp")).run_settings()
+    settings = run_settings(load_params(write("model", "vsepp")))
     assert "vsepp" in settings
     assert "tern" not in settings
     assert settings["regions"]["backend"] == "torchvision"

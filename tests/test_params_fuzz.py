@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from crossmodal.derived import run_settings
 from crossmodal.errors import UserError
 from crossmodal.features.resume import content_key
 from crossmodal.losses import build_loss
@@ -71,10 +72,10 @@ def load(path):
 
 def check_use(params):
     """What stages do with settings before any work: hash them, log them, look up what ``auto`` stands for."""
-    run_settings = params.run_settings()
-    assert len(content_key(run_settings)) == 16
-    assert all(isinstance(value, str) for value in flatten(run_settings).values())
-    numbers = [value for section in run_settings.values() if isinstance(section, dict) for value in section.values()]
+    settings = run_settings(params)
+    assert len(content_key(settings)) == 16
+    assert all(isinstance(value, str) for value in flatten(settings).values())
+    numbers = [value for section in settings.values() if isinstance(section, dict) for value in section.values()]
     assert all(math.isfinite(value) for value in numbers if isinstance(value, float))
 
 

@@ -12,6 +12,7 @@ from transformers import BertConfig
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
+from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
@@ -21,6 +22,7 @@ from crossmodal.reproduction import read_figures, read_reproduction, resolved
 from crossmodal.reproduction_table import PROTOCOLS, comparison, listing, markdown
 from crossmodal.runtime import seed_everything
 from crossmodal.training import loop
+from crossmodal.training.validation import TrainingData
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -62,6 +64,40 @@ def test_no_default_decides_it(name):
     assert wanted - MACHINE - set(recipe.needs) <= named
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "vse_infty-bigru-flickr30k",
+            {"train.weight_decay": 1e-2, "train.decay_biases": True, "vse_infty.word_map": "none"},
+        ),
+        (
+            "vse_infty-bigru-coco",
+            {"train.weight_decay": 1e-2, "train.decay_biases": True, "vse_infty.word_map": "none"},
+        ),
+        (
+            "vse_infty-bert-coco",
+            {"train.weight_decay": 1e-4, "train.decay_biases": True, "vse_infty.word_map": "linear"},
+        ),
+        ("vse_infty-bert-flickr30k", {"vse_infty.norm_padding": True, "train.word_dropout_kind": "words"}),
+        ("tern-coco", {"tern.layers_start": "copies", "train.warmup_offset": 1, "train.best": "t2i"}),
+        ("teran-flickr30k", {"teran.layers_start": "copies", "train.warmup_offset": 1, "train.best": "rsum"}),
+        ("teran-flickr30k", {"train.validation_images": 0}),  # its code has the 1,014
+    ],
+)
+def test_recipes_train_as_the_published_code(name, expected):
+    """woodfrog/vse_infty lib/vse.py of both branches, mesnico/TERN and TERAN train.py and data.py."""
+    settings = RECIPES[name].settings
+    for key, value in expected.items():
+        section, inner = key.split(".")
+        assert settings[section][inner] == value
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-coco")])
+def test_coco_is_validated_on_a_thousand_images(name):
+    assert RECIPES[name].settings["train"]["validation_images"] == 1000
+
+
 def shapes(recipe):
     """What two recipes share whose tensors have the same sizes."""
     settings, encoder = recipe.settings, recipe.settings["captions"]["encoder"]
@@ -97,7 +133,7 @@ def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
     regions, words = stores
     rows = np.arange(4)
     train, val = Split(rows[:2], rows[:2], rows[:2]), Split(rows[2:], rows[2:], rows[:2])
-    data = loop.TrainingData(regions, words, rows, train, val)
+    data = TrainingData(regions, words, rows, train, val, TokenTable(np.zeros(50, dtype=bool), 49, ends=True))
     if params.captions.encoder == "bigru":
         text, size = {"vocabulary": 50, **params.bigru.model_dump()}, params.bigru.hidden
     else:

@@ -1,11 +1,13 @@
-"""Paths that settings name, and room on the disk."""
+"""Paths that settings name, room on the disk, and precisions that the machine is fast in."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
+from crossmodal import runtime
 from crossmodal.errors import UserError
-from crossmodal.runtime import check_space, hub_name_or_path, in_units, setting_path
+from crossmodal.runtime import check_space, hub_name_or_path, in_units, setting_path, usable_precision
 
 
 def test_paths_of_settings(tmp_path, monkeypatch):
@@ -38,3 +40,42 @@ def test_space_where_a_folder_is_or_would_be(tmp_path, monkeypatch):
 )
 def test_sizes_as_people_read_them(size, text):
     assert in_units(size) == text
+
+
+@pytest.mark.parametrize(
+    ("found", "fast"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, set()),
+        ({"avx512_f": True, "avx512_bf16": True, "avx512_fp16": False}, {"bf16"}),
+        ({"avx2": True, "amx_bf16": True, "amx_fp16": True}, {"bf16", "fp16"}),
+        ({"avx2": True}, set()),
+    ],
+)
+def test_a_precision_is_used_where_the_processor_is_fast_in_it(monkeypatch, found, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    runtime.computes_fast.cache_clear()
+    try:
+        assert {name for name in ("bf16", "fp16") if usable_precision(name, "cpu", "regions.precision") == name} == fast
+        assert usable_precision("fp32", "cpu", "regions.precision") == "fp32"
+    finally:
+        runtime.computes_fast.cache_clear()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_on_a_gpu_without_it(monkeypatch, fast):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast and not including_emulation)
+    runtime.computes_fast.cache_clear()
+    try:
+        assert usable_precision("bf16", "cuda", "train.precision") == ("bf16" if fast else "fp32")
+        assert usable_precision("fp16", "cuda", "train.precision") == "fp16"
+    finally:
+        runtime.computes_fast.cache_clear()
+
+
+def test_a_run_says_once_that_it_falls_back(monkeypatch, caplog):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: False)
+    runtime._say_fp32.cache_clear()
+    for _ in range(3):
+        assert usable_precision("bf16", "cpu", "sgraf.precision") == "fp32"
+    assert len(caplog.messages) == 1
+    assert "sgraf.precision bf16" in caplog.text

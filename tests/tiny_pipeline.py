@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from crossmodal.captions.bert import load_bert
 from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.derived import image_reading
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
@@ -51,7 +52,8 @@ def write_pipeline(folder):
     (folder / "models/detector").mkdir(parents=True)
     obtain_backbone(params.grid, folder / "models/detector")
     extractor = load_extractor(params, folder / "models/detector")
-    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid")
+    read_by = image_reading(params)
+    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid", settings=read_by)
 
     words = ["<pad>", "<unk>", "a", "picture", "nothing", "but", *COLOURS]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))

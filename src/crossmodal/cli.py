@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 from crossmodal.commands import (
     compare,
@@ -26,6 +27,7 @@ from crossmodal.commands import (
     score,
     search,
 )
+from crossmodal.terminal import printable_lines
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,16 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints show the control characters of arguments, which may be names of files."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, message and printable_lines(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """What reads the command line: every command with its arguments."""
-    whole = argparse.ArgumentParser(
-        prog="crossmodal", description="Tools for image-text retrieval that are not stages of the pipeline."
-    )
+    whole = Parser(prog="crossmodal", description="Tools for image-text retrieval that are not stages of the pipeline.")
     subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         description = f"{command.help[0].upper()}{command.help[1:]}."

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -21,9 +20,9 @@ from transformers import (
     SiglipVisionModel,
 )
 from transformers.utils import ModelOutput
-from transformers.utils import logging as transformers_logging
 
-from crossmodal.errors import UserError, first_line
+from crossmodal.errors import UserError
+from crossmodal.hub_models import CAUTIOUS, be_quiet, check_source, reading
 from crossmodal.runtime import hub_name_or_path
 
 Half = Literal["vision", "text"]
@@ -33,7 +32,6 @@ _CLASSES: dict[str, dict[Half, type[PreTrainedModel]]] = {
     "siglip": {"vision": SiglipVisionModel, "text": SiglipTextModel},
 }
 _PREPARERS = {"vision": AutoImageProcessor, "text": AutoTokenizer}
-_UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 
 
 def obtain_half(source: str, half: Half, folder: Path) -> None:
@@ -46,19 +44,17 @@ def obtain_half(source: str, half: Half, folder: Path) -> None:
     Raises:
         UserError: unknown name, no way to the hub, unreadable folder, or a model of another kind.
     """
-    _be_quiet()
+    be_quiet()
     place = hub_name_or_path(source)
-    try:
-        kind = AutoConfig.from_pretrained(place).model_type
+    name = f"clip.source {source!r}"
+    advice = "; give a folder with config.json, model.safetensors, preprocessor_config.json and tokenizer files"
+    with reading(name, "neither a readable folder nor to be had from the hub", advice):
+        check_source(place, name)
+        kind = AutoConfig.from_pretrained(place, **CAUTIOUS).model_type
         if kind not in _CLASSES:
             raise UserError(f"clip.source {source!r}: holds a {kind} model, expected {' or '.join(_CLASSES)}")
-        preparer = _PREPARERS[half].from_pretrained(place)
-        model = _CLASSES[kind][half].from_pretrained(place, dtype=torch.float32)
-    except _UNREADABLE as error:
-        raise UserError(
-            f"clip.source {source!r}: neither a readable folder nor to be had from the hub ({first_line(error)}); "
-            "give a folder with config.json, model.safetensors, preprocessor_config.json and tokenizer files"
-        ) from None
+        preparer = _PREPARERS[half].from_pretrained(place, **CAUTIOUS)
+        model = _CLASSES[kind][half].from_pretrained(place, dtype=torch.float32, use_safetensors=True, **CAUTIOUS)
     model.config._name_or_path = ""
     preparer.save_pretrained(folder)
     model.save_pretrained(folder)
@@ -73,18 +69,26 @@ def load_half(folder: Path, half: Half, stage: str) -> tuple[PreTrainedModel, An
     Raises:
         UserError: the folder is missing or incomplete, or holds something else.
     """
-    _be_quiet()
+    be_quiet()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder / 'config.json'}: not found; run the {stage} stage first")
-    try:
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    with reading(str(folder), f"not a readable {half} half of a dual encoder"):
+        check_source(folder, str(folder))
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS).model_type
         classes = {f"{name}_{half}_model": halves[half] for name, halves in _CLASSES.items()}
         if kind not in classes:
             raise UserError(f"{folder / 'config.json'}: holds a {kind}, expected {' or '.join(classes)}")
-        preparer = _PREPARERS[half].from_pretrained(folder, local_files_only=True)
-        model = classes[kind].from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    except _UNREADABLE as error:
-        raise UserError(f"{folder}: not a readable {half} half of a dual encoder ({first_line(error)})") from None
+        preparer = _PREPARERS[half].from_pretrained(folder, local_files_only=True, **CAUTIOUS)
+        model, told = classes[kind].from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **CAUTIOUS,
+        )
+        if told["missing_keys"]:  # transformers would draw them at random
+            raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
     return model.eval(), preparer
 
 
@@ -97,8 +101,3 @@ def embedding_size(model: PreTrainedModel) -> int:
 def embedding(output: ModelOutput) -> torch.Tensor:
     """The embeddings in what a half gave: (B, E), not normalised."""
     return next(output[name] for name in ("image_embeds", "text_embeds", "pooler_output") if name in output)
-
-
-def _be_quiet() -> None:
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()

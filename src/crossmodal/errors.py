@@ -12,10 +12,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from crossmodal.terminal import log_printably, printable_lines
+
 EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR)
+_NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
+_LONGEST_NAME = 300  # characters in a message, of a path that is too long to be one
 _SECOND_VOICE = 30  # seconds; on a busy machine processes are far apart
 
 
@@ -39,6 +42,7 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
 
     @functools.wraps(main)
     def wrapper() -> None:
+        log_printably()
         try:
             main()
             sys.stdout.flush()
@@ -56,13 +60,13 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
                 raise
             if not first_of_several():
                 time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {printable_lines(text)}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
 
     return wrapper
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of a library says first, for a message of one line; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -96,7 +100,8 @@ def _file_of(error: Exception) -> str:
     """The file of an error: its own, else the one that the innermost function with a path was at work on."""
     named = isinstance(error, OSError) and (error.filename2 or error.filename)
     if named:
-        return os.fsdecode(named)
+        name = os.fsdecode(named)
+        return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         paths = {name: value for name, value in frame.f_locals.items() if isinstance(value, Path)}
         if paths:

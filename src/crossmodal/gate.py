@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from crossmodal.checked_json import parse_json
 from crossmodal.checked_yaml import dotted
 from crossmodal.errors import UserError
 from crossmodal.params import load_params
@@ -132,14 +133,7 @@ def _metrics(name: str, text: str | None, whose: str = "") -> dict[str, Any]:
     """What a file of metrics/ holds, by dotted name as ``dvc metrics diff`` prints it; empty where there is no file."""
     if text is None:
         return {}
-    path = f"{METRICS / name}.json{whose}"
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return dotted(content)
+    return dotted(parse_json(text, f"{METRICS / name}.json{whose}", dict, nan=True))
 
 
 def _figure(name: str, metrics: Mapping[str, Any], key: str, whose: str = "") -> float | None:

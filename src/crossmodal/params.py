@@ -96,9 +96,6 @@ class Download(Section):
 # ------------------------------------------------------------------------------------------------------------- features
 
 
-WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # of section regions, on the features
-
-
 class Regions(Section):
     """Region features."""
 
@@ -232,15 +229,20 @@ class Train(Section):
     optimizer: Literal["adam", "adamw"]
     lr: Positive
     weight_decay: NotNegative
+    decay_biases: bool
     clip: NotNegative
     ema: Share
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
     warmup_steps: CountOrZero
+    warmup_offset: CountOrZero
     step_epochs: Count
     gamma: Annotated[float, Field(gt=0, le=1)]
     plateau_patience: CountOrZero
     region_dropout: Share
     word_dropout: Share
+    word_dropout_kind: Literal["tokens", "words"]
+    best: Literal["rsum", "t2i", "ndcg"]
+    validation_images: CountOrZero
     patience: CountOrZero
     workers: CountOrZero
     devices: Count
@@ -315,6 +317,7 @@ class TernEncoders(ModelSection):
     heads: Count
     feed_forward: Count
     shared: bool
+    layers_start: Literal["drawn", "copies"]
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
     dropout: Share
@@ -357,7 +360,9 @@ class VseInfty(ModelSection):
     pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
     pool_hidden: Count
     temperature: Positive
+    word_map: Literal["linear", "none"]
     mlp_hidden: CountOrZero
+    norm_padding: bool
 
 
 class Scan(ModelSection):
@@ -527,25 +532,6 @@ class Params(Section):
         return self
 
     @property
-    def region_backend(self) -> str:
-        """The backend that ``regions.backend: auto`` stands for with this dataset."""
-        if self.regions.backend != "auto":
-            return self.regions.backend
-        return "torchvision" if self.dataset == "scenes" else "grid"
-
-    @property
-    def bert_source(self) -> str:
-        """The source that ``bert.source: auto`` stands for with this dataset."""
-        if self.bert.source != "auto":
-            return self.bert.source
-        return "fit" if self.dataset == "scenes" else "bert-base-uncased"
-
-    @property
-    def region_settings(self) -> dict[str, Any]:
-        """What region features depend on of section regions."""
-        return self.regions.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"backend": self.region_backend}
-
-    @property
     def dataset_settings(self) -> Section:
         """The section of the chosen dataset."""
         return getattr(self, self.dataset)
@@ -554,21 +540,6 @@ class Params(Section):
     def model_settings(self) -> Section:
         """The section of the chosen model."""
         return getattr(self, self.model)
-
-    def run_settings(self) -> dict[str, Any]:
-        """What determines a trained model, nested: the sections in use, and what ``auto`` stands for.
-
-        Logged with the run, and hashed together with the data into the key by which it is found again.
-        """
-        networks = {name: name for name in ("grid", "clip", "bottomup", "precomputed")} | {"detectron2": "bottomup"}
-        backend = networks.get(self.region_backend, "detector")
-        sections = ("regions", backend, "bert", "captions", "train", "loss", self.dataset, self.model)
-        if self.captions.encoder != "bert":
-            sections += (self.captions.encoder,)
-        settings = {name: getattr(self, name).model_dump(mode="json") for name in sections}
-        settings["regions"] = self.region_settings
-        settings["bert"]["source"] = self.bert_source
-        return {"seed": self.seed, "model": self.model, "dataset": self.dataset} | settings
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from crossmodal.checked_json import read_json
 from crossmodal.checked_yaml import Section, dotted, explain, read_yaml
 from crossmodal.errors import UserError
 from crossmodal.params import Params, load_params
@@ -159,7 +160,7 @@ def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
             in its test split, so that they cannot be compared.
     """
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_json(path, dict, nan=True, advice="the report stage writes it")
         images = metrics["images"]
         if images != TEST_IMAGES[dataset]:
             raise UserError(f"{path}: of {images} test images; figures of {dataset} are of {TEST_IMAGES[dataset]}")
@@ -171,8 +172,6 @@ def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
             for protocol, part in (("all", metrics), ("folds", metrics.get("folds")))
             if part
         }
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; the report stage writes it") from None
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

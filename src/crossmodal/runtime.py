@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import random
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,15 @@ import torch
 from tqdm import tqdm
 
 from crossmodal.errors import UserError, first_of_several
+from crossmodal.terminal import printable
+
+log = logging.getLogger(__name__)
+
+# Of torch.cpu.get_capabilities: what x86 and ARM processors multiply matrices of a type with.
+CPU_INSTRUCTIONS = {
+    "bf16": ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "arm_bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16", "avx10_2", "fp16_arith", "arm_fp16"),
+}
 
 
 def project_root() -> Path:
@@ -41,18 +54,78 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+class loaded_once(cached_property):  # noqa: N801, named as what it extends
+    """A cached property that one thread computes while the others that ask for it wait."""
+
+    def __init__(self, load: Callable[[Any], Any]) -> None:
+        super().__init__(load)
+        self._loading = RLock()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        with self._loading:
+            return super().__get__(instance, owner)
+
+
+@functools.cache
+def computes_fast(precision: str, device: str) -> bool:
+    """Whether a kind of device has instructions for bf16 or fp16, without which it takes several times fp32's time."""
+    if device == "cuda":
+        return precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return True
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in CPU_INSTRUCTIONS[precision])
+
+
+def usable_precision(precision: str, device: str, key: str) -> str:
+    """The precision that a setting asks for, or fp32, with one line in the log, where that is faster.
+
+    Args:
+        precision: fp32 | bf16 | fp16. device: kind of torch device. key: of params.yaml, for the log.
+    """
+    if precision == "fp32" or computes_fast(precision, device):
+        return precision
+    _say_fp32(precision, device, key)
+    return "fp32"
+
+
+@functools.cache  # once a run
+def _say_fp32(precision: str, device: str, key: str) -> None:
+    wanted = "AVX512-BF16 or AMX" if (precision, device) == ("bf16", "cpu") else f"instructions for {precision}"
+    machine = "processor" if device == "cpu" else "GPU"
+    if first_of_several():
+        log.warning("note: %s %s: this %s has no %s, fp32 is faster and used", key, precision, machine, wanted)
+
+
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask torch for deterministic kernels."""
+    """Seed Python, NumPy and torch, and allow torch kernels with a fixed order of summation only.
+
+    On CUDA attention adds in any order if it may (``warn_only``). An operation without a deterministic kernel raises.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.use_deterministic_algorithms(True)
 
 
-def progress(items: Iterable[Any] | None = None, **kwargs: Any) -> tqdm:
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of torch's generators, the CPU's and the device's own, which dropout draws from: for ``save_state``."""
+    state = {"cpu": torch.get_rng_state()}
+    return state if device.type == "cpu" else state | {device.type: torch.get_device_module(device).get_rng_state()}
+
+
+def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Go on with what ``random_state`` gave; a state of another kind of device restores the CPU's alone."""
+    torch.set_rng_state(state["cpu"])
+    if device.type != "cpu" and device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type])
+
+
+def progress(items: Iterable[Any] | None = None, *, desc: str = "", **kwargs: Any) -> tqdm:
     """A tqdm bar on stderr that is silent when stderr is not a terminal."""
-    return tqdm(items, disable=not sys.stderr.isatty() or not first_of_several(), dynamic_ncols=True, **kwargs)
+    silent = not sys.stderr.isatty() or not first_of_several()
+    return tqdm(items, desc=printable(desc), disable=silent, dynamic_ncols=True, **kwargs)
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:

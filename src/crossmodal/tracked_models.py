@@ -93,6 +93,13 @@ def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any
     return Registered(name, made.version, run_id, new=True)
 
 
+def refusal(error: UserError) -> Exception:
+    """What a model that MLflow serves raises for HTTP status 400 with the error's own message, without a traceback."""
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException.invalid_parameter_value(str(error))
+
+
 def _versions(client: MlflowClient, name: str) -> list[Any]:
     """All versions of a registered model; none if there is no such model yet."""
     quote = '"' if "'" in name else "'"  # MLflow's filters know no escape

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from crossmodal.checked_yaml import dotted
+from crossmodal.terminal import printable_lines
 from crossmodal.tracking_store import connect, failure, store_error, tracking_uri
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Tracker:
             self._client = None
             if self._strict:
                 raise store_error(self._uri, error) from None
-            tqdm.write(f"warning: {failure(self._uri, error, ', this stage goes on without it')}", file=sys.stderr)
+            text = failure(self._uri, error, ", this stage goes on without it")
+            tqdm.write(f"warning: {printable_lines(text)}", file=sys.stderr)
 
 
 def open_training_run(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threads import answers_of_threads
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
@@ -69,6 +70,7 @@ def check(reader, store):
             assert ours.features.shape[2] == reader.feature_dim
 
 
+@pytest.mark.usefixtures("device")
 def test_bert(bert, tmp_path):
     reader = SentenceReader("bert", bert, tmp_path, LONGEST)
     encode_captions(SENTENCES, reader.model, reader.tokenizer, tmp_path, max_tokens=LONGEST, batch_size=2)
@@ -88,6 +90,7 @@ def test_bigru(tmp_path):
     check(SentenceReader("bigru", Path("nowhere"), tmp_path / "vocabulary.json", LONGEST), tmp_path / "store")
 
 
+@pytest.mark.usefixtures("device")
 def test_clip(clip_text, tmp_path):
     embed_captions(SENTENCES, *load_half(clip_text, "text", "bert"), tmp_path, batch_size=2)
     check(SentenceReader("clip", clip_text, tmp_path, LONGEST), tmp_path)
@@ -110,3 +113,24 @@ def test_a_missing_encoder_is_named(tmp_path):
     for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
         with pytest.raises(UserError, match=f"{missing}: not found"):
             SentenceReader(encoder, tmp_path, tmp_path / "vocabulary.json", LONGEST)
+
+
+def test_several_threads_share_a_reader(bert, clip_text, tmp_path):
+    for encoder, folder in (("bert", bert), ("bert_finetune", bert), ("clip", clip_text)):
+        reader = SentenceReader(encoder, folder, tmp_path, LONGEST)
+        backend = reader.tokenizer.backend_tokenizer
+        before = (backend.truncation, backend.padding)
+        for sentence, words in answers_of_threads(reader, SENTENCES):
+            alone = reader(sentence)
+            for name in ("features", "mask", "ids"):
+                torch.testing.assert_close(getattr(words, name), getattr(alone, name), atol=0, rtol=0)
+        assert (backend.truncation, backend.padding) == before
+
+
+def test_a_long_sentence_is_refused_before_it_is_tokenised(bert, tmp_path):
+    reader = SentenceReader("bert", bert, tmp_path, LONGEST)
+    assert reader("a " * 5000).features.shape[1] == LONGEST
+    reader.tokenizer = None
+    with pytest.raises(UserError, match="has 20,000,000 characters, expected 10,000 at most") as error:
+        reader("a " * 10_000_000)
+    assert len(str(error.value)) < 300

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -130,6 +131,18 @@ def test_a_folder_of_images(doctor, tmp_path):
     assert out.endswith("next: dvc repro\n")
 
 
+def test_what_settings_name_does_not_reach_the_terminal_as_it_is(doctor):
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["dataset"] = "folder"
+    params["folder"]["images"] = "\x1b]0;owned\x07\u202e"
+    params["bert"]["source"], params["regions"]["backend"] = "fit", "torchvision"
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, out, err = doctor()
+    assert code == 1
+    assert r"\x1b]0;owned\x07\u202e: not there" in out
+    assert not set(out + err) & set("\x1b\x07\u202e")
+
+
 def test_weights_from_a_hub(doctor, monkeypatch):
     from huggingface_hub import constants
 
@@ -211,7 +224,7 @@ def test_too_little_space(doctor, monkeypatch):
 
 def test_everything_up_to_date(doctor, monkeypatch):
     monkeypatch.setattr(doctor_checks, "check_stages", lambda: [Finding("ok", "download", "up to date")])
-    assert doctor()[1].endswith("next: dvc metrics show (everything is up to date)\n")
+    assert doctor()[1].endswith("next: dvc metrics show # everything is up to date\n")
 
 
 def test_a_check_that_fails_is_a_finding(doctor, monkeypatch):
@@ -267,7 +280,7 @@ def test_stages_as_dvc_sees_them():
 
 
 def test_machine_is_described(monkeypatch):
-    params = type("Some", (), {"region_backend": "detectron2"})
+    params = SimpleNamespace(regions=SimpleNamespace(backend="detectron2"))
     monkeypatch.setattr(doctor_checks.importlib.util, "find_spec", lambda name: None)
     states = {finding.what: finding.state for finding in doctor_checks.check_machine(params)}
     assert states == {"GPU": "", "detectron2": "mend", "disk": ""}

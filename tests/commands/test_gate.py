@@ -9,7 +9,7 @@ import yaml
 from git_commands import git
 
 ROOT = Path(__file__).resolve().parents[2]
-TEST = {"i2t": {"r1": 24.4, "medr": 4.0}, "t2i": {"r1": 19.0}, "rsum": 300.0, "probe": 36.0, "images": 500}
+TEST = {"i2t": {"r1": 24.4, "medr": 4.0}, "t2i": {"r1": 19.0}, "rsum": 300.0, "probe": {"image": 36.0}, "images": 500}
 TOLERANCES = {"test": {"rsum": 10.0, "i2t.r1": 2.0, "i2t.medr": 1.0}, "detector": {"ap50": 0.02}}
 
 
@@ -218,8 +218,8 @@ def test_a_mistake_is_one_line(run, change, arguments, gate, expected):
     ("content", "expected"),
     [
         (None, "metrics/test.json: not found"),
-        (b"{", "metrics/test.json: not JSON"),
-        (b"[]", "metrics/test.json: not a JSON object"),
+        (b"{", "metrics/test.json: not readable as JSON"),
+        (b"[]", "metrics/test.json: expected an object"),
         (b"\xff", "metrics/test.json: not UTF-8 text"),
         (b'{"rsum": "300"}', 'metrics/test.json: rsum: expected a number, found "300"'),
         (b'{"rsum": true}', "metrics/test.json: rsum: expected a number, found true"),

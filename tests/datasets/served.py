@@ -41,6 +41,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         body = self.server.files.get(name) or BODIES.get(kind, GOOD)
+        if kind == "endless":  # no length, and no end before the client leaves
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for _ in range(2000):
+                    self.wfile.write(bytes(1 << 16))
+            return
+        if kind == "digits":
+            self.send_response(503 if first else 200)
+            self.send_header("Retry-After", "9" * 5000)
+            self.send_header("Content-Range", f"bytes {'9' * 5000}-1/{'9' * 5000}")
+            self.end_headers()
+            self.wfile.write(b"" if first else body)
+            return
         if kind == "mixed" and self.headers.get("Range") is None and first:
             body = body[:PIECE].translate(bytes(range(255, -1, -1))) + body[PIECE:]
         start = self.start_of_range(kind, body)

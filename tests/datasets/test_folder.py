@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -81,6 +83,29 @@ def build(tmp_path, captions, max_bad=0, **settings):
     return read_dataset(tmp_path / "out")
 
 
+def test_photographs_of_other_kinds(tmp_path, images):
+    """Turned by their EXIF, of 16 bits, of another format: sizes are those of the upright picture, files are copied."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (30, 20)).save(images / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((9, 12), 40_000, np.uint16)).save(images / "deep.png")
+    Image.new("RGB", (14, 7)).save(images / "small.avif")
+    (images / "vector.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    os.mkfifo(images / "pipe.jpg")
+    (images / "loop").symlink_to(images)
+    names = {"turned.jpg": "train", "deep.png": "val", "small.avif": "test", "vector.jpg": "test", "pipe.jpg": "test"}
+    lines = ["image,caption,split", *(f"{name},of {name},{split}" for name, split in names.items())]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    dataset = build(tmp_path, "a.csv", max_bad=2)
+    sizes = {record.id: (record.width, record.height) for record in dataset.records}
+    assert sizes == {"turned": (20, 30), "deep": (12, 9), "small": (14, 7)}
+    assert (dataset.folder / "images/turned.jpg").read_bytes() == (images / "turned.jpg").read_bytes()
+    assert {item.item: item.reason for item in dataset.skipped} == {
+        "vector.jpg": "no image; its 1 captions go with it",
+        "pipe.jpg": "unreadable image (not a regular file); its 1 captions go with it",
+    }
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_gives_the_same_records(tmp_path, images, name, caplog):
     (tmp_path / name).write_text(FORMS[name], encoding="utf-8")
@@ -131,7 +156,7 @@ def test_every_bad_item_is_listed(tmp_path, images):
     assert [record.id for record in dataset.records] == ["b", "c", "again"]
     assert dataset.records[0].captions == ("one", "one")  # as often as the file has it
     reasons = {item.item: item.reason for item in dataset.skipped}
-    assert reasons.pop("cut.jpg").startswith("does not decode")
+    assert reasons.pop("cut.jpg").startswith("unreadable image")
     assert reasons == {
         "a.csv line 4": "empty caption of b.jpg",
         "a.csv line 5": "b.jpg is in split train, here in test",
@@ -141,8 +166,8 @@ def test_every_bad_item_is_listed(tmp_path, images):
         "a.csv line 11": "no name of an image",
         "a.csv line 16": "too few columns: 1, expected 3",
         "gone.jpg": "not in the folder; its 1 captions go with it",
-        "text.jpg": "not a JPEG, PNG or WebP image; its 1 captions go with it",
-        "folder.jpg": "does not decode: Is a directory; its 1 captions go with it",  # without its path: outs hold none
+        "text.jpg": "no image; its 1 captions go with it",
+        "folder.jpg": "unreadable image (Is a directory); its 1 captions go with it",  # no path: outs hold none
     }
     assert dataset.duplicates == (("b", "again"),)
     assert sorted(path.name for path in (dataset.folder / "images").rglob("*")) == ["again.jpg", "b.jpg", "c.jpg"]
@@ -187,6 +212,22 @@ def test_images_of_one_name_keep_their_suffix_as_id(tmp_path, images):
     table = [("b.jpg", "train"), ("b.png", "val"), ("./sub//a.png", "test"), ("b.jpg.png", "test")]
     (tmp_path / "a.jsonl").write_text(lines({"image": n, "caption": "one", "split": split} for n, split in table))
     assert [record.id for record in build(tmp_path, "a.jsonl").records] == ["b.jpg", "b.png", "sub/a", "b.jpg.png"]
+
+
+def test_an_image_without_captions_is_one_bad_item(tmp_path, images):
+    (images / "silent.jpg").write_bytes(picture(6))
+    (images / "bare.jpg").write_bytes(picture(7))
+    table = [{"image": name, "captions": texts, "split": SPLITS[name]} for name, texts in CAPTIONS.items()]
+    table += [{"image": "silent.jpg", "captions": [" "], "split": "train"}]
+    table += [{"image": "bare.jpg", "captions": [], "split": "train"}]
+    (tmp_path / "a.jsonl").write_text(lines(table))
+    dataset = build(tmp_path, "a.jsonl", max_bad=2)
+    assert {item.item: item.reason for item in dataset.skipped} == {
+        "a.jsonl line 4": "empty caption of silent.jpg",
+        "bare.jpg": "no caption in a.jsonl",
+    }
+    assert not {"silent", "bare"} & {record.id for record in dataset.records}
+    assert not (dataset.folder / "images/silent.jpg").exists()
 
 
 @pytest.mark.parametrize(

@@ -182,10 +182,10 @@ def test_bad_items_of_flickr30k(stage, tmp_path):
     (tmp_path / "flickr30k-images.tar.gz").write_bytes(flickr_tar(photographs))
     dataset, output = stage("flickr30k", mirror=".")
     assert [record.id for record in dataset.records] == ["30", "20", "7", "half", "5", "10"]
-    assert {item.item: item.reason.split(":")[0] for item in dataset.skipped} == {
+    assert {item.item: item.reason.split(" (")[0] for item in dataset.skipped} == {
         "30.jpg": "listed twice, images[7]",
         "half.jpg sentence 1": "empty caption",
-        "8.jpg": "does not decode",
+        "8.jpg": "unreadable image",
         "gone.jpg": "not in flickr30k-images.tar.gz; its 5 captions go with it",
         "silent.jpg": "no caption in dataset_flickr30k.json",
     }

@@ -51,10 +51,10 @@ def test_broken_line_is_named(tmp_path):
     path = tmp_path / "records.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([lines[0], lines[1][:-20], lines[2]]) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"records\.jsonl, line 2: not an image record"):
+    with pytest.raises(UserError, match=r"records\.jsonl, line 2: not readable as JSON"):
         read_dataset(tmp_path)
     path.write_bytes(lines[0].encode() + b"\n" + lines[0].replace("–", "\xe9").encode("latin-1"))
-    with pytest.raises(UserError, match=r"records\.jsonl, line 2: not an image record"):
+    with pytest.raises(UserError, match=r"records\.jsonl, line 2: not readable as JSON"):
         read_dataset(tmp_path)
 
 
@@ -62,5 +62,5 @@ def test_broken_line_is_named(tmp_path):
 def test_another_file_in_place_of_the_manifest(tmp_path, manifest):
     write_dataset(tmp_path, "toy", RECORDS)
     (tmp_path / "manifest.json").write_text(manifest)
-    with pytest.raises(UserError, match=r"manifest\.json: not the manifest of a dataset"):
+    with pytest.raises(UserError, match=r"manifest\.json: .*(missing|expected an object)"):
         read_dataset(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.datasets.splits import filled_split
+from crossmodal.datasets.splits import filled_split, first_images
 from crossmodal.errors import UserError
 
 
@@ -29,3 +29,13 @@ def test_nothing_left_is_said_in_a_line(dataset):
         filled_split(dataset, "val", {1, 2, 3})
     with pytest.raises(UserError, match=r"split test: no image is in it$"):
         filled_split(dataset, "test")
+
+
+def test_the_first_images_of_a_split_with_all_their_captions(dataset):
+    whole = filled_split(dataset, "val")
+    first = first_images(whole, 2)
+    np.testing.assert_array_equal(first.images, [1, 2])
+    np.testing.assert_array_equal(first.captions, [2, 3, 4, 5])
+    np.testing.assert_array_equal(first.caption_image, [0, 0, 1, 1])
+    for count in (0, 3, 1000):
+        np.testing.assert_array_equal(first_images(whole, count).captions, whole.captions)

@@ -169,3 +169,19 @@ def test_discard(part):
     discard(part)
     discard(part)
     assert not list(part.parent.iterdir())
+
+
+def test_a_body_without_end_is_given_up(server, part):
+    with pytest.raises(TransferError, match=r"more than the 1,000,000 bytes that were expected"):
+        fetch(f"{server.url}/endless/good.zip", part, (), most=1_000_000)
+    assert not part.exists()
+    with pytest.raises(TransferError, match="are offered, expected at most 1,000"):
+        fetch(f"{server.url}/ok/good.zip", part, (), most=1000)
+    assert fetch(f"{server.url}/ok/good.zip", part, (), most=len(GOOD)) is False
+    assert part.read_bytes() == GOOD
+
+
+def test_numbers_of_thousands_of_digits_in_headers(server, part, monkeypatch):
+    monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
+    fetch(f"{server.url}/digits/good.zip", part, (0.0,))
+    assert part.read_bytes() == GOOD

@@ -310,3 +310,42 @@ class TestGoingOn:
 )
 def test_plain_name(member, name):
     assert plain_name(member, {"a.jpg"}) == name
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_damaged_member_of_every_method(tmp_path, method, tolerant):
+    content = bytes(range(256)) * 40
+    with zipfile.ZipFile(tmp_path / "good.zip", "w", method) as archive:
+        archive.writestr("bad.bin", content)
+        archive.writestr("good.bin", content[:100])
+    whole = (tmp_path / "good.zip").read_bytes()
+    unpack(tmp_path / "good.zip", tmp_path / "whole", everything)
+    assert (tmp_path / "whole/bad.bin").read_bytes() == content
+    for at in range(52, 100, 4):  # of the packed data, behind what LZMA says of itself
+        (tmp_path / "bad.zip").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        out = tmp_path / f"out{at}"
+        if tolerant:
+            assert [item.item for item in unpack(tmp_path / "bad.zip", out, everything, tolerant=True)] == ["bad.bin"]
+            assert (out / "good.bin").read_bytes() == content[:100]
+            assert files(out) == ["good.bin"]
+        else:
+            with pytest.raises(UserError, match=r"bad\.zip, member 'bad\.bin': damaged"):
+                unpack(tmp_path / "bad.zip", out, everything)
+            assert not (out / "bad.bin").exists()
+
+
+def test_zeros_after_the_end_of_a_tar(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack_module, "_PADDING", 1 << 16)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("a.jpg")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"abc"))
+    for name, zeros in (("padded", 1 << 15), ("bomb", 1 << 24)):
+        (tmp_path / f"{name}.tar.gz").write_bytes(gzip.compress(buffer.getvalue() + bytes(zeros)))
+    unpack(tmp_path / "padded.tar.gz", tmp_path / "out", everything)
+    assert (tmp_path / "out/a.jpg").read_bytes() == b"abc"
+    with pytest.raises(UserError, match=r"bomb\.tar\.gz: goes on for more than"):
+        unpack(tmp_path / "bomb.tar.gz", tmp_path / "other", everything)
+    assert not files(tmp_path / "other")

@@ -12,7 +12,7 @@ from crossmodal.evaluation.metrics import (
     summarise,
     t2i_ranks,
 )
-from crossmodal.evaluation.probe import probe_score
+from crossmodal.evaluation.probe import image_hits, probe_scores
 
 
 @pytest.fixture
@@ -77,6 +77,14 @@ def test_a_right_item_that_was_not_found_stands_last():
     assert ranks_from_search(scores, found, np.zeros((1, 3), dtype=bool), 50).tolist() == [50]
 
 
+def test_a_tie_that_the_list_cuts_off_is_a_miss():
+    found, scores = np.array([[4, 2, 7]] * 3), np.array([[0.9, 0.8, 0.8], [0.9, 0.8, 0.8], [0.9, 0.8, 0.7]])
+    relevant = np.array([[False, True, False], [True, False, False], [False, False, True]])
+    assert ranks_from_search(scores, found, relevant, 50, cut=True).tolist() == [50, 0, 2]
+    assert ranks_from_search(scores, found, relevant, 50).tolist() == [2, 0, 2]
+    assert ranks_from_search(scores, found, relevant, 3, cut=True).tolist() == [2, 0, 2]  # all of the gallery
+
+
 def test_summary_by_hand():
     summary = summarise(np.array([0, 0, 4, 9, 20]))
     assert summary == {"r1": 40.0, "r5": 60.0, "r10": 80.0, "medr": 5.0, "meanr": 7.6}
@@ -86,13 +94,17 @@ def test_recall_curve_by_hand():
     assert recall_curve(np.array([0, 2, 2, 7]), 4).tolist() == [25.0, 25.0, 75.0, 75.0]
 
 
-def test_probe_score_by_hand():
-    both_right = [[0.9, 0.1], [0.2, 0.8]]
-    one_wrong = [[0.9, 0.85], [0.2, 0.8]]
+def test_probe_scores_by_hand():
+    """Image x caption; of the two rows of a pair the text score looks along rows, the image score along columns."""
+    both = [[0.9, 0.1], [0.2, 0.8]]
+    image_alone = [[0.5, 0.6], [0.4, 0.9]]  # the first image prefers the other caption
+    text_alone = [[0.5, 0.3], [0.6, 0.9]]  # the first caption prefers the other image
     tie = [[0.5, 0.5], [0.5, 0.5]]
-    assert probe_score(np.array([both_right, one_wrong, tie, both_right])) == 50.0
+    scores = probe_scores(np.array([both, image_alone, text_alone, tie]))
+    assert scores == {"text": 50.0, "image": 50.0, "group": 25.0}
+    assert image_hits(np.array([image_alone, text_alone])).tolist() == [True, False]
 
 
-def test_probe_chance_is_a_quarter():
-    rng = np.random.default_rng(0)
-    assert probe_score(rng.random((20000, 2, 2))) == pytest.approx(25, abs=1)
+def test_probe_by_chance():
+    scores = probe_scores(np.random.default_rng(0).random((20000, 2, 2)))
+    assert scores == pytest.approx({"text": 25, "image": 25, "group": 100 / 6}, abs=1)

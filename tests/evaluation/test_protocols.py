@@ -11,7 +11,7 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation import protocols, relevance
 from crossmodal.evaluation.metrics import summarise
 from crossmodal.evaluation.protocols import all_metrics, extra_metrics, fold_metrics
-from crossmodal.evaluation.ranking import Pairs
+from crossmodal.evaluation.ranking import Pairs, rank_both_ways
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURE = ROOT / "tests/reference/fixtures/metrics.npz"
@@ -71,10 +71,10 @@ def test_published_fixture():
         ours = metrics[direction]
         np.testing.assert_allclose([ours[key] for key in FIVE], data[direction], atol=1e-5)
         assert ours["ndcg25"] == pytest.approx(data[f"ndcg25_{direction}"].mean(), abs=1e-5)
-        seed = {"seed_nn": "NN", "seed_ft": "FT", "seed_st": "ST", "seed_map10": "MAP@10", "seed_f1_10": "F1@10"}
-        seed |= {f"seed_r{k}": f"R@{k}" for k in (1, 5, 10)}
-        for key, name in seed.items():
-            assert ours[key] == pytest.approx(float(data[f"seed_{direction}_{name}"]), abs=1e-5), name
+        names = {"nn": "NN", "ft": "FT", "st": "ST", "map10": "MAP@10", "f1_10": "F1@10"}
+        names |= {f"r{k}": f"R@{k}" for k in (1, 5, 10)}
+        for key, name in names.items():
+            assert ours[f"kaylode_{key}"] == pytest.approx(float(data[f"seed_{direction}_{name}"]), abs=1e-5), name
     recalls = [metrics[direction][key] for direction in ("i2t", "t2i") for key in FIVE[:3]]
     assert metrics["rsum"] == pytest.approx(sum(recalls))
 
@@ -137,12 +137,26 @@ def test_folds_that_cannot_be(pairs, folds, message):
 def test_folds_of_coco_with_an_image_left_out(monkeypatch, caplog, images, folds, noted):
     """The split counts as COCO's by its size, here of 200 images in place of 5,000."""
     monkeypatch.setattr(protocols, "COCO_IMAGES", 200)
-    metrics = extra_metrics(
-        np.random.default_rng(0).random((images, 2 * images)), np.arange(2 * images) // 2, None, None
-    )
+    similarity, owners = np.random.default_rng(0).random((images, 2 * images)), np.arange(2 * images) // 2
+    rankings = rank_both_ways(similarity, Pairs.of_captions(owners))
+    metrics = extra_metrics(rankings, similarity, owners, None, None)
     assert metrics.get("folds", {}).get("folds") == folds
     note = f"note: evaluate.folds null: no folds of {images} images, COCO's 1K takes 200"
     assert caplog.messages == ([note] if noted else [])
+
+
+def test_named_metrics_are_those_of_all():
+    rng = np.random.default_rng(0)
+    owners, similarity = np.repeat(np.arange(20), 3), rng.random((20, 60))
+    graded, pairs = rng.random((60, 20)), Pairs.of_captions(owners)
+    metrics = all_metrics(similarity, pairs, graded)
+    means = fold_metrics(similarity, pairs, 4, graded)
+    extra = extra_metrics(rank_both_ways(similarity, pairs), similarity, owners, graded, 4)
+    for way in ("i2t", "t2i"):
+        assert extra[way] == {name: metrics[way][name] for name in ("mrr", "map", "ndcg25")}
+        names = ("r1", "r5", "r10", "medr", "meanr", "mrr", "map", "ndcg25")
+        assert extra["folds"][way] == {name: means[way][name] for name in names}
+    assert (extra["folds"]["rsum"], extra["folds"]["folds"]) == (means["rsum"], 4)
 
 
 def test_nothing_relevant_is_an_error():

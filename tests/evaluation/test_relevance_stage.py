@@ -11,7 +11,8 @@ import yaml
 from crossmodal.evaluation.protocols import all_metrics
 from crossmodal.evaluation.ranking import Pairs
 from crossmodal.evaluation.rouge import rouge_l_relevance
-from crossmodal.retrieval.search import load_results, summary
+from crossmodal.reports.metrics_files import read_metrics
+from crossmodal.retrieval.search import load_results
 from stages import evaluate, relevance, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def test_figures_of_exact_scores(write_params, model, capsys):
     train.main()
     evaluate.main()
     results = load_results(Path("results/evaluation"))
-    metrics = summary(results)
+    metrics = read_metrics(Path("results/evaluation/metrics.json"))
     for direction, ranks in (("i2t", results.i2t_ranks), ("t2i", results.t2i_ranks)):
         assert metrics[direction]["mrr"] == pytest.approx(np.mean(1 / (ranks + 1)))
         assert 0 < metrics[direction]["ndcg25"] <= 1
@@ -74,7 +75,7 @@ def test_figures_of_exact_scores(write_params, model, capsys):
     write_params(**settings, evaluate={"explained": 0}, relevance={"measure": "none"})
     relevance.main()
     evaluate.main()
-    without = summary(load_results(Path("results/evaluation")))
+    without = read_metrics(Path("results/evaluation/metrics.json"))
     assert not Path("data/relevance/test.npy").exists()
     assert "folds" not in without
     assert without["i2t"] == {name: value for name, value in metrics["i2t"].items() if name != "ndcg25"}
@@ -99,7 +100,7 @@ def test_an_image_without_regions_is_left_out_of_the_relevance_too(write_params)
     left = TEXTS[:2] + TEXTS[3:]
     graded = rouge_l_relevance([text for texts in left for text in texts], left)
     exact = all_metrics(similarity(Path("results/evaluation")), Pairs.of_captions(np.arange(14) // 2), graded)
-    metrics = summary(load_results(Path("results/evaluation")))
+    metrics = read_metrics(Path("results/evaluation/metrics.json"))
     assert (metrics["images"], metrics["captions"]) == (7, 14)
     for direction in ("i2t", "t2i"):
         assert metrics[direction]["ndcg25"] == pytest.approx(exact[direction]["ndcg25"])

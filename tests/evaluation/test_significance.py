@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmodal.evaluation.metrics import retrieval_metrics
-from crossmodal.evaluation.significance import Run, compare
+from crossmodal.evaluation.significance import Run, compare, read_run
 
 
 def random_run(seed, images=60, best=3.0):
@@ -82,6 +82,26 @@ def test_a_run_that_is_far_better_differs():
     figures = {figure.name: figure for figure in compare(worse, better, resamples=999)}
     assert figures["rsum"].p < 0.01
     assert figures["rsum"].difference_interval[0] > 0
+
+
+def test_recalls_of_an_index_and_mean_ranks_of_all_scores(tmp_path):
+    run = random_run(4)
+    lists = [np.where(ranks < 5, ranks, 60) for ranks in (run.i2t, run.t2i)]  # of an index that finds five
+    np.savez(
+        tmp_path / "results.npz",
+        i2t_ranks=lists[0],
+        t2i_ranks=lists[1],
+        caption_image=run.caption_image,
+        i2t_exact_ranks=run.i2t,
+        t2i_exact_ranks=run.t2i,
+    )
+    found = {figure.name: figure.a for figure in compare(read_run(tmp_path, 5), run, resamples=9)}
+    exact = {figure.name: figure.a for figure in compare(run, run, resamples=9)}
+    for way, ranks in (("i2t", lists[0]), ("t2i", lists[1])):
+        assert found[f"{way}/r10"] == pytest.approx(100 * np.mean(ranks < 10))
+        assert found[f"{way}/r10"] < exact[f"{way}/r10"]
+        for name in ("meanr", "mrr"):
+            assert found[f"{way}/{name}"] == exact[f"{way}/{name}"]
 
 
 def test_p_is_as_often_small_as_chance_has_it():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.batches import TokenTable, read_regions, read_words
 from crossmodal.features.store import FeatureStore, StoreWriter
 
 SIZE = 3
@@ -85,5 +85,75 @@ def test_dropped_words_leave_no_gap(stored):
     words = read_words(stored("token_ids"), np.repeat(4, 200), **drop)
     for ids, mask in zip(words.ids, words.mask, strict=True):
         kept = ids[mask].tolist()
-        assert kept == sorted(kept) and kept[0] == 7 and mask[: len(kept)].all()
-    assert 2 < words.mask.sum(1).float().mean() < 4
+        assert kept == sorted(kept) and (kept[0], kept[-1]) == (7, 11) and mask[: len(kept)].all()
+        assert len(kept) > 2  # never all between the first and the last
+    assert 3 < words.mask.sum(1).float().mean() < 4
+
+
+COUNT = 20000
+CLS, SEP, MASK, VOCABULARY = 0, 1, 2, 1000
+FIRST, PIECE = 100, 500  # ids from which words and pieces that go on with them begin
+TABLE = TokenTable(np.arange(VOCABULARY) >= PIECE, MASK, ends=True)
+
+
+def captions_of(tmp_path, *caption):
+    writer = StoreWriter(tmp_path / "captions", {"token_ids": ("int32", ()), "features": ("float16", (1,))})
+    writer.append({"token_ids": np.array(caption), "features": np.array(caption)[:, None]})
+    writer.close()
+    store = FeatureStore(tmp_path / "captions")
+    ids = FeatureStore(tmp_path / "captions")
+    del ids.arrays["features"]
+    return store, ids
+
+
+def dropped(store, table):
+    """Captions of one store row, words dropped: lists of ids or of features."""
+    words = read_words(store, np.zeros(COUNT, dtype=int), np.random.default_rng(0), 0.2, table)
+    values = words.ids if words.features is None else words.features[..., 0].long()
+    return [row[mask].tolist() for row, mask in zip(values, words.mask, strict=True)]
+
+
+def test_words_are_dropped_as_vse_infinity_does(tmp_path):
+    """What its published code does to captions of ten words: see its lib/datasets/image_caption.py."""
+    caption = [CLS, *range(FIRST, FIRST + 10), SEP]
+    rows = dropped(captions_of(tmp_path, *caption)[1], TABLE)
+    assert all((row[0], row[-1]) == (CLS, SEP) for row in rows)
+    inner = [row[1:-1] for row in rows]
+    assert np.mean([len(row) for row in rows]) / 12 == pytest.approx(0.93, abs=0.005)
+    masks = sum(word == MASK for row in inner for word in row) / (10 * COUNT)
+    kept = sum(word in caption for row in inner for word in row) / (10 * COUNT)
+    gone = sum(10 - len(row) for row in inner) / (10 * COUNT)
+    assert (masks, kept, gone) == (
+        pytest.approx(0.1, abs=0.003), pytest.approx(0.8, abs=0.003), pytest.approx(0.08, abs=0.003),
+    )  # fmt: skip
+    assert 1 - masks - kept - gone == pytest.approx(0.02, abs=0.002)  # another word
+    assert np.mean([row == caption for row in rows]) == pytest.approx(0.8**10, abs=0.007)
+    others = [word for row in inner for word in row if word not in caption and word != MASK]
+    assert np.mean(others) == pytest.approx(VOCABULARY / 2, abs=20)
+
+
+def test_the_pieces_of_a_word_share_its_lot(tmp_path):
+    word = [FIRST, PIECE, PIECE + 1]
+    for row in dropped(captions_of(tmp_path, CLS, *word, FIRST + 1, SEP)[1], TABLE):
+        inner = row[1:-1]
+        assert (row[0], row[-1]) == (CLS, SEP) and inner
+        assert inner[:3] in (word, [MASK] * 3) or inner in ([FIRST + 1], [MASK]) or not set(word) <= set(inner)
+        assert len(inner) in (1, 3, 4)
+
+
+def test_frozen_features_lose_whole_words_alone(tmp_path):
+    caption = [CLS, FIRST, PIECE, FIRST + 1, FIRST + 2, PIECE, PIECE + 1, SEP]
+    rows = dropped(captions_of(tmp_path, *caption)[0], TABLE)
+    assert {len(row) for row in rows} <= {3, 4, 5, 6, 7, 8}
+    assert all(not set(row) - set(caption) and row == sorted(row, key=caption.index) for row in rows if len(row) < 4)
+    assert all((FIRST in row) == (row[1:3] == [FIRST, PIECE]) for row in rows)
+    assert np.mean([FIRST + 1 in row for row in rows]) == pytest.approx(0.8, abs=0.015)
+
+
+def test_start_and_end_of_a_bigru_are_words(tmp_path):
+    table = TokenTable(np.zeros(VOCABULARY, dtype=bool), MASK, ends=False)
+    caption = [CLS, *range(FIRST, FIRST + 10), SEP]
+    rows = dropped(captions_of(tmp_path, *caption)[1], table)
+    assert np.mean([row[0] == CLS for row in rows]) == pytest.approx(0.8, abs=0.01)
+    assert np.mean([row[-1] == SEP for row in rows]) == pytest.approx(0.8, abs=0.01)
+    assert np.mean([len(row) for row in rows]) / 12 == pytest.approx(0.92, abs=0.005)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossmodal.features.resume import content_key, load_state, publish, save_state, work_folder
+from crossmodal.features.resume import content_key, load_state, publish, save_state, source_files, work_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_key_depends_on_settings_and_file_content(tmp_path):
@@ -27,6 +29,52 @@ def test_work_lies_under_the_projects_root(tmp_path):
     assert folder.is_dir()
     assert folder.parent == tmp_path / ".resume" / "train"
     assert work_folder("train", {"lr": 2}) != folder
+
+
+PIPELINE = """
+stages:
+  train:
+    cmd: python -m stages.train
+    deps: [stages/train.py, src/crossmodal/models, src/crossmodal/losses.py, data/captions]
+"""
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A repository with a stage that lists a folder, which has a kernel in C; the working folder."""
+    for name in ("stages/train.py", "src/crossmodal/losses.py", "src/crossmodal/commands/search.py",
+                 "src/crossmodal/models/sgraf.py", "src/crossmodal/models/kernels.c"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"first form of {name}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("edited", "same"),
+    [
+        ("src/crossmodal/commands/search.py", True),  # half a training is not lost to an edit elsewhere
+        ("src/crossmodal/models/kernels.c", False),
+        ("src/crossmodal/models/sgraf.py", False),
+        ("src/crossmodal/losses.py", False),
+        ("stages/train.py", False),
+    ],
+)
+def test_work_goes_by_the_sources_that_dvc_lists(sources, edited, same):
+    work = work_folder("train", {"lr": 1})
+    (sources / edited).write_text("second form")
+    assert (work_folder("train", {"lr": 1}) == work) is same
+
+
+def test_every_stage_has_its_sources():
+    """Of this repository: the kernel of SGRAF belongs to train, and not to download."""
+    found = {stage: {path.name for path in source_files(stage, ROOT / "dvc.yaml")} for stage in ("train", "download")}
+    assert {"train.py", "loop.py", "base.py"} <= found["train"]
+    assert any(name.endswith(".c") for name in found["train"])
+    assert not any(name.endswith(".c") for name in found["download"])
 
 
 def test_publish_replaces_the_out_and_clears_the_work(tmp_path):

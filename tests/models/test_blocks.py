@@ -1,8 +1,9 @@
 """Shared blocks against what their names promise."""
 
+import pytest
 import torch
 
-from crossmodal.models.blocks import SetDropout
+from crossmodal.models.blocks import SetDropout, TransformerEncoder
 
 
 def test_set_dropout_drops_the_same_features_of_all_members():
@@ -17,3 +18,20 @@ def test_set_dropout_drops_the_same_features_of_all_members():
     assert abs(kept.float().mean().item() - 0.7) < 0.02
     assert torch.equal(dropout.eval()(values), values)
     assert torch.equal(SetDropout(0.0).train()(values), values)
+
+
+@pytest.mark.parametrize("start", ["drawn", "copies"])
+def test_layers_start_as_copies_of_one_as_torchs_do(start):
+    """The same numbers of the same distribution in every layer, or numbers of its own; never the same tensor."""
+    torch.manual_seed(0)
+    encoder = TransformerEncoder(8, layers=3, heads=2, feed_forward=12, dropout=0.0, start=start)
+    first, *others = (layer.state_dict() for layer in encoder.layers)
+    for other in others:
+        matrices = [name for name, value in first.items() if value.ndim > 1]
+        assert all(torch.equal(other[name], first[name]) == (start == "copies") for name in matrices)
+        assert all(other[name].data_ptr() != value.data_ptr() for name, value in first.items())
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True)
+    theirs = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).state_dict()
+    same = all(torch.equal(value, theirs[name]) for name, value in encoder.state_dict().items())
+    assert same == (start == "copies")

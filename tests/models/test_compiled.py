@@ -174,3 +174,12 @@ def test_a_compiler_that_fails_or_a_full_disk_is_no_error(tmp_path, monkeypatch)
 
         monkeypatch.setattr(compiled, "_compile", fail)
         assert compiled.library.__wrapped__() is None
+
+
+def test_a_compiler_that_fails_is_named_in_the_log(monkeypatch, caplog):
+    monkeypatch.setenv("CC", "false")
+    compiled.library.cache_clear()
+    assert compiled.library() is None
+    compiled.library.cache_clear()
+    assert len(caplog.messages) == 1
+    assert "similarity_vectors.c could not be compiled" in caplog.text

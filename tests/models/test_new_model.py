@@ -18,6 +18,7 @@ import yaml
 from crossmodal import params as params_module
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
+from crossmodal.derived import run_settings
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
@@ -27,9 +28,10 @@ from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_match
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.params import Params, load_params
 from crossmodal.retrieval.search import rank_pairs
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.runtime import seed_everything
-from crossmodal.training.loop import Trainer, TrainingData
+from crossmodal.training.loop import Trainer
+from crossmodal.training.validation import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE, SECTION, FIELD, LINE, VARIANT = re.findall(
@@ -71,7 +73,7 @@ def params(monkeypatch, tmp_path):
 
 def test_its_section_is_found_by_its_name(params, tmp_path):
     assert params.model_settings.embed_dim == yaml.safe_load(SETTINGS)["late"]["embed_dim"]
-    assert "late" in params.run_settings()
+    assert "late" in run_settings(params)
     path = tmp_path / "params.yaml"
     path.write_text(re.sub(r"^model: \w+", "model: late, or so", path.read_text(), flags=re.MULTILINE))
     with pytest.raises(UserError, match=r"model: input should be 'tern'.*'late', found 'late, or so'"):
@@ -93,15 +95,15 @@ def test_it_trains_and_is_scored(params, tiny_data, tmp_path):
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[1]["loss"] < 0.8 * history[0]["loss"]
 
-    matrix = similarity_matrix(model, regions, test.images, words, test.captions, batch_size=3)
-    ranked = rank_pairs(matrix, test, np.zeros((0, 2, 2), dtype=np.float32), top_k=3)
+    matrix = similarity_matrix(SearchInputs(model, regions, words, test, batch_size=3))
+    ranked = rank_pairs(matrix, test, top_k=3).results
     metrics = retrieval_metrics(i2t_ranks(matrix, test.caption_image), t2i_ranks(matrix, test.caption_image))
     assert (ranked.i2t_ranks == i2t_ranks(matrix, test.caption_image)).all()
     assert metrics["t2i"]["r1"] > 100 / len(test.images)  # chance
 
     config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, "key", "bert", {})
     save_matcher(tmp_path, model, config)
-    again = similarity_matrix(load_matcher(tmp_path)[0], regions, test.images, words, test.captions, batch_size=8)
+    again = similarity_matrix(SearchInputs(load_matcher(tmp_path)[0], regions, words, test, batch_size=8))
     np.testing.assert_allclose(again, matrix, atol=1e-6)
 
 

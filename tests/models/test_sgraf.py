@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal import runtime
 from crossmodal.models.base import InputSizes, Regions, Words
 from crossmodal.models.registry import build_model
 from crossmodal.params import load_params
@@ -131,3 +132,10 @@ def test_bf16_scores_alike():
     expected = model.similarity(images, captions)
     model.scorer.precision = "bf16"
     torch.testing.assert_close(model.similarity(images, captions), expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_is_chosen_where_the_processor_is_fast_in_it(monkeypatch, fast):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: fast)
+    model = build_model("sgraf", PARAMS.sgraf.model_copy(update={"module": "sgr", "precision": "bf16"}), SIZES)
+    assert model.scorer.precision == ("bf16" if fast else "fp32")

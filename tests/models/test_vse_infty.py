@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crossmodal.errors import UserError
-from crossmodal.models.base import InputSizes
+from crossmodal.models.base import InputSizes, Words
 from crossmodal.models.blocks import masked_mean
 from crossmodal.models.published import vse_infty_state
 from crossmodal.models.vse_infty import GeneralisedPooling, VseInftyMatcher, sinusoidal_positions
@@ -120,10 +120,10 @@ def test_positions():
     torch.testing.assert_close(positions, torch.tensor(expected))
 
 
-def small_model(mlp_hidden=8):
+def small_model(mlp_hidden=8, words=8, **changes):
     torch.manual_seed(0)
-    settings = PARAMS.model_copy(update={"embed_dim": 16, "mlp_hidden": mlp_hidden})
-    return VseInftyMatcher(settings, InputSizes(regions=10, words=8))
+    settings = PARAMS.model_copy(update={"embed_dim": 16, "mlp_hidden": mlp_hidden} | changes)
+    return VseInftyMatcher(settings, InputSizes(regions=10, words=words))
 
 
 @pytest.mark.parametrize("mlp_hidden", [0, 8])
@@ -142,6 +142,30 @@ def test_padding_changes_nothing_in_training_either(batch, mlp_hidden):
         model.image_mlp[1].momentum = 1.0
         model.encode_images(padded)
         torch.testing.assert_close(model.image_mlp[1].running_mean, real.mean(dim=0))
+
+
+def test_padding_counts_in_the_batch_norm_as_published(batch):
+    """Images padded with zeros to the longest of the batch, all rows through the published MLP's norm."""
+    model, (regions, _) = small_model(norm_padding=True).train(), batch
+    gaps = regions.mask.clone()
+    gaps[0, [1, 3]] = False  # dropped in training: the longest image has 4 regions left
+    rows = torch.zeros(4, 4, 10)
+    for row, (features, mask) in enumerate(zip(regions.features, gaps, strict=True)):
+        rows[row, : mask.sum()] = features[mask]
+    hidden = model.image_mlp[0](rows.flatten(0, 1))
+    normed = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+    mapped = (model.image_map(rows).flatten(0, 1) + model.image_mlp[3](normed.relu())).unflatten(0, (4, 4))
+    real = torch.arange(4) < gaps.sum(dim=1)[:, None]
+    expected = torch.nn.functional.normalize(model.image_pool(mapped, real), dim=-1)
+    found = model.encode_images(dataclasses.replace(regions, mask=gaps)).vectors
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.image_mlp[1].running_mean, 0.1 * hidden.mean(0))
+    torch.testing.assert_close(model.image_mlp[1].running_var, 0.9 + 0.1 * hidden.var(0))
+    model.eval()
+    alone = dataclasses.replace(regions, mask=gaps)[1:2]
+    torch.testing.assert_close(
+        model.encode_images(alone).vectors, model.encode_images(dataclasses.replace(regions, mask=gaps)).vectors[1:2]
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -186,7 +210,11 @@ def test_published_names():
 
 def test_words_of_a_bigru_are_not_mapped():
     published = {k: v for k, v in published_names(small_model()).items() if not k.startswith("txt_enc.linear.")}
-    model = VseInftyMatcher(PARAMS.model_copy(update={"embed_dim": 16, "mlp_hidden": 8}), InputSizes(10, 16))
+    model = small_model(words=16, word_map="none").eval()
     model.load_state_dict(vse_infty_state(published | {"txt_enc.embed.weight": torch.zeros(4, 3)}))
     words = torch.randn(2, 3, 16)
-    torch.testing.assert_close(model.caption_map(words), words)
+    every = torch.ones(2, 3, dtype=torch.bool)
+    expected = torch.nn.functional.normalize(model.caption_pool(words, every), dim=-1)
+    torch.testing.assert_close(model.encode_captions(Words(words, every)).vectors, expected)
+    with pytest.raises(UserError, match=r"vse_infty\.word_map none: .* size 8 .* vse_infty\.embed_dim is 16"):
+        small_model(word_map="none")

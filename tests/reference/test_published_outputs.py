@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.evaluation import metrics, ranking, relevance, seed_metrics
+from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
 from crossmodal.losses import hinge_loss
 from crossmodal.models.base import Encoding, InputSizes, Regions, Words
 from crossmodal.models.published import sgraf_state, tern_state, vse_infty_state
@@ -60,6 +60,7 @@ def tern_of(data, model_type=TernMatcher, section=Tern, **setting):
         heads=4,
         feed_forward=weights[f"{encoder}0.linear1.weight"].shape[0],
         shared=not any("transformer_encoder_2" in name for name in weights),
+        layers_start="copies",
         positions="concat",
         location_scale=1.0,
         input_dropout=0.0,
@@ -159,7 +160,9 @@ def test_vse_infty():
         pe_dim=weights["img_enc.gpool.gru.weight_ih_l0"].shape[1],
         pool_hidden=weights["img_enc.gpool.linear.weight"].shape[1],
         temperature=0.1,
+        word_map="linear",
         mlp_hidden=weights["img_enc.mlp.layers.0.weight"].shape[0] if "img_enc.mlp.layers.0.weight" in weights else 0,
+        norm_padding=True,
     )
     sizes = InputSizes(regions=data["regions"].shape[2], words=data["token_features"].shape[2])
     model = VseInftyMatcher(settings, sizes).eval()
@@ -240,11 +243,14 @@ def test_metrics():
 
 
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
-def test_seed_metrics(direction):
+def test_metrics_of_kaylode_tern(direction):
     data = {name: value.numpy() for name, value in arrays("metrics").items()}
     pairs = ranking.Pairs.of_captions(np.arange(data["similarity"].shape[1]) // 5)
     i2t, t2i = ranking.rank_both_ways(data["similarity"], pairs)
-    ours = seed_metrics.seed_metrics(i2t if direction == "i2t" else t2i)
+    names = {"nn": "NN", "ft": "FT", "st": "ST", "map10": "MAP@10", "f1_10": "F1@10"}
+    names |= {f"r{k}": f"R@{k}" for k in (1, 5, 10)}
+    chosen = i2t if direction == "i2t" else t2i
+    ours = {names[name]: metric(chosen).mean() for name, metric in kaylode_metrics.KAYLODE.items()}
     published = {
         name.removeprefix(f"seed_{direction}_"): float(value)
         for name, value in data.items()

@@ -209,9 +209,9 @@ def test_a_folder_is_read_back(folder):
     [
         (None, "config.json: not found; run the detector stage first"),
         ('{"backend": "grid"}', "config.json: holds no bottom-up attention detector"),
-        ('{"backend": "bottomup"}', "model.safetensors: not found; run the detector stage first"),
-        ("{", "not a readable bottom-up attention detector"),
-        ("[]", "not a readable bottom-up attention detector"),
+        ('{"backend": "bottomup"}', "config.json: source: missing"),
+        ("{", "not readable as JSON"),
+        ("[]", "expected an object"),
     ],
 )
 def test_another_folder_is_named(tmp_path, config, expected):

@@ -11,6 +11,7 @@ import pytest
 from noise_images import MeanColour, same_bytes, write_noise
 from PIL import Image
 
+from crossmodal import runtime
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
@@ -154,10 +155,13 @@ def test_a_pair_of_the_probe_goes_together(noise):
     assert split_rows(dataset, "probe", {3}).images.tolist() == [0, 1, 4, 5]
 
 
-def test_low_precision_is_close(tmp_path, grid_network):
+@pytest.mark.parametrize("fast", [True, False])
+def test_low_precision_is_close(tmp_path, grid_network, monkeypatch, fast):
+    """And fp32 where the processor is slow in it."""
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: fast)
     network, dataset = GridExtractor(grid_network), write_noise(tmp_path / "four", 4)
     for precision in ("fp32", "bf16"):
         extract_regions(dataset, network, tmp_path / precision, **OPTIONS, precision=precision)
     full, low = (FeatureStore(tmp_path / name).padded(np.arange(4), "features") for name in ("fp32", "bf16"))
-    assert (full != low).any()
+    assert (full != low).any() == fast
     np.testing.assert_allclose(low, full, atol=0.05 * np.abs(full).max())

@@ -219,9 +219,18 @@ def test_mirrored_sample_mirrors_its_boxes(dataset):
 
 
 def test_image_that_cannot_be_read_is_named(dataset, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UserError, match=r"0\.png: unreadable image \(Image size .* exceeds limit"):
+    monkeypatch.setattr("crossmodal.datasets.decode.MAX_PIXELS", 100)
+    with pytest.raises(UserError, match=r"0\.png: unreadable image \(.* pixels, more than 100\)"):
         fit.Annotated(dataset, "train").image(0)
+
+
+def test_boxes_of_a_picture_that_is_reduced(dataset, monkeypatch):
+    whole = fit.Annotated(dataset, "train")
+    image, boxes = whole.image(0), whole.targets[0]["boxes"]
+    monkeypatch.setattr("crossmodal.datasets.decode.KEPT_PIXELS", image.shape[0] * image.shape[1] // 4)
+    reduced = fit.Annotated(dataset, "train")
+    assert reduced.image(0).shape[:2] == (image.shape[0] // 2, image.shape[1] // 2)
+    torch.testing.assert_close(reduced.targets[0]["boxes"], boxes / 2)
 
 
 def test_dataset_without_boxes_is_refused(tmp_path):
@@ -245,8 +254,8 @@ def test_files_of_other_models_are_refused(tmp_path, fitted):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"width": 16}))
-    with pytest.raises(UserError, match=r"model\.safetensors: weights of another model"):
+    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of the detector"):
         load_detector(tmp_path)
     (tmp_path / "config.json").write_text('{"model": "tern"}')
-    with pytest.raises(UserError, match=r"config\.json: not the configuration of a detector"):
+    with pytest.raises(UserError, match=r"config\.json: .*missing"):
         load_detector(tmp_path)

@@ -122,7 +122,7 @@ def test_another_network_in_the_folder(tmp_path):
     with pytest.raises(UserError, match="holds a torchvision network, expected grid"):
         GridExtractor(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match="not a readable grid network"):
+    with pytest.raises(UserError, match="expected an object"):
         GridExtractor(tmp_path)
 
 

@@ -74,6 +74,20 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
         read_photograph(path, Corners(), "fp32")
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a" * 5000, "name too long"),
+        ("null\0byte", "null byte"),
+        (".", "Is a directory"),
+        ("/dev/zero", "regular"),
+    ],
+)
+def test_paths_that_are_no_files(path, expected):
+    with pytest.raises(UserError, match=rf": unreadable image \(.*{expected}"):
+        read_photograph(Path(path), Corners(), "fp32")
+
+
 def test_precomputed_features_come_without_a_network(tmp_path):
     shipped = (ROOT / "params.yaml").read_text()
     params = resolved(shipped, ["regions.backend=precomputed", "precomputed.path=x"])
@@ -83,6 +97,6 @@ def test_precomputed_features_come_without_a_network(tmp_path):
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (60, 60)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr("crossmodal.datasets.decode.MAX_PIXELS", 100)
     with pytest.raises(UserError, match=r"bomb\.png: unreadable image"):
         read_photograph(tmp_path / "bomb.png", Corners(), "fp32")

@@ -116,8 +116,8 @@ def break_missing_box(folder):
     ("damage", "expected"),
     [
         (break_feature_name, "holds no array named feat"),
-        (break_archive, r"not a readable \.npz or \.npy file"),
-        (break_pickle, r"not a readable \.npz or \.npy file"),
+        (break_archive, r"not readable as an \.npz or \.npy file"),
+        (break_pickle, r"not readable as an \.npz or \.npy file"),
         (break_size, "features of size 7, those before have 4"),
         (break_box_count, r"boxes are \(1, 4\), expected \(2, 4\)"),
         (break_box_order, "a box is not x1 y1 x2 y2 within the image of 40 x 20 pixels"),

@@ -1,13 +1,15 @@
 import csv
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from crossmodal.evaluation.probe import probe_score
+from crossmodal.datasets.records import read_dataset, write_dataset
 from crossmodal.reports.analysis import CHARTS, first_places, probe_kinds, rank_shares, write_analysis
 from crossmodal.reports.breakdown import break_down
+from crossmodal.retrieval.search import summary
 
 
 def write(material, folder, separation=75.0, **changes):
@@ -16,7 +18,8 @@ def write(material, folder, separation=75.0, **changes):
         Image.new("RGB", (40, 20), "white").save(folder / name)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     reader = material.reader(**changes)
-    return write_analysis(folder, reader, breakdown, title="Model <on> tiny", dataset="tiny", separation=separation)
+    shown = {"metrics": summary(reader.results), "title": "Model <on> tiny", "dataset": "tiny"}
+    return write_analysis(folder, reader, breakdown, separation=separation, **shown)
 
 
 def rows(path):
@@ -29,6 +32,8 @@ def test_ranks_in_shares(results):
     assert [row["label"] for row in shares] == ["1", "2–5", "6–10", "11–50", "above 50"]
     assert [row["i2t"] for row in shares] == [50, 25, 25, 0, 0]
     assert [row["t2i"] for row in shares] == [37.5, 62.5, 0, 0, 0]
+    lists = replace(results, i2t_ranks=np.array([0, 2, 8, 8]), depth=5)  # 8: in no list
+    assert [(row["label"], row["i2t"]) for row in rank_shares(lists)] == [("1", 25), ("2–5", 25), ("above 5", 50)]
 
 
 def test_first_places_right_and_wrong(results):
@@ -46,9 +51,9 @@ def test_the_probe_by_kind(material):
         records[row] = replace(records[row], id=f"probe-000{row}-{kind}-a")
     material.dataset = replace(material.dataset, records=tuple(records))
     assert probe_kinds(material.reader()) == [
-        {"kind": "attribute", "pairs": 1, "solved": 0.0, "captions": 50.0},
-        {"kind": "relation", "pairs": 1, "solved": 100.0, "captions": 100.0},
-        {"kind": "all", "pairs": 2, "solved": probe_score(material.results.probe), "captions": 75.0},
+        {"kind": "attribute", "pairs": 1, "text": 0.0, "image": 0.0, "group": 0.0, "captions": 50.0},
+        {"kind": "relation", "pairs": 1, "text": 100.0, "image": 100.0, "group": 100.0, "captions": 100.0},
+        {"kind": "all", "pairs": 2, "text": 50.0, "image": 50.0, "group": 50.0, "captions": 75.0},
     ]
 
 
@@ -83,6 +88,26 @@ def test_the_probe_as_a_table(material, tmp_path):
     assert [float(missed[name]) for name in ("a_with_a", "a_with_b", "b_with_a", "b_with_b")] == pytest.approx(
         [0.5, 0.4, 0.7, 0.6], abs=1e-4
     )
+
+
+def test_a_spreadsheet_runs_no_caption_or_name(material, tmp_path):
+    formulas = ['=HYPERLINK("http://x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1+1)", "\t=1", "＝1"]
+    plain = ["a - b", "two = 2", "'quoted", "r@k"]
+    records = list(material.dataset.records)
+    for number, captions in enumerate(zip([*formulas, *plain][::2], [*formulas, *plain][1::2], strict=True)):
+        row = number + 1 if number < 4 else 0
+        records[row] = replace(records[row], captions=captions)
+    records[1], records[2] = replace(records[1], id="=test-0"), replace(records[2], id="-test-1")
+    records[7] = replace(records[7], id="@probe", captions=("=1+1",))
+    write_dataset(material.dataset.folder, "tiny", records)
+    material.dataset = read_dataset(material.dataset.folder)
+    write(material, tmp_path / "out")
+    tables = {name: rows(tmp_path / "out" / name) for name in ("worst.csv", "probe.csv")}
+    cells = {cell for table in tables.values() for row in table for cell in row.values()}
+    text = {cell for cell in cells if not re.fullmatch(r"-?[\d.]+", cell)}  # a score below zero stays a number
+    assert not [cell for cell in text if cell.startswith(tuple("=+-@\t＝"))]
+    assert {"'+1+cmd|' /C calc'!A0", "'@SUM(1+1)", "'\t=1", "'=test-0", "'-test-1", "'@probe", "'=1+1"} <= cells
+    assert "two = 2" in cells
 
 
 def test_all_is_escaped_and_nothing_is_loaded_from_outside(material, tmp_path, read_page):

@@ -27,6 +27,12 @@ def test_recall_stops_at_fifty(results):
     assert rows[-1] == {"k": 50, "i2t": pytest.approx(100 * 50 / 60), "t2i": pytest.approx(100 * 50 / 300)}
 
 
+def test_recall_stops_where_the_lists_of_an_index_do(results):
+    lists = replace(results, i2t_ranks=np.arange(60) % 12, t2i_ranks=np.full(300, 60), depth=12)
+    assert [row["k"] for row in recall_rows(lists)] == list(range(1, 13))
+    assert recall_rows(lists)[-1] == {"k": 12, "i2t": 100, "t2i": 0}
+
+
 def test_training_csv(tmp_path, results, history):
     write_curves(tmp_path / "plots", results, history)
     rows = read(tmp_path / "plots" / "training.csv")

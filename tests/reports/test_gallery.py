@@ -10,10 +10,13 @@ from PIL import Image
 from crossmodal.errors import UserError
 from crossmodal.reports.gallery import write_gallery
 from crossmodal.reports.sheets import RIGHT
+from crossmodal.retrieval.search import summary
 
 
 def write(material, folder, *, queries=24, title="Model <on> tiny", **changes):
-    return write_gallery(folder, material.reader(**changes), title=title, dataset="tiny", queries=queries)
+    reader = material.reader(**changes)
+    metrics = summary(reader.results)
+    return write_gallery(folder, reader, metrics=metrics, title=title, dataset="tiny", queries=queries)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from crossmodal.errors import UserError
 from crossmodal.reports.metrics_files import write_metrics, write_search
+from crossmodal.retrieval.search import summary
 
 
 def test_metrics_files(tmp_path, results, history):
@@ -13,14 +14,14 @@ def test_metrics_files(tmp_path, results, history):
     detector.parent.mkdir()
     detector.write_text('{"map50": 0.123456, "classes": {"circle": 0.98765432}, "images": 5}')
     folder = tmp_path / "metrics"
-    write_metrics(folder, results, history, detector)
+    write_metrics(folder, summary(results), history, detector)
 
     test = json.loads((folder / "test.json").read_text())
     # ranks [0 2 0 5] and [0 1 0 3 2 0 1 3]
     assert test["i2t"] == {"r1": 50.0, "r5": 75.0, "r10": 100.0, "medr": 2.0, "meanr": 2.75}
     assert test["t2i"] == {"r1": 37.5, "r5": 100.0, "r10": 100.0, "medr": 2.0, "meanr": 2.25}
     assert test["rsum"] == 462.5
-    assert test["probe"] == 50.0
+    assert test["probe"] == {"text": 50.0, "image": 50.0, "group": 50.0}
     assert list(test)[:4] == ["i2t", "t2i", "rsum", "probe"]
     assert json.loads((folder / "validation.json").read_text()) == {"epoch": 2, "rsum": 250.5556, "epochs": 3}
     assert json.loads((folder / "detector.json").read_text()) == {
@@ -30,14 +31,14 @@ def test_metrics_files(tmp_path, results, history):
     }
 
     detector.unlink()
-    write_metrics(folder, results, history, detector)
+    write_metrics(folder, summary(results), history, detector)
     assert sorted(path.name for path in folder.iterdir()) == ["detector.json", "test.json", "validation.json"]
     assert json.loads((folder / "detector.json").read_text()) == {}  # grid backbones are not measured
 
 
 def test_a_cut_off_write_leaves_the_former_figures(tmp_path, results, history, monkeypatch):
     """A kill between the first byte and the last; what it leaves under another name is written over later."""
-    write_metrics(tmp_path, results, history, tmp_path / "none.json")
+    write_metrics(tmp_path, summary(results), history, tmp_path / "none.json")
     before = (tmp_path / "test.json").read_bytes()
     worse = replace(results, i2t_ranks=results.i2t_ranks + 1)
     write = Path.write_bytes
@@ -49,23 +50,23 @@ def test_a_cut_off_write_leaves_the_former_figures(tmp_path, results, history, m
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
-            write_metrics(tmp_path, worse, history, tmp_path / "none.json")
+            write_metrics(tmp_path, summary(worse), history, tmp_path / "none.json")
     assert (tmp_path / "test.json").read_bytes() == before
-    write_metrics(tmp_path, worse, history, tmp_path / "none.json")
+    write_metrics(tmp_path, summary(worse), history, tmp_path / "none.json")
     assert json.loads((tmp_path / "test.json").read_text())["i2t"]["r1"] == 0
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv"}
 
 
 def test_a_dataset_without_a_probe_has_no_probe_metric(tmp_path, results, history):
     without = replace(results, probe=results.probe[:0])
-    write_metrics(tmp_path, without, history, tmp_path / "none.json")
+    write_metrics(tmp_path, summary(without), history, tmp_path / "none.json")
     assert "probe" not in json.loads((tmp_path / "test.json").read_text())
 
 
 def test_a_broken_detector_file_is_named(tmp_path, results, history):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics\.json: not readable"):
-        write_metrics(tmp_path / "out", results, history, tmp_path / "metrics.json")
+        write_metrics(tmp_path / "out", summary(results), history, tmp_path / "metrics.json")
 
 
 def test_figures_are_rounded_into_the_metrics(tmp_path):

@@ -13,7 +13,9 @@ def test_it_has_the_figures(results):
     assert "| image to text | 50.0 | 75.0 | 100.0 | 2.0 |" in lines
     # of 8 captions 3 have their image first, all among the first five; ranks 1, 2, 1, 4, 3, 1, 2, 4
     assert "| text to image | 37.5 | 100.0 | 100.0 | 2.0 |" in lines
-    assert lines[0].startswith("**tern on scenes**, 4 test images, 8 captions: rsum 462.5 of 600, probe 50.0 %")
+    assert lines[0].startswith(
+        "**tern on scenes**, 4 test images, 8 captions: rsum 462.5 of 600, probe image score 50.0 %"
+    )
 
 
 def test_without_a_probe(results):

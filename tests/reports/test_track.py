@@ -9,7 +9,8 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import read_config
 from crossmodal.params import load_params
-from crossmodal.retrieval.search import load_results, summary
+from crossmodal.reports.metrics_files import read_metrics
+from crossmodal.retrieval.search import load_results
 from stages.paths import DATASET, EVALUATION, MATCHER, REGIONS
 from stages.report import track
 
@@ -26,13 +27,12 @@ def test_the_page_has_weights_settings_digests_and_figures(workspace, monkeypatc
     }.items():
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text(content)
-    results = load_results(EVALUATION)
+    results, metrics = load_results(EVALUATION), read_metrics(EVALUATION / "metrics.json")
     for _ in range(2):  # a second report adds nothing
-        track(load_params(), read_config(MATCHER), read_dataset(DATASET), FeatureStore(REGIONS), results)
+        track(load_params(), read_config(MATCHER), read_dataset(DATASET), FeatureStore(REGIONS), results, metrics)
 
     client = MlflowClient(tracking_store.tracking_uri())
     [run] = client.search_runs([client.get_experiment_by_name("crossmodal").experiment_id])
-    metrics = summary(results)
     assert run.data.metrics["test/rsum"] == pytest.approx(metrics["rsum"])
     assert run.data.metrics["test/i2t/r1"] == pytest.approx(metrics["i2t"]["r1"])
     assert run.data.metrics["search/i2t/recall_against_flat"] == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal import runtime
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.features.store import FeatureStore
@@ -12,7 +13,7 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.params import load_params
-from crossmodal.retrieval.modes import Material
+from crossmodal.retrieval.similarity import SearchInputs
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = InputSizes(regions=12, words=12)
@@ -40,7 +41,7 @@ def save_model(params):
 
 @pytest.fixture
 def material(tiny_data, save_model):
-    """Material of a model on a split of ``tiny_data``, most often its largest (24 images, 48 captions).
+    """Search inputs of a model on a split of ``tiny_data``, most often its largest (24 images, 48 captions).
 
     The matcher's folder lies beside the data's.
     """
@@ -49,6 +50,8 @@ def material(tiny_data, save_model):
         folder = tiny_data / name
         model, config = load_matcher(folder if folder.exists() else save_model(folder, name))
         regions, words = FeatureStore(tiny_data / "regions"), FeatureStore(tiny_data / "captions")
-        return Material(model, config, regions, words, split_rows(read_dataset(tiny_data / "dataset"), split))
+        model = model.to(runtime.pick_device())
+        rows = split_rows(read_dataset(tiny_data / "dataset"), split)
+        return SearchInputs(model, regions, words, rows, batch_size=7, config=config)
 
     return _material

@@ -1,6 +1,7 @@
 """``crossmodal search``, ``embed`` and ``index`` over a whole, tiny pipeline, as a person runs them."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tiny_pipeline import COLOURS
 
+from crossmodal import runtime
 from crossmodal.commands import search as search_command
 from crossmodal.features.store import FeatureStore
 
@@ -40,6 +43,34 @@ def test_a_sentence_finds_what_the_evaluation_found(run, workspace, name):
             assert f"images/{COLOURS[top[caption, place]]}.png" in rest
 
 
+def test_captions_and_names_do_not_reach_the_terminal_as_they_are(run, workspace):
+    folder = workspace("vsepp")
+    manifest = folder / "data/dataset/records.jsonl"
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for record in records[1:]:
+        (folder / "data/dataset" / record["path"]).rename(folder / "data/dataset" / f"{record['path']}\x9b2J.png")
+        record["path"] += "\x9b2J.png"
+        record["captions"] = [f"\x1b]0;owned\x07{record['captions'][0]}", "one\n   1    9.999  a line of its own\u202e"]
+    manifest.write_text("".join(json.dumps(record) + "\n" for record in records))
+    broken = folder / "photos"
+    broken.mkdir()
+    (broken / "\x1b[31mred.jpg").write_bytes(b"no image")
+    shutil.copy(next((folder / "data/dataset/images").iterdir()), broken / "good.png")
+    outputs = [
+        run("search", "a red picture \x1b[1A", "--k", 8),
+        run("search", "--image", str(folder / records[1]["path"]).replace(str(folder), "data/dataset"), "--k", 16),
+        run("search", "--image", "\x1b[31m.jpg"),
+        run("embed", "photos", "--out", "results/photos"),
+    ]
+    assert [code for code, _, _ in outputs] == [0, 0, 2, 0]
+    shown = "".join(out + err for _, out, err in outputs)
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    assert r"\x1b]0;owned\x07a red picture" in shown
+    assert r"one\n   1    9.999  a line of its own\u202e" in shown
+    assert r"skipped \x1b[31mred.jpg: " in shown
+    assert len(results_of(outputs[0][1])) == 8
+
+
 def test_a_photograph_finds_captions(run, workspace):
     folder = workspace("vsepp")
     with np.load(folder / "results/evaluation/results.npz") as arrays:
@@ -58,19 +89,34 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     shutil.copytree(folder / "data/dataset/images", photographs / "below")
     (photographs / "broken.JPG").write_bytes(b"no image")
     (photographs / "notes.txt").write_text("no image either")
+    (photographs / "vector.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    (photographs / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    os.mkfifo(photographs / "pipe.png")
+    (folder / "album").mkdir()
+    Image.new("RGB", (30, 20), "red").save(folder / "album/scan.JFIF", "JPEG")
+    Image.new("RGB", (30, 20), "red").save(folder / "album/web.avif")
+    (folder / "album/circle").symlink_to(photographs)
+    (photographs / "linked").symlink_to(folder / "album")
     code, out, _ = run("embed", "photos", "--out", "results/photos")
     assert code == 0
     assert "skipped broken.JPG: no image\n" in out
-    assert f"8 images by {name}" in out
+    assert "skipped vector.jpg: no image\n" in out
+    assert "skipped pipe.png: unreadable image (not a regular file)\n" in out
+    assert "skipped linked/circle: a link to a folder that is read already, as .\n" in out
+    assert "6 files or folders skipped; all are in results/photos/dataset/manifest.json" in out
+    assert f"10 images by {name}" in out
     made = folder / "results/photos"
     assert not made.with_name("photos.part").exists()
     assert (made / "regions").exists() == (name == "scan")
     records = [json.loads(line) for line in (made / "dataset/records.jsonl").read_text().splitlines()]
-    assert [record["id"] for record in records] == [f"below/{colour}.png" for colour in sorted(COLOURS)]
+    assert [record["id"] for record in records] == [
+        *(f"below/{colour}.png" for colour in sorted(COLOURS)),
+        *("linked/scan.JFIF", "linked/web.avif"),
+    ]
     vectors = np.load(made / "embeddings.npy")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     evaluated, embedded = (results_of(run("search", "a red picture", *more)[1]) for more in ([], ["--in", made]))
-    assert [score for _, score, _ in evaluated] == [score for _, score, _ in embedded]
+    assert [score for _, score, _ in evaluated] == [score for _, score, path in embedded if "album" not in path]
     code, _, err = run("search", "--image", photographs / "below/red.png", "--in", made)
     assert code == 2
     assert err == "error: the gallery has no captions, so that a photograph finds nothing; give a sentence\n"
@@ -79,11 +125,12 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     assert "results/photos: already there" in err
 
 
-def test_a_gallery_has_the_precision_of_the_stage(run, workspace):
+def test_a_gallery_has_the_precision_of_the_stage(run, workspace, monkeypatch):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
     folder = workspace("scan")
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["regions"]["precision"] = "bf16"  # data/regions was made with fp32
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    index = json.loads((folder / "data/regions/index.json").read_text())
+    index["metadata"]["settings"]["regions.precision"] = "bf16"  # it was made with fp32
+    (folder / "data/regions/index.json").write_text(json.dumps(index))
     assert run("embed", "data/dataset/images", "--out", "made")[0] == 0
     rows = [1 + COLOURS.index(colour) for colour in sorted(COLOURS)]
     full = FeatureStore(folder / "data/regions").padded(rows, "features").astype(float)
@@ -115,9 +162,12 @@ def test_open_writes_a_page_and_shows_it(run, workspace, monkeypatch):
         (["search", "a", "--image", "data/dataset/images/red.png"], "give a sentence such as"),
         (["search", "a", " "], "the sentence is empty"),
         (["search", "--image", "nowhere.jpg"], "--image nowhere.jpg: no such file"),
+        (["search", "--image", "x" * 5000], "--image xxx"),
+        (["search", "a red picture", "--in", "x" * 5000], "File name too long"),
+        (["search", "a red picture " * 1000], "has 14,000 characters, expected 10,000 at most"),
         (["search", "--image", "params.yaml"], "params.yaml: no image"),
         (["search", "a", "--in", "nowhere"], "nowhere/gallery.json: not found"),
-        (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: Not a directory"),
+        (["search", "a", "--in", "params.yaml"], "params.yaml/gallery.json: not readable (Not a directory)"),
         (["search", "a", "--in", "evaluation of scan"], "made by another matcher (scan, key of scan)"),
         (["embed", "nowhere", "--out", "new"], "nowhere: no such folder"),
         (["embed", "models", "--out", "new"], "models: no photographs"),
@@ -144,6 +194,11 @@ def test_precomputed_features_take_sentences_alone(run, workspace):
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     (folder / "models/detector/config.json").write_text('{"backend": "precomputed"}')
     (folder / "models/detector/model.safetensors").unlink()
+    index = json.loads((folder / "data/regions/index.json").read_text())
+    del index["metadata"]["settings"]
+    (folder / "data/regions/index.json").write_text(json.dumps(index))
+    info = json.loads((folder / "results/evaluation/gallery.json").read_text())
+    (folder / "results/evaluation/gallery.json").write_text(json.dumps(info | {"settings": {}}))
     assert run("search", "a red picture")[0] == 0
     photographs = folder / "data/dataset/images"
     for arguments in (["search", "--image", str(photographs / "red.png")], ["embed", str(photographs), "--out", "new"]):

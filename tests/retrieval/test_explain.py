@@ -13,6 +13,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import InputSizes
+from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.models.registry import build_model
 from crossmodal.params import load_params
 from crossmodal.retrieval import explain
@@ -20,7 +21,7 @@ from crossmodal.retrieval.evidence import load_evidence
 from crossmodal.retrieval.explain import keep_evidence, sample_scores
 from crossmodal.retrieval.search import rank_pairs
 from crossmodal.retrieval.selection import gallery_queries
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 
@@ -51,12 +52,14 @@ def data(tiny_data):
 def keep(model, data, folder, *, explained=3, bert="bert"):
     dataset, regions, words = data
     test = split_rows(dataset, "test")
-    matrix = similarity_matrix(model, regions, test.images, words, test.captions, 4)
-    results = rank_pairs(matrix, test, np.zeros((0, 2, 2)), top_k=2)
+    inputs = SearchInputs(
+        model, regions, words, test, 4, MatcherConfig("any", {}, InputSizes(12, 12), "key", "bert", {})
+    )
+    matrix = similarity_matrix(inputs)
+    results = rank_pairs(matrix, test, top_k=2).results
     folder.mkdir()
     place = words.folder.parent / bert
-    settings = {"encoder": "bert", "bert": place, "explained": explained, "batch_size": 4}
-    keep_evidence(folder, model, *data, test, split_rows(dataset, "probe"), results, **settings)
+    keep_evidence(folder, inputs, dataset, split_rows(dataset, "probe"), results, bert=place, explained=explained)
     return load_evidence(folder), results, matrix
 
 
@@ -117,7 +120,7 @@ def test_sampled_scores_are_those_of_the_matrix(data, tmp_path, monkeypatch):
     monkeypatch.setattr(explain, "SAMPLED_IMAGES", 3)
     monkeypatch.setattr(explain, "NON_MATCHES", 5)
     dataset, regions, words = data
-    matches, others = sample_scores(model, regions, words, split_rows(dataset, "test"), 4)
+    matches, others = sample_scores(SearchInputs(model, regions, words, split_rows(dataset, "test"), 4))
     assert len(matches) == 6 and len(others) == 5
     assert all(np.isclose(matrix[own], score, atol=1e-6).any() for score in matches)
     assert all(np.isclose(matrix[~own], score, atol=1e-6).any() for score in others)

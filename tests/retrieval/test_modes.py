@@ -1,6 +1,7 @@
 """The three ways to search a split, against all pairs scored."""
 
 import dataclasses
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -10,20 +11,16 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.retrieval.modes import cost_line, describe, mode_of, search_split
 from crossmodal.retrieval.similarity import (
-    caption_vectors,
     encode_captions,
     encode_images,
-    image_vectors,
     similarity_matrix,
 )
 
-NO_PROBE = np.zeros((0, 2, 2), dtype=np.float32)
 SET_MODELS = ["teran", "scan", "sgraf"]
 
 
 def all_pairs(material):
-    split = material.split
-    return similarity_matrix(material.model, material.regions, split.images, material.words, split.captions, 5)
+    return similarity_matrix(replace(material, batch_size=5))
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def settings(params):
 def test_a_shortlist_of_everything_is_exact(tmp_path, material, settings, name):
     searched = material(name)
     matrix, owners = all_pairs(searched), searched.split.caption_image
-    found = search_split(searched, NO_PROBE, settings(mode="shortlist_rerank", shortlist=48), tmp_path)
+    found = search_split(searched, settings(mode="shortlist_rerank", shortlist=48), tmp_path)
     np.testing.assert_array_equal(found.results.i2t_ranks, i2t_ranks(matrix, owners))
     np.testing.assert_array_equal(found.results.t2i_ranks, t2i_ranks(matrix, owners))
     np.testing.assert_allclose(found.results.t2i_scores, -np.sort(-matrix.T, axis=1)[:, :4], atol=1e-5)
@@ -52,7 +49,7 @@ def test_a_shortlist_of_everything_is_exact(tmp_path, material, settings, name):
 def test_a_shortlist_is_the_nearest_by_mean_vectors_in_the_order_of_the_scores(tmp_path, material, settings, name):
     searched = material(name)
     matrix, split = all_pairs(searched), searched.split
-    found = search_split(searched, NO_PROBE, settings(mode="shortlist_rerank", shortlist=5), tmp_path)
+    found = search_split(searched, settings(mode="shortlist_rerank", shortlist=5), tmp_path)
     images = encode_images(searched.model, searched.regions, split.images, 7)
     captions = encode_captions(searched.model, searched.words, split.captions, 7)
     means = [
@@ -78,9 +75,7 @@ def test_a_shortlist_is_the_nearest_by_mean_vectors_in_the_order_of_the_scores(t
 def test_what_a_shortlist_loses_is_told_by_a_sample(tmp_path, material, settings):
     searched = material("teran")
     matrix, owners = all_pairs(searched), searched.split.caption_image
-    found = search_split(
-        searched, NO_PROBE, settings(mode="shortlist_rerank", shortlist=4, exact_queries=100), tmp_path
-    )
+    found = search_split(searched, settings(mode="shortlist_rerank", shortlist=4, exact_queries=100), tmp_path)
     for name, ranks in (("i2t", i2t_ranks(matrix, owners)), ("t2i", t2i_ranks(matrix, owners))):
         exact, ours = summarise(ranks), summarise(getattr(found.results, f"{name}_ranks"))
         for recall in ("r1", "r5", "r10"):
@@ -94,20 +89,25 @@ def test_what_a_shortlist_loses_is_told_by_a_sample(tmp_path, material, settings
 def test_another_matcher_finds_the_shortlist(tmp_path, material, settings):
     searched, finder = material("teran"), material("tern")
     choice = settings(mode="shortlist_rerank", shortlist=4, shortlist_by=str(finder.regions.folder.parent / "tern"))
-    found = search_split(searched, NO_PROBE, choice, tmp_path)
-    images = image_vectors(finder.model, finder.regions, finder.split.images, 7)
-    captions = caption_vectors(finder.model, finder.words, finder.split.captions, 7)
+    found = search_split(searched, choice, tmp_path)
+    images, captions = replace(finder, batch_size=7).vectors()
     expected = np.argsort(-(captions @ images.T), axis=1)[:, :4]
     np.testing.assert_array_equal(np.sort(found.results.t2i_top, axis=1), np.sort(expected, axis=1))
     info = describe(searched, choice)
     assert (info.model, info.shortlist_key, info.shortlist_by) == ("teran", "key", choice.shortlist_by)
 
 
+def test_a_shortlists_matcher_is_described_by_its_config_alone(material, settings):
+    searched, finder = material("teran"), material("tern")
+    folder = finder.regions.folder.parent / "tern"
+    choice = settings(mode="shortlist_rerank", shortlist_by=str(folder))
+    (folder / "model.safetensors").unlink()
+    assert describe(searched, choice).shortlist_key == "key"
+
+
 def test_embeddings_and_all_pairs_rank_alike(tmp_path, material, settings):
     searched = material("tern")
-    found = [
-        search_split(searched, NO_PROBE, settings(mode=mode), tmp_path) for mode in ("embeddings", "exact_pairwise")
-    ]
+    found = [search_split(searched, settings(mode=mode), tmp_path) for mode in ("embeddings", "exact_pairwise")]
     np.testing.assert_array_equal(*(each.results.t2i_ranks for each in found))
     np.testing.assert_array_equal(*(each.results.i2t_ranks for each in found))
     assert np.load(tmp_path / "similarity.npy").shape == (24, 48)
@@ -126,7 +126,7 @@ def test_a_shortlist_that_cannot_be_found_is_named(tmp_path, material, settings,
     searched = material("teran")
     folder = searched.regions.folder.parent / source
     with pytest.raises(UserError, match=rf"evaluate\.shortlist_by '{folder}'"):
-        search_split(searched, NO_PROBE, settings(mode="shortlist_rerank", shortlist_by=str(folder)), tmp_path)
+        search_split(searched, settings(mode="shortlist_rerank", shortlist_by=str(folder)), tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["embeddings", "exact_pairwise", "shortlist_rerank"])
@@ -136,13 +136,13 @@ def test_a_matcher_of_nan_finds_nothing(tmp_path, material, settings, mode):
     for parameter in searched.model.parameters():
         parameter.data.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN in place of scores"):
-        search_split(searched, NO_PROBE, settings(mode=mode, shortlist=5), tmp_path)
+        search_split(searched, settings(mode=mode, shortlist=5), tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["embeddings", "exact_pairwise", "shortlist_rerank"])
 def test_the_cost_is_one_line(tmp_path, material, settings, mode):
     searched, choice = material("tern"), settings(mode=mode, shortlist=5)
-    line = cost_line(describe(searched, choice), search_split(searched, NO_PROBE, choice, tmp_path))
+    line = cost_line(describe(searched, choice), search_split(searched, choice, tmp_path))
     assert "\n" not in line
     assert ("FAISS Flat" in line) == (mode != "exact_pairwise")
     assert ("R@1" in line) == (mode == "shortlist_rerank")
@@ -150,7 +150,7 @@ def test_the_cost_is_one_line(tmp_path, material, settings, mode):
 
 def test_figures_are_the_same_again(tmp_path, material, settings):
     choice = settings(mode="shortlist_rerank", shortlist=6)
-    first, second = (search_split(material("scan"), NO_PROBE, choice, tmp_path) for _ in range(2))
+    first, second = (search_split(material("scan"), choice, tmp_path) for _ in range(2))
     assert first.figures == second.figures
     for field in dataclasses.fields(first.results):
         np.testing.assert_array_equal(getattr(first.results, field.name), getattr(second.results, field.name))

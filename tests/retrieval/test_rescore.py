@@ -12,15 +12,14 @@ from crossmodal.retrieval.similarity import similarity_matrix
 def made(material):
     """The matcher's material, and its matrix in fp32 and in bf16, the matcher being left in bf16."""
     found = material("sgraf")
-    stores = found.regions, found.split.images, found.words, found.split.captions, 7
     matrices = {}
     for precision in ("fp32", "bf16"):
         for module in found.model.modules():
             if isinstance(module, PairScorer):
                 module.precision = precision
-        matrices[precision] = similarity_matrix(found.model, *stores)
+        matrices[precision] = similarity_matrix(found)
     assert not np.array_equal(*matrices.values())
-    return found, stores, matrices
+    return found, matrices
 
 
 def precisions(model):
@@ -29,11 +28,11 @@ def precisions(model):
 
 @pytest.mark.parametrize("leading", [1, 5, 48])
 def test_leading_places_are_those_of_fp32_and_others_stay(monkeypatch, made, leading):
-    found, stores, matrices = made
+    found, matrices = made
     monkeypatch.setattr(rescore, "LEADING", leading)
     monkeypatch.setattr(rescore, "ROWS_AT_ONCE", 7)
     matrix = matrices["bf16"].copy()
-    again = rescore.rescore_leading(found.model, *stores, matrix)
+    again = rescore.rescore_leading(found, matrix)
     leads = np.zeros(matrix.shape, dtype=bool)
     for image, row in enumerate(matrices["bf16"]):
         leads[image, np.argsort(-row)[:leading]] = True
@@ -46,30 +45,32 @@ def test_leading_places_are_those_of_fp32_and_others_stay(monkeypatch, made, lea
 
 
 def test_a_matcher_in_fp32_is_left_alone(made):
-    found, stores, matrices = made
+    found, matrices = made
     for module in found.model.modules():
         if isinstance(module, PairScorer):
             module.precision = "fp32"
     matrix = matrices["bf16"].copy()
-    assert rescore.rescore_leading(found.model, *stores, matrix) == 0
+    assert rescore.rescore_leading(found, matrix) == 0
     np.testing.assert_array_equal(matrix, matrices["bf16"])
 
 
-def test_the_matcher_is_in_bf16_again_after_an_error(monkeypatch, made):
-    found, stores, matrices = made
+def test_the_matcher_stays_in_bf16_meanwhile(monkeypatch, made):
+    found, matrices = made
+    original, seen = rescore.scored, []
 
-    def fail(*_):
-        raise RuntimeError
+    def watched(*arguments, **options):
+        seen.append(precisions(found.model))
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(rescore, "scored", fail)
-    with pytest.raises(RuntimeError):
-        rescore.rescore_leading(found.model, *stores, matrices["bf16"])
-    assert precisions(found.model) == {"bf16"}
+    monkeypatch.setattr(rescore, "scored", watched)
+    rescore.rescore_leading(found, matrices["bf16"])
+    assert seen
+    assert all(precision == {"bf16"} for precision in seen)
 
 
 def test_evaluation_ranks_by_what_is_rescored(tmp_path, made, params):
-    found, _, matrices = made
+    found, matrices = made
     settings = params.evaluate.model_copy(update={"batch_size": 7, "top_k": 10, "mode": "exact_pairwise"})
-    results = modes.search_split(found, np.zeros((0, 2, 2), dtype=np.float32), settings, tmp_path).results
+    results = modes.search_split(found, settings, tmp_path).results
     for scores, matrix in ((results.i2t_scores, matrices["fp32"]), (results.t2i_scores, matrices["fp32"].T)):
         np.testing.assert_allclose(scores, -np.sort(-matrix, axis=1)[:, :10], atol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmodal.datasets.splits import Split
-from crossmodal.evaluation.probe import probe_score
+from crossmodal.evaluation.probe import probe_scores
 from crossmodal.retrieval.search import SearchResults
 from crossmodal.retrieval.selection import (
     WORST,
@@ -61,7 +61,7 @@ def test_a_larger_draw_holds_the_smaller_one(share):
 
 def test_probe_hits_agree_with_the_metric():
     probe = np.random.default_rng(0).integers(0, 4, size=(500, 2, 2)).astype(float)  # with ties
-    assert 100 * probe_hits(probe).mean() == pytest.approx(probe_score(probe))
+    assert 100 * probe_hits(probe).mean() == pytest.approx(probe_scores(probe)["image"])
     assert len(probe_hits(np.zeros((0, 2, 2)))) == 0
 
 
@@ -69,6 +69,8 @@ def test_the_worst_come_first_and_hits_never():
     assert worst(np.array([0, 7, 3, 7, 0, 9]), 4).tolist() == [5, 1, 3, 2]
     assert worst(np.array([0, 2, 0]), 3).tolist() == [1]
     assert worst(np.zeros(5, dtype=int)).tolist() == []
+    found_none = np.array([0, 9, 9, 2, 9])
+    assert worst(found_none, exact=np.array([0, 4, 8, 2, 5])).tolist() == [2, 4, 1, 3]
 
 
 def results(top=((0, 1), (1, 0), (1, -1), (0, 1))):

@@ -5,17 +5,20 @@ import importlib.metadata
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import grimp
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
+from threads import answers_of_threads
 from tiny_pipeline import COLOURS
 
 from crossmodal.errors import UserError
-from crossmodal.retrieval.bundle import digest, pack
-from crossmodal.retrieval.served import REQUIREMENTS, ServedSearch, kind_of
+from crossmodal.retrieval.bundle import Serving, digest, pack, read_serving
+from crossmodal.retrieval.served import REQUIREMENTS, LoadedByMlflow, ServedSearch, read_query
 from crossmodal.retrieval.session import Folders
 from crossmodal.tracked_models import requirements
 from stages import evaluate
@@ -27,7 +30,7 @@ STORES = ("gallery/regions", "captions")
 def packed(workspace, tmp_path, monkeypatch):
     """Packs the evaluated pipeline of a matcher, takes the rest away: the results of the evaluation, the folder."""
 
-    def _packed(name, **changes):
+    def _packed(name, *, server_files=False, **changes):
         folder = workspace(name)
         if changes:
             settings = yaml.safe_load((folder / "params.yaml").read_text())
@@ -36,7 +39,8 @@ def packed(workspace, tmp_path, monkeypatch):
             evaluate.main()
         with np.load("results/evaluation/results.npz") as arrays:
             results = dict(arrays)
-        pack(folder / "results/evaluation", folder / "params.yaml", Folders(), tmp_path / "away/packed", limit=1)
+        serving = Serving(server_files)
+        pack(folder / "results/evaluation", folder / "params.yaml", Folders(), tmp_path / "away/packed", 1, serving)
         (tmp_path / "photographs").mkdir()
         for colour in COLOURS:
             shutil.copy(f"data/dataset/images/{colour}.png", tmp_path / "photographs")
@@ -59,6 +63,10 @@ def packed_once(pipeline, tmp_path_factory):
     return ServedSearch(out)
 
 
+def as_data(path):
+    return f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [("vsepp", {}), ("scan", {}), ("scan", {"mode": "shortlist_rerank", "shortlist": 16, "shortlist_by": "vsepp"})],
@@ -74,7 +82,7 @@ def test_it_finds_what_the_evaluation_found(packed, name, changes):
     assert [ids[0] for ids in table["ids"]] == [COLOURS[item] for item in results["t2i_top"][:, 0]]
     assert table["captions"][0] == [f"a {colour} picture" for colour in table["ids"][0]]
 
-    photographs = [f"photographs/{colour}.png" for colour in COLOURS]
+    photographs = [as_data(f"photographs/{colour}.png") for colour in COLOURS]
     table = model.predict(pd.DataFrame({"query": photographs}))
     assert set(table["kind"]) == {"image"}
     assert {len(ids) for ids in table["ids"]} == {10}
@@ -101,45 +109,135 @@ def test_one_vector_an_image_needs_no_features(packed):
         "manifest.json",
         "matcher",
         "params.yaml",
+        "serving.json",
     ]
 
 
-def test_an_image_may_come_inline(packed):
+def test_an_image_is_sent_and_its_content_does_not_come_back(packed):
+    _, folder = packed("vsepp", server_files=True)
+    model = ServedSearch(folder)
+    sent = as_data("photographs/blue.png")
+    odd = sent.replace("data:image/png", " \n DATA:IMAGE/Png") + "\n"
+    table = model.predict(
+        pd.DataFrame({"query": ["photographs/blue.png", sent, odd, sent], "kind": [None, "image", None, ""]})
+    )
+    assert set(table["kind"]) == {"image"}
+    for row in (1, 2, 3):
+        assert table["ids"][row] == table["ids"][0]
+        assert table["scores"][row] == table["scores"][0]
+    assert table["query"][1] == "data:image/png;base64"
+
+
+def test_files_of_the_server_are_no_queries_unless_the_model_was_logged_so(packed):
     _, folder = packed("vsepp")
     model = ServedSearch(folder)
-    content = base64.b64encode((folder.parents[1] / "photographs/blue.png").read_bytes()).decode()
-    table = model.predict(
-        pd.DataFrame({"query": ["photographs/blue.png", f"data:image/png;base64,{content}"], "kind": [None, "image"]})
-    )
-    assert table["ids"][0] == table["ids"][1]
-    assert table["scores"][0] == table["scores"][1]
-    assert table["query"][1] == "data:image/png;base64"  # the picture is not sent back
+    there, not_there = "photographs/blue.png", "photographs/none.png"
+    assert list(model.predict(pd.DataFrame({"query": [there, not_there]}))["kind"]) == ["text", "text"]
+    answers = []
+    for path in (there, not_there):
+        with pytest.raises(UserError) as error:
+            model.predict(pd.DataFrame({"query": [path], "kind": ["image"]}))
+        answers.append(str(error.value).replace(path, "PATH"))
+    assert answers[0] == answers[1]
 
 
 def test_what_is_an_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a dog").write_text("")
+
+    def kind_of(query, kind, server_files=True):
+        return read_query(query, kind, server_files=server_files).kind
+
     assert kind_of("a dog", None) == "image"
+    assert kind_of("a dog", None, server_files=False) == "text"
     assert kind_of("a dog", float("nan")) == "image"  # an empty cell of a table
+    assert kind_of("a dog", pd.NA) == "image"
     assert kind_of("a dog", "text") == "text"
     assert kind_of("a cat.png", "") == "text"
-    assert kind_of("a cat.png", "image") == "image"
-    assert kind_of("data:image/png;base64,AAAA", None) == "image"
+    assert kind_of("a dog", "image") == "image"
+    assert kind_of("data:image/png;base64,AAAA", None, server_files=False) == "image"
+    assert kind_of("\tData:Image/PNG;Base64,AAAA", None, server_files=False) == "image"
+    assert kind_of("data: a table of numbers", None) == "text"
     assert kind_of("word " * 2000, None) == "text"
     assert kind_of("a\0b", None) == "text"
 
 
 @pytest.mark.parametrize(
+    "k", [None, 0, -1, 1001, 10**30, -(10**5000), True, 5.0, "5", [5], float("nan")], ids=lambda k: type(k).__name__
+)
+def test_k_is_a_number_of_results(packed_once, k):
+    with pytest.raises(UserError, match=r"^k: expected a whole number from 1 to 1,000, found ") as error:
+        packed_once.predict(pd.DataFrame({"query": ["a"]}), {"k": k})
+    assert len(str(error.value)) < 200
+    assert len(packed_once.predict(pd.DataFrame({"query": ["a"]}), {"k": np.int64(1000)})["ids"][0]) == 8
+
+
+def test_the_row_that_is_wrong_is_named_before_any_is_searched_for(packed_once, monkeypatch):
+    monkeypatch.setattr(packed_once.session, "find_images", None)
+    sentences = ["a red picture"] * 1000
+    sentences[617] = " "
+    with pytest.raises(UserError, match=r"^row 617 \(counted from 0\): the sentence is empty"):
+        packed_once.predict(pd.DataFrame({"query": sentences}))
+    with pytest.raises(UserError, match=r"^queries: 1,001 rows, expected 1,000 at most"):
+        packed_once.predict(pd.DataFrame({"query": [*sentences, "a"]}))
+
+
+def test_long_sentences_and_large_images_are_refused_before_work_on_them(packed_once, monkeypatch):
+    monkeypatch.setattr(packed_once.session, "find_images", None)
+    monkeypatch.setattr(base64, "b64decode", None)
+    for query, found in (
+        ("a red picture " * 1_500_000, r"has 21,000,000 characters, expected 10,000 at most"),
+        ("data:image/png;base64," + "A" * 60_000_000, "the image has 45.0 MB, expected 32 MB at most"),
+    ):
+        with pytest.raises(UserError, match=f"^row 0 .*{found}") as error:
+            packed_once.predict(pd.DataFrame({"query": [query]}))
+        assert len(str(error.value)) < 300
+
+
+def test_a_bundle_that_says_nothing_allows_nothing(tmp_path):
+    assert read_serving(tmp_path) == Serving(server_files=False)
+    for content in ("{", '{"server_files": 1}', '{"others": true}', "[" * 100_000):
+        (tmp_path / "serving.json").write_text(content)
+        with pytest.raises(UserError, match=r"serving\.json: "):
+            read_serving(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("vsepp", {}), ("scan", {}), ("scan", {"mode": "shortlist_rerank", "shortlist": 16, "shortlist_by": "vsepp"})],
+)
+def test_threads_get_what_one_gets(packed, name, changes):
+    _, folder = packed(name, **changes)
+    requests = [f"a {colour} picture" for colour in COLOURS[:4]]
+    requests += [as_data(f"photographs/{colour}.png") for colour in COLOURS[:4]]
+    shared = ServedSearch(folder)  # nothing of it was asked for before the threads begin
+
+    def ask(model, query):
+        table = model.predict(pd.DataFrame({"query": [query]}), {"k": 5})
+        return table["ids"][0], table["scores"][0]
+
+    several = answers_of_threads(lambda query: ask(shared, query), requests)
+    alone = {query: ask(ServedSearch(folder), query) for query in requests}
+    for query, answer in [*several, *((query, ask(shared, query)) for query in requests)]:
+        assert answer == alone[query]
+
+
+@pytest.mark.parametrize(
     ("columns", "k", "expected"),
     [
-        ({"query": ["a"]}, 0, "k: expected 1 or more, found 0"),
-        ({"text": ["a"]}, 1, "expected a column 'query', found text"),
+        ({"query": ["a"]}, 0, "k: expected a whole number from 1 to 1,000, found 0"),
+        ({"text": ["a"]}, 1, "expected a column 'query', found 'text'"),
         ({"query": ["a"], "kind": ["sound"]}, 1, "kind: expected text or image, found 'sound'"),
         ({"query": [" "]}, 1, "the sentence is empty"),
         ({"query": [None]}, 1, "query: expected a sentence or an image, found None"),
         ({"query": [7]}, 1, "query: expected a sentence or an image, found 7"),
         ({"query": ["data:image/png;base64,ä"]}, 1, "expected data:image/TYPE;base64,CONTENT"),
-        ({"query": ["nowhere.png"], "kind": ["image"]}, 1, "nowhere.png: no such file"),
+        ({"query": ["a"], "kind": [["image"]]}, 1, "kind: expected text or image, found ['image']"),
+        ({"query": ["a"], "kind": [True]}, 1, "kind: expected text or image, found True"),
+        ({"query": ["nowhere.png"], "kind": ["image"]}, 1, "row 0 (counted from 0): query: expected data:image/TYPE"),
+        ({"query": ["x" * 5000], "kind": ["image"]}, 1, "query: expected data:image/TYPE;base64,CONTENT, found 'xxx"),
+        ({"query": ["data:text/plain;base64,AAAA"]}, 1, "query: expected data:image/TYPE;base64,CONTENT"),
+        ({"query": ["data:image/svg+xml,<svg/>"]}, 1, "query: expected data:image/TYPE;base64,CONTENT"),
         ({"query": ["data:image/png;base64,*"]}, 1, "expected data:image/TYPE;base64,CONTENT"),
         ({"query": ["data:image/png;base64,AAAA"]}, 1, "the image that was sent: no image"),
     ],
@@ -149,6 +247,13 @@ def test_a_mistake_says_what_was_expected(packed_once, columns, k, expected):
         packed_once.predict(pd.DataFrame(columns), {"k": k})
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_mlflow_is_told_what_is_wrong(packed_once):
+    with pytest.raises(MlflowException) as error:
+        LoadedByMlflow(packed_once).predict(pd.DataFrame({"query": ["a", " "]}))
+    assert error.value.get_http_status_code() == 400
+    assert error.value.message.startswith("row 1 (counted from 0): the sentence is empty")
 
 
 def test_too_many_features_are_refused(workspace, tmp_path):
@@ -165,7 +270,7 @@ def test_what_it_requires_is_what_it_imports():
     reached = {"crossmodal.retrieval.served"} | graph.find_upstream_modules("crossmodal.retrieval.served")
     packages = {name for name in reached if not name.startswith("crossmodal")} - {*sys.stdlib_module_names}
     distributions = importlib.metadata.packages_distributions()
-    wanted = {distributions[name][0].lower() for name in packages - {"pandas", "detectron2"}}
+    wanted = {distributions[name][0].lower() for name in packages - {"pandas", "detectron2", "pillow_heif"}}
     assert {line.partition("==")[0] for line in requirements(REQUIREMENTS)} == {"mlflow", *wanted}
 
 

@@ -1,12 +1,19 @@
 """The training loop learns, resumes to the same weights, and follows its settings."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import ndcg_score
 from trainers import KilledError, data_of, trainer_of
 
+from crossmodal import runtime
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
+from crossmodal.reports.curves import best_epoch
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
 
@@ -107,7 +114,19 @@ def test_patience_stops_early(tiny_data):
     assert len(trainer.fit(nothing)) == 3  # the first epoch is the best, two more do not better it
 
 
-def test_bf16(tiny_data):
+def test_bf16_falls_back_where_the_processor_is_slow_in_it(tiny_data, monkeypatch):
+    def history(precision):
+        return trainer_of(data_of(tiny_data), tiny_data / precision, precision=precision, epochs=1).fit(nothing)
+
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
+    assert history("bf16") != history("fp32")
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: False)
+    shutil.rmtree(tiny_data / "bf16")
+    assert history("bf16") == history("fp32")
+
+
+def test_bf16(tiny_data, monkeypatch):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state", precision="bf16", epochs=8)
     history = trainer.fit(nothing)
     assert history[-1]["loss"] < history[1]["loss"]
@@ -255,3 +274,56 @@ def test_size_augmentation_drops_the_share_and_never_everything(tiny_data):
     assert 0.5 < share[long].mean() < 0.72
     words = read_words(data.words, rows, np.random.default_rng(0), 0.9)
     assert words.mask[:, 0].all()
+
+
+def test_weight_decay_is_of_matrices_alone_or_of_everything(tiny_data):
+    """A step without a gradient multiplies by 1 - lr x decay what AdamW decays; the learned temperature never."""
+    data = data_of(tiny_data)
+    for everything in (False, True):
+        changes = {
+            "weight_decay": 0.1,
+            "lr": 0.5,
+            "warmup_steps": 0,
+            "schedule": "constant",
+            "decay_biases": everything,
+        }
+        trainer = trainer_of(data, tiny_data / str(everything), **changes)
+        parameters = {**dict(trainer.model.named_parameters()), "loss": trainer.loss.log_scale}
+        before = {name: value.detach().clone() for name, value in parameters.items()}
+        for value in parameters.values():
+            value.grad = torch.zeros_like(value)
+        trainer.optimizer.step()
+        for name, value in parameters.items():
+            decayed = name != "loss" and (everything or value.ndim > 1)
+            torch.testing.assert_close(value.detach(), before[name] * (0.95 if decayed else 1.0))
+    assert {value.ndim for value in parameters.values()} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("best", "epoch"), [("rsum", 3), ("t2i", 2), ("ndcg", 1)])
+def test_the_epoch_is_kept_by_the_figure_that_is_asked_for(tiny_data, monkeypatch, best, epoch):
+    """Figures of three epochs of which each has another as its best, and the plateau schedule goes by the same."""
+    figures = [
+        {"i2t": {"r1": 10.0, "r5": 20.0, "r10": 30.0}, "t2i": {"r1": 1.0, "r5": 2.0, "r10": 3.0, "ndcg25": 0.7}},
+        {"i2t": {"r1": 0.0, "r5": 0.0, "r10": 0.0}, "t2i": {"r1": 9.0, "r5": 9.0, "r10": 9.0, "ndcg25": 0.6}},
+        {"i2t": {"r1": 90.0, "r5": 90.0, "r10": 90.0}, "t2i": {"r1": 3.0, "r5": 3.0, "r10": 3.0, "ndcg25": 0.5}},
+    ]
+    rows = iter({**row, "rsum": sum(row[way][f"r{k}"] for way in row for k in (1, 5, 10))} for row in figures)
+    monkeypatch.setattr(loop, "validate", lambda *_: next(rows))
+    changes = {"epochs": 3, "best": best, "schedule": "plateau", "plateau_patience": 0, "gamma": 0.5}
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", **changes)
+    history = trainer.fit(nothing)
+    assert trainer.state.best_epoch == epoch - 1
+    assert best_epoch(history)["epoch"] == epoch
+    assert trainer.schedule.plateau_decays == {"rsum": 1, "t2i": 1, "ndcg": 2}[best]
+    expected = {"rsum": [], "t2i": [6.0, 27.0, 9.0], "ndcg": [0.7, 0.6, 0.5]}[best]
+    assert [row["kept_by"] for row in history if "kept_by" in row] == expected
+
+
+def test_ndcg_of_the_validation_captions(tiny_data):
+    """Against scikit-learn's, with the gain that TERN has."""
+    data = data_of(tiny_data)
+    relevance = np.random.default_rng(0).random((16, 8)).astype(np.float32)
+    trainer = trainer_of(replace(data, relevance=relevance), tiny_data / "state")
+    metrics = loop.validate(trainer.model, trainer.data, 8)
+    scores = similarity_matrix(SearchInputs(trainer.model, data.regions, data.words, data.val, 8))
+    assert metrics["t2i"]["ndcg25"] == pytest.approx(ndcg_score(2**relevance - 1, scores.T, k=25), abs=1e-6)

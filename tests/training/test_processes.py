@@ -26,6 +26,11 @@ CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the
     "vsepp-triplet": ("vsepp", {"name": "triplet", "miner": "batch_hard"}),
     "scan-hinge": ("scan", {"name": "hinge"}),
     "sets-infonce": ("sets", {"name": "infonce"}),
+    "vse_infty-hinge": ("vse_infty", {"name": "hinge", "mlp_hidden": 8}),
+    "vsrn-hinge": ("vsrn", {"name": "hinge", "layers": 2, "word_dim": 8}),
+    "sgr-hinge": ("sgraf", {"name": "hinge", "module": "sgr", "sim_dim": 8}),
+    "sgr-infonce": ("sgraf", {"name": "infonce", "module": "sgr", "sim_dim": 8, "region_norms": 3}),
+    "saf-hinge": ("sgraf", {"name": "hinge", "module": "saf", "sim_dim": 8}),
 }
 
 
@@ -91,7 +96,8 @@ def three_steps(trainer):
         losses.append(loss.item())
         if (number + 1) % trainer.settings.accumulate == 0:
             trainer._step()
-    return {"losses": losses, "gradients": gradients, "weights": [p.detach() for p in trained]}
+    running = {name: value for name, value in trainer.model.named_buffers() if ".reasoning." not in name}
+    return {"losses": losses, "gradients": gradients, "weights": [p.detach() for p in trained], "running": running}
 
 
 FIT = ("tern", {"dropout": 0.2, "region_dropout": 0.2, "word_dropout": 0.2, "name": "hinge"})
@@ -169,6 +175,7 @@ def test_two_processes_do_what_one_does(folder, results, name):
                 if one is not None:
                     torch.testing.assert_close(one / largest, other / largest, atol=1e-5, rtol=0)
         torch.testing.assert_close(result[name]["weights"], alone["weights"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(result[name]["running"], alone["running"], atol=1e-5, rtol=0)
 
 
 def test_a_parameter_that_nothing_uses_has_no_gradient(results):

@@ -31,6 +31,13 @@ def test_constant_with_warmup():
     assert set(seen[5:]) == {0.1}
 
 
+def test_warmup_one_step_ahead():
+    """(t + 2) / n at step t, as TERN's and TERAN's library has it."""
+    assert rates(schedule="constant", warmup_steps=5, warmup_offset=1)[:5] == pytest.approx(
+        [0.04, 0.06, 0.08, 0.1, 0.1]
+    )
+
+
 def test_step():
     seen = rates(schedule="step", step_epochs=2, gamma=0.1)
     assert seen[:20] == [0.1] * 20

@@ -2,15 +2,21 @@
 
 import csv
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file
 
+from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+from crossmodal.datasets.records import ImageRecord, write_dataset
+from crossmodal.features.store import StoreWriter
+from crossmodal.training.validation import validate
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +49,68 @@ def results(folder):
     with (folder / "models/matcher/history.csv").open() as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     return load_file(folder / "models/matcher/model.safetensors"), history
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "validations"),
+    [("vsepp", {}, 3), ("vsepp", {"train__ema": 0.5}, 3), ("sgraf", {"sgraf__module": "sgraf"}, 7)],
+)
+def test_the_kept_epoch_is_validated_once(featured_root, monkeypatch, capsys, model, changes, validations):
+    """An ensemble's members are validated each, and all of them together."""
+    found = []
+
+    def counted(*arguments):
+        found.append(validate(*arguments))
+        return found[-1]
+
+    for module in ("crossmodal.training.loop", "stages.train"):
+        monkeypatch.setattr(f"{module}.validate", counted)
+    write_params(featured_root, model, **changes)
+    train.main()
+    assert len(found) == validations
+    best = max(row["rsum"] for row in found) if model == "vsepp" else found[-1]["rsum"]
+    assert f"validation rsum {best:.1f}, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("model", "runs"), [("tern", True), ("scan", True), ("vsepp", True), ("sgraf", False)])
+def test_one_training_image(featured_root, capsys, model, runs):
+    """Batch norms have no variance of one value; nothing else needs a second image. One caption, one of validation."""
+    few(featured_root)
+    write_params(featured_root, model)
+    if not runs:
+        with pytest.raises(SystemExit, match="2"):
+            train.main()
+        assert "train.batch_size: a batch has 1 image of 3 regions" in capsys.readouterr().err
+        return
+    train.main()
+    weights, history = results(featured_root)
+    assert [row["rsum"] for row in history] == [600, 600, 600]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def few(folder):
+    """One image of each split, with one caption."""
+    shutil.rmtree(folder / "data")
+    (folder / "data/dataset").mkdir(parents=True)
+    records = [ImageRecord(split, f"{split}.jpg", split, 8, 8, ("a word",)) for split in ("train", "val", "test")]
+    write_dataset(folder / "data/dataset", "few", records)
+    regions = StoreWriter(folder / "data/regions", {"features": ("float16", (12,)), "boxes": ("float32", (4,))})
+    words = StoreWriter(folder / "data/captions", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
+    rng = np.random.default_rng(0)
+    for _ in records:
+        regions.append({"features": rng.normal(size=(3, 12)), "boxes": np.array([[0, 0, 1, 1]] * 3)})
+        words.append({"features": rng.normal(size=(2, 12)), "token_ids": np.arange(2)})
+    regions.close()
+    words.close()
+
+
+@pytest.mark.parametrize("model", ["tern", "teran"])
+def test_heads_that_do_not_divide_the_token_features(featured_root, capsys, model):
+    sizes = {f"{model}__visual_dim": 20, f"{model}__heads": 5, f"{model}__text_layers": 1}
+    write_params(featured_root, model, **{f"{model}__embed_dim": 20}, **sizes)
+    with pytest.raises(SystemExit, match="2"):
+        train.main()
+    assert "heads 5 of tern or teran: token features have 12 values" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -84,3 +152,28 @@ def test_torchrun_decides_how_many(featured_root):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("train: vsepp") == 1
     assert (featured_root / "models/matcher/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_published_settings_reach_the_training(featured_root):
+    """A BiGRU whose words are masked, nDCG on the first images of the validation split."""
+    folder = featured_root / "data/captions"
+    shutil.rmtree(folder)
+    writer = StoreWriter(folder, {"token_ids": ("int32", ())})
+    for row in range(80):
+        writer.append({"token_ids": np.array([1, 4 + row % 6, 5, 2])})
+    writer.close()
+    Vocabulary([*SPECIAL, *"abcdef"]).save(folder / "vocabulary.json")
+    changes = {"word_dropout": 0.2, "word_dropout_kind": "words", "best": "ndcg", "validation_images": 4}
+    changes = {f"train__{key}": value for key, value in changes.items()}
+    write_params(
+        featured_root, "vse_infty", captions__encoder="bigru", bigru__hidden=16, vse_infty__word_map="none", **changes
+    )
+    train.main()
+    weights, history = results(featured_root)
+    assert weights["text.embed.weight"].shape[0] == len(SPECIAL) + 6 + 1  # <mask>
+    assert "caption_map.weight" not in weights
+    for row in history:
+        assert row["kept_by"] == row["t2i/ndcg25"]
+        assert row["i2t/r1"] % 25 == 0 and row["t2i/r1"] % 12.5 == 0  # of 4 images and 8 captions
+        assert row["t2i/r5"] == 100

@@ -5,12 +5,13 @@ from pathlib import Path
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import InputSizes
+from crossmodal.models.base import InputSizes, StoredFeatures
 from crossmodal.models.registry import build_model
 from crossmodal.params import Loss, load_params
 from crossmodal.runtime import seed_everything
-from crossmodal.training.loop import Trainer, TrainingData
+from crossmodal.training.loop import Trainer
 from crossmodal.training.processes import ALONE
+from crossmodal.training.validation import TrainingData
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(12, 12)
@@ -33,7 +34,7 @@ def data_of(folder):
     )
 
 
-def trainer_of(data, resume, model="tern", processes=ALONE, **changes):
+def trainer_of(data, resume, model="tern", processes=ALONE, make_text=StoredFeatures, **changes):
     """A trainer of a model, by name or by its class; ``changes``: of its section, of train and of loss, by key."""
     seed_everything(3 if processes.rank else 0)  # the first process's weights are to count
     settings = TRAIN | {key: value for key, value in changes.items() if key != "dropout"}
@@ -41,13 +42,13 @@ def trainer_of(data, resume, model="tern", processes=ALONE, **changes):
     if isinstance(model, str):
         section = getattr(PARAMS, model)
         update = {key: value for key, value in (SMALL | changes).items() if hasattr(section, key)}
-        network = build_model(model, section.model_copy(update=update), SIZES)
+        network = build_model(model, section.model_copy(update=update), SIZES, make_text)
     else:
         network = model(SIZES)
     if processes.first:
         resume.mkdir(exist_ok=True, parents=True)
     return Trainer(
-        network,
+        network.to(processes.device),
         data,
         PARAMS.train.model_copy(update=settings),
         Loss.model_validate(PARAMS.loss.model_dump() | loss),

@@ -4,17 +4,26 @@ safetensors, config.json and tokenizer.json that transformers reads back."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError, first_line
+from crossmodal.hub_models import CAUTIOUS, be_quiet, check_config, check_source, reading
 from crossmodal.runtime import hub_name_or_path
 
 log = logging.getLogger(__name__)
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
 def obtain_bert(source: str, layers: int, folder: Path) -> None:
@@ -29,24 +38,20 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    place = hub_name_or_path(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True)
-    except TypeError as error:  # of a model that has no pooler to leave out
-        raise UserError(f"bert.source {source!r}: not a BERT ({first_line(error)})") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"bert.source {source!r}: neither a readable folder nor to be had from the hub ({first_line(error)}); "
-            "give a folder with config.json, model.safetensors and tokenizer files, or use fit"
-        ) from None
+    be_quiet()
+    place, name = hub_name_or_path(source), f"bert.source {source!r}"
+    advice = "; give a folder with config.json, model.safetensors and tokenizer files, or use fit"
+    with reading(name, "neither a readable folder nor to be had from the hub", advice):
+        check_source(place, name)
+        tokenizer = AutoTokenizer.from_pretrained(place, **CAUTIOUS)
+        try:
+            model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True, **CAUTIOUS)
+        except TypeError as error:  # of a model that has no pooler to leave out
+            raise UserError(f"{name}: not a BERT ({first_line(error)})") from None
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
-        model.encoder.layer = model.encoder.layer[:layers]
-        model.config.num_hidden_layers = layers
+        _cut(model, layers, source)
     model.config._name_or_path = ""
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
@@ -58,15 +63,90 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    be_quiet()
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(
-            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    with reading(str(folder), "not a readable BERT folder"):
+        check_source(folder, str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
+        model, told = AutoModel.from_pretrained(
+            folder,
+            add_pooling_layer=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **CAUTIOUS,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable BERT folder ({first_line(error)})") from None
-    return model.eval(), tokenizer
+        if told["missing_keys"]:  # transformers would draw them at random
+            raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
+        model = model.eval()
+        with torch.inference_mode():  # some of what is wrong in a config shows only here; a snowman is no known word
+            ids = tokenizer(["a \u2603"], truncation=True, max_length=8)["input_ids"]
+            finite = model(torch.tensor(ids if ids[0] else [[0]])).last_hidden_state.isfinite().all()
+        if not finite:
+            raise UserError(f"{folder}: the network gives values that are not finite")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a folder may have it otherwise
+    return model, tokenizer
+
+
+def token_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_tokens: int
+) -> list[list[int]]:
+    """Token ids of each text, at most ``max_tokens``, the tokenizer's own around them where it has such.
+
+    Raises:
+        UserError: the tokenizer cannot read a text or makes no token of it, or the model has no such token or position.
+    """
+    try:
+        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    except Exception as error:  # what the tokenizers library raises is a plain Exception
+        raise UserError(f"models/bert/tokenizer.json: cannot read the captions ({first_line(error)})") from None
+    positions = getattr(config, "max_position_embeddings", None) or max_tokens
+    if config.model_type in AFTER_PADDING:
+        positions -= (config.pad_token_id or 0) + 1
+    for text, row in zip(texts, ids, strict=True):
+        if not row:
+            raise UserError(f"models/bert/tokenizer.json: makes no token of {text[:100]!r}")
+        if len(row) > positions:
+            raise UserError(f"captions.max_tokens {max_tokens}: models/bert takes {positions} tokens at most")
+        if max(row) >= config.vocab_size:
+            raise UserError(
+                f"models/bert: its tokenizer has token {max(row)}, its config.json a vocab_size of "
+                f"{config.vocab_size}; they are not of one model"
+            )
+    return ids
+
+
+def _cut(model: PreTrainedModel, layers: int, source: str) -> None:
+    """Keep the first layers of an encoder.
+
+    Raises:
+        UserError: it is built in another way than BERT.
+    """
+    config, encoder = model.config, getattr(model, "encoder", None)
+    if hasattr(encoder, "layer"):
+        encoder.layer = encoder.layer[:layers]
+    elif not (hasattr(encoder, "albert_layer_groups") and config.num_hidden_groups == 1):  # one layer, run many times
+        raise UserError(
+            f"bert.layers {layers}: {source!r} ({config.model_type}) has no list of layers to cut; set it to 0"
+        )
+    for key, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == config.num_hidden_layers and key != "architectures":
+            setattr(config, key, value[:layers])  # a setting of each layer
+    config.num_hidden_layers = layers
+
+
+def read_bert_config(folder: Path) -> PreTrainedConfig:
+    """The config of the model that ``load_bert`` gives, without reading its weights.
+
+    Raises:
+        UserError: the folder is missing, or its config.json is not a model's.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
+    with reading(str(folder), "not a readable BERT folder"):
+        check_config(read_json(folder / "config.json", dict), str(folder / "config.json"))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
+    config.dtype = torch.float32  # as load_bert reads weights, whatever they are stored as
+    return config

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from crossmodal.features.resume import load_state, save_state
 from crossmodal.params import Bert
-from crossmodal.runtime import pick_device, progress, seed_everything
+from crossmodal.runtime import pick_device, progress, random_state, restore_random_state, seed_everything
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _MAX_TOKENS = 64
@@ -61,7 +61,7 @@ def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
+        restore_random_state(state["rng"], device)
         first_epoch = state["epoch"]
     bar = progress(total=steps, initial=first_epoch * steps // settings.epochs, desc="bert", unit="batch")
     for epoch in range(first_epoch, settings.epochs):
@@ -74,7 +74,16 @@ def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume
             schedule.step()
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        _save_state(state_path, model, optimizer, schedule, epoch + 1)
+        save_state(
+            state_path,
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "rng": random_state(device),
+                "epoch": epoch + 1,
+            },
+        )
     bar.close()
     transformers_logging.disable_progress_bar()  # of writing one file
     model.bert.save_pretrained(folder)
@@ -156,22 +165,3 @@ def _masked_loss(
     hidden = model.bert(inputs.to(device), attention_mask=attention.to(device)).last_hidden_state
     logits = model.cls(hidden[chosen.to(device)])  # the vocabulary is scored at the chosen places only
     return F.cross_entropy(logits, ids[chosen].to(device)) if chosen.any() else hidden.sum() * 0
-
-
-def _save_state(
-    path: Path,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    epoch: int,
-) -> None:
-    save_state(
-        path,
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "rng": torch.get_rng_state(),
-            "epoch": epoch,
-        },
-    )

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossmodal.captions.bert import load_bert
+from crossmodal.captions.bert import load_bert, token_ids
 from crossmodal.captions.clip import embed_texts
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.dual_encoder import embedding_size, load_half
 from crossmodal.errors import UserError
+from crossmodal.limits import check_sentence, shown
 from crossmodal.models.base import Words
 from crossmodal.runtime import pick_device
 
@@ -40,28 +41,42 @@ class SentenceReader:
         if encoder in ("bert", "clip"):
             self.model = self.model.to(self.device)
             self.feature_dim = embedding_size(self.model) if encoder == "clip" else self.model.config.hidden_size
+        # A tokenizer keeps the truncation and padding of its last call. Those of a first sentence are those of every
+        # later one, so that no call changes them: several threads may share the reader.
+        if encoder != "bigru":
+            self("a first sentence")
 
     @torch.inference_mode()
     def __call__(self, sentence: str) -> Words:
         """One sentence: features (1, L, H) rounded to float16 as stored ones are, or ids (1, L).
 
         Raises:
-            UserError: the sentence is empty, or no text.
+            UserError: see ``check_text``.
         """
-        try:
-            sentence.encode()
-        except UnicodeEncodeError:  # from a terminal with another encoding
-            raise UserError(f"the sentence {sentence!a} is not UTF-8 text") from None
-        if not sentence.strip():
-            raise UserError("the sentence is empty; give one such as 'two dogs running on grass'")
+        check_text(sentence)
         if self.encoder == "bigru":
             return _ids(self.vocabulary.encode(sentence, self.max_tokens))
         if self.encoder == "clip":
             return _features(embed_texts([sentence], self.model, self.tokenizer)[:, None])
-        ids = self.tokenizer([sentence], truncation=True, max_length=self.max_tokens)["input_ids"][0]
+        (ids,) = token_ids([sentence], self.tokenizer, self.model.config, self.max_tokens)
         if self.encoder == "bert_finetune":
             return _ids(ids)
         return _features(self.model(torch.tensor([ids], device=self.device)).last_hidden_state)
+
+
+def check_text(sentence: str) -> None:
+    """Refuse what is no sentence.
+
+    Raises:
+        UserError: too long (see ``limits``), empty, or not to be written as UTF-8.
+    """
+    check_sentence(sentence)
+    try:
+        sentence.encode()
+    except UnicodeEncodeError:  # from a terminal with another encoding
+        raise UserError(f"the sentence {shown(sentence)} is not UTF-8 text") from None
+    if not sentence.strip():
+        raise UserError("the sentence is empty; give one such as 'two dogs running on grass'")
 
 
 def _ids(ids: list[int]) -> Words:

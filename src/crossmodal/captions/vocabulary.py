@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import normalizers, pre_tokenizers
 
+from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError
+from crossmodal.features.resume import write_json
 from crossmodal.runtime import setting_path
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")  # ids 0 to 3, as in SCAN's vocabularies
@@ -54,7 +55,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write the words as a JSON list."""
-        path.write_text(json.dumps(self.words, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, self.words, indent=0, ensure_ascii=False)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -63,14 +64,8 @@ class Vocabulary:
         Raises:
             UserError: missing, or no list of words.
         """
-        try:
-            words = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found; run the captions stage first") from None
-        except ValueError as error:
-            raise UserError(f"{path}: not a vocabulary ({error})") from None
-        listed = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not listed or tuple(words[: len(SPECIAL)]) != SPECIAL:
+        words = read_json(path, list, advice="run the captions stage first")
+        if not all(isinstance(word, str) for word in words) or tuple(words[: len(SPECIAL)]) != SPECIAL:
             raise UserError(f"{path}: not a vocabulary (a list of words that begins with {', '.join(SPECIAL)})")
         return cls(words)
 

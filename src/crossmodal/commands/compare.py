@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import positive
+from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
     from crossmodal.evaluation.significance import Figure
@@ -52,7 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({figure.name: vars(figure) for figure in figures}, indent=2))
         return
-    print(f"A {arguments.a}\nB {arguments.b}\n{len(runs[0].i2t)} images, {len(runs[0].t2i)} captions\n")
+    print(f"A {printable(arguments.a)}\nB {printable(arguments.b)}")
+    print(f"{len(runs[0].i2t)} images, {len(runs[0].t2i)} captions\n")
     print(table(figures))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
+from crossmodal.derived import bert_source, region_backend
+from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
     from crossmodal.params import Params
@@ -34,33 +36,35 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: params.yaml or an override cannot be used.
     """
     from crossmodal.commands import doctor_checks as checks
+    from crossmodal.commands import doctor_project as project
 
     params = _params(arguments.overrides)
     offline = " (offline)" if params.download.offline else ""
     print(
-        f"params.yaml: dataset {params.dataset}{offline}, model {params.model}, regions {params.region_backend}, "
-        f"captions {params.captions.encoder} ({params.bert_source})"
+        f"params.yaml: dataset {params.dataset}{offline}, model {params.model}, regions {region_backend(params)}, "
+        f"captions {params.captions.encoder} ({bert_source(params)})"
     )
     sections = {
         "machine": checks.check_machine(params),
         "dataset": checks.check_dataset(params, arguments.timeout),
         "files": checks.check_files(params, arguments.timeout),
         "weights": [] if params.download.offline else checks.check_hub(params, arguments.timeout),
-        "stages": [] if arguments.overrides else checks.check_stages(),
+        "stages": project.check_project(experiment=bool(arguments.overrides))
+        or ([] if arguments.overrides else checks.check_stages()),
         "cache": checks.check_cache() if arguments.cache else [],
     }
     for title, findings in sections.items():
         if findings:
             print(f"\n{title}")
-        width = max((len(finding.what) for finding in findings), default=0)
+        width = max((len(printable(finding.what)) for finding in findings), default=0)
         for finding in findings:
-            print(f"  {MARKS[finding.state]:<6}{finding.what:<{width}}  {finding.text}")
+            print(f"  {MARKS[finding.state]:<6}{printable(finding.what):<{width}}  {printable(finding.text)}")
     mends = [finding for findings in sections.values() for finding in findings if finding.state == "mend"]
     if mends:
         print("\nto mend")
     for finding in mends:
-        print(f"  {finding.what}: {finding.mend}")
-    print(f"\nnext: {_next(arguments.overrides, sections['stages'], blocked=bool(mends))}")
+        print(f"  {printable(finding.what)}: {printable(finding.mend)}")
+    print(f"\nnext: {printable(_next(arguments.overrides, sections['stages'], blocked=bool(mends)))}")
     if mends:
         sys.exit(1)
 
@@ -79,12 +83,15 @@ def _params(overrides: list[str]) -> Params:
 def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:
     """The command to type."""
     again = " ".join(["crossmodal doctor", *(f"-S {shlex.quote(override)}" for override in overrides)])
+    from crossmodal.commands.doctor_project import path_prefix
+
     if blocked:
         return f"do what is said above, then: {again}"
+    dvc = f"{path_prefix()}dvc"
     if overrides:
-        return " ".join(["dvc exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
+        return " ".join([f"{dvc} exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
     if not Path("dvc.yaml").is_file():
         return "go to the root of the repository (no dvc.yaml here)"
     if stages and all(stage.state == "ok" for stage in stages):
-        return "dvc metrics show (everything is up to date)"
-    return "dvc repro"
+        return f"{dvc} metrics show  # everything is up to date"
+    return f"{dvc} repro"

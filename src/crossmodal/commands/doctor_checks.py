@@ -23,6 +23,7 @@ import requests
 from crossmodal.datasets.build import archives_of, download_cache
 from crossmodal.datasets.download import Archive, mirror_folder
 from crossmodal.datasets.transfer import explain
+from crossmodal.derived import bert_source, region_backend
 from crossmodal.params import Params
 from crossmodal.runtime import in_units, progress, project_root, setting_path
 
@@ -69,12 +70,12 @@ def check_machine(params: Params) -> list[Finding]:
 
 
 def _detectron2(params: Params) -> Finding:
-    needed = params.region_backend == "detectron2"
+    needed = region_backend(params) == "detectron2"
     if importlib.util.find_spec("detectron2"):
         return Finding("ok", "detectron2", f"{importlib.metadata.version('detectron2')} installed")
     if needed:
         return Finding("mend", "detectron2", "not installed", "install detectron2, see the README, or another backend")
-    return Finding("", "detectron2", f"not installed; regions.backend {params.region_backend} needs none")
+    return Finding("", "detectron2", f"not installed; regions.backend {region_backend(params)} needs none")
 
 
 @never_raises
@@ -174,11 +175,11 @@ def check_files(params: Params, timeout: float) -> list[Finding]:
     """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
     named = {}
     if not _has_run(Path("models/detector"), params):
-        if params.region_backend == "grid" and params.grid.weights != "hub":
+        if region_backend(params) == "grid" and params.grid.weights != "hub":
             named["grid.weights"] = params.grid.weights
-        if params.region_backend in ("bottomup", "detectron2"):
+        if region_backend(params) in ("bottomup", "detectron2"):
             named["bottomup.weights"] = params.bottomup.weights
-    if params.region_backend == "precomputed" and not _has_run(Path("data/regions"), params):
+    if region_backend(params) == "precomputed" and not _has_run(Path("data/regions"), params):
         named["precomputed.path"] = params.precomputed.path
     if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
         named["captions.vocabulary"] = params.captions.vocabulary
@@ -225,14 +226,14 @@ def check_hub(params: Params, timeout: float) -> list[Finding]:
 def _from_hub(params: Params) -> dict[str, str]:
     """Hub names by the setting that asks for them, of stages that have not run."""
     names = {}
-    grid_from_hub = params.region_backend == "grid" and params.grid.weights == "hub"
+    grid_from_hub = region_backend(params) == "grid" and params.grid.weights == "hub"
     if grid_from_hub and not _has_run(Path("models/detector"), params):
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(params.grid.model)
         names["grid.weights"] = (config and config.hf_hub_id) or params.grid.model
     if not _has_run(Path("models/bert"), params):
-        source = params.bert_source
+        source = bert_source(params)
         if source == "clip":
             names["clip.source"] = params.clip.source
         elif source != "fit":
@@ -257,9 +258,15 @@ def _has_run(out: Path, params: Params) -> bool:
 @never_raises
 def check_stages() -> list[Finding]:
     """Every stage of dvc.yaml, as DVC sees it: up to date, or why it would run."""
+    from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    with Repo(".") as repo:
+    try:
+        repo = Repo(".")
+    except NotDvcRepoError:  # of a copy without the files whose names begin with a dot
+        init = "dvc init" if Path(".git").exists() else "dvc init --no-scm"
+        return [Finding("mend", "DVC", "no .dvc folder here", init)]
+    with repo:
         changed = repo.status()
         stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # those of .dvc files have none
         outs = {stage.name: [Path(out.fs_path) for out in stage.outs] for stage in stages}

@@ -7,12 +7,17 @@ crossmodal search "two dogs running on grass" --in results/holiday
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+
+from crossmodal.terminal import printable
+
+NAMED = 20  # of what was passed over; all of it is in the manifest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of embed."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, in folders below it too")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, also in folders below it or linked")
     parser.add_argument("--out", type=Path, required=True, metavar="GALLERY", help="folder to make")
     parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
 
@@ -39,8 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
     shutil.rmtree(part, ignore_errors=True)
     made = embed_folder(folder, part, load_params(), Folders(), arguments.index)
     part.rename(out)
-    for skipped in made.skipped:
-        print(f"embed: skipped {skipped.item}: {skipped.reason}")
+    for skipped in made.skipped[:NAMED]:
+        print(printable(f"embed: skipped {skipped.item}: {skipped.reason}"))
+    if made.skipped:
+        more = f", {len(made.skipped) - NAMED:,} more than named here" if len(made.skipped) > NAMED else ""
+        listed = printable(out / "dataset/manifest.json")
+        print(f"embed: {len(made.skipped):,} files or folders skipped{more}; all are in {listed}")
     size = f"{made.vectors.shape[1]} dimensions"
-    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {out}")
-    print(f'embed: try crossmodal search "two dogs running on grass" --in {out}')
+    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {printable(out)}")
+    print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}'))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.terminal import printable
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of export."""
@@ -34,4 +36,4 @@ def run(arguments: argparse.Namespace) -> None:
     counts = export_scan(dataset, store, arguments.out, pad=arguments.pad)
     splits = ", ".join(f"{name} {count:,} images" for name, count in counts.items())
     size = sum(path.stat().st_size for path in arguments.out.iterdir())
-    print(f"export: {splits}, {size / 1e6:,.1f} MB, in {arguments.out}")
+    print(printable(f"export: {splits}, {size / 1e6:,.1f} MB, in {arguments.out}"))

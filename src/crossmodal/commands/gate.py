@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from crossmodal.commands.arguments import add_base
+from crossmodal.terminal import printable_lines
 
 if TYPE_CHECKING:
     from crossmodal.gate import Gate
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(record(gate, base, commit), indent=2))
     else:
-        print(markdown(gate, base, commit))
+        print(printable_lines(markdown(gate, base, commit)))
     if gate.fallen:
         sys.exit(WORSE)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.terminal import printable
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of import-checkpoint."""
@@ -61,5 +63,5 @@ def run(arguments: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"import-checkpoint: {config.model} ({parameters:,} parameters), region features of {config.sizes.regions}, "
-        f"captions by {text[config.encoder]} (captions.encoder {config.encoder}), in {out}"
+        f"captions by {text[config.encoder]} (captions.encoder {config.encoder}), in {printable(out)}"
     )

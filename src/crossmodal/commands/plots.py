@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_base
+from crossmodal.terminal import printable, printable_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     base, commit = base_revision(arguments.base)
     name = commit[:7] if base == commit else base
     plots = read_plots(commit)
-    print(markdown(plots, name))
+    print(printable_lines(markdown(plots, name)))
     if arguments.pictures:
         written = draw(plots, name, arguments.pictures)
-        print(f"plots: {len(written)} pictures in {arguments.pictures}", file=sys.stderr)
+        print(f"plots: {len(written)} pictures in {printable(arguments.pictures)}", file=sys.stderr)

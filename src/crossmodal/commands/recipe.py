@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from crossmodal.terminal import printable, printable_lines
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of recipe."""
@@ -22,9 +24,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     reproduction = read_reproduction()
     if arguments.name is None:
-        print(listing(reproduction))
+        print(printable_lines(listing(reproduction)))
         return
     recipe = reproduction.recipe(arguments.name)
-    print(" ".join(f"-S {override}" for override in recipe.overrides()))
+    print(printable(" ".join(f"-S {override}" for override in recipe.overrides())))
     if recipe.needs:
-        print(f"it needs besides: {' '.join(f'-S {key}=...' for key in recipe.needs)}", file=sys.stderr)
+        needs = " ".join(f"-S {key}=..." for key in recipe.needs)
+        print(f"it needs besides: {printable(needs)}", file=sys.stderr)

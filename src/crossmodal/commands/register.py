@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery
+from crossmodal.derived import run_settings
+from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         metavar="GB",
         help="features that may go along with a model that scores pairs (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--server-files",
+        action="store_true",
+        help="let clients of the served model name image files of the machine it runs on; by default they send images",
     )
 
 
@@ -39,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.errors import UserError
     from crossmodal.params import load_params
     from crossmodal.retrieval import served
-    from crossmodal.retrieval.bundle import digest, pack, unpack
+    from crossmodal.retrieval.bundle import Serving, digest, pack, unpack
     from crossmodal.retrieval.session import Folders
     from crossmodal.tracked_models import Loadable, register
 
@@ -49,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = Path("params.yaml")
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
         folder, package = Path(temporary) / "search", Path(temporary) / "crossmodal"
-        session = pack(arguments.gallery, settings, Folders(), folder, arguments.limit)
+        session = pack(arguments.gallery, settings, Folders(), folder, arguments.limit, Serving(arguments.server_files))
         shutil.copytree(code, package, ignore=shutil.ignore_patterns("__pycache__"))
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -57,10 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
             Loadable(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
             arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
             session.config.key,
-            load_params(settings).run_settings(),
+            run_settings(load_params(settings)),
         )
-    print(f"register: {session.describe()}; {size / 1e6:,.1f} MB")
+    print(f"register: {printable(session.describe())}; {size / 1e6:,.1f} MB")
     state = "" if registered.new else ", already there"
-    print(f"register: {registered.name} version {registered.version}{state}, of run {registered.run_id}")
-    print(f'register: load it by mlflow.pyfunc.load_model("{registered.uri}")')
-    print(f"register: serve it by mlflow models serve --env-manager local -m {registered.uri}")
+    print(f"register: {printable(registered.name)} version {registered.version}{state}, of run {registered.run_id}")
+    print(printable(f'register: load it by mlflow.pyfunc.load_model("{registered.uri}")'))
+    print(printable(f"register: serve it by mlflow models serve --env-manager local -m {registered.uri}"))

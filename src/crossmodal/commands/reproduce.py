@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
+from crossmodal.derived import run_settings
+from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
     from crossmodal.reproduction import Figures, Protocol, Recipe
@@ -42,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     reproduction = read_reproduction()
     if arguments.table:
-        print(markdown(reproduction))
+        print(printable_lines(markdown(reproduction)))
         return
     recipe = reproduction.recipe(arguments.name)
     overrides = [*recipe.overrides(), *arguments.overrides]
@@ -55,14 +57,14 @@ def run(arguments: argparse.Namespace) -> None:
     figures = read_figures(recipe.dataset)
     good = _compare(arguments.name, recipe, figures, reproduction.tolerance)
     if recipe.note:
-        print(f"note: {recipe.note}")
+        print(f"note: {printable(recipe.note)}")
     keys = {_key(override) for override in recipe.overrides()}
     for override in arguments.overrides:
         if _key(override) in keys:
-            print(f"note: {override} took the place of the recipe's")
+            print(f"note: {printable(override)} took the place of the recipe's")
     if changed:
         more = f" and {len(changed) - 1} more" if changed[1:] else ""
-        print(f"note: not as committed: {changed[0]}{more}; the commit below is not the code that ran")
+        print(f"note: not as committed: {printable(changed[0])}{more}; the commit below is not the code that ran")
     print("\nFor reproduction.yaml, with the minutes of training where stages came from the cache:\n")
     print(_record(figures, minutes))
     if not good:
@@ -76,7 +78,7 @@ def _compare(name: str, recipe: Recipe, figures: dict[Protocol, Figures], tolera
     good = True
     label = "published" if recipe.published else "recorded"
     for protocol, expected in recipe.expected.items():
-        print(f"\n{name}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
+        print(f"\n{printable(name)}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
         if protocol not in figures:
             print(f"no: metrics/test.json has no figures of folds to compare with {label} rsum {expected.rsum:.1f}")
             good = False
@@ -112,8 +114,8 @@ def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     text = file_at("HEAD", PARAMS)
     if text is None:
         raise UserError(f"{PARAMS}: git has no committed one to compare with; run from the root of the repository")
-    here = dotted(resolved(PARAMS.read_text(encoding="utf-8"), overrides).run_settings())
-    committed = dotted(resolved(text, overrides, f"committed {PARAMS}").run_settings())
+    here = dotted(run_settings(resolved(PARAMS.read_text(encoding="utf-8"), overrides)))
+    committed = dotted(run_settings(resolved(text, overrides, f"committed {PARAMS}")))
     for key in sorted(here.keys() | committed.keys()):
         if here.get(key) != committed.get(key):
             raise UserError(

@@ -13,6 +13,7 @@ import webbrowser
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery, positive
+from crossmodal.terminal import printable
 
 PAGE = Path("results/search.html")
 
@@ -34,15 +35,15 @@ def run(arguments: argparse.Namespace) -> None:
             missing or do not belong together.
     """
     from crossmodal.errors import UserError
+    from crossmodal.limits import is_file, shown
 
     sentences, photograph, k = arguments.sentences, arguments.image, arguments.k
     if bool(sentences) == (photograph is not None):
         raise UserError('give a sentence such as "two dogs running on grass", or --image FILE')
     if not all(sentence.strip() for sentence in sentences):
         raise UserError('the sentence is empty; give one such as "two dogs running on grass"')
-    if photograph is not None and not photograph.is_file():
-        raise UserError(f"--image {photograph}: no such file")
-
+    if photograph is not None and not is_file(photograph):
+        raise UserError(f"--image {shown(photograph)}: no such file")
     from crossmodal.commands.search_page import answer_of, write_page
     from crossmodal.params import load_params
     from crossmodal.retrieval.session import Folders, SearchSession
@@ -55,9 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
         found = session.find_images(query, k) if photograph is None else session.find_captions(query, k)
         seconds = time.perf_counter() - started
         answers.append(answer_of(session, query, found))
-        print(f"{query}: {session.describe()}, {1000 * seconds:.0f} ms")
+        print(f"{printable(query)}: {session.describe()}, {1000 * seconds:.0f} ms")
         for result in answers[-1].results:
-            print(f"{result.position:4d}  {result.score:7.3f}  {result.line}")
+            print(f"{result.position:4d}  {result.score:7.3f}  {printable(result.line)}")
     if arguments.open:
         write_page(PAGE, session, answers)
         opened = webbrowser.open(PAGE.resolve().as_uri())

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmodal.datasets.decode import read_thumbnail
 from crossmodal.reports.page import environment
-from crossmodal.reports.pictures import data_uri, thumbnail
+from crossmodal.reports.pictures import SIDE, data_uri
 from crossmodal.retrieval.online import Found
 from crossmodal.retrieval.session import SearchSession
 
@@ -34,7 +35,7 @@ class Result:
     @property
     def uri(self) -> str:
         """The image as a thumbnail."""
-        return data_uri(thumbnail(self.image))
+        return data_uri(read_thumbnail(self.image, SIDE))
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Answer:
     @property
     def uri(self) -> str:
         """A thumbnail of the photograph; empty for a sentence."""
-        return data_uri(thumbnail(self.query)) if isinstance(self.query, Path) else ""
+        return data_uri(read_thumbnail(self.query, SIDE)) if isinstance(self.query, Path) else ""
 
 
 def answer_of(session: SearchSession, query: str | Path, found: Sequence[Found]) -> Answer:

@@ -7,32 +7,33 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from crossmodal.datasets.download import left_out, limit_bad
+from crossmodal.datasets.decode import upright_size
+from crossmodal.datasets.download import explain_left_out, limit_bad
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
-from crossmodal.errors import UserError, without_path
+from crossmodal.errors import UserError
 from crossmodal.runtime import progress
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-MISSING = "missing"
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image that a dataset lists: ``file`` is its path below ``images/``."""
+    """An image that a dataset lists: ``file`` is its path below ``images/``.
+
+    left_out: captions of it that were left out before, each a bad item of its own.
+    """
 
     id: str
     file: str
     split: str
     captions: tuple[str, ...]
+    left_out: int = 0
 
 
 def check_images(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
-    """(width, height) of every image that decodes in full, else why it does not; ``MISSING`` if it is not there."""
+    """``decode.upright_size`` of every image: (width, height) if it decodes in full, else why it does not."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        return list(progress(pool.map(_decode, paths), total=len(paths), desc="decode images", unit="image"))
+        return list(progress(pool.map(upright_size, paths), total=len(paths), desc="decode images", unit="image"))
 
 
 def write_entries(
@@ -50,8 +51,8 @@ def write_entries(
 ) -> None:
     """Write the records of all good entries, in their order, and remove all other files below ``images/``.
 
-    An entry whose image is missing or does not decode is left out and listed, its captions with it, and so is one
-    without captions.
+    An entry whose image is missing or does not decode is left out and listed, its captions with it. One without
+    captions is left out too, and listed where none of its captions has been: an image is one bad item, not two.
 
     Args:
         checked: ``check_images`` of the entries.
@@ -70,7 +71,8 @@ def write_entries(
             reason = reasons.get(entry.file, size)
             skipped.append(Skipped(entry.file, f"{reason}; its {len(entry.captions)} captions go with it"))
         elif not entry.captions:
-            skipped.append(Skipped(entry.file, no_captions))
+            if not entry.left_out:
+                skipped.append(Skipped(entry.file, no_captions))
         else:
             path = f"images/{entry.file}"
             records.append(ImageRecord(entry.id, path, entry.split, *size, captions=entry.captions))
@@ -81,18 +83,5 @@ def write_entries(
     limit_bad(skipped, max_bad)
     for split, place in splits.items():
         if not any(record.split == split for record in records):
-            raise UserError(f"{place}: no usable image is left in the split {split}{left_out(skipped)}")
+            raise UserError(f"{place}: no usable image is left in the split {split}{explain_left_out(skipped)}")
     write_dataset(folder, name, records, skipped=skipped, sources=sources)
-
-
-def _decode(path: Path) -> tuple[int, int] | str:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            return image.size
-    except FileNotFoundError:
-        return MISSING
-    except UnidentifiedImageError:  # its text holds the path
-        return "not a JPEG, PNG or WebP image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"does not decode: {without_path(error)}"

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import logging
 import re
 import unicodedata
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from crossmodal.checked_json import parse_json
 from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
 from crossmodal.datasets.caption_json import document_rows, line_rows
 from crossmodal.datasets.delimited import table_rows
@@ -52,10 +52,14 @@ _STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*(,?)""", r
 
 @dataclass
 class Listed:
-    """What the file says of one image; ``split`` is None where it says nothing."""
+    """What the file says of one image; ``split`` is None where it says nothing.
+
+    left_out: captions that were left out, each a bad item of its own.
+    """
 
     split: str | None = None
     captions: list[str] = field(default_factory=list)
+    left_out: int = 0
 
 
 def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str, Listed], list[Skipped]]:
@@ -130,6 +134,7 @@ class _Listing:
                 return f"{name} is in split {image.split}, here in {SPLITS[split]}"
             image.split = SPLITS[split]
         problems = [problem for text in captions if (problem := self._add_caption(name, text, position))]
+        image.left_out += len(problems)
         return "; ".join(dict.fromkeys(problems)) or None
 
     def _plain(self, name: str) -> str:
@@ -166,9 +171,9 @@ def _captions_of_cell(cell: Any) -> list[Any] | None:
     if not re.match(r"[\[(]\s*(['\"\[]|\])", text) or text[-1] not in "])":
         return [cell]
     try:
-        values = json.loads(text)
+        values = parse_json(text, "", halves=True)
         return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else None
-    except (ValueError, RecursionError):
+    except UserError:
         pass
     values, end, commas = [], 1, 0
     while found := _STRING.match(text, end):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from crossmodal.checked_json import parse_json
 from crossmodal.datasets.caption_columns import Rows, find_columns
 from crossmodal.errors import UserError
 from crossmodal.text_files import split_lines
@@ -23,8 +23,8 @@ def line_rows(path: Path, text: str) -> Rows:
         if not line.strip():
             continue
         try:
-            item = json.loads(line)
-        except ValueError:
+            item = parse_json(line, str(path), nan=True, halves=True)
+        except UserError:
             item = None
         yield f"line {number}", _row(item)
 
@@ -36,9 +36,9 @@ def document_rows(path: Path, text: str) -> Rows:
         UserError: not JSON, or none of FORMS.
     """
     try:
-        content = json.loads(text, object_hook=_without_words)
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); expected {FORMS}") from None
+        content = parse_json(text, str(path), nan=True, halves=True, hook=_without_words)
+    except UserError as error:
+        raise UserError(f"{error}; expected {FORMS}") from None
     if isinstance(content, list) and any(isinstance(item, dict) for item in content):
         return ((f"item {number}", _row(item)) for number, item in enumerate(content))
     images = content.get("images") if isinstance(content, dict) else None

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.transfer import CHUNK, RETRY_DELAYS, TransferError, discard, fetch
-from crossmodal.datasets.unpack import TAR_SUFFIXES
+from crossmodal.datasets.unpack import MAX_UNPACKED, TAR_SUFFIXES
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
 
@@ -198,9 +198,10 @@ def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float],
 
 def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
     """The checked file as ``part``. One that was put together and is not right is got once more from the start."""
+    most = 2 * archive.size if must_match and archive.size else MAX_UNPACKED  # some sizes are known to two digits
     fetched_before = False
     while True:
-        continued = fetch(url, part, delays)
+        continued = fetch(url, part, delays, most=most)
         try:
             return _checked(archive, part, url, must_match)
         except _NotObtainedError as error:
@@ -266,6 +267,6 @@ def first_of(skipped: Sequence[Skipped]) -> str:
     return f"{first}; and {len(skipped) - 3} more" if len(skipped) > 3 else first
 
 
-def left_out(skipped: Sequence[Skipped]) -> str:
+def explain_left_out(skipped: Sequence[Skipped]) -> str:
     """What an error about missing images adds: why some of them may be missing."""
     return f"; {len(skipped)} items were left out: {first_of(skipped)}" if skipped else ""

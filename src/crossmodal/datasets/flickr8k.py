@@ -11,6 +11,7 @@ terms, for research and education.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def build_flickr8k(folder: Path, settings: Flickr8k, download: Download, cache_f
     images = folder / "images"
     damaged = unpack(photographs.path, images, lambda member: plain_name(member, splits), tolerant=True)
     absent = {name: f"not in {PHOTOGRAPHS.name}" for name in splits if not (images / name).is_file()}
-    entries = [Entry(Path(name).stem, name, split, captions.get(name, ())) for name, split in splits.items()]
+    left_out = Counter(item.item.rpartition("#")[0] for item in skipped)
+    entries = [
+        Entry(Path(name).stem, name, split, captions.get(name, ()), left_out[name]) for name, split in splits.items()
+    ]
     write_entries(
         folder,
         "flickr8k",

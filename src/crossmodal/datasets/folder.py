@@ -6,20 +6,20 @@ import hashlib
 import logging
 import shutil
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from crossmodal.datasets.assemble import MISSING, Entry, check_images, write_entries
+from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
-from crossmodal.datasets.download import left_out
+from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
+from crossmodal.datasets.download import explain_left_out
+from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.params import Download, Folder
 from crossmodal.runtime import check_space, progress, setting_path
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def build_folder(folder: Path, settings: Folder, download: Download) -> None:
@@ -39,13 +39,14 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         raise UserError(f"folder.images {origin}: no such directory")
     listed, skipped = read_caption_file(captions_path, origin)
     names = list(listed)
-    sources = locate_images(origin, names)
-    _log_unused(origin, {path.relative_to(origin).as_posix() for path in sources.values()})
+    files = list_files(origin).files
+    sources = locate_images(origin, names, files)
+    _log_unused(origin, files, {path.relative_to(origin).as_posix() for path in sources.values()})
     named = {item.split for item in listed.values()} - {None}
     if absent := [split for split in ("train", "val", "test") if named and split not in named]:
         raise UserError(
             f"{captions_path}: no image has the split {absent[0]}; name all three of train, val and test, or none: "
-            f"they are then drawn by folder.val and folder.test{left_out(skipped)}"
+            f"they are then drawn by folder.val and folder.test{explain_left_out(skipped)}"
         )
     sizes = check_images([sources[name] for name in names])
     good = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, str)]
@@ -57,7 +58,14 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     order = {split: place for place, split in enumerate(("train", "val", "test", None))}
     rows = sorted(range(len(names)), key=lambda row: order[splits[names[row]]])
     entries = [
-        Entry(ids[names[row]], names[row], splits[names[row]] or "", tuple(listed[names[row]].captions)) for row in rows
+        Entry(
+            ids[names[row]],
+            names[row],
+            splits[names[row]] or "",
+            tuple(listed[names[row]].captions),
+            listed[names[row]].left_out,
+        )
+        for row in rows
     ]
     check_space(folder, sum(sources[name].stat().st_size for name in good), f"copying {origin}")
     for name in progress(good, desc="copy images", unit="image"):
@@ -70,7 +78,7 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         "folder",
         entries,
         [sizes[row] for row in rows],
-        reasons={name: "not in the folder" for name, size in zip(names, sizes, strict=True) if size == MISSING},
+        reasons={name: "not in the folder" for name, size in zip(names, sizes, strict=True) if size == NOT_FOUND},
         skipped=skipped,
         max_bad=download.max_bad,
         no_captions=f"no caption in {captions_path.name}",
@@ -79,22 +87,24 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     )
 
 
-def locate_images(origin: Path, names: Sequence[str]) -> dict[str, Path]:
+def locate_images(origin: Path, names: Sequence[str], files: Iterable[str]) -> dict[str, Path]:
     """The file of every name, whether it is there or not.
 
     Accents may be encoded in another way on the disk (macOS takes them apart). Where no name is there as it is, but
     most are without their first folders, as lists made for a larger directory have them, these are dropped from all,
     unless two names would then be one file.
+
+    Args:
+        files: that are below ``origin``, by their paths from there.
     """
-    files: dict[str, list[str]] = {}
-    for path in origin.rglob("*"):
-        name = path.relative_to(origin).as_posix()
-        files.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    composed: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        composed[unicodedata.normalize("NFC", name)].append(name)
 
     def find(name: str) -> str | None:
-        if _is_there(origin / name):  # of links to folders too, which rglob does not enter
+        if _is_there(origin / name):  # by a link too that was not followed
             return name
-        same = files.get(unicodedata.normalize("NFC", name), ())
+        same = composed.get(unicodedata.normalize("NFC", name), ())
         return same[0] if len(same) == 1 else None
 
     found = {name: find(name) for name in names}
@@ -130,10 +140,9 @@ def seeded_splits(digests: Sequence[str], val: float, test: float, seed: int) ->
     return splits
 
 
-def _log_unused(origin: Path, names: set[str]) -> None:
+def _log_unused(origin: Path, files: Mapping[str, Path], names: set[str]) -> None:
     """Say how many images of the directory no caption is about."""
-    files = (path.relative_to(origin).as_posix() for path in origin.rglob("*") if path.suffix.lower() in SUFFIXES)
-    unused = [name for name in files if name not in names]
+    unused = [name for name, path in files.items() if path.suffix.lower() in SUFFIXES and name not in names]
     if unused:
         log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))
 

@@ -7,13 +7,13 @@ their own.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossmodal.checked_json import read_json
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
 from crossmodal.datasets.caption_json import json_id
@@ -123,12 +123,7 @@ def _read_json(path: Path, place: str) -> Any:
         """Only what is read: the word lists would take most of the memory."""
         return {key: item[key] for key in _KEPT if key in item}
 
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_hook=keep)
-    except FileNotFoundError:
-        raise UserError(f"{place}: not there") from None
-    except ValueError as error:
-        raise UserError(f"{place}: not readable as JSON ({error})") from None
+    return read_json(path, name=place, hook=keep, nan=True, halves=True)
 
 
 def _entries(content: Any, place: str, name: str, selection: Selection) -> tuple[list[Entry], list[Skipped]]:
@@ -173,7 +168,7 @@ def _entries(content: Any, place: str, name: str, selection: Selection) -> tuple
         skipped += [Skipped(f"{file} sentence {row}", problem) for row, problem in enumerate(problems) if problem]
         good = [text for text, problem in zip(captions, problems, strict=True) if not problem]
         own = _first(good, selection.captions)
-        found[split].append(Entry(identity, file, split, tuple(own)))
+        found[split].append(Entry(identity, file, split, tuple(own), left_out=len(captions) - len(good)))
     return [entry for split in SPLITS for entry in found[split]], skipped
 
 

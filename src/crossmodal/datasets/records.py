@@ -17,15 +17,19 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from crossmodal.errors import UserError
+from pydantic import Field
+
+from crossmodal.checked_json import Record, as_record, read_json_lines, read_record
+from crossmodal.features.resume import write_json
 
 SPLITS = ("train", "val", "test", "probe")
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One annotated object: ``box`` is (x1, y1, x2, y2) in pixels of the image file."""
+    """One annotated object: ``box`` is (x1, y1, x2, y2) in pixels of the upright image."""
 
     box: tuple[float, float, float, float]
     label: str
@@ -36,8 +40,8 @@ class GroundTruth:
 class ImageRecord:
     """One image with its captions.
 
-    ``path`` is relative to the dataset folder, ``width`` and ``height`` are in pixels. In the split
-    "probe" records 2k and 2k+1 are a pair with one caption each (see evaluation.probe).
+    ``path`` is relative to the dataset folder, ``width`` and ``height`` are in pixels of the upright picture. In the
+    split "probe" records 2k and 2k+1 are a pair with one caption each (see evaluation.probe).
     """
 
     id: str
@@ -131,8 +135,47 @@ def write_dataset(
     }
     if duplicates:
         manifest["duplicates"] = duplicates
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "manifest.json", manifest)
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+class _Object(Record):
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+    label: str
+    attribute: str
+
+
+class _Row(Record):
+    """A line of records.jsonl."""
+
+    id: str
+    path: str
+    split: str
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    captions: list[str]
+    objects: list[_Object]
+
+
+class _Skipped(Record):
+    item: str
+    reason: str
+
+
+class _Manifest(Record):
+    name: str
+    sha256: str
+    splits: dict[str, dict[str, int]]
+    classes: list[str]
+    attributes: list[str]
+    skipped: list[_Skipped]
+    sources: dict[str, str]
+    duplicates: list[list[str]] = Field(default_factory=list)
+
+
+def _image(row: _Row) -> ImageRecord:
+    objects = tuple(GroundTruth(tuple(item.box), item.label, item.attribute) for item in row.objects)
+    return ImageRecord(row.id, row.path, row.split, row.width, row.height, tuple(row.captions), objects)
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -141,35 +184,16 @@ def read_dataset(folder: Path) -> Dataset:
     Raises:
         UserError: a file is missing or is not what ``write_dataset`` writes.
     """
-    manifest_path, records_path = folder / "manifest.json", folder / "records.jsonl"
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        content = records_path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: not found; run the download stage first") from None
-    except ValueError as error:
-        raise UserError(f"{manifest_path}: not readable as JSON ({error})") from None
-    records = []
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            row = json.loads(line.decode("utf-8"))
-            row["captions"] = tuple(row["captions"])
-            row["objects"] = tuple(
-                GroundTruth(tuple(item["box"]), item["label"], item["attribute"]) for item in row["objects"]
-            )
-            records.append(ImageRecord(**row))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{records_path}, line {number}: not an image record ({error})") from None
-    try:
-        return Dataset(
-            folder=folder,
-            name=manifest["name"],
-            records=tuple(records),
-            classes=tuple(manifest["classes"]),
-            attributes=tuple(manifest["attributes"]),
-            skipped=tuple(Skipped(**item) for item in manifest["skipped"]),
-            sources=manifest["sources"],
-            duplicates=tuple(map(tuple, manifest.get("duplicates", ()))),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{manifest_path}: not the manifest of a dataset ({error!r})") from None
+    advice = "run the download stage first"
+    manifest = read_record(folder / "manifest.json", _Manifest, advice=advice)
+    lines = read_json_lines(folder / "records.jsonl", dict, advice=advice)
+    return Dataset(
+        folder=folder,
+        name=manifest.name,
+        records=tuple(_image(as_record(content, _Row, name)) for name, content in lines),
+        classes=tuple(manifest.classes),
+        attributes=tuple(manifest.attributes),
+        skipped=tuple(Skipped(item.item, item.reason) for item in manifest.skipped),
+        sources=manifest.sources,
+        duplicates=tuple(map(tuple, manifest.duplicates)),
+    )

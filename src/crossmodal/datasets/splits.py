@@ -56,6 +56,14 @@ def filled_split(dataset: Dataset, name: str, left_out: Collection[int] = ()) ->
     return split
 
 
+def first_images(split: Split, count: int) -> Split:
+    """The first ``count`` images of a split and their captions; 0: all."""
+    if not count:
+        return split
+    own = split.caption_image < count
+    return Split(split.images[:count], split.captions[own], split.caption_image[own])
+
+
 def caption_images(dataset: Dataset) -> np.ndarray:
     """Image row of every caption of the dataset: (captions,) int64."""
     return np.repeat(np.arange(len(dataset.records)), np.diff(dataset.caption_offsets()))

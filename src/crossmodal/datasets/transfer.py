@@ -10,7 +10,6 @@ since, is not continued. Whether the whole is the right file is for the caller's
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -20,6 +19,9 @@ from pathlib import Path
 import requests
 import urllib3
 
+from crossmodal.checked_json import read_json
+from crossmodal.errors import UserError
+from crossmodal.features.resume import write_json
 from crossmodal.runtime import check_space, progress
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two pieces of the ans
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 CHUNK = 1 << 20  # bytes read from a file at once
 PIECE = 1 << 16  # bytes received at once: as much as a kill can lose
+_DIGITS = 18  # of a length in a header; a number of thousands is none
 CUT = "the connection was cut before the file was complete"
 
 
@@ -45,12 +48,13 @@ class _BrokenOffError(Exception):
         self.delay = delay
 
 
-def fetch(url: str, part: Path, delays: Sequence[float] = RETRY_DELAYS) -> bool:
+def fetch(url: str, part: Path, delays: Sequence[float] = RETRY_DELAYS, *, most: int = 0) -> bool:
     """Download ``url`` into ``part``, or the rest of it if ``part`` holds a beginning.
 
     Tried again after each of ``delays`` (seconds), which start anew whenever an attempt got further than all before
     it; only after failures that may pass: cut connection, timeout, unreachable host, HTTP 408, 429 and 5xx. Returns
-    whether the file was put together from more than one answer.
+    whether the file was put together from more than one answer. ``most``: bytes that the file may have, 0 where nobody
+    knows; an answer that goes on beyond them is given up.
 
     Raises:
         TransferError: not to be had from this address. What arrived is kept.
@@ -60,7 +64,7 @@ def fetch(url: str, part: Path, delays: Sequence[float] = RETRY_DELAYS) -> bool:
     furthest, waits = _size(part), list(delays)
     while True:
         try:
-            return _attempt(url, part)
+            return _attempt(url, part, most)
         except _BrokenOffError as error:
             if _size(part) > furthest:
                 furthest, waits = _size(part), list(delays)
@@ -77,7 +81,7 @@ def discard(part: Path) -> None:
     _note(part).unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Path) -> bool:
+def _attempt(url: str, part: Path, most: int) -> bool:
     """One request. Returns whether it continued what was there."""
     headers = {"Accept-Encoding": "identity"}  # lengths and ranges are those of the file itself
     have, validator = _beginning(url, part)
@@ -87,7 +91,7 @@ def _attempt(url: str, part: Path) -> bool:
             headers["If-Range"] = validator
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
-            return _receive(url, part, have, response)
+            return _receive(url, part, have, response, most)
     except requests.RequestException as error:
         if isinstance(error, ValueError):  # an address that is none
             raise TransferError(f"{url}: {explain(error)}") from None
@@ -96,7 +100,7 @@ def _attempt(url: str, part: Path) -> bool:
         raise _BrokenOffError(CUT) from None
 
 
-def _receive(url: str, part: Path, have: int, response: requests.Response) -> bool:
+def _receive(url: str, part: Path, have: int, response: requests.Response, most: int) -> bool:
     if have and response.status_code == 416:  # nothing lies behind the part
         if _content_range(response)[1] == have:
             return True
@@ -115,6 +119,8 @@ def _receive(url: str, part: Path, have: int, response: requests.Response) -> bo
             raise _BrokenOffError("the answer is not the part that was asked for")
     else:
         have, total = 0, _whole(response.headers.get("Content-Length", ""))
+    if most and (total or 0) > most:
+        raise TransferError(f"{url}: {total:,} bytes are offered, expected at most {most:,}")
     check_space(part.parent, (total or 0) - have, f"the rest of {url}" if have else url)
     with part.open("ab" if continues else "wb") as file:
         if not continues:
@@ -122,6 +128,10 @@ def _receive(url: str, part: Path, have: int, response: requests.Response) -> bo
         with progress(total=total, initial=have, unit="B", unit_scale=True, desc=part.name.split(".part")[0]) as bar:
             # Not iter_content: it would unpack what a server calls Content-Encoding, a .tar.gz among others.
             for block in response.raw.stream(PIECE, decode_content=False):
+                have += len(block)
+                if most and have > most:
+                    discard(part)
+                    raise TransferError(f"{url}: more than the {most:,} bytes that were expected")
                 file.write(block)
                 bar.update(len(block))
     if total is not None and _size(part) != total:
@@ -141,17 +151,17 @@ def _beginning(url: str, part: Path) -> tuple[int, str]:
 
 def _noted(part: Path) -> dict:
     try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or half written
+        note = read_json(_note(part), dict)
+    except UserError:  # none, or half written
         return {}
-    return note if isinstance(note, dict) and isinstance(note.get("total"), int) else {}
+    return note if isinstance(note.get("total"), int) else {}
 
 
 def _write_note(url: str, part: Path, total: int | None, response: requests.Response) -> None:
     etag = response.headers.get("ETag", "")
     strong = etag if etag.startswith('"') else ""  # a weak one does not vouch for bytes
     note = {"url": url, "total": total, "validator": strong or response.headers.get("Last-Modified", "")}
-    _note(part).write_text(json.dumps(note), encoding="utf-8")
+    write_json(_note(part), note, indent=None)
 
 
 def _note(part: Path) -> Path:
@@ -163,7 +173,7 @@ def _size(path: Path) -> int:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def _content_range(response: requests.Response) -> tuple[int | None, int | None]:

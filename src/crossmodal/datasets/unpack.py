@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import lzma
 import os
 import re
 import shutil
@@ -32,8 +33,20 @@ from crossmodal.runtime import check_space
 MAX_UNPACKED = 64 * 2**30  # bytes that one archive may unpack to (of a zip: its wanted members)
 MAX_RATIO = 200  # unpacked to packed size; text stays below 30, deflate itself ends at 1032
 RATIO_FREE = 2**20  # bytes up to which the ratio does not matter
+_PADDING = 16 * 2**20  # bytes of zeros after the end of a tar; writers round it up to blocks
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PART = ".unpacking"  # in the folder: the file that is being written
+
+# What deflate, bzip2 (OSError without a number, ValueError) and LZMA raise at damaged data.
+_DAMAGED_MEMBER = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
 
 Wanted = Callable[[str], str | None]
 
@@ -120,8 +133,11 @@ def _tar_members(archive_path: Path, wanted: Wanted, max_bytes: int) -> Iterator
                 problem = _unsafe_tar(member)
                 crc = 0 if problem else _crc(archive.extractfile(member))
                 yield _Member(member.name, target, member.size, crc, problem)
-        while packed.read(CHUNK):
-            pass
+        left = _PADDING
+        while piece := packed.read(CHUNK):
+            left -= len(piece)
+            if left < 0:
+                raise UserError(f"{archive_path}: goes on for more than {_PADDING:,} bytes after its end")
 
 
 def _check(members: Iterable[_Member], archive_path: Path, max_bytes: int) -> list[_Member]:
@@ -175,7 +191,9 @@ def _unpack_zip(
         try:
             with archive.open(name) as source:
                 _write(source, folder, member.target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except _DAMAGED_MEMBER as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk
+                raise
             if not tolerant:
                 raise UserError(f"{archive_path}, member {name!r}: damaged ({error})") from None
             skipped.append(Skipped(member.target, f"damaged in {archive_path.name} ({error})"))

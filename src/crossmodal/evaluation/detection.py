@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,8 @@ class Objects:
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of every box of a (N, 4) with every box of b (M, 4): (N, M)."""
-    a, b = np.asarray(a, float).reshape(-1, 1, 4), np.asarray(b, float).reshape(1, -1, 4)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    overlap = sides.clip(min=0).prod(axis=-1)
-    areas = [(box[..., 2:] - box[..., :2]).clip(min=0).prod(axis=-1) for box in (a, b)]
-    union = areas[0] + areas[1] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    boxes = (torch.from_numpy(np.asarray(values, float).reshape(-1, 4)) for values in (a, b))
+    return box_iou(*boxes).nan_to_num(0).numpy()  # two boxes without an area overlap by 0 of 0
 
 
 def match_detections(found: Objects, true: Objects, threshold: float = 0.5) -> np.ndarray:

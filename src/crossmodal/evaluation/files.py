@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.checked_arrays import DAMAGED
 from crossmodal.errors import UserError
 from crossmodal.evaluation.ranking import Pairs
 
@@ -111,8 +112,8 @@ def _read_npy(path: Path) -> np.ndarray:
         return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
-    except (OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not readable as a .npy array of numbers ({reason})") from None
 
 

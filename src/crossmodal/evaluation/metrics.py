@@ -79,20 +79,28 @@ def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return counts
 
 
-def ranks_from_search(scores: np.ndarray, found: np.ndarray, relevant: np.ndarray, gallery: int) -> np.ndarray:
+def ranks_from_search(
+    scores: np.ndarray, found: np.ndarray, relevant: np.ndarray, gallery: int, *, cut: bool = False
+) -> np.ndarray:
     """Rank of the best placed relevant item in search results that may be incomplete.
 
     Args:
         scores, found: (Q, K) results of an index, best first; found -1 means no result.
         relevant: (Q, K) bool, whether the item found is right for the query.
         gallery: items searched; the rank of a query whose right items were not found.
+        cut: items after the K-th may score the same as it. A relevant item that ties with wrong ones up to the end of
+            the list is then a miss: how many more tie with it is not known.
 
     Returns:
         (Q,) int64; equals i2t_ranks or t2i_ranks where K is the whole gallery and the search is exact.
     """
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
     ranks = ((scores >= best) & ~relevant & (found >= 0)).sum(axis=1)
-    return np.where(np.isinf(best[:, 0]), gallery, ranks)
+    missed = np.isinf(best[:, 0])
+    if cut and scores.shape[1] < gallery:
+        ties = (scores == best) & ~relevant & (found >= 0)
+        missed |= ties.any(axis=1) & (scores[:, -1] == best[:, 0]) & (found[:, -1] >= 0)
+    return np.where(missed, gallery, ranks)
 
 
 def summarise(ranks: np.ndarray) -> dict[str, float]:

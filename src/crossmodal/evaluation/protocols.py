@@ -7,42 +7,68 @@ searched for itself (1K). The result is nested as metrics/test.json is; docs/met
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation import binary, relevance
+from crossmodal.evaluation.kaylode_metrics import KAYLODE
 from crossmodal.evaluation.metrics import RECALL_AT, summarise
 from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
-from crossmodal.evaluation.seed_metrics import seed_metrics
 
 log = logging.getLogger(__name__)
-SEED_NAMES = {"NN": "nn", "FT": "ft", "ST": "st", "MAP@10": "map10", "F1@10": "f1_10"}
-FIELD = ("r1", "r5", "r10", "medr", "meanr")
+WAYS = ("i2t", "t2i")
+METRICS: dict[str, Callable[[Ranking], np.ndarray]] = {  # of binary relevance, (Q,) each; docs/metrics.md
+    "mrr": binary.reciprocal_rank,
+    "map": binary.average_precision,
+    "map_r": lambda ranking: binary.average_precision(ranking, ranking.total),
+    "nn": partial(binary.precision, k=1),
+    "first_tier": binary.first_tier,
+    "second_tier": binary.second_tier,
+    **{f"precision{k}": partial(binary.precision, k=k) for k in RECALL_AT},
+    **{f"recall_all{k}": partial(binary.recall, k=k) for k in RECALL_AT},
+    **{f"f1_{k}": partial(binary.f1, k=k) for k in RECALL_AT},
+    **{f"ap{k}": partial(binary.average_precision, k=k) for k in RECALL_AT},
+    **{f"cg{k}": partial(binary.hits, k=k) for k in RECALL_AT},
+    **{f"dcg{k}": partial(binary.dcg, k=k) for k in RECALL_AT},
+    **{f"ndcg{k}": partial(binary.ndcg, k=k) for k in RECALL_AT},
+    **{f"kaylode_{name}": metric for name, metric in KAYLODE.items()},
+}
 EXTRA = ("mrr", "map", "ndcg25")
 COCO_IMAGES, COCO_FOLDS = 5000, 5
 NEARLY = 0.99  # of COCO's images: so many are its test split without those that could not be read
 Metrics = dict[str, Any]
 
 
-def all_metrics(similarity: np.ndarray, pairs: Pairs, graded: np.ndarray | None = None) -> Metrics:
+def all_metrics(
+    similarity: np.ndarray, pairs: Pairs, graded: np.ndarray | None = None, names: Collection[str] | None = None
+) -> Metrics:
     """Both directions, rsum, and how many images and captions there are.
 
     Args:
         similarity: (N, C) without NaN, a memory map if need be. pairs: which captions belong to which images.
         graded: (C, N) relevance of image to caption, not negative; adds the gains and nDCG at 25.
+        names: metrics of a direction to compute besides recalls and ranks; None: all.
     """
-    i2t, t2i = (_direction(ranking) for ranking in rank_both_ways(similarity, pairs))
+    rankings = rank_both_ways(similarity, pairs)
+    i2t, t2i = (summarise(ranking.first) | binary_metrics(ranking, names) for ranking in rankings)
     if graded is not None:
-        i2t |= graded_metrics(similarity, graded.T)
-        t2i |= graded_metrics(similarity.T, graded)
+        i2t |= graded_metrics(similarity, graded.T, names)
+        t2i |= graded_metrics(similarity.T, graded, names)
     rsum = sum(part[f"r{k}"] for part in (i2t, t2i) for k in RECALL_AT)
     return {"i2t": i2t, "t2i": t2i, "rsum": rsum, "images": similarity.shape[0], "captions": similarity.shape[1]}
 
 
-def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.ndarray | None = None) -> Metrics:
+def fold_metrics(
+    similarity: np.ndarray,
+    pairs: Pairs,
+    folds: int,
+    graded: np.ndarray | None = None,
+    names: Collection[str] | None = None,
+) -> Metrics:
     """``all_metrics`` of consecutive images with their captions, averaged over ``folds``.
 
     ``images`` and ``captions`` of the result are those of all folds together.
@@ -51,7 +77,7 @@ def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.nd
         UserError: images do not divide into folds, a fold has no pair, or a caption belongs to images of two folds.
     """
     if folds == 1:
-        return all_metrics(similarity, pairs, graded)
+        return all_metrics(similarity, pairs, graded, names)
     check_folds("folds", folds, len(similarity))
     size, results = len(similarity) // folds, []
     for fold in range(folds):
@@ -67,6 +93,7 @@ def fold_metrics(similarity: np.ndarray, pairs: Pairs, folds: int, graded: np.nd
                 _part(similarity, images, captions),
                 Pairs(pairs.image[mine] - images.start, np.searchsorted(captions, pairs.caption[mine])),
                 None if graded is None else _part(graded.T, images, captions).T,
+                names,
             )
         )
     return _mean(results) | {"images": similarity.shape[0], "captions": similarity.shape[1], "folds": folds}
@@ -79,31 +106,41 @@ def check_folds(key: str, folds: int, images: int) -> None:
 
 
 def extra_metrics(
-    similarity: np.ndarray, caption_image: np.ndarray, graded: np.ndarray | None, folds: int | None
+    rankings: tuple[Ranking, Ranking],
+    similarity: np.ndarray,
+    caption_image: np.ndarray,
+    graded: np.ndarray | None,
+    folds: int | None,
 ) -> Metrics:
-    """What metrics/test.json has beside the field's figures: mrr, map, ndcg25 where there is relevance, and folds.
+    """Metrics of metrics/test.json besides recalls and ranks: mrr, map, ndcg25 where there is relevance, and folds.
 
     Args:
+        rankings: of i2t and t2i, by ``similarity`` (N, C). caption_image: (C,) image of each caption.
+        graded: (C, N), see ``all_metrics``.
         folds: ``evaluate.folds``; None for five of 5,000 images, as COCO is reported, and none of other numbers. Of
             a few images less a logged note says so: folds without them would not be the published ones.
     """
-    pairs = Pairs.of_captions(caption_image)
-    metrics = _only(all_metrics(similarity, pairs, graded), EXTRA)
+    metrics: Metrics = {way: binary_metrics(ranking, EXTRA) for way, ranking in zip(WAYS, rankings, strict=True)}
+    if graded is not None:
+        metrics["i2t"] |= graded_metrics(similarity, graded.T, EXTRA)
+        metrics["t2i"] |= graded_metrics(similarity.T, graded, EXTRA)
     if folds is None:
         images = len(similarity)
         folds = COCO_FOLDS if images == COCO_IMAGES else 1
         if NEARLY * COCO_IMAGES <= images < COCO_IMAGES:
             log.warning("note: evaluate.folds null: no folds of %d images, COCO's 1K takes %d", images, COCO_IMAGES)
     if folds > 1:
-        means = fold_metrics(similarity, pairs, folds, graded)
-        metrics["folds"] = _only(means, (*FIELD, *EXTRA)) | {"rsum": means["rsum"], "folds": folds}
+        means = fold_metrics(similarity, Pairs.of_captions(caption_image), folds, graded, EXTRA)
+        metrics["folds"] = {key: means[key] for key in (*WAYS, "rsum", "folds")}
     return metrics
 
 
-def graded_metrics(similarity: np.ndarray, graded: np.ndarray, depth: int = relevance.DEPTH) -> dict[str, float]:
+def graded_metrics(
+    similarity: np.ndarray, graded: np.ndarray, names: Collection[str] | None = None, depth: int = relevance.DEPTH
+) -> dict[str, float]:
     """Gains at ``depth`` of both forms, and their nDCG, as means over queries, from (Q, items) each.
 
-    Queries to which nothing is relevant are left out of nDCG.
+    Queries to which nothing is relevant are left out of nDCG. ``names``: metrics to compute; None: all.
 
     Raises:
         UserError: nothing is relevant to any query.
@@ -112,42 +149,17 @@ def graded_metrics(similarity: np.ndarray, graded: np.ndarray, depth: int = rele
     best = relevance.best_relevance(graded, depth)
     if not best.any():
         raise UserError("relevance: all of it is 0, there is no nDCG")
-    forms = {"": relevance.exponential, "_linear": relevance.linear}
-    metrics = {f"cg{depth}": float(relevance.cg(ranked).mean())}
-    for name, gain in forms.items():
-        metrics[f"dcg{depth}{name}"] = float(relevance.dcg(ranked, gain).mean())
-        values = relevance.normalised(ranked, best, gain)
-        metrics[f"ndcg{depth}{name}"] = float(np.nanmean(values))
-    return metrics
+    metrics = {f"cg{depth}": lambda: relevance.cg(ranked).mean()}
+    for name, gain in {"": relevance.exponential, "_linear": relevance.linear}.items():
+        metrics[f"dcg{depth}{name}"] = lambda gain=gain: relevance.dcg(ranked, gain).mean()
+        metrics[f"ndcg{depth}{name}"] = lambda gain=gain: np.nanmean(relevance.normalised(ranked, best, gain))
+    return {name: float(metric()) for name, metric in metrics.items() if names is None or name in names}
 
 
-def _direction(ranking: Ranking) -> dict[str, float]:
-    """Every metric of binary relevance of one direction; r1, r5, r10 in percent, the others as they are defined."""
-    values = {"mrr": binary.reciprocal_rank(ranking), "map": binary.average_precision(ranking)}
-    values |= {"map_r": binary.average_precision(ranking, ranking.total), "nn": binary.precision(ranking, 1)}
-    values |= {"first_tier": binary.first_tier(ranking), "second_tier": binary.second_tier(ranking)}
-    for k in RECALL_AT:
-        values[f"precision{k}"] = binary.precision(ranking, k)
-        values[f"recall_all{k}"] = binary.recall(ranking, k)
-        values[f"f1_{k}"] = binary.f1(ranking, k)
-        values[f"ap{k}"] = binary.average_precision(ranking, k)
-        values[f"cg{k}"] = binary.hits(ranking, k)
-        values[f"dcg{k}"] = binary.dcg(ranking, k)
-        values[f"ndcg{k}"] = binary.ndcg(ranking, k)
-    seed = {SEED_NAMES.get(name, name.lower().replace("@", "")): value for name, value in seed_metrics(ranking).items()}
-    return (
-        summarise(ranking.first)
-        | {name: float(value.mean()) for name, value in values.items()}
-        | {f"seed_{name}": value for name, value in seed.items()}
-    )
-
-
-def _only(metrics: Metrics, names: Sequence[str]) -> Metrics:
-    """Some metrics of both directions."""
-    return {
-        direction: {name: metrics[direction][name] for name in names if name in metrics[direction]}
-        for direction in ("i2t", "t2i")
-    }
+def binary_metrics(ranking: Ranking, names: Collection[str] | None = None) -> dict[str, float]:
+    """Metrics of binary relevance of one direction, as means over queries. ``names``: of METRICS; None: all."""
+    chosen = {name: metric for name, metric in METRICS.items() if names is None or name in names}
+    return {name: float(metric(ranking).mean()) for name, metric in chosen.items()}
 
 
 def _part(matrix: np.ndarray, images: slice, captions: np.ndarray) -> np.ndarray:

@@ -50,6 +50,12 @@ class Ranking:
         """Rank of the best placed relevant item of each query: (Q,)."""
         return self.rank[self.place == 0]
 
+    def ranks(self, queries: int) -> np.ndarray:
+        """``first`` of every row or column of the matrix: (queries,) int64; the last rank where it is no query."""
+        ranks = np.full(queries, self.gallery, dtype=np.int64)
+        ranks[self.row] = self.first
+        return ranks
+
     def per_query(self, values: np.ndarray) -> np.ndarray:
         """Sums over the relevant items of each query: (Q,) float64 from (P,)."""
         return np.bincount(self.query, weights=values, minlength=len(self.total))

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from scipy import stats
 
+from crossmodal.checked_arrays import read_npz
 from crossmodal.errors import UserError
 from crossmodal.evaluation.files import equal_pairs, read_similarity
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, t2i_ranks
@@ -25,11 +25,16 @@ _BATCH_NUMBERS = 1 << 22  # of what is resampled at once
 
 @dataclass(frozen=True)
 class Run:
-    """Results of N images and C captions: 0-based ranks ``i2t`` (N,), ``t2i`` (C,), ``caption_image`` (C,)."""
+    """Results of N images and C captions: 0-based ranks ``i2t`` (N,), ``t2i`` (C,), ``caption_image`` (C,).
+
+    ``exact_i2t``, ``exact_t2i``: ranks by all scores, for meanr and mrr, where the others are an approximate index's.
+    """
 
     i2t: np.ndarray
     t2i: np.ndarray
     caption_image: np.ndarray
+    exact_i2t: np.ndarray | None = None
+    exact_t2i: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,19 @@ def read_run(path: Path, captions_per_image: int) -> Run:
         owners = equal_pairs(*similarity.shape, captions_per_image).image
         return Run(i2t_ranks(similarity, owners), t2i_ranks(similarity, owners), owners)
     file = path / "results.npz" if path.is_dir() else path
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            i2t, t2i = arrays["i2t_ranks"], arrays["t2i_ranks"]
-            owners = arrays["caption_image"] if "caption_image" in arrays.files else None
-    except FileNotFoundError:
-        raise UserError(f"{file}: not found") from None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-        raise UserError(f"{file}: not readable as results with i2t_ranks and t2i_ranks ({error})") from None
-    for name, ranks, gallery in (("i2t_ranks", i2t, len(t2i)), ("t2i_ranks", t2i, len(i2t))):
+    what = "results with i2t_ranks and t2i_ranks"
+    arrays = read_npz(file, what)
+    if not {"i2t_ranks", "t2i_ranks"} <= set(arrays):
+        raise UserError(f"{file}: not readable as {what} (holds {', '.join(sorted(arrays)) or 'nothing'})")
+    i2t, t2i, owners = arrays["i2t_ranks"], arrays["t2i_ranks"], arrays.get("caption_image")
+    exact = [arrays[name] for name in ("i2t_exact_ranks", "t2i_exact_ranks") if name in arrays]
+    checked = [("i2t_ranks", i2t, len(t2i)), ("t2i_ranks", t2i, len(i2t))]
+    exact = exact if len(exact) == 2 and all(ranks.size for ranks in exact) else [None, None]
+    if exact[0] is not None:
+        checked += [("i2t_exact_ranks", exact[0], len(t2i)), ("t2i_exact_ranks", exact[1], len(i2t))]
+        if exact[0].shape != i2t.shape or exact[1].shape != t2i.shape:
+            raise UserError(f"{file}: i2t_exact_ranks and t2i_exact_ranks are not as many as i2t_ranks and t2i_ranks")
+    for name, ranks, gallery in checked:
         if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks):
             raise UserError(f"{file}: {name} is {ranks.dtype} {ranks.shape}, expected whole numbers in one dimension")
         if ranks.min() < 0 or ranks.max() > gallery:
@@ -77,7 +86,7 @@ def read_run(path: Path, captions_per_image: int) -> Run:
         owners = equal_pairs(len(i2t), len(t2i), captions_per_image).image
     elif owners.shape != t2i.shape or owners.dtype.kind not in "iu" or owners.min() < 0 or owners.max() >= len(i2t):
         raise UserError(f"{file}: caption_image does not give the image of each of {len(t2i)} captions")
-    return Run(i2t, t2i, owners)
+    return Run(i2t, t2i, owners, *exact)
 
 
 def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, seed: int = 0) -> list[Figure]:
@@ -148,9 +157,13 @@ def _image_values(run: Run) -> dict[str, np.ndarray]:
     """
     count = len(run.i2t)
     values = {}
-    for direction, ranks, owners in (("i2t", run.i2t, np.arange(count)), ("t2i", run.t2i, run.caption_image)):
+    for direction, ranks, exact, owners in (
+        ("i2t", run.i2t, run.exact_i2t, np.arange(count)),
+        ("t2i", run.t2i, run.exact_t2i, run.caption_image),
+    ):
+        exact = ranks if exact is None else exact
         per_query = {f"r{k}": 100.0 * (ranks < k) for k in RECALL_AT}
-        per_query |= {"meanr": ranks + 1.0, "mrr": 1 / (ranks + 1.0)}
+        per_query |= {"meanr": exact + 1.0, "mrr": 1 / (exact + 1.0)}
         for name, value in per_query.items():
             sums = np.bincount(owners, weights=value, minlength=count)
             values[f"{direction}/{name}"] = sums * (count / len(ranks))

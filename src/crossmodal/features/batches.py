@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -9,6 +11,20 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
 
 AT_ONCE = 16  # rows that are converted together
+MASKED, REPLACED = 0.5, 0.1  # shares of the chosen words; the rest is dropped
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """What the words of a caption are, by token ids 0 .. V-1.
+
+    continues: (V,) bool, True for an id that belongs to the word of the token before it. mask: id of a masked word,
+    None where there is none. ends: the first and last token of a caption are no words, as [CLS] and [SEP].
+    """
+
+    continues: np.ndarray
+    mask: int | None
+    ends: bool
 
 
 def read_regions(
@@ -29,17 +45,30 @@ def read_regions(
 
 
 def read_words(
-    store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0
+    store: FeatureStore,
+    rows: np.ndarray,
+    keep: np.random.Generator | None = None,
+    drop: float = 0,
+    table: TokenTable | None = None,
 ) -> Words:
-    """Tokens of captions as a padded batch; with ``keep`` each but the first, [CLS], may be dropped.
+    """Tokens of captions as a padded batch; with ``keep`` some are dropped, but never all of a caption.
 
-    Dropped tokens leave no gap: those behind them move up. A store without features gives ids alone.
+    Without a table each token but the first and last ([CLS] and [SEP]) is dropped with probability ``drop``. With one
+    whole words are chosen with this probability: of ids, half of them are masked, a tenth is replaced by random ids
+    and the rest is dropped (VSE-infinity's published code); of features, which are of one sentence as it is, all are
+    dropped. Dropped tokens leave no gap: those that follow move up. A store without features gives ids alone.
     """
     mask = _mask(store, rows)
     known = "features" in store.arrays
     tokens = _floats(store, rows) if known else torch.from_numpy(store.padded(rows, "token_ids")).long()
     if keep is not None and drop:
-        mask[:, 1:] = _thin(mask[:, 1:], keep, drop)
+        if table is None:
+            inner = _inner(mask)
+            mask = _thin(inner, keep, drop) | mask & ~inner
+        elif known:
+            mask = _drop_words(store.padded(rows, "token_ids"), mask, table, keep, drop, replace=False)
+        else:
+            mask = _drop_words(tokens.numpy(), mask, table, keep, drop, replace=True)
         order = torch.from_numpy(np.argsort(~mask, axis=1, kind="stable"))  # the kept ones first
         mask = np.take_along_axis(mask, order.numpy(), axis=1)
         tokens = tokens[torch.arange(len(order))[:, None], order]
@@ -64,6 +93,28 @@ def _floats(store: FeatureStore, rows: np.ndarray) -> torch.Tensor:
 def _mask(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
     lengths = store.lengths[rows]
     return np.arange(lengths.max()) < lengths[:, None]
+
+
+def _inner(mask: np.ndarray) -> np.ndarray:
+    """The tokens of each caption but the first and last: (C, L) bool."""
+    place = np.arange(mask.shape[1])
+    return mask & (place > 0) & (place < mask.sum(axis=1, keepdims=True) - 1)
+
+
+def _drop_words(
+    ids: np.ndarray, mask: np.ndarray, table: TokenTable, rng: np.random.Generator, drop: float, *, replace: bool
+) -> np.ndarray:
+    """The tokens that stay, (C, L) bool, of ids (C, L); with ``replace`` ids are masked and replaced in place."""
+    words = _inner(mask) if table.ends else mask
+    word = (words & ~table.continues[ids]).cumsum(axis=1)  # number of each token's word in its caption
+    drawn = np.take_along_axis(rng.random((len(ids), ids.shape[1] + 1)), word, axis=1) / drop
+    masked, replaced = (MASKED, MASKED + REPLACED) if replace else (0, 0)
+    gone = words & (drawn >= replaced) & (drawn < 1)
+    gone[~(words & ~gone).any(axis=1)] = False
+    other = words & (drawn >= masked) & (drawn < replaced)
+    ids[words & (drawn < masked)] = table.mask
+    ids[other] = rng.integers(len(table.continues), size=np.count_nonzero(other))
+    return mask & ~gone
 
 
 def _thin(mask: np.ndarray, rng: np.random.Generator, drop: float) -> np.ndarray:

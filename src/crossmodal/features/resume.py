@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock
 
+from crossmodal.errors import UserError
 from crossmodal.runtime import project_root
+from crossmodal.terminal import printable
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_SOURCE_SUFFIXES = {".py", ".c"}
 _HELD: list[FileLock] = []
 
 
@@ -31,16 +35,30 @@ def content_key(settings: dict[str, Any], files: Iterable[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
+def source_files(stage: str, pipeline: Path = Path("dvc.yaml")) -> list[Path]:
+    """Source files that a stage depends on, sorted: those that dvc.yaml lists, folders with all their .py and .c files.
+
+    Without a dvc.yaml, or without that stage in it, all source files of the package.
+    """
+    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"] if pipeline.is_file() else {}
+    if stage not in stages:
+        found = [_PACKAGE]
+    else:
+        found = [pipeline.parent / path for path in stages[stage]["deps"] if path.startswith(("src/", "stages/"))]
+    files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path])}
+    return sorted(file for file in files if file.suffix in _SOURCE_SUFFIXES)
+
+
 def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = (), *, shared: bool = False) -> Path:
     """The place for a stage's unfinished work, the same one again after a kill.
 
-    Keyed by settings, input files and the package's own code, so that nothing half done by other code or on
-    other data is taken up. Folders of the stage under other keys are left: they belong to other settings.
-    The folder is this process's until it ends: an experiment that runs beside it with the same key waits.
+    Keyed by settings, input files and the source files that the stage depends on, so that nothing half done by
+    other code or on other data is taken up, and an edit elsewhere loses nothing. Folders of the stage under other keys
+    are left: they belong to other settings. The folder is locked until this process ends: an experiment with the same
+    key that runs at the same time waits.
     ``shared``: it is not, for processes that share the work by locks of their own.
     """
-    code = sorted(_PACKAGE.rglob("*.py"))
-    folder = project_root() / ".resume" / stage / content_key(settings, [*files, *code])
+    folder = project_root() / ".resume" / stage / content_key(settings, [*files, *source_files(stage)])
     folder.parent.mkdir(parents=True, exist_ok=True)
     if shared:
         folder.mkdir(exist_ok=True)
@@ -79,6 +97,19 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def write_json(path: Path, content: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
+    """Write a JSON file with a line break at its end, whole as ``write_whole`` does.
+
+    Raises:
+        UserError: text with half of a character, which is not UTF-8 (without ``ensure_ascii``).
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=ensure_ascii)
+    try:
+        write_whole(path, f"{text}\n")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: not written: text with half of a character, {error.object[error.start]!a}") from None
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what a killed process goes on from, whole under a temporary name and then renamed."""
     part = path.with_suffix(".part")
@@ -95,6 +126,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
-        print(f"warning: {path}: damaged, this starts from the beginning ({reason})", file=sys.stderr)
+        text = printable(f"warning: {path}: damaged, this starts from the beginning ({reason})")
+        print(text, file=sys.stderr)
         path.unlink()
         return None

@@ -13,21 +13,24 @@ as a raw file, safe to fork and free of HDF5's per-read cost (benchmarks/feature
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
+from pydantic import Field, field_validator
 
+from crossmodal.checked_json import Record, read_record
 from crossmodal.errors import UserError
-from crossmodal.features.resume import write_whole
+from crossmodal.features.resume import write_json
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
+SETTINGS = "settings"  # metadata: the settings that the features were made by, by dotted key of params.yaml
 LEFT_OUT = "left_out"  # metadata: rows that stand for an image without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
+_DTYPES = tuple(np.dtype(kind).name for kind in "efdbhilBHIL?")  # real numbers of every size
 _GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
 
 
@@ -114,7 +117,7 @@ class StoreWriter:
             "metadata": dict(metadata or {}),
         }
         # Where it is, others take the store for whole.
-        write_whole(self.folder / "index.json", json.dumps(index, indent=1) + "\n")
+        write_json(self.folder / "index.json", index)
 
 
 def _shard_entry(path: Path) -> dict[str, Any]:
@@ -123,6 +126,71 @@ def _shard_entry(path: Path) -> dict[str, Any]:
     with h5py.File(path, "r") as file:
         rows = len(file["lengths"])
     return {"file": path.name, "rows": rows, "sha256": digest}
+
+
+def _plain(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """A dataset that lies in this file in one piece; only such a one is where its offset says.
+
+    Raises:
+        UserError: a link, a virtual dataset, external storage, chunks, filters, or no dataset.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise UserError(f"{path}: {name} is a link to another dataset, expected the values themselves")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise UserError(f"{path}: {name} is no dataset")
+    if dataset.is_virtual or dataset.external or dataset.chunks is not None or dataset.compression is not None:
+        raise UserError(f"{path}: {name} is not in one piece in this file (virtual, external, chunked or compressed)")
+    return dataset
+
+
+def _mapped(dataset: h5py.Dataset, path: Path) -> np.ndarray:
+    """The memory map of a plain dataset; an array of nothing where it has no values.
+
+    Raises:
+        UserError: the file ends before it does.
+    """
+    if not dataset.size:
+        return np.zeros(dataset.shape, dtype=dataset.dtype)
+    offset, size = dataset.id.get_offset(), dataset.size * dataset.dtype.itemsize
+    if offset is None or offset + size > path.stat().st_size:
+        raise UserError(f"{path}: {dataset.name[1:]} has {size:,} bytes, which the file does not hold")
+    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+class _Shard(Record):
+    file: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    rows: Annotated[int, Field(ge=0, le=1 << 40)]
+    sha256: str
+
+
+class _Index(Record):
+    """index.json."""
+
+    format: Annotated[int, Field(ge=_FORMAT, le=_FORMAT)]
+    arrays: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]]
+    shards: list[_Shard]
+    metadata: dict[str, Any]
+
+    @field_validator("arrays")
+    @classmethod
+    def _numbers_in_a_shape(cls, arrays: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for name, (dtype, shape) in arrays.items():
+            if dtype not in _DTYPES:
+                raise ValueError(f"{name}: {str(dtype)[:40]!r} is not one of {', '.join(_DTYPES)}")
+            if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
+                raise ValueError(f"{name}: a list of sizes was expected for its shape")
+        return arrays
+
+    @field_validator("metadata")
+    @classmethod
+    def _rows_left_out(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        left_out = metadata.get(LEFT_OUT, [])
+        if not isinstance(left_out, list) or not all(
+            isinstance(entry, dict) and type(entry.get("row")) is int for entry in left_out
+        ):
+            raise ValueError(f"{LEFT_OUT}: entries with a row were expected")
+        return metadata
 
 
 class FeatureStore:
@@ -135,15 +203,10 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index_path = folder / "index.json"
-        try:
-            index = json.loads(index_path.read_text(encoding="utf-8"))
-            self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index["arrays"].items()}
-            shards = [(folder / shard["file"], shard["rows"]) for shard in index["shards"]]
-            self.metadata: dict[str, Any] = index["metadata"]
-        except FileNotFoundError:
-            raise UserError(f"{index_path}: not found; the stage that writes it has not run") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{index_path}: not the index of a feature store ({error})") from None
+        index = read_record(index_path, _Index, advice="the stage that writes it has not run")
+        self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index.arrays.items()}
+        shards = [(folder / shard.file, shard.rows) for shard in index.shards]
+        self.metadata = index.metadata
         self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
         self._maps: list[dict[str, np.ndarray]] = []
         lengths, shard_of, first_item = [], [], []
@@ -160,27 +223,34 @@ class FeatureStore:
     def _open_shard(self, path: Path, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         try:
             with h5py.File(path, "r") as file:
-                lengths = file["lengths"][:].astype(np.int64)
-                if len(lengths) != rows:
-                    raise UserError(f"{path}: holds {len(lengths)} rows, index.json says {rows}")
+                held = _plain(file, "lengths", path)
+                if held.shape != (rows,) or held.dtype.kind != "i":
+                    raise UserError(f"{path}: lengths is {held.dtype} {held.shape}, index.json says {rows} rows")
+                lengths = np.asarray(_mapped(held, path)).astype(np.int64)
+                if (lengths < 0).any():
+                    raise UserError(f"{path}: row {int((lengths < 0).argmax())} has {lengths.min()} items")
                 maps = {}
                 for name, (dtype, shape) in self.arrays.items():
-                    dataset = file[name]
+                    dataset = _plain(file, name, path)
                     expected = (int(lengths.sum()), *shape)
-                    offset = dataset.id.get_offset()
-                    if dataset.shape != expected or dataset.dtype != dtype or offset is None:
+                    if dataset.shape != expected or dataset.dtype != dtype:
                         raise UserError(
-                            f"{path}: {name} is {dataset.dtype} {dataset.shape}, expected contiguous {dtype} {expected}"
+                            f"{path}: {name} is {dataset.dtype} {dataset.shape}, expected {dtype} {expected}"
                         )
-                    maps[name] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=expected)
+                    maps[name] = _mapped(dataset, path)
         except FileNotFoundError:
             raise UserError(f"{path}: not found, but index.json lists it") from None
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise UserError(f"{path}: unreadable feature file ({error})") from None
         return lengths, maps
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the features were made by, where the store has them: ``{"captions.max_tokens": 40}``."""
+        return self.metadata.get(SETTINGS, {})
 
     @property
     def left_out(self) -> frozenset[int]:

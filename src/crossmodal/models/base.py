@@ -115,8 +115,12 @@ class Matcher(nn.Module):
         """Captions as they are compared, from token features; a row may depend on nothing but its own tokens."""
         raise NotImplementedError
 
-    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
-        """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it."""
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
+        """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it.
+
+        Args:
+            exact: in fp32, whatever a setting of the model says; given to models with such a setting alone.
+        """
         return images.vectors @ captions.vectors.T
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor | None:

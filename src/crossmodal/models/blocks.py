@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -26,6 +28,18 @@ def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
     if mode == "cls":
         return values[:, 0]
     return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)
+
+
+def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and last state of a recurrent network: (B, N, E), (B,) -> (B, N, directions * H), (directions, B, H).
+
+    Outputs beyond a row's length are 0. In float32 even under autocast: on CUDA it casts recurrent networks to float16
+    whatever its own type is, and no loss scaling is there to keep their gradients in range.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        packed = pack_padded_sequence(values.float(), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        output, state = rnn(packed)
+        return pad_packed_sequence(output, batch_first=True, total_length=values.shape[1])[0], state
 
 
 class SetDropout(nn.Module):
@@ -75,18 +89,31 @@ class TransformerEncoder(nn.Module):
     """Post-norm transformer encoder with ReLU (Vaswani et al. 2017), as TERN uses it: (B, N, E) -> (B, N, E).
 
     Zero layers are the identity. Parameter names are those of torch.nn.TransformerEncoder.
+
+    Args:
+        start: drawn, each layer has random weights of its own; copies, all start as copies of one, as the layers of
+            torch.nn.TransformerEncoder do.
     """
 
-    def __init__(self, dim: int, *, layers: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, *, layers: int, heads: int, feed_forward: int, dropout: float, start: str = "drawn"
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, heads, feed_forward, dropout, activation="relu", batch_first=True)
-            for _ in range(layers)
-        )
+
+        def layer() -> nn.TransformerEncoderLayer:
+            return nn.TransformerEncoderLayer(dim, heads, feed_forward, dropout, activation="relu", batch_first=True)
+
+        if start == "copies" and layers:
+            first = layer()
+            self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
+        else:
+            self.layers = nn.ModuleList(layer() for _ in range(layers))
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths.
-        with sdpa_kernel(SDPBackend.MATH) if values.device.type == "cpu" else nullcontext():
+        # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths. The
+        # switch is of the whole process: where nothing is trained, other threads may be at work, and it stays.
+        training = values.device.type == "cpu" and torch.is_grad_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if training else nullcontext():
             for layer in self.layers:
                 values = layer(values, src_key_padding_mask=~mask)
         return values

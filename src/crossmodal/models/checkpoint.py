@@ -6,21 +6,28 @@ server finds the run that trained it.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field, ValidationError
+from safetensors.torch import save_file
 
-from crossmodal.errors import UserError
+from crossmodal.checked_json import Record, read_record
+from crossmodal.checked_yaml import explain
+from crossmodal.errors import UserError, first_line
+from crossmodal.features.resume import write_json
+from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.registry import MODELS, build_model
-from crossmodal.models.text import build_text
+from crossmodal.models.text import build_text, check_text
 from crossmodal.params import Params, Section
+
+_MOST = 1 << 24  # of a size in config.json
+_FEW = 16  # layers that no number of tensors is held against: some models have none
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,11 @@ class MatcherConfig:
 def save_matcher(folder: Path, model: Matcher, config: MatcherConfig) -> None:
     """Write both files; ``folder`` exists."""
     save_file(unshared(model), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", asdict(config))
 
 
 def unshared(model: Matcher) -> dict[str, torch.Tensor]:
-    """Every tensor of a model once, under the first of its names in the alphabet; ``read_weights`` finds the others.
+    """Every tensor of a model once, under the first of its names in the alphabet; ``load_matcher`` finds the others.
 
     safetensors' own ``save_model`` notes the other names too, in an order that is another in every process.
     """
@@ -55,6 +62,22 @@ def unshared(model: Matcher) -> dict[str, torch.Tensor]:
     return dict(weights.values())
 
 
+class _Sizes(Record):
+    regions: Annotated[int, Field(ge=1, le=_MOST)]
+    words: Annotated[int, Field(ge=1, le=_MOST)]
+
+
+class _Config(Record):
+    """config.json of a matcher."""
+
+    model: str
+    settings: dict[str, Any]
+    sizes: _Sizes
+    key: str
+    encoder: Literal["bert", "bert_finetune", "bigru", "clip"]
+    text: dict[str, Any]
+
+
 def read_config(folder: Path) -> MatcherConfig:
     """Read ``config.json`` of a matcher.
 
@@ -62,14 +85,10 @@ def read_config(folder: Path) -> MatcherConfig:
         UserError: missing, or not a matcher's config.
     """
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config = MatcherConfig(**{**content, "sizes": InputSizes(**content["sizes"])})
-        _section_type(config.model).model_validate(config.settings)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the train stage first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a matcher's config ({' '.join(str(error).split())})") from None
+    record = read_record(path, _Config, advice="run the train stage first")
+    config = MatcherConfig(**{**record.model_dump(), "sizes": InputSizes(**record.sizes.model_dump())})
+    _section(config, path)
+    check_text(config.encoder, config.text, f"{path}: text")
     return config
 
 
@@ -79,49 +98,56 @@ def load_matcher(folder: Path) -> tuple[Matcher, MatcherConfig]:
     Raises:
         UserError: a file is missing, unreadable, or its weights are those of another model.
     """
-    config = read_config(folder)
-    settings = _section_type(config.model).model_validate(config.settings)
-    model = build_model(config.model, settings, config.sizes, partial(build_text, config.encoder, config.text))
-    read_weights(folder / "model.safetensors", model, config.model)
+    config, path = read_config(folder), folder / "model.safetensors"
+    weights = read_tensors(path)
+    model = build_checked(config, weights, folder / "config.json", path)
+    model.load_state_dict(weights, strict=False)
     return model.eval(), config
 
 
-def read_weights(path: Path, model: Matcher, name: str) -> None:
-    """Load a .safetensors file into a model of the registry.
+def build_checked(
+    config: MatcherConfig, weights: Mapping[str, torch.Tensor], path: Path, weights_path: Path
+) -> Matcher:
+    """The model of a config, not yet with its weights, which are those of this model.
+
+    It is built on the meta device first and compared with the weights: a config that claims sizes gets no memory for
+    them, and a number of layers beyond the number of tensors no time.
+
+    Args:
+        path: of the config, for messages. weights_path: of the weights.
 
     Raises:
-        UserError: the file is missing or damaged, or holds the weights of another model.
+        UserError: no model can be built so, or the weights are those of another.
     """
+    section = _section(config, path)
+    depths = {**config.settings, **config.text.get("config", {})}
+    for key, value in depths.items():
+        if key.endswith(("layers", "steps")) and isinstance(value, int) and value > max(len(weights), _FEW):
+            raise UserError(f"{path}: {key} is {value}, {weights_path} holds {len(weights)} tensors")
+    make_text = partial(build_text, config.encoder, config.text)
     try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+        with torch.device("meta"):
+            skeleton = build_model(config.model, section, config.sizes, make_text)
+    except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, KeyError, ArithmeticError) as error:
+        raise UserError(f"{path}: no {config.model} model can be built so ({first_line(error)})") from None
+    check_tensors(weights, _named_once(skeleton, weights), str(weights_path), f"this {config.model} model")
+    return build_model(config.model, section, config.sizes, make_text)
+
+
+def _named_once(model: Matcher, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict of a model without the further names of tensors that the file holds by one of their names."""
     expected = model.state_dict()
-    shared = {key for key in expected if key not in weights and _alias(key, expected, weights)}
-    missing = sorted(set(expected) - set(weights) - shared)
-    unknown = sorted(set(weights) - set(expected))
-    wrong = [key for key in weights if key in expected and weights[key].shape != expected[key].shape]
-    if missing or unknown or wrong:
-        problem = (
-            f"lacks {missing[0]!r}"
-            if missing
-            else f"holds unknown {unknown[0]!r}"
-            if unknown
-            else f"{wrong[0]!r} is {tuple(weights[wrong[0]].shape)}, expected {tuple(expected[wrong[0]].shape)}"
-        )
-        raise UserError(f"{path}: not the weights of this {name} model: {problem}")
-    model.load_state_dict(weights, strict=False)
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    held = {id(tensor) for name, tensor in named if name in weights}
+    further = {name for name, tensor in named if name not in weights and id(tensor) in held}
+    return {name: value for name, value in expected.items() if name not in further}
 
 
-def _alias(key: str, expected: dict[str, Any], weights: dict[str, Any]) -> bool:
-    """Whether a key is another name of a tensor that the file holds (shared modules are saved once)."""
-    pointer = expected[key].data_ptr()
-    return any(expected[other].data_ptr() == pointer for other in weights if other in expected)
-
-
-def _section_type(model: str) -> type[Section]:
-    if model not in MODELS:
-        raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
-    return Params.model_fields[model].annotation
+def _section(config: MatcherConfig, path: Path) -> Section:
+    """The checked settings of a config."""
+    if config.model not in MODELS:
+        raise UserError(f"{path}: model {config.model!r} is not one of {', '.join(MODELS)}")
+    try:
+        return Params.model_fields[config.model].annotation.model_validate(config.settings)
+    except ValidationError as error:
+        raise UserError(f"{path}: settings: {explain(error)}") from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -21,6 +22,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("similarity_vectors.c")
 DEPTH = 256  # as in the source
@@ -100,7 +103,8 @@ def library() -> ctypes.CDLL | None:
         if not path.is_file():
             _compile(compiler, path)
         return ctypes.CDLL(str(path))
-    except (OSError, RuntimeError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        log.warning("note: %s could not be compiled, torch does its work at half the speed: %s", SOURCE.name, error)
         return None
 
 

@@ -8,24 +8,19 @@ or the configuration (``config``). Sizes are read from the shapes, what shapes d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
+from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.checkpoint import MatcherConfig
+from crossmodal.models.checkpoint import MatcherConfig, build_checked
 from crossmodal.models.published import sgraf_state, tern_state, vse_infty_state
-from crossmodal.models.registry import build_model
-from crossmodal.models.text import build_text
 from crossmodal.models.unpickle import read_checkpoint, read_vocabulary_pickle
-from crossmodal.params import Params
 
 Tensors = dict[str, torch.Tensor]
 BERT_HEAD = 64  # size of an attention head in every published BERT; a state dict does not tell
@@ -63,9 +58,12 @@ class Published:
         Raises:
             UserError: its value is not among ``allowed``.
         """
-        if key in self.settings and self.settings[key] not in (allowed := tuple(allowed)):
+        value = self.settings.get(key)
+        plain = isinstance(value, str | bool | int | float | None)  # a tensor cannot be compared
+        if key in self.settings and (not plain or value not in (allowed := tuple(allowed))):
+            allowed = tuple(allowed)
             values = " or ".join(repr(value) for value in allowed)
-            raise UserError(f"{self.path}: {key} is {self.settings[key]!r}, only {values} can be imported")
+            raise UserError(f"{self.path}: {key} is {repr(value)[:100]}, only {values} can be imported")
 
 
 @dataclass(frozen=True)
@@ -106,15 +104,9 @@ def import_checkpoint(project: str, paths: Sequence[Path], vocabulary: Path | No
     words = _words(files[0], text, vocabulary, project)
     sizes = InputSizes(regions=_region_size(files[0]), words=text.size)
     config = MatcherConfig(name, settings, sizes, key, text.encoder, text.settings)
-    try:
-        section = Params.model_fields[name].annotation.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"{paths[0]}: {'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}"
-        ) from None
-    model = build_model(name, section, sizes, partial(build_text, text.encoder, text.settings))
-    _load(paths[0], model, state | {f"text.{entry}": value for entry, value in text.state.items()})
+    weights = state | {f"text.{entry}": value for entry, value in text.state.items()}
+    model = build_checked(config, weights, paths[0], paths[0])
+    model.load_state_dict(weights, strict=False)
     return Imported(model.eval(), config, words)
 
 
@@ -166,6 +158,7 @@ def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]
         "heads": 4,  # fixed in the published code
         "feed_forward": published.size(f"{encoder}0.linear1.weight"),
         "shared": not published.layers("img_txt_enc.transformer_encoder_2.layers."),
+        "layers_start": "copies",
         "positions": "concat",
         "location_scale": 1.0,
         "input_dropout": 0.0,
@@ -209,7 +202,9 @@ def _vse_infty(published: Published) -> Part:
         "pe_dim": published.size("img_enc.gpool.gru.weight_ih_l0", 1),
         "pool_hidden": published.size("img_enc.gpool.gru.weight_hh_l0", 1),
         "temperature": 0.1,  # fixed in the published code
+        "word_map": "none" if text is not None and text.encoder == "bigru" else "linear",
         "mlp_hidden": published.size("img_enc.mlp.layers.0.weight") if published.layers("img_enc.mlp.layers.") else 0,
+        "norm_padding": True,
     }
     text = text or Text("bert", {}, published.size("txt_enc.linear.weight", 1))
     return "vse_infty", settings, text, vse_infty_state(rest)
@@ -233,7 +228,9 @@ def _flat(path: Path, content: Any) -> Published:
         parts = dict(zip(("img_enc.", "txt_enc.", "sim_enc."), model, strict=False))
     entries = {}
     for part, state in parts.items():
-        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        if not isinstance(state, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+        ):
             raise UserError(f"{path}: 'model' is neither a state dict nor a list of them")
         for name, value in state.items():
             entries[part + name.removeprefix("module.")] = value.float() if value.is_floating_point() else value
@@ -323,26 +320,10 @@ def read_words(path: Path) -> list[str]:
     Raises:
         UserError: missing, unreadable, or ids that are not 0, 1, 2 ... each once.
     """
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as JSON ({error})") from None
-    else:
-        content = read_vocabulary_pickle(path)
+    content = read_json(path) if path.suffix == ".json" else read_vocabulary_pickle(path)
     ids = content.get("word2idx") if isinstance(content, dict) else None
     if not isinstance(ids, dict):
         raise UserError(f"{path}: not a published vocabulary (no word2idx)")
     if sorted(ids.values(), key=str) != sorted(range(len(ids)), key=str) or not all(isinstance(w, str) for w in ids):
         raise UserError(f"{path}: not a published vocabulary (ids are not 0 to {len(ids) - 1}, each once)")
     return sorted(ids, key=ids.__getitem__)
-
-
-def _load(path: Path, model: Matcher, state: Tensors) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        problem = " ".join(str(error).splitlines()[1].split())
-        raise UserError(f"{path}: not the weights of a published model: {problem[:200]}") from None

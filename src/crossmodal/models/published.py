@@ -74,17 +74,12 @@ def tern_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 def vse_infty_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """VSE-infinity's published state dict under the names of ``VseInftyMatcher``.
 
-    With a BiGRU, whose words are of the embedding's size, the published model has no map of words: it is the
-    identity then.
+    With a BiGRU the published model has no map of words: ``vse_infty.word_map`` none.
 
     Raises:
         UserError: an entry that the published model does not have.
     """
-    state = _rename(published, _VSE_INFTY, _VSE_INFTY_UNUSED)
-    if "caption_map.weight" not in state and "image_map.weight" in state:
-        size = len(state["image_map.weight"])
-        state |= {"caption_map.weight": torch.eye(size), "caption_map.bias": torch.zeros(size)}
-    return state
+    return _rename(published, _VSE_INFTY, _VSE_INFTY_UNUSED)
 
 
 def sgraf_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

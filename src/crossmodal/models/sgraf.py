@@ -12,6 +12,8 @@ each, BiGRU over words (300 to 1024, no map behind it), hinge with hard negative
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,8 +21,10 @@ from torch import nn
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import attention_weights, masked_mean
+from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.similarity_reasoning import PairScorer
 from crossmodal.params import Sgraf
+from crossmodal.runtime import pick_device, usable_precision
 
 
 def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:
@@ -47,7 +51,8 @@ class SgrafMatcher(Matcher):
         self.word_map = nn.Linear(sizes.words, dim) if settings.word_map == "linear" else nn.Identity()
         self.image_attention = SelfAttention(dim, settings.dropout, RegionNorm(settings.region_norms))
         self.caption_attention = SelfAttention(dim, settings.dropout)
-        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.smooth, settings.precision)
+        precision = usable_precision(settings.precision, pick_device().type, "sgraf.precision")
+        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.smooth, precision)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):  # as published
                 nn.init.xavier_uniform_(layer.weight)
@@ -59,8 +64,12 @@ class SgrafMatcher(Matcher):
     def encode_captions(self, words: Words) -> Encoding:
         return self._encode(self.word_map(words.features), words.mask, self.caption_attention)
 
-    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
-        return self.scorer(images, captions, sparse=self.sparse_gradients)
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
+        scorer = self.scorer
+        if exact:
+            scorer = copy.copy(scorer)  # shares all weights; the setting of the matcher, which others may use, stays
+            scorer.precision = "fp32"
+        return scorer(images, captions, sparse=self.sparse_gradients)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region."""
@@ -96,9 +105,9 @@ class SgrafEnsemble(Matcher):
         """Captions as they are compared: each member reads them with a text encoder of its own."""
         return self._join([matcher.encode_text(words) for matcher in self.matchers])
 
-    def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
         parts = zip(self.matchers, self._split(images), self._split(captions), strict=True)
-        return torch.stack([matcher.similarity(*encodings) for matcher, *encodings in parts]).mean(dim=0)
+        return torch.stack([matcher.similarity(*pair, exact=exact) for matcher, *pair in parts]).mean(dim=0)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """The mean of the members' attention."""
@@ -134,44 +143,3 @@ class SelfAttention(nn.Module):
         joint = self.dropout(local.tanh()) * self.dropout(overall.tanh()).unsqueeze(1)  # (B, N, E)
         weights = self.weight_map(joint).squeeze(-1).masked_fill(~mask, float("-inf")).softmax(dim=1)
         return F.normalize((weights.unsqueeze(-1) * values).sum(dim=1), dim=-1)
-
-
-class RegionNorm(nn.BatchNorm1d):
-    """Batch norm of regions whose statistics are over images and dimensions: (B, R, E), (B, R) -> (B, R, E).
-
-    The published BatchNorm1d(36) keeps statistics, scale and shift for each of exactly 36 places in an image's list
-    of regions: ``places`` 36. Here padding never counts, regions beyond the last place share it, and places that no
-    image of a batch fills stay as they are. With one place all regions share its statistics: sound for any number
-    of regions, whatever their order.
-    """
-
-    def __init__(self, places: int) -> None:
-        super().__init__(places)
-
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        place = torch.arange(values.shape[1], device=values.device).clamp(max=self.num_features - 1)  # (R,)
-        values = values.float()
-        if self.training:
-            mean, variance = self._statistics(values, mask, place)
-        else:
-            mean, variance = self.running_mean, self.running_var
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return values * scale[place].unsqueeze(-1) + shift[place].unsqueeze(-1)
-
-    def _statistics(
-        self, values: torch.Tensor, mask: torch.Tensor, place: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance of each place, (places,), also taken into the running ones."""
-        real = mask.unsqueeze(-1).to(values.dtype)
-        zeros = values.new_zeros(self.num_features)
-        count = zeros.index_add(0, place, real.sum(dim=(0, 2)) * values.shape[2])
-        mean = zeros.index_add(0, place, (values * real).sum(dim=(0, 2))) / count.clamp(min=1)
-        centred = (values - mean[place].unsqueeze(-1)) * real
-        variance = zeros.index_add(0, place, centred.square().sum(dim=(0, 2))) / count.clamp(min=1)
-        with torch.no_grad():
-            weight = torch.where(count > 0, self.momentum, 0.0)
-            self.running_mean.lerp_(mean, weight)
-            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), weight)
-            self.num_batches_tracked += 1
-        return mean, variance

@@ -6,7 +6,7 @@ and pass a second encoder, whose weights the two modalities share. The first out
 instead, as kaylode/tern does, ``max`` their maximum.
 
 Published setting: visual_dim 2048, 4 visual layers, embed_dim 1024, 2 shared layers, 4 heads, feed-forward
-2048, dropout 0.1, hinge with hard negatives and margin 0.2.
+2048, dropout 0.1, layers of an encoder that start as copies of one, hinge with hard negatives and margin 0.2.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
 from crossmodal.params import Tern
@@ -25,10 +26,16 @@ class TernMatcher(Matcher):
 
     def __init__(self, settings: Tern, sizes: InputSizes) -> None:
         super().__init__()
+        if settings.text_layers and sizes.words % settings.heads:
+            raise UserError(
+                f"heads {settings.heads} of tern or teran: token features have {sizes.words} values, not a multiple; "
+                "choose another number of heads, or text_layers 0"
+            )
         encoder = {
             "heads": settings.heads,
             "feed_forward": settings.feed_forward,
             "dropout": settings.dropout,
+            "start": settings.layers_start,
         }
         self.image_aggregation = settings.image_aggregation
         self.text_aggregation = settings.text_aggregation

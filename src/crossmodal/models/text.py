@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from crossmodal.checked_json import Record, as_record
+from crossmodal.errors import UserError
+from crossmodal.hub_models import CAUTIOUS, check_config, reading
 from crossmodal.models.base import StoredFeatures, Words
+from crossmodal.models.blocks import run_rnn
 
 
 class BiGru(nn.Module):
@@ -26,12 +31,8 @@ class BiGru(nn.Module):
         self.rnn = nn.GRU(embed_dim, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, words: Words) -> Words:
-        lengths = words.mask.sum(dim=1).cpu()  # a token is never behind a gap
         embedded = self.dropout(self.embed(words.ids))
-        packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        output, _ = nn.utils.rnn.pad_packed_sequence(
-            self.rnn(packed)[0], batch_first=True, total_length=words.ids.shape[1]
-        )
+        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # a token is never behind a gap
         forward, backward = output.chunk(2, dim=-1)
         return Words((forward + backward) / 2, words.mask, words.ids)
 
@@ -51,6 +52,31 @@ class FineTunedBert(nn.Module):
         return Words(features, words.mask, words.ids)
 
 
+class _BiGru(Record):
+    vocabulary: Annotated[int, Field(ge=1, le=1 << 24)]
+    embed_dim: Annotated[int, Field(ge=1, le=1 << 24)]
+    hidden: Annotated[int, Field(ge=1, le=1 << 24)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class _FineTunedBert(Record):
+    config: dict[str, Any]
+
+
+def check_text(encoder: str, settings: dict[str, Any], name: str) -> None:
+    """See that ``build_text`` can take settings that come from a file.
+
+    Raises:
+        UserError: names the key; ``name`` is that of the file.
+    """
+    if encoder == "bigru":
+        as_record(settings, _BiGru, name)
+    elif encoder == "bert_finetune":
+        check_config(as_record(settings, _FineTunedBert, name).config, f"{name}.config")
+    elif settings:
+        raise UserError(f"{name}: expected nothing with stored features, found {', '.join(settings)[:100]}")
+
+
 def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
     """The text encoder of a matcher.
 
@@ -66,9 +92,20 @@ def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
 
 
 def load_pretrained(text: nn.Module, folder: Path) -> None:
-    """Start a FineTunedBert from the bert stage's weights; other encoders have none to start from."""
-    if isinstance(text, FineTunedBert):
+    """Start a FineTunedBert from the bert stage's weights; other encoders have none to start from.
+
+    Raises:
+        UserError: the folder's weights are missing, damaged, or not those of its config.
+    """
+    if not isinstance(text, FineTunedBert):
+        return
+    with reading(str(folder), "not a readable BERT folder"):
         source = AutoModel.from_pretrained(
-            folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            folder,
+            add_pooling_layer=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            **CAUTIOUS,
         )
         text.bert.load_state_dict(source.state_dict())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,14 +62,54 @@ def read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: not found")
     try:
+        if zipfile.is_zipfile(path):
+            _refuse_packed(path)
         with torch.serialization.safe_globals(_BESIDE_TENSORS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_expanded(path, content)
+        return content
+    except UserError:
+        raise
     except Exception as error:  # a damaged file fails in any of the readers behind torch.load
         unknown = re.search(r"GLOBAL (\S+)", str(error))
         if unknown:
             raise UserError(_refusal(path, unknown[1])) from None
         # torch's own message would advise to read the file without protection
         raise UserError(f"{path}: not a checkpoint that torch.save wrote, or damaged") from None
+
+
+def _refuse_packed(path: Path) -> None:
+    """torch.save stores: a member that unpacks to more than the file has is a bomb."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > member.compress_size:
+                raise UserError(
+                    f"{path}: {member.filename!r} unpacks from {member.compress_size:,} to {member.file_size:,} bytes, "
+                    "which torch.save never packs"
+                )
+
+
+def _refuse_expanded(path: Path, content: Any) -> None:
+    """See that every tensor has as many values as the file holds for it: with strides of 0 a few claim any number.
+
+    Each list is looked at once, however often others hold it.
+    """
+    seen: set[int] = set()
+    left = [content]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise UserError(f"{path}: a tensor of {tuple(value.shape)} has fewer values in the file than that")
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+        elif isinstance(value, argparse.Namespace):
+            left += vars(value).values()
 
 
 def read_vocabulary_pickle(path: Path) -> dict[str, Any]:
@@ -171,13 +212,17 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise _UnknownNameError(f"{module}.{name}") from None
 
 
-def _plain(content: Any) -> Any:
-    """The same with arrays in place of their stand-ins."""
-    if isinstance(content, dict):
-        return {name: _plain(value) for name, value in content.items()}
-    if isinstance(content, list | tuple):
-        return type(content)(_plain(value) for value in content)
-    return content.value if isinstance(content, _Array) else content
+def _plain(content: Any, made: dict[int, Any] | None = None) -> Any:
+    """The same with arrays in place of their stand-ins; ``made``: of what was met before, so that it is made once."""
+    made = {} if made is None else made
+    if id(content) not in made:
+        if isinstance(content, dict):
+            made[id(content)] = {name: _plain(value, made) for name, value in content.items()}
+        elif isinstance(content, list | tuple):
+            made[id(content)] = type(content)([_plain(value, made) for value in content])
+        else:
+            return content.value if isinstance(content, _Array) else content
+    return made[id(content)]
 
 
 class _UnknownNameError(pickle.UnpicklingError):

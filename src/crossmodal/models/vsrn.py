@@ -24,9 +24,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.blocks import run_rnn
 from crossmodal.params import Vsrn
 
 
@@ -85,10 +85,8 @@ class RelationLayer(nn.Module):
 def last_state(rnn: nn.GRU, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """State of a GRU behind the last real item of each row: (B, N, E), (B, N) -> (B, H).
 
-    Gaps, where regions were dropped, are skipped. In float32 even under autocast: states add up over the steps.
+    Gaps, where regions were dropped, are skipped.
     """
     real_first = torch.argsort((~mask).int(), dim=1, stable=True)
     values = values.gather(1, real_first.unsqueeze(-1).expand_as(values))
-    with torch.autocast(values.device.type, enabled=False):
-        packed = pack_padded_sequence(values.float(), mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
-        return rnn(packed)[1][-1]
+    return run_rnn(rnn, values, mask.sum(dim=1))[1][-1]

@@ -48,6 +48,17 @@ from crossmodal.regions.bottomup.folder import DetectorFolder
 from crossmodal.regions.bottomup.network import POOL, Architecture, Found
 
 
+class Resized(tuple):
+    """Height and width of an image, with ``scale``, by which it was resized; passes through detectron2 as a size."""
+
+    scale: float
+
+    def __new__(cls, size: tuple[int, int], scale: float) -> Resized:
+        made = super().__new__(cls, size)
+        made.scale = scale
+        return made
+
+
 class CaffeStem(BasicStem):
     """Its pooling has no padding and keeps what is left over at the far edges."""
 
@@ -75,14 +86,12 @@ class CaffeAnchors(DefaultAnchorGenerator):
 class CaffeRPN(RPN):
     """Proposals whose corners are pixels, the small ones dropped before the best are taken."""
 
-    scale = 1.0  # by which the next images were resized
-
     def predict_proposals(
-        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], image_sizes: list[tuple[int, int]]
+        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], image_sizes: list[Resized]
     ) -> list[Instances]:
         boxes = self._decode_proposals(anchors, [values.float() for values in deltas])[0]  # (B, N, 4)
         boxes = clip(far_corner(boxes.flatten(0, 1), 1.0), image_sizes[0]).view_as(boxes)
-        small = (boxes[..., 2:] - boxes[..., :2]).amin(dim=2) < CAFFE.min_side * self.scale
+        small = (boxes[..., 2:] - boxes[..., :2]).amin(dim=2) < CAFFE.min_side * image_sizes[0].scale
         scores = logits[0].float().masked_fill(small, -math.inf)
         before, after = self.pre_nms_topk[False], self.post_nms_topk[False]
         found = find_top_rpn_proposals([boxes], [scores], image_sizes, self.nms_thresh, before, after, 0.0, False)
@@ -169,9 +178,8 @@ class Detectron2Network:
         self.model.load_state_dict(detector.weights)
 
     def __call__(self, pixels: Tensor, scale: float) -> list[Found]:
-        size = tuple(pixels.shape[-2:])
+        size = Resized(tuple(pixels.shape[-2:]), scale)
         features = self.model.backbone(pixels)
-        self.model.proposal_generator.scale = scale
         proposals, _ = self.model.proposal_generator(ImageList(pixels, [size] * len(pixels)), features)
         return [self._found(features["res4"][row : row + 1], of, size) for row, of in enumerate(proposals)]
 

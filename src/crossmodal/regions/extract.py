@@ -7,8 +7,7 @@ the dataset and the batch size alone: not on where a killed run stopped, and not
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from crossmodal.checked_json import read_json
+from crossmodal.datasets.decode import decode
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
-from crossmodal.features.resume import write_whole
-from crossmodal.features.store import LEFT_OUT, StoreWriter
+from crossmodal.features.resume import write_json
+from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
 from crossmodal.regions.base import ImageRegions, RegionExtractor
-from crossmodal.regions.decode import decode
-from crossmodal.runtime import pick_device, progress
+from crossmodal.runtime import pick_device, progress, usable_precision
 
 WINDOW = 256  # rows
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,6 +39,7 @@ def extract_regions(
     workers: int = 0,
     max_broken: int = 0,
     precision: str = "fp32",
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a store whose row i holds the regions of record i.
 
@@ -53,6 +54,7 @@ def extract_regions(
         workers: processes that decode images while the network works; 0: none, it waits.
         max_broken: images that may turn out unreadable.
         precision: fp32, or bf16 or fp16 by autocast.
+        settings: kept with the store, what photographs that come later are to be read by.
 
     Raises:
         UserError: more images than ``max_broken`` are missing or unreadable. What was done before is kept.
@@ -82,14 +84,16 @@ def extract_regions(
         "feature_dim": extractor.feature_dim,
         "classes": list(getattr(extractor, "classes", ())),
         "attributes": list(getattr(extractor, "attributes", ())),
-    }
+    } | ({SETTINGS: dict(settings)} if settings else {})
     writer.close(metadata | broken.metadata())
     broken.forget()
 
 
 def autocast(precision: str) -> torch.autocast:
-    """What networks extract under: ``regions.precision`` as autocast of the device; of fp32 nothing is cast."""
-    return torch.autocast(pick_device().type, PRECISIONS.get(precision), enabled=precision in PRECISIONS)
+    """What networks extract under: ``regions.precision``, where the device is fast in it, as autocast; else fp32."""
+    device = pick_device().type
+    dtype = PRECISIONS.get(usable_precision(precision, device, "regions.precision"))
+    return torch.autocast(device, dtype, enabled=dtype is not None)
 
 
 def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -175,7 +179,9 @@ class _Broken:
     def __init__(self, dataset: Dataset, folder: Path, writer: StoreWriter, first: int, limit: int) -> None:
         self.dataset, self.limit = dataset, limit
         self.file = folder.with_name(f"{folder.name}.broken.json")
-        content = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
+        content = read_json(self.file, dict) if self.file.is_file() else {}
+        if not all(row.isdecimal() and len(row) < 12 and isinstance(reason, str) for row, reason in content.items()):
+            raise UserError(f"{self.file}: expected reasons by row; remove the file, the same command goes on without")
         self.reasons = {int(row): reason for row, reason in content.items()}
         written = sorted(row for row in self.reasons if row < first + len(writer))
         mended = next((row for row in written if not isinstance(decode(dataset.image_path(row)), str)), None)
@@ -185,7 +191,7 @@ class _Broken:
 
     def add(self, row: int, reason: str) -> None:
         self.reasons[row] = reason
-        write_whole(self.file, json.dumps(self.reasons))
+        write_json(self.file, self.reasons, indent=None)
         if len(self.reasons) > self.limit:
             path = self.dataset.image_path(min(self.reasons))
             raise UserError(

@@ -8,24 +8,29 @@ alone, without the embedded class. A detector folder holds model.safetensors and
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign, nms
+from torchvision.ops import Conv2dNormActivation, nms
 
-from crossmodal.errors import UserError
+from crossmodal.checked_json import Record, read_record
+from crossmodal.features.resume import write_json
+from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.params import Detector
+from crossmodal.regions.roi_align import OrderedRoIAlign
 
 STRIDE = 8  # pixels per cell of the feature map
 ANCHORS = (26, 40, 62, 96)  # pixels; square
@@ -79,16 +84,38 @@ class KeepSize(GeneralizedRCNNTransform):
         return image, target
 
 
+class Anchors(AnchorGenerator):
+    """Torchvision's anchors of one feature map, computed without a trace of former images.
+
+    Torchvision's own keeps its anchors in the type and on the device of the last feature map.
+    """
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors of each image, (H/8 W/8 anchors, 4) float32 in pixels."""
+        rows, columns = feature_maps[0].shape[-2:]
+        device = feature_maps[0].device
+        y, x = torch.meshgrid(
+            STRIDE * torch.arange(rows, device=device), STRIDE * torch.arange(columns, device=device), indexing="ij"
+        )
+        cells = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
+        anchors = (cells + self.cell_anchors[0].to(device)).view(-1, 4)
+        return [anchors] * len(image_list.image_sizes)
+
+
 class AttributeRoIHeads(RoIHeads):
     """Box head and predictor of Faster R-CNN with a softmax over attributes on the same feature.
 
     In training the attribute loss is the cross-entropy on positive regions. In evaluation a region's feature
     and attribute are computed again on the box after regression; see ``forward``.
+
+    ``min_score`` and ``most_regions`` are set once, by who loads the network. Torchvision's own thresholds let
+    everything through: several threads may share the network, so that no call may change one.
     """
 
     def __init__(self, attribute_predictor: nn.Linear, **parts: object) -> None:
-        super().__init__(**parts)
+        super().__init__(score_thresh=0.0, detections_per_img=sys.maxsize, **parts)
         self.attribute_predictor = attribute_predictor
+        self.min_score, self.most_regions = 0.05, 100
 
     def region_features(
         self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]
@@ -149,24 +176,19 @@ class AttributeRoIHeads(RoIHeads):
         """Boxes, scores and labels of each image: class-wise NMS, then NMS across classes, at ``nms_thresh``.
 
         The second one leaves a physical object one region, though two classes claim it. At most
-        ``detections_per_img`` regions of at least ``score_thresh`` stay, and always the best one; if the
+        ``most_regions`` regions of at least ``min_score`` stay, and always the best one; if the
         network gives none at all, the whole image is the region, of label 0 (background) with score 0.
         """
-        wanted, limit = self.score_thresh, self.detections_per_img
-        self.score_thresh, self.detections_per_img = 0.0, class_logits.numel()
-        try:
-            found = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
-        finally:
-            self.score_thresh, self.detections_per_img = wanted, limit
+        found = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
         rows = []
         for boxes, scores, labels, (height, width) in zip(*found, image_shapes, strict=True):
             if not len(boxes):
                 boxes = boxes.new_tensor([[0, 0, width, height]])
                 scores, labels = scores.new_zeros(1), labels.new_zeros(1)
             keep = nms(boxes, scores, self.nms_thresh)
-            good = scores[keep] >= wanted
+            good = scores[keep] >= self.min_score
             good[0] = True
-            keep = keep[good][:limit]
+            keep = keep[good][: self.most_regions]
             rows.append((boxes[keep], scores[keep], labels[keep]))
         boxes, scores, labels = (list(column) for column in zip(*rows, strict=True))
         return boxes, scores, labels
@@ -189,14 +211,14 @@ class RegionDetector(FasterRCNN):
         backbone = Backbone(width)
         super().__init__(
             backbone,
-            rpn_anchor_generator=AnchorGenerator((ANCHORS,), ((1.0,),)),
+            rpn_anchor_generator=Anchors((ANCHORS,), ((1.0,),)),
             rpn_fg_iou_thresh=0.6,
             rpn_batch_size_per_image=64,
             rpn_pre_nms_top_n_train=200,
             rpn_pre_nms_top_n_test=300,
             rpn_post_nms_top_n_train=64,
             rpn_post_nms_top_n_test=64,
-            box_roi_pool=MultiScaleRoIAlign(["0"], POOL, sampling_ratio=1),
+            box_roi_pool=OrderedRoIAlign("0", POOL, 1 / STRIDE),
             box_head=TwoMLPHead(backbone.out_channels * POOL**2, feature_dim),
             box_predictor=FastRCNNPredictor(feature_dim, len(classes) + 1),
         )
@@ -213,9 +235,7 @@ class RegionDetector(FasterRCNN):
             batch_size_per_image=24,
             positive_fraction=0.5,
             bbox_reg_weights=None,
-            score_thresh=0.05,
             nms_thresh=0.5,
-            detections_per_img=100,
         )
         self.to(memory_format=torch.channels_last)
 
@@ -237,7 +257,17 @@ def save_detector(folder: Path, model: RegionDetector) -> None:
     }
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config, ensure_ascii=False)
+
+
+class _Config(Record):
+    """config.json of a detector folder."""
+
+    architecture: Literal["faster_rcnn"]
+    width: Annotated[int, Field(ge=2, multiple_of=2, le=1 << 16)]
+    feature_dim: Annotated[int, Field(ge=1, le=1 << 20)]
+    classes: list[str]
+    attributes: list[str]
 
 
 def load_detector(folder: Path) -> RegionDetector:
@@ -246,26 +276,13 @@ def load_detector(folder: Path) -> RegionDetector:
     Raises:
         UserError: a file is missing, unreadable or of another model; the message names it.
     """
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        weights = load_file(weights_path)
-    except FileNotFoundError as error:
-        missing = weights_path if config_path.exists() else config_path
-        raise UserError(f"{missing}: not found; run the detector stage first") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{config_path}: not readable as JSON ({error})") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights_path}: not readable as safetensors ({error})") from None
-    if not isinstance(config, dict) or config.get("architecture") != _ARCHITECTURE:
-        raise UserError(f"{config_path}: not the configuration of a detector; expected architecture {_ARCHITECTURE}")
-    try:
-        model = RegionDetector(config["classes"], config["attributes"], config["width"], config["feature_dim"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{config_path}: not the configuration of a detector ({error!r})") from None
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        problem = str(error).splitlines()[-1].strip()
-        raise UserError(f"{weights_path}: weights of another model than config.json says ({problem})") from None
+    advice, path = "run the detector stage first", folder / "model.safetensors"
+    config = read_record(folder / "config.json", _Config, advice=advice)
+    sizes = (config.classes, config.attributes, config.width, config.feature_dim)
+    weights = read_tensors(path, advice=advice)
+    with torch.device("meta"):  # takes no memory, whatever config.json says
+        expected = RegionDetector(*sizes).state_dict()
+    check_tensors(weights, expected, str(path), "the detector that config.json describes")
+    model = RegionDetector(*sizes)
+    model.load_state_dict(weights)
     return model.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmodal.datasets.decode import kept_size, read_image
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import Objects, average_precisions, match_detections
-from crossmodal.features.resume import load_state, save_state
+from crossmodal.features.resume import load_state, save_state, write_json
 from crossmodal.params import Detector
-from crossmodal.regions.decode import read_image
 from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, RegionDetector, build_detector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything
 
@@ -59,8 +58,10 @@ class Annotated:
 
 
 def _target(dataset: Dataset, row: int) -> dict[str, Tensor]:
-    """Boxes (G, 4) inside the image, labels (G,) from 1, attributes (G,) from 0 of one record."""
+    """Boxes (G, 4) inside the image as decoded, labels (G,) from 1, attributes (G,) from 0 of one record."""
     record = dataset.records[row]
+    width, height = kept_size(record.width, record.height)
+    scale = torch.tensor([width / record.width, height / record.height] * 2)
     boxes, labels, attributes = [], [], []
     for item in record.objects:
         x1, y1, x2, y2 = item.box
@@ -74,7 +75,7 @@ def _target(dataset: Dataset, row: int) -> dict[str, Tensor]:
         known = item.attribute in dataset.attributes
         attributes.append(dataset.attributes.index(item.attribute) if known else NO_ATTRIBUTE)
     return {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) * scale,
         "labels": torch.tensor(labels, dtype=torch.int64),
         "attributes": torch.tensor(attributes, dtype=torch.int64),
     }
@@ -121,7 +122,7 @@ def fit_detector(dataset: Dataset, settings: Detector, folder: Path, resume: Pat
             _keep(resume, parts, epoch + 1)
     save_detector(folder, model)
     metrics = {**evaluate_detector(model, val), "epochs": settings.epochs}
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", metrics)
 
 
 def _train_epoch(

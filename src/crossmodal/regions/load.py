@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crossmodal.derived import region_backend
 from crossmodal.errors import UserError
 from crossmodal.params import Params
 from crossmodal.regions.base import RegionExtractor
@@ -21,7 +22,7 @@ def load_extractor(params: Params, folder: Path) -> RegionExtractor:
         UserError: the folder is missing, damaged, or holds the network of another backend; the backend is
             precomputed, which has none.
     """
-    match params.region_backend:
+    match region_backend(params):
         case "torchvision":
             return TorchvisionRegions(folder, params.regions)
         case "grid":
@@ -33,6 +34,6 @@ def load_extractor(params: Params, folder: Path) -> RegionExtractor:
         case "detectron2":
             return Detectron2Regions(folder, params.bottomup)
     raise UserError(
-        f"regions.backend {params.region_backend}: the features came from files, no network is here that reads "
+        f"regions.backend {region_backend(params)}: the features came from files, no network is here that reads "
         "photographs; sentences can be searched for, photographs need another backend"
     )

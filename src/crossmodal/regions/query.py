@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crossmodal.datasets.decode import NOT_FOUND, decode
 from crossmodal.errors import UserError
+from crossmodal.limits import shown
 from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.decode import read_image
 from crossmodal.regions.extract import autocast, store_row
 
 
@@ -23,9 +24,9 @@ def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> R
     Raises:
         UserError: the file is missing, truncated, too large, or no image.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a photograph")
-    image = read_image(path)
+    image = decode(path)
+    if isinstance(image, str):
+        raise UserError(f"{shown(path)}: {'no such file; give a photograph' if image == NOT_FOUND else image}")
     with autocast(precision):
         row = store_row(extractor([image])[0], image.shape)
     features = torch.from_numpy(row["features"].astype(np.float16)).float()

@@ -30,8 +30,8 @@ class TorchvisionRegions:
         self.feature_dim = self.model.feature_dim
         self.classes, self.attributes = self.model.classes, self.model.attributes
         heads = self.model.roi_heads
-        heads.score_thresh, heads.nms_thresh = settings.min_score, settings.nms
-        heads.detections_per_img = settings.per_image
+        heads.min_score, heads.nms_thresh = settings.min_score, settings.nms
+        heads.most_regions = settings.per_image
 
     def __call__(self, images: list[np.ndarray]) -> list[ImageRegions]:
         """Regions of images (H, W, 3) uint8, best first; see ``ImageRegions``.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from crossmodal.evaluation.probe import probe_score
+from crossmodal.evaluation.probe import probe_scores
 from crossmodal.reports.breakdown import Breakdown
 from crossmodal.reports.figures import write_rows
 from crossmodal.reports.page import write_page
 from crossmodal.reports.pictures import Picture, file_uri
 from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery
-from crossmodal.retrieval.search import SearchResults, summary
+from crossmodal.retrieval.search import SearchResults
 from crossmodal.retrieval.selection import SHOWN, worst_queries
 
 HUBS = 10  # images found too often
@@ -38,13 +40,20 @@ class Hub:
 
 
 def write_analysis(
-    folder: Path, reader: QueryReader, breakdown: Breakdown, *, title: str, dataset: str, separation: float | None
+    folder: Path,
+    reader: QueryReader,
+    breakdown: Breakdown,
+    *,
+    metrics: Mapping[str, Any],
+    title: str,
+    dataset: str,
+    separation: float | None,
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
 
     Args:
         folder: holds the CHARTS.
-        separation: of reports.scores.
+        metrics: of the split. separation: of reports.scores.
 
     Returns:
         The page.
@@ -79,7 +88,7 @@ def write_analysis(
         title=title,
         page="analysis",
         dataset=dataset,
-        summary=summary(results),
+        summary=metrics,
         sections=[(name, label) for name, (label, shown) in parts.items() if shown],
         separation=separation,
         charts=[_chart(folder / name, alt) for name, alt in CHARTS.items()],
@@ -110,9 +119,12 @@ def first_places(results: SearchResults) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rank_shares(results: SearchResults) -> list[dict[str, str | float]]:
-    """Share of queries in percent whose right answer stands at rank 1, 2 to 5, and so on: keys label, i2t, t2i."""
-    rows = []
-    for low, high in zip((0, *RANKS), (*RANKS, None), strict=True):
+    """Share of queries in percent whose right answer has rank 1, 2 to 5, and so on: keys label, i2t, t2i.
+
+    Up to the length of the lists that the ranks are of; what is in no list is in the last row.
+    """
+    rows, known = [], [rank for rank in RANKS if not results.depth or rank <= results.depth]
+    for low, high in zip((0, *known), (*known, None), strict=True):
         label = f"above {low}" if high is None else f"{high}" if high == low + 1 else f"{low + 1}–{high}"
         shares = {
             way: float(100 * np.mean((ranks >= low) & (ranks < (np.inf if high is None else high))))
@@ -123,7 +135,7 @@ def rank_shares(results: SearchResults) -> list[dict[str, str | float]]:
 
 
 def probe_kinds(reader: QueryReader) -> list[dict[str, str | float]]:
-    """Of each kind of pair, and of all: pairs, and the percentage solved, and of captions that prefer their image.
+    """Of each kind of pair, and of all: pairs, text, image and group score, and captions that prefer their image, in %.
 
     The kind is a part of the image's id, as the rendered scenes write it: probe-0007-relation-a.
     """
@@ -139,11 +151,11 @@ def probe_kinds(reader: QueryReader) -> list[dict[str, str | float]]:
 
 def _kind_row(kind: str, probe: np.ndarray) -> dict[str, str | float]:
     captions = np.stack([probe[:, 0, 0] > probe[:, 1, 0], probe[:, 1, 1] > probe[:, 0, 1]])
-    return {"kind": kind, "pairs": len(probe), "solved": probe_score(probe), "captions": float(100 * captions.mean())}
+    return {"kind": kind, "pairs": len(probe), **probe_scores(probe), "captions": float(100 * captions.mean())}
 
 
 def _chart(path: Path, alt: str) -> dict[str, str | int]:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         return {"uri": file_uri(path), "alt": alt, "width": image.width, "height": image.height}
 
 

@@ -47,8 +47,11 @@ def plot_curves(folder: Path, results: SearchResults, history: Path) -> None:
 
 
 def recall_rows(results: SearchResults) -> list[Row]:
-    """R@k both ways in percent for k = 1 .. DEPTH, or the size of the smaller gallery: keys k, i2t, t2i."""
-    depth = min(DEPTH, len(results.i2t_ranks), len(results.t2i_ranks))
+    """R@k both ways in percent for k = 1 .. DEPTH: keys k, i2t, t2i.
+
+    Fewer where a gallery is smaller, or the lists that the ranks are of.
+    """
+    depth = min(DEPTH, len(results.i2t_ranks), len(results.t2i_ranks), int(results.depth) or DEPTH)
     curves = zip(recall_curve(results.i2t_ranks, depth), recall_curve(results.t2i_ranks, depth), strict=True)
     return [{"k": k, "i2t": float(i2t), "t2i": float(t2i)} for k, (i2t, t2i) in enumerate(curves, start=1)]
 
@@ -83,11 +86,11 @@ def read_history(path: Path) -> list[Row]:
 
 
 def best_epoch(history: Iterable[Row]) -> Row:
-    """The row with the highest validation rsum, the earliest of equals: the epoch whose weights were kept.
+    """The row with the highest ``kept_by``, else validation rsum, the earliest of equals: whose weights were kept.
 
     Of models that were trained in turn each keeps an epoch of its own; this is the best of all.
     """
-    return max(history, key=lambda row: row["rsum"])
+    return max(history, key=lambda row: row.get("kept_by", row["rsum"]))
 
 
 def _recall_figure(rows: Sequence[Row]) -> Figure:
@@ -157,8 +160,9 @@ def _training_figure(history: Sequence[Row]) -> Figure:
         fontweight="bold",
     )
     low = min(row["rsum"] for row in history)
-    room = max(best["rsum"] - low, 0.02 * best["rsum"], 1)
-    right.set_ylim(max(0, low - 0.25 * room), best["rsum"] + 0.12 * room)
+    high = max(row["rsum"] for row in history)
+    room = max(high - low, 0.02 * high, 1)
+    right.set_ylim(max(0, low - 0.25 * room), high + 0.12 * room)
     return figure
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from crossmodal.features.resume import write_whole
 
 DIGITS = 4
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # a spreadsheet takes a cell that begins so for a formula
 DIRECTIONS = {"i2t": "image → text", "t2i": "text → image"}
 COLOURS = {
     "i2t": "#d1495b",
@@ -47,7 +48,10 @@ Row = dict[str, float]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
-    """Write a CSV: text as it is, loss and learning rate to four digits, other numbers to four decimals."""
+    """Write a CSV for people: loss and learning rate to four digits, other numbers to four decimals.
+
+    Text is as it is, but for text that a spreadsheet would run as a formula: it gets an apostrophe in front.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -63,5 +67,5 @@ def save_figure(figure: Figure, path: Path) -> None:
 def _rounded(name: str, value: float | str) -> str:
     """Loss and learning rate span orders of magnitude: significant digits. The rest: decimals."""
     if isinstance(value, str):
-        return value
+        return f"'{value}" if value.startswith(FORMULA) else value
     return f"{value:.{DIGITS}g}" if name in ("loss", "lr") else f"{round(value, DIGITS):.10g}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from crossmodal.reports.sheets import (
     text_to_image_sheet,
     words_sheet,
 )
-from crossmodal.retrieval.search import summary
 from crossmodal.retrieval.selection import AT_LEAST, SEED, SHOWN, choose, gallery_queries, probe_hits
 
 EXAMPLES = 8  # captions beside their own images, their words in colours
@@ -40,14 +40,16 @@ class Part:
         return len(self.queries) - self.hits
 
 
-def write_gallery(folder: Path, reader: QueryReader, *, title: str, dataset: str, queries: int) -> Path:
+def write_gallery(
+    folder: Path, reader: QueryReader, *, metrics: Mapping[str, Any], title: str, dataset: str, queries: int
+) -> Path:
     """Write ``gallery.html``, ``text-to-image.png`` and ``image-to-text.png`` into ``folder``.
 
     And ``regions-and-words.png`` of models that compare regions with words.
 
     Args:
         folder: made if missing.
-        title: what is shown, e.g. "TERN on scenes". dataset: its name.
+        metrics: of the split. title: what is shown, e.g. "TERN on scenes". dataset: its name.
         queries: of each direction, drawn at random: hits and misses in their true proportion, at least
             AT_LEAST of each where there are any.
 
@@ -76,7 +78,7 @@ def write_gallery(folder: Path, reader: QueryReader, *, title: str, dataset: str
         title=title,
         page="gallery",
         dataset=dataset,
-        summary=summary(results),
+        summary=metrics,
         sections=sections,
         parts=parts,
         examples=examples,

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossmodal.errors import UserError
-from crossmodal.features.resume import write_whole
+from crossmodal.checked_json import read_json
+from crossmodal.features.resume import write_json
 from crossmodal.reports.curves import best_epoch, read_history
-from crossmodal.retrieval.search import SearchResults, summary
 
 DIGITS = 4
 
 
-def write_metrics(folder: Path, results: SearchResults, history: Path, detector: Path) -> None:
+def write_metrics(folder: Path, metrics: Mapping[str, Any], history: Path, detector: Path) -> None:
     """Write ``test.json``, ``validation.json`` and ``detector.json``.
 
     Args:
         folder: made if missing.
-        results: of the test split.
+        metrics: of the test split, as the evaluate stage wrote them.
         history: ``history.csv`` of the matcher folder.
         detector: ``metrics.json`` of the detector folder; grid backbones have none, and the file is empty then.
 
@@ -27,9 +26,9 @@ def write_metrics(folder: Path, results: SearchResults, history: Path, detector:
         UserError: a file is not what its stage writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "test.json", summary(results))
-    _write_json(folder / "validation.json", validation_metrics(history))
-    _write_json(folder / "detector.json", _read_json(detector) if detector.is_file() else {})
+    _write(folder / "test.json", metrics)
+    _write(folder / "validation.json", validation_metrics(history))
+    _write(folder / "detector.json", read_metrics(detector) if detector.is_file() else {})
 
 
 def write_search(folder: Path, figures: Path) -> None:
@@ -41,7 +40,7 @@ def write_search(folder: Path, figures: Path) -> None:
     Raises:
         UserError: ``figures`` is missing or unreadable.
     """
-    _write_json(folder / "search.json", _read_json(figures))
+    _write(folder / "search.json", read_metrics(figures))
 
 
 def validation_metrics(history: Path) -> dict[str, float]:
@@ -60,14 +59,14 @@ def rounded(value: Any) -> Any:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _write_json(path: Path, metrics: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(rounded(metrics), indent=2) + "\n")
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Nested metrics of a JSON file.
+
+    Raises:
+        UserError: missing or not JSON.
+    """
+    return read_json(path, dict, nan=True, advice="run the evaluate stage first")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+def _write(path: Path, metrics: Mapping[str, Any]) -> None:
+    write_json(path, rounded(metrics), indent=2)

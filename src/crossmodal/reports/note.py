@@ -13,7 +13,7 @@ COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "median rank"}
 
 def run_note(config: MatcherConfig, dataset: str, metrics: Mapping[str, Any]) -> str:
     """Markdown. ``metrics``: of the test split, nested as in metrics/test.json."""
-    probe = f", probe {metrics['probe']:.1f} %" if "probe" in metrics else ""
+    probe = f", probe image score {metrics['probe']['image']:.1f} %" if "probe" in metrics else ""
     lines = [
         f"**{config.model} on {dataset}**, {metrics['images']:,} test images, {metrics['captions']:,} captions: "
         f"rsum {metrics['rsum']:.1f} of 600{probe}",

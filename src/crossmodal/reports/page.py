@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.words import WordReader
 
+LONG = 600  # characters of a text that gets a box to scroll in
+
 
 class Shown(Protocol):
     """A query of a page."""
@@ -58,5 +60,6 @@ def environment() -> Environment:
     )
     pages.filters["score"] = lambda value: f"{value:.3f}".replace("-", "−")
     pages.filters["thousands"] = lambda value: f"{value:,}"
+    pages.filters["long"] = lambda text: " long" if len(text) > LONG else ""
     pages.filters["percent"] = lambda value: f"{100 * value:.1f}"
     return pages

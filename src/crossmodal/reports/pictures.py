@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from crossmodal.datasets.decode import read_thumbnail
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
@@ -17,6 +18,7 @@ from crossmodal.features.store import FeatureStore
 SIDE = 192  # pixels of a thumbnail's longer side
 JPEG_QUALITY = 75
 MAX_REGIONS = 4
+ALT = 400  # characters of the text in place of an image, at most: every picture of a page has one
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Pictures:
         row = int(row)
         if row not in self._read:
             record = self.dataset.records[row]
-            image = thumbnail(self.dataset.image_path(row))
+            image = read_thumbnail(self.dataset.image_path(row), SIDE)
             alt = f"{record.id}: {record.captions[0]}" if record.captions else record.id
+            alt = alt if len(alt) <= ALT else alt[: ALT - 1] + "…"
             self._read[row] = Picture(row, record.id, alt, image, data_uri(image), best_regions(self.store, row))
         return self._read[row]
 
@@ -73,24 +76,6 @@ class Pictures:
     def boxes(self, row: int) -> np.ndarray:
         """Boxes of all regions of a picture, (R, 4), in shares of the image."""
         return self.store.read(row, "boxes")
-
-
-def thumbnail(path: Path) -> Image.Image:
-    """The image, its longer side reduced to SIDE pixels.
-
-    Raises:
-        UserError: missing, or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # lets JPEG decode at a fraction of its size
-            small = image.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{path}: image not found, but the manifest lists it") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: unreadable image ({error})") from None
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return small
 
 
 def data_uri(image: Image.Image) -> str:

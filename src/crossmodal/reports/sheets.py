@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from crossmodal.reports.pictures import NamedRegion, Picture
 from crossmodal.reports.queries import ImageQuery, ImageResult, TextQuery, WordExample
+from crossmodal.terminal import printable
 
 SHEET_QUERIES = 6
 IMAGES = 5  # results of a caption
@@ -111,7 +114,7 @@ class _Sheet:
 
     def wrapped(self, x: float, y: float, text: str, *, width: float, lines: int, size: int = 22) -> None:
         font, rows = _font(size), [""]
-        for word in text.split():
+        for word in _plain(text, room=lines * width).split():
             longer = f"{rows[-1]} {word}".strip()
             if font.getlength(longer) <= width or not rows[-1]:
                 rows[-1] = longer
@@ -125,10 +128,14 @@ class _Sheet:
 
     def shortened(self, text: str, *, width: float, size: int, bold: bool = False) -> str:
         """The text cut to the width, with an ellipsis."""
-        font, whole = _font(size, bold=bold), text
-        while text and font.getlength(text if text == whole else text + "…") > width:
-            text = text[:-1].rstrip(" …")
-        return text if text == whole else text + "…"
+        font, begun = _font(size, bold=bold), _plain(text, room=width)
+        if font.getlength(begun) <= width and begun == _plain(text, room=len(text)):
+            return begun
+
+        def cut(length: int) -> str:
+            return begun[:length].rstrip(" …") + "…"
+
+        return cut(bisect_left(range(1, len(begun) + 1), True, key=lambda length: font.getlength(cut(length)) > width))
 
     def tile(self, x: int, y: int, result: ImageResult) -> None:
         """Rank and score above the picture, a green frame around the right one."""
@@ -158,13 +165,22 @@ class _Sheet:
         self.text(left, y + LARGE - 22, verdict, size=18, bold=True, colour=RIGHT if example.hit else WRONG)
 
     def _coloured(self, x: float, y: float, example: WordExample, *, width: float, size: int = 22) -> int:
-        """The caption in lines, a bar in its region's colour below every word; where the last line ends."""
+        """The caption in lines, a bar in its region's colour below every word; where the last line ends.
+
+        As many lines as leave room for the verdict, the last with an ellipsis where there is more.
+        """
         font, left, line = _font(size), x, round(1.75 * size)
+        last = y + (LARGE - 22) // line * line - line
         for piece in example.sentence.pieces:
-            length = font.getlength(piece.text)
-            if left + length > x + width and left > x and piece.text.strip():
+            text = self.shortened(piece.text, width=width, size=size)
+            length = font.getlength(text)
+            room = width if y < last else width - size  # the last line keeps room for an ellipsis
+            if left + length > x + room and left > x and text.strip():
+                if y + line > last:
+                    self.text(left, y, "…", size=size)
+                    break
                 left, y = x, y + line
-            self.text(left, y, piece.text, size=size)
+            self.text(left, y, text, size=size)
             colour = None if piece.word is None else example.colours[piece.word]
             if colour is not None:
                 bar = (left, y + 1.24 * size, left + length, y + 1.24 * size + 4)
@@ -212,6 +228,11 @@ class _Sheet:
 
     def _mark(self, kind: str, place: tuple, **options: object) -> None:
         self._marks.append((kind, place, options))
+
+
+def _plain(text: str, *, room: float) -> str:
+    """A line of text, no more of it than could go into ``room`` pixels, of which a character takes one or more."""
+    return printable(re.sub(r"\s", " ", text[: int(room) + 1]))
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

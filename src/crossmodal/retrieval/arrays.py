@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 
+from crossmodal.checked_arrays import read_npz
 from crossmodal.errors import UserError
 
 Arrays = TypeVar("Arrays")
@@ -25,10 +25,8 @@ def load_arrays(kind: type[Arrays], path: Path) -> Arrays:
     Raises:
         UserError: missing, unreadable, or of other fields.
     """
+    arrays = read_npz(path, "what the evaluate stage writes", advice="run the evaluate stage first")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return kind(**{name: arrays[name] for name in arrays.files})
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        return kind(**arrays)
+    except TypeError as error:
         raise UserError(f"{path}: not readable as what the evaluate stage writes ({error})") from None

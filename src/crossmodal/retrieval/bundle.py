@@ -1,6 +1,7 @@
 """Everything that a search needs in one folder which can be carried away; ``crossmodal register`` gives it to MLflow.
 
 params.yaml             settings of the pipeline
+serving.json            what a client may do, see Serving
 manifest.json           of the dataset that the gallery was made from, with its checksum
 matcher/ bert/ detector/     as the stages wrote them; bert/ and detector/ where there are such
 captions/               vocabulary.json of a BiGRU; where pairs are scored, the tokens of the gallery's captions
@@ -15,15 +16,16 @@ where the matcher compares regions with words (``exact_pairwise``, ``shortlist_r
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from crossmodal.datasets.records import write_dataset
-from crossmodal.errors import UserError
+from crossmodal.errors import UserError, first_line
 from crossmodal.features.resume import content_key
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.params import load_params
@@ -34,13 +36,41 @@ from crossmodal.runtime import setting_path
 REGION_ARRAYS, WORD_ARRAYS = ("features", "boxes"), ("features", "token_ids")  # what features.batches reads
 
 
-def pack(gallery: Path, settings: Path, folders: Folders, out: Path, limit: float) -> SearchSession:
+@dataclass(frozen=True)
+class Serving:
+    """What clients of a served model may do. server_files: name files of the machine it runs on as queries."""
+
+    server_files: bool = False
+
+
+def read_serving(folder: Path) -> Serving:
+    """Of what ``pack`` wrote; bundles of former versions allow nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "serving.json"
+    if not path.is_file():
+        return Serving()
+    try:
+        serving = Serving(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not what clients may do ({first_line(error)})") from None
+    if not isinstance(serving.server_files, bool):
+        raise UserError(f"{path}: server_files: expected true or false, found {serving.server_files!r}")
+    return serving
+
+
+def pack(
+    gallery: Path, settings: Path, folders: Folders, out: Path, limit: float, serving: Serving = Serving()
+) -> SearchSession:
     """Copy what a search of ``gallery`` needs; the session that was packed.
 
     Args:
         gallery: results/evaluation, or what ``crossmodal embed`` made. settings: params.yaml.
         out: made; must not exist.
         limit: gigabytes of features that may go along.
+        serving: what clients may do.
 
     Raises:
         UserError: an out is missing or damaged, they do not belong together, or the features are more than ``limit``.
@@ -57,6 +87,7 @@ def pack(gallery: Path, settings: Path, folders: Folders, out: Path, limit: floa
         )
     out.mkdir(parents=True)
     shutil.copy(settings, out / "params.yaml")
+    (out / "serving.json").write_text(json.dumps(asdict(serving)) + "\n", encoding="utf-8")
     shutil.copy(session.dataset.folder / "manifest.json", out / "manifest.json")
     for name in ("matcher", "bert", "detector"):
         if (folder := getattr(folders, name)).is_dir():

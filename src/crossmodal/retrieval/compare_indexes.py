@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.checked_arrays import read_npy
 from crossmodal.errors import UserError
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index
 
@@ -118,15 +119,9 @@ def read_embeddings(path: Path) -> np.ndarray:
     Raises:
         UserError: missing, or no matrix of numbers with at least two rows.
     """
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except (OSError, ValueError, EOFError):
-        raise UserError(f"{path}: not a .npy file of numbers") from None
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or len(matrix) < 2 or matrix.dtype.kind != "f":
-        found = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive"
-        raise UserError(f"{path}: {found}, expected a matrix of floats, a row for each of two or more embeddings")
+    matrix = read_npy(path, "a .npy file of numbers")
+    if matrix.ndim != 2 or len(matrix) < 2 or matrix.dtype.kind != "f":
+        raise UserError(f"{path}: {matrix.dtype} {matrix.shape}, expected a matrix of floats, two or more rows")
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise UserError(f"{path}: a row is all zeros or not finite")

@@ -14,26 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.datasets.assemble import check_images
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
+from crossmodal.datasets.walk import list_files
+from crossmodal.derived import caption_reading, image_reading, region_backend
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.params import Params
-from crossmodal.regions.decode import decode
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.load import load_extractor
-from crossmodal.retrieval.gallery import GalleryInfo, save_info
+from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.session import Folders
 from crossmodal.retrieval.similarity import image_vectors
 from crossmodal.runtime import pick_device
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 @dataclass(frozen=True)
 class Embedded:
-    """What ``embed_folder`` made: vectors (N, E), the gallery's description, files that are no readable image."""
+    """What ``embed_folder`` made: vectors (N, E), the gallery's description, what was passed over."""
 
     vectors: np.ndarray
     info: GalleryInfo
@@ -41,9 +41,12 @@ class Embedded:
 
 
 def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
-    """Make a gallery of all photographs in a folder and those below it, in the order of their names.
+    """Make a gallery of all photographs in a folder and those below it, linked ones too, in the order of their names.
 
-    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images.
+    Every file is tried, whatever its suffix.
+
+    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images. The
+    photographs are read as those in data/regions were, which the matcher goes with, whatever ``params`` say by now.
 
     Args:
         out: made; must not exist.
@@ -53,6 +56,9 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
     """
     model, config = load_matcher(folders.matcher)
+    for folder in (folders.regions, folders.captions):
+        if (folder / "index.json").is_file():
+            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
     extractor = load_extractor(params, folders.detector)
     if extractor.feature_dim != config.sizes.regions:
         raise UserError(
@@ -65,9 +71,10 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         extractor,
         out / "regions",
         batch_size=params.regions.batch_size,
-        backend=params.region_backend,
+        backend=region_backend(params),
         workers=params.regions.workers,
         precision=params.regions.precision,
+        settings=image_reading(params),
     )
     store = FeatureStore(out / "regions")
     rows = np.arange(len(store))
@@ -82,6 +89,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         mode="embeddings" if model.pooled else "shortlist_rerank",
         index=factory,
         shortlist=0 if model.pooled else params.evaluate.shortlist,
+        settings=image_reading(params) | caption_reading(params),
     )
     save_info(out, info)
     if model.pooled:
@@ -91,18 +99,17 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
 
 def _record(photographs: Path, folder: Path) -> Dataset:
     """Records of the readable photographs, with absolute paths, as a dataset folder."""
-    records, skipped = [], []
-    for path in sorted(path for path in photographs.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
-        name = path.relative_to(photographs).as_posix()
-        image = decode(path)
-        if isinstance(image, str):
-            skipped.append(Skipped(name, image))
-            continue
-        height, width = image.shape[:2]
-        records.append(ImageRecord(name, str(path.resolve()), "test", width, height, captions=()))
+    listing = list_files(photographs)
+    records, skipped = [], list(listing.skipped)
+    sizes = check_images(list(listing.files.values()))
+    for (name, path), size in zip(listing.files.items(), sizes, strict=True):
+        if isinstance(size, str):
+            skipped.append(Skipped(name, size))
+        else:
+            records.append(ImageRecord(name, str(path.resolve()), "test", *size, captions=()))
     if not records:
-        unreadable = f", {len(skipped)} unreadable" if skipped else ""
-        raise UserError(f"{photographs}: no photographs ({', '.join(SUFFIXES)}) in it{unreadable}")
+        first = f"; {len(skipped)} files or folders skipped, {skipped[0].item}: {skipped[0].reason}" if skipped else ""
+        raise UserError(f"{photographs}: no photographs in it that can be read{first}")
     folder.mkdir(parents=True)
     write_dataset(folder, photographs.resolve().name, records, skipped=skipped)
     return read_dataset(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from crossmodal.models.base import Matcher
 from crossmodal.retrieval.evidence import Evidence, save_evidence
 from crossmodal.retrieval.search import SearchResults
 from crossmodal.retrieval.selection import SEED, gallery_queries, shown_pairs, worst_queries
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.retrieval.similarity import SearchInputs, evaluating, similarity_matrix
 
 SAMPLED_IMAGES = 200  # whose scores with all their captions are sampled
 NON_MATCHES = 20_000  # scores kept of other pairs
@@ -25,43 +26,38 @@ PAIRS_AT_ONCE = 64
 
 def keep_evidence(
     folder: Path,
-    model: Matcher,
+    inputs: SearchInputs,
     dataset: Dataset,
-    regions: FeatureStore,
-    words: FeatureStore,
-    test: Split,
     probe: Split,
     results: SearchResults,
     *,
-    encoder: str,
     bert: Path,
     explained: int,
-    batch_size: int,
 ) -> None:
     """Write ``evidence.npz`` into ``folder``.
 
     Args:
-        test, probe: the splits that were searched and scored. results: of theirs.
-        encoder: ``captions.encoder``, bert: the bert stage's folder; see captions.spans.
+        inputs: of the split that was searched. probe: the split that was scored. results: of both.
+        bert: the bert stage's folder; see captions.spans.
         explained: queries of each direction, as the gallery draws them, whose alignments are kept; none where
             regions have no boxes, as nothing could be drawn.
-        batch_size: images or captions that are encoded at once.
 
     Raises:
         UserError: the token ids of the caption store are not those of the dataset's captions.
     """
-    matches, non_matches = sample_scores(model, regions, words, test, batch_size)
+    regions, words = inputs.regions, inputs.words
+    matches, non_matches = sample_scores(inputs)
     drawable = explained and "boxes" in regions.arrays
     selections = (gallery_queries(results, explained), worst_queries(results)) if drawable else ()
-    pairs = shown_pairs(selections, results, test, probe)
-    alignments = align_pairs(model, regions, words, pairs)
+    pairs = shown_pairs(selections, results, inputs.split, probe)
+    alignments = align_pairs(inputs.model, regions, words, pairs)
     if not alignments:
         pairs = pairs[:0]
     captions = np.unique(pairs[:, 1])
     spans = []
     if len(captions):
         texts = [caption for record in dataset.records for caption in record.captions]
-        read = span_reader(encoder, bert, words.folder)
+        read = span_reader(inputs.config.encoder, bert, words.folder)
         spans = [read(texts[row], words.read(row, "token_ids").tolist()) for row in captions]
     evidence = Evidence(
         matches=matches,
@@ -76,35 +72,35 @@ def keep_evidence(
     save_evidence(evidence, folder)
 
 
-def sample_scores(
-    model: Matcher, regions: FeatureStore, words: FeatureStore, split: Split, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def sample_scores(inputs: SearchInputs) -> tuple[np.ndarray, np.ndarray]:
     """Scores of SAMPLED_IMAGES images with their own captions, and NON_MATCHES with each other's, or all there are.
 
     Returns:
         matches (M,) and non-matches (S,), float32.
     """
-    generator = np.random.default_rng(SEED)
+    generator, split = np.random.default_rng(SEED), inputs.split
     images = np.sort(generator.permutation(len(split.images))[:SAMPLED_IMAGES])
     captions = np.flatnonzero(np.isin(split.caption_image, images))
-    matrix = similarity_matrix(model, regions, split.images[images], words, split.captions[captions], batch_size)
-    own = split.caption_image[captions][None, :] == images[:, None]
+    sampled = Split(
+        split.images[images], split.captions[captions], np.searchsorted(images, split.caption_image[captions])
+    )
+    matrix = similarity_matrix(replace(inputs, split=sampled))
+    own = sampled.caption_image[None, :] == np.arange(len(images))[:, None]
     return matrix[own], generator.permutation(matrix[~own])[:NON_MATCHES]
 
 
 @torch.inference_mode()
 def align_pairs(model: Matcher, regions: FeatureStore, words: FeatureStore, pairs: np.ndarray) -> list[np.ndarray]:
     """``Matcher.alignment`` of images and captions, store rows (P, 2): (R, L) of each; nothing of models without."""
-    was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
-    model.eval()
+    device = next(model.parameters(), torch.empty(0)).device
     alignments = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         images, captions = pairs[start : start + PAIRS_AT_ONCE].T
-        weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
+        with evaluating(model):
+            weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
         if weights is None:
             break
         sizes = zip(regions.lengths[images], words.lengths[captions], strict=True)
         parts = zip(weights.float().cpu().numpy(), sizes, strict=True)
         alignments += [part[:rows, :columns] for part, (rows, columns) in parts]
-    model.train(was_training)
     return alignments

@@ -6,12 +6,17 @@ images.faiss, captions.faiss     indexes, where FAISS takes part
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from crossmodal.errors import UserError
+from pydantic import Field
+
+from crossmodal.checked_json import Record, read_record
+from crossmodal.derived import with_reading
+from crossmodal.errors import UserError, first_line
+from crossmodal.features.resume import write_json
+from crossmodal.params import Params
 
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 
@@ -23,6 +28,7 @@ class GalleryInfo:
     model, key: name and key of the matcher that encoded it. images, captions: how many there are.
     index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
     shortlist_by: "own", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
+    settings: that its features were made by, by dotted key of params.yaml; queries are read by the same.
     """
 
     model: str
@@ -34,11 +40,27 @@ class GalleryInfo:
     shortlist: int = 0
     shortlist_by: str = "own"
     shortlist_key: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class _Gallery(Record):
+    """gallery.json."""
+
+    model: str
+    key: str
+    images: Annotated[int, Field(ge=0)]
+    captions: Annotated[int, Field(ge=0)]
+    mode: Mode
+    index: str = ""
+    shortlist: Annotated[int, Field(ge=0)] = 0
+    shortlist_by: str = "own"
+    shortlist_key: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 def save_info(folder: Path, info: GalleryInfo) -> None:
     """Write ``gallery.json``."""
-    (folder / "gallery.json").write_text(json.dumps(asdict(info), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "gallery.json", asdict(info))
 
 
 def read_info(folder: Path) -> GalleryInfo:
@@ -47,10 +69,20 @@ def read_info(folder: Path) -> GalleryInfo:
     Raises:
         UserError: missing, or something else.
     """
-    path = folder / "gallery.json"
+    record = read_record(folder / "gallery.json", _Gallery, advice="run the evaluate stage first")
+    return GalleryInfo(**record.model_dump())
+
+
+def as_made(params: Params, settings: Any, path: Path) -> Params:
+    """Params with the settings that features were made by, as a gallery or a feature store holds them.
+
+    Args:
+        path: the file that holds them, for messages.
+
+    Raises:
+        UserError: they are none.
+    """
     try:
-        return GalleryInfo(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the evaluate stage first") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not the description of a gallery ({error})") from None
+        return with_reading(params, settings)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not settings that features are made by ({first_line(error)})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from faiss.contrib.evaluation import knn_intersection_measure
 from crossmodal.errors import UserError
 
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+_READING = threading.Lock()
 GPU_MAX_K = 2048  # results that FAISS's GPU selection can give for a query
 
 
@@ -33,6 +35,11 @@ class IndexKind:
     metric: str = "inner_product"
     search: str = ""
     option: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a search finds what comparing with every vector finds."""
+        return self.factory == "Flat"
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,13 @@ def read_index(path: Path) -> faiss.Index:
     if not path.is_file():
         raise UserError(f"{path}: not found; run the evaluate stage first")
     try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
+        with _limited(path.stat().st_size):  # no part is larger than the file
+            index = faiss.read_index(str(path))
+    except (RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable FAISS index ({_reason(error)})") from None
+    if index.d < 1 or index.ntotal > 8 * path.stat().st_size:  # a code is of a bit at least
+        raise UserError(f"{path}: not a readable FAISS index (claims {index.ntotal:,} vectors of size {index.d:,})")
+    return index
 
 
 def search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,6 +184,23 @@ def _threads(count: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _reason(error: RuntimeError) -> str:
+@contextmanager
+def _limited(size: int) -> Iterator[None]:
+    """Let FAISS read nothing that claims more than ``size`` bytes. Its limits are those of the whole process."""
+    with _READING:
+        bytes_before, loops_before = (
+            faiss.get_deserialization_vector_byte_limit(),
+            faiss.get_deserialization_loop_limit(),
+        )
+        faiss.set_deserialization_vector_byte_limit(size)
+        faiss.set_deserialization_loop_limit(size)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(bytes_before)
+            faiss.set_deserialization_loop_limit(loops_before)
+
+
+def _reason(error: RuntimeError | MemoryError) -> str:
     """The part of FAISS's message that speaks of the cause."""
     return re.sub(r"^.*\.(?:cpp|h):\d+: ", "", str(error).strip().splitlines()[-1]).removeprefix("Error: ")

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Matcher
-from crossmodal.models.checkpoint import MatcherConfig, load_matcher
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher, read_config
 from crossmodal.params import Evaluate
 from crossmodal.retrieval.gallery import GalleryInfo, Mode
 from crossmodal.retrieval.index import IndexKind
 from crossmodal.retrieval.inputs import check_inputs
 from crossmodal.retrieval.rerank import rerank_shortlists
 from crossmodal.retrieval.rescore import rescore_leading
-from crossmodal.retrieval.search import Searched, draw_sample, rank_pairs, search_both_ways
-from crossmodal.retrieval.similarity import caption_vectors, image_vectors, similarity_matrix
+from crossmodal.retrieval.search import Searched, build_indexes, draw_sample, rank_pairs, search_both_ways
+from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.runtime import pick_device, setting_path
-
-
-@dataclass(frozen=True)
-class Material:
-    """What is searched: a matcher, the stores that it reads, and the rows of a split."""
-
-    model: Matcher
-    config: MatcherConfig
-    regions: FeatureStore
-    words: FeatureStore
-    split: Split
 
 
 def mode_of(setting: str, model: Matcher, name: str) -> Mode:
@@ -50,54 +37,33 @@ def mode_of(setting: str, model: Matcher, name: str) -> Mode:
     return setting
 
 
-def search_split(material: Material, probe: np.ndarray, settings: Evaluate, folder: Path) -> Searched:
+def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> Searched:
     """Search the split as ``evaluate.mode`` says; indexes, or the matrix of all pairs, are left in ``folder``.
-
-    Args:
-        probe: (pairs, 2, 2) similarities, passed on to the results.
 
     Raises:
         UserError: a mode, an index or a shortlist's matcher that does not go with this matcher.
     """
-    model, split, size = material.model, material.split, settings.batch_size
-    mode = mode_of(settings.mode, model, material.config.model)
+    mode = mode_of(settings.mode, inputs.model, inputs.config.model)
     kind = IndexKind(settings.index, settings.metric, settings.search)
-    sample = draw_sample(split, settings.exact_queries)
+    sample = draw_sample(inputs.split, settings.exact_queries)
     if mode == "embeddings":
-        images, captions = _vectors(material, size)
-        searched = search_both_ways(
-            images, captions, split, probe, kind=kind, top_k=settings.top_k, sample=sample, folder=folder
-        )
-        return replace(searched, matrix=images @ captions.T)
+        indexes = build_indexes(*inputs.vectors(), kind, folder)
+        return search_both_ways(indexes, inputs.split, sample, top_k=settings.top_k)
     if mode == "exact_pairwise":
-        shape = (len(split.images), len(split.captions))
-        matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=shape)
-        stores = material.regions, split.images, material.words, split.captions, size
-        similarity_matrix(model, *stores, out=matrix)
-        rescore_leading(model, *stores, matrix)
-        results = rank_pairs(matrix, split, probe, top_k=settings.top_k)
-        return Searched(results, figures={}, timings={}, matrix=matrix)
-    return rerank_shortlists(
-        model,
-        material.regions,
-        material.words,
-        split,
-        probe,
-        _vectors(shortlist_material(material, settings.shortlist_by), size),
-        kind=kind,
-        shortlist=settings.shortlist,
-        top_k=settings.top_k,
-        sample=sample,
-        batch_size=size,
-        folder=folder,
-    )
+        matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=inputs.shape)
+        similarity_matrix(inputs, out=matrix)
+        rescore_leading(inputs, matrix)
+        return rank_pairs(matrix, inputs.split, top_k=settings.top_k)
+    indexes = build_indexes(*shortlist_inputs(inputs, settings.shortlist_by).vectors(), kind, folder)
+    return rerank_shortlists(inputs, indexes, sample, shortlist=settings.shortlist, top_k=settings.top_k)
 
 
-def describe(material: Material, settings: Evaluate) -> GalleryInfo:
+def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
     """What ``search_split`` leaves, for those who search it again."""
-    config, split = material.config, material.split
-    mode = mode_of(settings.mode, material.model, config.model)
-    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode)
+    config, split = inputs.config, inputs.split
+    mode = mode_of(settings.mode, inputs.model, config.model)
+    read_by = inputs.regions.settings | inputs.words.settings
+    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode, settings=read_by)
     if mode == "exact_pairwise":
         return info
     if mode == "embeddings":
@@ -107,7 +73,7 @@ def describe(material: Material, settings: Evaluate) -> GalleryInfo:
         index=settings.index,
         shortlist=settings.shortlist,
         shortlist_by=settings.shortlist_by,
-        shortlist_key=shortlist_material(material, settings.shortlist_by).config.key,
+        shortlist_key=config.key if settings.shortlist_by == "own" else _shortlist_config(settings.shortlist_by)[1].key,
     )
 
 
@@ -128,24 +94,24 @@ def cost_line(info: GalleryInfo, searched: Searched) -> str:
     )
 
 
-def shortlist_material(material: Material, source: str) -> Material:
+def shortlist_inputs(inputs: SearchInputs, source: str) -> SearchInputs:
     """The same with the matcher that ``evaluate.shortlist_by`` names.
 
     Raises:
         UserError: there is none in that folder, it needs other features, or its items are sets of vectors too.
     """
     if source == "own":
-        return material
+        return inputs
+    folder, config = _shortlist_config(source)
+    check_inputs(folder, config, inputs.regions, inputs.words)
+    model, _ = load_matcher(folder)
+    if not model.pooled:
+        raise UserError(f"evaluate.shortlist_by {source!r}: a {config.model}, whose items are not one vector")
+    return replace(inputs, model=model.to(pick_device()), config=config)
+
+
+def _shortlist_config(source: str) -> tuple[Path, MatcherConfig]:
     folder = setting_path(source)
     if not folder.is_dir():
         raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, or own")
-    model, config = load_matcher(folder)
-    check_inputs(folder, config, material.regions, material.words)
-    if not model.pooled:
-        raise UserError(f"evaluate.shortlist_by {source!r}: a {config.model}, whose items are not one vector")
-    return Material(model.to(pick_device()), config, material.regions, material.words, material.split)
-
-
-def _vectors(material: Material, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    images = image_vectors(material.model, material.regions, material.split.images, batch_size)
-    return images, caption_vectors(material.model, material.words, material.split.captions, batch_size)
+    return folder, read_config(folder)

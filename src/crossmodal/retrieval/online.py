@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import faiss
@@ -26,7 +26,7 @@ from crossmodal.models.checkpoint import load_matcher, read_config
 from crossmodal.retrieval.gallery import read_info
 from crossmodal.retrieval.index import read_index, search
 from crossmodal.retrieval.similarity import encode_captions, encode_images, pooled, scored
-from crossmodal.runtime import pick_device, setting_path
+from crossmodal.runtime import loaded_once, pick_device, setting_path
 
 BATCH = 256  # of a gallery that is encoded whole
 
@@ -49,11 +49,11 @@ class Side:
     def __init__(self, index: Path, count: int, encode: Callable[[np.ndarray], Encoding]) -> None:
         self.path, self.count, self.encode = index, count, encode
 
-    @cached_property
+    @loaded_once
     def index(self) -> faiss.Index:
         return read_index(self.path)
 
-    @cached_property
+    @loaded_once
     def everything(self) -> Encoding:
         return self.encode(np.arange(self.count))
 

@@ -11,22 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, summarise, t2i_ranks
-from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Matcher
-from crossmodal.retrieval.index import IndexKind, measure_index, search
-from crossmodal.retrieval.search import Sample, Searched, build_indexes, index_figures, results_of
-from crossmodal.retrieval.similarity import caption_chunks, encode_images, scored
+from crossmodal.retrieval.search import Indexes, Sample, Searched, index_figures, results_of
+from crossmodal.retrieval.similarity import SearchInputs, scored
 
 
 @dataclass
-class Clock:
+class Timer:
     """Pairs that were scored, and the seconds that it took."""
 
     pairs: int = 0
@@ -45,69 +41,47 @@ class Reranked:
     """Scores of the shortlists, and those of the sample's queries against everything.
 
     i2t: (N, K) of the captions on each image's shortlist, t2i: (C, K) of the images on each caption's; -inf where the
-    shortlist has no item. exact_i2t: (n, C), exact_t2i: (N, m). Clocks tell of scoring alone, encoding is not counted.
+    shortlist has no item. exact_i2t: (n, C), exact_t2i: (N, m). Timers count scoring alone, encoding is not counted.
     """
 
     i2t: np.ndarray
     t2i: np.ndarray
     exact_i2t: np.ndarray
     exact_t2i: np.ndarray
-    clock: Clock = field(default_factory=Clock)
-    exact_clock: Clock = field(default_factory=Clock)
+    timer: Timer = field(default_factory=Timer)
+    exact_timer: Timer = field(default_factory=Timer)
 
 
 def rerank_shortlists(
-    model: Matcher,
-    regions: FeatureStore,
-    words: FeatureStore,
-    split: Split,
-    probe: np.ndarray,
-    vectors: tuple[np.ndarray, np.ndarray],
-    *,
-    kind: IndexKind,
-    shortlist: int,
-    top_k: int,
-    sample: Sample,
-    batch_size: int,
-    folder: Path,
+    inputs: SearchInputs, indexes: Indexes, sample: Sample, *, shortlist: int, top_k: int
 ) -> Searched:
-    """Find a shortlist for every query of either direction, order it by the matcher's scores, keep the indexes.
+    """Find a shortlist for every query of either direction and order it by the matcher's scores.
 
-    An item that is not on the shortlist of a query stands behind the whole gallery.
+    An item that is not on the shortlist of a query is ranked after the whole gallery.
 
     Args:
-        probe: (pairs, 2, 2) similarities, passed on.
-        vectors: of images (N, E) and captions (C, E), float32 and L2-normalised: what the indexes hold.
-        kind: of the indexes. shortlist: items on a shortlist.
-        sample: queries that are also scored against everything, to tell what the shortlists lose and win.
-        batch_size: images or captions that are encoded at once.
-        folder: for ``images.faiss`` and ``captions.faiss``.
+        indexes: of one vector an item. shortlist: items on a shortlist.
+        sample: queries that are also scored against everything, to measure what the shortlists lose and win.
     """
-    images, captions = vectors
-    caption_index, image_index, build_seconds = build_indexes(images, captions, kind, folder)
     started = time.perf_counter()
-    _, i2t = search(caption_index, images, shortlist)
-    _, t2i = search(image_index, captions, shortlist)
+    (_, i2t), (_, t2i) = indexes.search(shortlist)
     search_seconds = time.perf_counter() - started
-    scores = score_shortlists(model, regions, words, split, i2t, t2i, sample, batch_size)
-    results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), split, probe, top_k)
-    measured = {
-        "i2t": measure_index(caption_index, captions, images[sample.images], shortlist),
-        "t2i": measure_index(image_index, images, captions[sample.captions], shortlist),
-    }
-    i2t_exact, t2i_exact = sample_ranks(scores, sample, split)
-    all_pairs = len(images) * len(captions)
-    exact_seconds = scores.exact_clock.seconds * all_pairs / scores.exact_clock.pairs
-    seconds = search_seconds + scores.clock.seconds
+    scores = score_shortlists(inputs, i2t, t2i, sample)
+    results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), inputs.split, top_k)
+    measured = indexes.measure(sample, shortlist)
+    i2t_exact, t2i_exact = sample_ranks(scores, sample, inputs.split)
+    images, captions = inputs.shape
+    exact_seconds = scores.exact_timer.seconds * images * captions / scores.exact_timer.pairs
+    seconds = search_seconds + scores.timer.seconds
     return Searched(
         results=results,
         figures={
             "i2t": index_figures(measured["i2t"]) | _loss(results.i2t_ranks[sample.images], i2t_exact),
             "t2i": index_figures(measured["t2i"]) | _loss(results.t2i_ranks[sample.captions], t2i_exact),
-            "pairs": {"scored": scores.clock.pairs, "of": all_pairs},
+            "pairs": {"scored": scores.timer.pairs, "of": images * captions},
         },
         timings={
-            "build_seconds": build_seconds,
+            "build_seconds": indexes.build_seconds,
             "shortlist_seconds": seconds,
             "all_pairs_seconds": exact_seconds,
             "times_faster": exact_seconds / seconds,
@@ -129,24 +103,14 @@ def _loss(ranks: np.ndarray, exact_ranks: np.ndarray) -> dict[str, float]:
     return {f"exact_{name}": exact[name] for name in recalls} | lost
 
 
-def score_shortlists(
-    model: Matcher,
-    regions: FeatureStore,
-    words: FeatureStore,
-    split: Split,
-    i2t: np.ndarray,
-    t2i: np.ndarray,
-    sample: Sample,
-    batch_size: int,
-) -> Reranked:
+def score_shortlists(inputs: SearchInputs, i2t: np.ndarray, t2i: np.ndarray, sample: Sample) -> Reranked:
     """Score the pairs of all shortlists, and all pairs of the sample's queries.
 
     Args:
         i2t: (N, K) captions found for each image, t2i: (C, K) images found for each caption, both counted within
             the split, -1 for none.
-        batch_size: images or captions that are encoded at once.
     """
-    images = encode_images(model, regions, split.images, batch_size)
+    model, images, split = inputs.model, inputs.encode_images(), inputs.split
     scores = np.full(i2t.size + t2i.size, -np.inf, dtype=np.float32)
     shortlisted = _pairs_by_caption(i2t, t2i)
     result = Reranked(
@@ -155,18 +119,18 @@ def score_shortlists(
         exact_i2t=np.empty((len(sample.images), len(split.captions)), dtype=np.float32),
         exact_t2i=np.empty((len(split.images), len(sample.captions)), dtype=np.float32),
     )
-    for places, chunk in caption_chunks(model, words, split.captions, batch_size):
-        for row, caption in enumerate(places):
+    for captions, chunk in inputs.caption_chunks():
+        for row, caption in enumerate(captions):
             pairs, rows = shortlisted[caption]
             wanted, of_pair = np.unique(rows, return_inverse=True)
             if len(wanted):
-                with result.clock.scoring(len(wanted)):
+                with result.timer.scoring(len(wanted)):
                     scores[pairs] = scored(model, images[torch.from_numpy(wanted)], chunk[row : row + 1])[of_pair, 0]
-        with result.exact_clock.scoring(len(sample.images) * len(places)):
-            result.exact_i2t[:, places] = scored(model, images[torch.from_numpy(sample.images)], chunk)
-        _, inside, columns = np.intersect1d(places, sample.captions, return_indices=True)
+        with result.exact_timer.scoring(len(sample.images) * len(captions)):
+            result.exact_i2t[:, captions] = scored(model, images[torch.from_numpy(sample.images)], chunk)
+        _, inside, columns = np.intersect1d(captions, sample.captions, return_indices=True)
         if len(inside):
-            with result.exact_clock.scoring(len(images) * len(inside)):
+            with result.exact_timer.scoring(len(images) * len(inside)):
                 result.exact_t2i[:, columns] = scored(model, images, chunk[torch.from_numpy(inside)])
     return result
 

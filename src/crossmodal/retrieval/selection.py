@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmodal.datasets.splits import Split
+from crossmodal.evaluation.probe import image_hits
 from crossmodal.retrieval.search import SearchResults
 
 SEED = 0  # of the draws
@@ -40,11 +41,11 @@ def gallery_queries(results: SearchResults, count: int) -> Selection:
 
 def worst_queries(results: SearchResults) -> Selection:
     """The WORST misses of each direction, worst first, and of the probe by the larger of a pair's two errors."""
-    errors = probe_errors(results.probe)
+    errors, (i2t_exact, t2i_exact) = probe_errors(results.probe), results.all_score_ranks
     missed = np.flatnonzero(~probe_hits(results.probe))
     return Selection(
-        t2i=worst(results.t2i_ranks),
-        i2t=worst(results.i2t_ranks),
+        t2i=worst(results.t2i_ranks, exact=t2i_exact),
+        i2t=worst(results.i2t_ranks, exact=i2t_exact),
         probe=missed[np.argsort(-errors[missed], kind="stable")][:WORST],
     )
 
@@ -69,15 +70,18 @@ def choose(hits: np.ndarray, count: int, seed: Sequence[int], at_least: int = AT
     return np.sort(np.concatenate([right[:rights], wrong[: count - rights]])).astype(np.int64)
 
 
-def worst(ranks: np.ndarray, count: int = WORST) -> np.ndarray:
-    """Queries with the highest of 0-based ranks, worst first, equals in their order; hits are not among them."""
-    order = np.argsort(-ranks, kind="stable")[:count]
+def worst(ranks: np.ndarray, count: int = WORST, *, exact: np.ndarray | None = None) -> np.ndarray:
+    """Queries with the highest of 0-based ranks, worst first, equals in their order; hits are not among them.
+
+    Queries to which an approximate index gives no right item have one rank in common: they go by their ``exact`` one.
+    """
+    order = np.lexsort((-(ranks if exact is None else exact), -ranks))[:count]
     return order[ranks[order] > 0]
 
 
 def probe_hits(probe: np.ndarray) -> np.ndarray:
-    """Which pairs of (pairs, 2, 2) image x caption are solved, as evaluation.probe counts: (pairs,) bool."""
-    return probe_errors(probe) < 0
+    """Pairs of (pairs, 2, 2) image x caption that count in the image score: (pairs,) bool."""
+    return image_hits(probe)
 
 
 def probe_errors(probe: np.ndarray) -> np.ndarray:

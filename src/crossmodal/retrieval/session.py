@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from crossmodal.captions.query import SentenceReader
@@ -16,8 +15,9 @@ from crossmodal.params import Params
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.load import load_extractor
 from crossmodal.regions.query import read_photograph
-from crossmodal.retrieval.gallery import read_info
+from crossmodal.retrieval.gallery import as_made, read_info
 from crossmodal.retrieval.online import Found, SearchEngine
+from crossmodal.runtime import loaded_once
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Folders:
 
 
 class SearchSession:
-    """Sentences and photographs in, what was found out.
+    """Sentences and photographs in, what was found out. Several threads may share it: no query changes anything.
 
     Args:
         gallery: results/evaluation, or a folder that ``crossmodal embed`` made (with ``dataset`` and, where pairs
             are scored, ``regions`` of its own).
-        params: of the pipeline that made models and gallery.
+        params: of the pipeline; queries are read by the settings that the gallery was made by where these differ.
 
     Raises:
         UserError: an out is missing or damaged, or they do not belong together.
@@ -48,7 +48,7 @@ class SearchSession:
     def __init__(self, gallery: Path, params: Params, folders: Folders) -> None:
         self.info = read_info(gallery)  # first: without it nothing else matters
         own = (gallery / "dataset").is_dir()
-        self.params, self.folders = params, folders
+        self.params, self.folders = as_made(params, self.info.settings, gallery / "gallery.json"), folders
         self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
         self.regions = gallery / "regions" if own else folders.regions
         left_out = FeatureStore(self.regions).left_out if self.regions.is_dir() else ()
@@ -101,7 +101,7 @@ class SearchSession:
     def image_of(self, caption: int) -> int:
         return int(self.split.caption_image[caption])
 
-    @cached_property
+    @loaded_once
     def _reader(self) -> SentenceReader:
         folders, encoder = self.folders, self.config.encoder
         own = folders.matcher / "vocabulary.json"  # of an imported matcher
@@ -114,7 +114,7 @@ class SearchSession:
             )
         return reader
 
-    @cached_property
+    @loaded_once
     def _extractor(self) -> RegionExtractor:
         folders = self.folders
         extractor = load_extractor(self.params, folders.detector)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,9 +16,59 @@ from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Encoding, Matcher, Regions, Words
 from crossmodal.models.blocks import masked_mean
+from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.runtime import progress
 
-CAPTIONS_AT_ONCE = 512
+CAPTION_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """A matcher, the stores that it reads, and the rows of a split that are searched.
+
+    batch_size: images or captions encoded together. config: of a matcher that was loaded.
+    """
+
+    model: Matcher
+    regions: FeatureStore
+    words: FeatureStore
+    split: Split
+    batch_size: int
+    config: MatcherConfig | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Images and captions of the split: the shape of its similarity matrix."""
+        return len(self.split.images), len(self.split.captions)
+
+    def encode_images(self) -> Encoding:
+        """The images of the split, in its order."""
+        return encode_images(self.model, self.regions, self.split.images, self.batch_size)
+
+    def caption_chunks(self) -> Iterator[tuple[np.ndarray, Encoding]]:
+        """The captions of the split, see ``caption_chunks``."""
+        return caption_chunks(self.model, self.words, self.split.captions, self.batch_size)
+
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """One vector an image (N, E) and a caption (C, E), see ``image_vectors`` and ``caption_vectors``."""
+        images = image_vectors(self.model, self.regions, self.split.images, self.batch_size)
+        return images, caption_vectors(self.model, self.words, self.split.captions, self.batch_size)
+
+
+@contextmanager
+def evaluating(model: Matcher) -> Iterator[None]:
+    """A matcher that is being trained in evaluation mode for a while; one that was loaded is left alone.
+
+    Several threads may share a loaded matcher.
+    """
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 @torch.inference_mode()
@@ -32,31 +84,22 @@ def encode_captions(model: Matcher, store: FeatureStore, rows: np.ndarray, batch
 
 
 @torch.inference_mode()
-def similarity_matrix(
-    model: Matcher,
-    regions: FeatureStore,
-    images: np.ndarray,
-    words: FeatureStore,
-    captions: np.ndarray,
-    batch_size: int,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+def similarity_matrix(inputs: SearchInputs, out: np.ndarray | None = None) -> np.ndarray:
     """Similarity of every image with every caption: (N, C) float32.
 
     Images are encoded once and kept, captions by and by, from short to long, so that little padding is scored.
 
     Args:
-        images: (N,) rows of the region store, captions: (C,) rows of the caption store.
-        batch_size: images or captions that are encoded at once.
         out: (N, C) float32 to write to, a memory map where the matrix is larger than memory may be.
 
     Raises:
         UserError: a score is NaN.
     """
-    encoded = encode_images(model, regions, images, batch_size)
-    matrix = np.empty((len(images), len(captions)), dtype=np.float32) if out is None else out
-    for places, chunk in caption_chunks(model, words, captions, batch_size):
-        matrix[:, places] = scored(model, encoded, chunk)
+    matrix = np.empty(inputs.shape, dtype=np.float32) if out is None else out
+    with evaluating(inputs.model):
+        images = inputs.encode_images()
+        for rows, captions in inputs.caption_chunks():
+            matrix[:, rows] = scored(inputs.model, images, captions)
     return matrix
 
 
@@ -65,7 +108,7 @@ def caption_chunks(
 ) -> Iterator[tuple[np.ndarray, Encoding]]:
     """Captions encoded by and by, from short to long: places in ``captions`` and what stands there."""
     by_length = np.argsort(words.lengths[captions], kind="stable")
-    for places in progress(list(_chunks(by_length, CAPTIONS_AT_ONCE)), desc="score", leave=False):
+    for places in progress(list(_chunks(by_length, CAPTION_CHUNK)), desc="score", leave=False):
         yield places, encode_captions(model, words, captions[places], batch_size)
 
 
@@ -99,30 +142,33 @@ def pooled(encoding: Encoding) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def probe_similarity(
-    model: Matcher, regions: FeatureStore, words: FeatureStore, probe: Split, batch_size: int
-) -> np.ndarray:
+def probe_similarity(inputs: SearchInputs) -> np.ndarray:
     """Similarity image x caption within each pair of the probe split: (pairs, 2, 2) float32."""
+    model, probe = inputs.model, inputs.split
     if not len(probe.images):
         return np.zeros((0, 2, 2), dtype=np.float32)
-    images = encode_images(model, regions, probe.images, batch_size)
-    captions = encode_captions(model, words, probe.captions, batch_size)
-    pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
-    return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
+    with evaluating(model):
+        images = inputs.encode_images()
+        captions = encode_captions(model, inputs.words, probe.captions, inputs.batch_size)
+        pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
+        return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
 
 
 @torch.inference_mode()
-def scored(model: Matcher, images: Encoding, captions: Encoding) -> np.ndarray:
+def scored(model: Matcher, images: Encoding, captions: Encoding, *, exact: bool = False) -> np.ndarray:
     """Similarity of encoded images and captions: (N, C) float32.
+
+    Args:
+        model: in evaluation mode, see ``evaluating``.
+        exact: as ``Matcher.similarity`` takes it.
 
     Raises:
         UserError: a score is NaN.
+        ValueError: the matcher is in training mode.
     """
-    was_training = model.training
-    model.eval()
-    scores = model.similarity(images, captions)
-    model.train(was_training)
-    return _numbers(scores)
+    if model.training:
+        raise ValueError("the matcher is in training mode: score within evaluating(model)")
+    return _numbers(model.similarity(images, captions, exact=True) if exact else model.similarity(images, captions))
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:
@@ -145,12 +191,12 @@ def _encode(
     batch_size: int,
 ) -> Encoding:
     """Rows of similar length are encoded together, the longest first: a set's size is known from the start."""
-    was_training, device = model.training, next(model.parameters(), torch.empty(0)).device
-    model.eval()
+    device = next(model.parameters(), torch.empty(0)).device
     from_long = np.argsort(-store.lengths[rows], kind="stable")
     vectors, mask = None, None
     for places in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
-        part = encode(read(store, rows[places]).to(device))
+        with evaluating(model):
+            part = encode(read(store, rows[places]).to(device))
         index = torch.from_numpy(places).to(device)
         if vectors is None:
             vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
@@ -160,7 +206,6 @@ def _encode(
         else:
             vectors[index, : part.mask.shape[1]] = part.vectors.float()
             mask[index, : part.mask.shape[1]] = part.mask
-    model.train(was_training)
     return Encoding(vectors, mask)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from crossmodal.errors import UserError
-from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.batches import TokenTable, read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
 
@@ -45,6 +47,7 @@ class EpochBatches(Dataset):
     Args:
         captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
         captions_per_image, neighbours: see params.yaml; 1 and 1 draws pairs independently, as published.
+        token_table: whole words are dropped by it (see features.batches.read_words); None: tokens each by itself.
         seed, epoch: with the batch's number, determine the order and what is dropped.
         share: (rank, count), which of how many processes' share of every batch is read: one part of the images,
             and of the captions every count-th from short to long.
@@ -67,13 +70,14 @@ class EpochBatches(Dataset):
         epoch: int,
         region_dropout: float,
         word_dropout: float,
+        token_table: TokenTable | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.region_store, self.word_store = region_store, word_store
         self.share = share
         self.caption_image = caption_image
         self.seed, self.epoch = seed, epoch
-        self.region_dropout, self.word_dropout = region_dropout, word_dropout
+        self.region_dropout, self.word_dropout, self.token_table = region_dropout, word_dropout, token_table
         rng = np.random.default_rng([seed, epoch])
         order = _pair_order(captions, caption_image, captions_per_image, neighbours, rng)
         count = max(1, len(order) // batch_size)  # a smaller last batch has easier negatives: left out
@@ -100,7 +104,7 @@ class EpochBatches(Dataset):
         return PairBatch(
             regions=read_regions(self.region_store, np.array_split(images, count)[rank], rng, self.region_dropout),
             words=tuple(
-                read_words(self.word_store, part, rng, self.word_dropout)
+                read_words(self.word_store, part, rng, self.word_dropout, self.token_table)
                 for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
             ),
             image_of=torch.from_numpy(image_of[order]),
@@ -119,6 +123,25 @@ def _pair_order(
     _, group = np.unique(np.stack([block, part]), axis=1, return_inverse=True)
     turn = rng.permutation(group.max() + 1)
     return by_image[np.argsort(turn[group], kind="stable")]
+
+
+@contextmanager
+def batch_norms_explained(batch: PairBatch) -> Iterator[None]:
+    """A training step whose batch norms may have a single value, of which there is no variance.
+
+    Raises:
+        UserError: torch refuses that.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        images, regions = batch.regions.mask.shape
+        raise UserError(
+            f"params.yaml: train.batch_size: a batch has {images} image{'s' * (images > 1)} of {regions} regions at "
+            "most, too few for the model's batch norms; a larger batch, or more training images, are wanted"
+        ) from None
 
 
 def load_batches(epoch: EpochBatches, *, first: int, workers: int, pinned: bool) -> DataLoader:

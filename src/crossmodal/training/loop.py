@@ -1,4 +1,4 @@
-"""The training loop: a loss on the similarity matrix, best epoch by validation rsum, resumable.
+"""The training loop: a loss on the similarity matrix, best epoch by validation, resumable.
 
 Whole of it: for every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
 ends with the recalls on the validation split. State goes to disk after every epoch and every few minutes
@@ -23,33 +23,21 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
+from crossmodal.evaluation.metrics import flat
 from crossmodal.features.resume import load_state, save_state
-from crossmodal.features.store import FeatureStore
 from crossmodal.losses import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.params import Loss, Train
-from crossmodal.retrieval.similarity import similarity_matrix
-from crossmodal.runtime import progress
-from crossmodal.training.batches import EpochBatches, PairBatch, load_batches
+from crossmodal.runtime import progress, usable_precision
+from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
+from crossmodal.training.validation import TrainingData, best_figure, validate
 
 SAVE_SECONDS = 300
 LOG_EVERY = 10  # optimiser steps
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Stores and splits. ``caption_image``: image row of every caption of the caption store."""
-
-    regions: FeatureStore
-    words: FeatureStore
-    caption_image: np.ndarray
-    train: Split
-    val: Split
+KEPT_BY = "kept_by"  # column of the history
 
 
 @dataclass
@@ -59,7 +47,7 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     best_epoch: int = -1
-    best_rsum: float = -math.inf
+    best_figure: float = -math.inf
     loss_sum: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     run_id: str | None = None
@@ -103,6 +91,10 @@ class Trainer:
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
                 "hinge and infonce go with every model"
             )
+        whole_words = settings.word_dropout > 0 and settings.word_dropout_kind == "words"
+        if whole_words and data.token_table is None:
+            raise ValueError("word_dropout_kind words: the data come without a token table")
+        self._token_table = data.token_table if whole_words else None
         self.processes.prepare(model)
         average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
         self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
@@ -127,7 +119,8 @@ class Trainer:
             report: called with metrics and the optimiser step they belong to.
 
         Returns:
-            One row per epoch: epoch (from 1), loss per pair, lr, and the validation metrics.
+            One row per epoch: epoch (from 1), loss per pair, lr, the validation metrics, and where it is not rsum the
+            figure by which the best epoch is kept.
 
         Raises:
             UserError: the loss is no longer finite.
@@ -136,11 +129,14 @@ class Trainer:
             loss = self._train_epoch(self.state.epoch, report)
             candidate = self.average.module if self.average else self.model
             metrics = validate(candidate, self.data, self.settings.batch_size, self.processes)
-            self.schedule.end_epoch(metrics["rsum"])
-            if metrics["rsum"] > self.state.best_rsum:
-                self.state.best_rsum, self.state.best_epoch = metrics["rsum"], self.state.epoch
+            figure = best_figure(metrics, self.settings.best)
+            self.schedule.end_epoch(figure)
+            if figure > self.state.best_figure:
+                self.state.best_figure, self.state.best_epoch = figure, self.state.epoch
                 self.best_weights = {k: v.detach().clone() for k, v in candidate.state_dict().items()}
             row = {"epoch": self.state.epoch + 1, "loss": loss, "lr": self.schedule.lr, **flat(metrics)}
+            if self.settings.best != "rsum":
+                row[KEPT_BY] = figure
             self.state.history.append(row)
             report({f"val/{name}": value for name, value in flat(metrics).items()}, self.schedule.steps)
             self.state.epoch, self.state.batch, self.state.loss_sum = self.state.epoch + 1, 0, 0.0
@@ -164,7 +160,8 @@ class Trainer:
         self.model.train()
         started, seen = time.monotonic(), 0
         for batch in loader:
-            loss = self._loss(batch.to(self.device), epoch)
+            with batch_norms_explained(batch):
+                loss = self._loss(batch.to(self.device), epoch)
             loss.backward()
             value = loss.item() / size  # waits for the device, which has the backward pass to do meanwhile
             if not math.isfinite(value):
@@ -213,7 +210,7 @@ class Trainer:
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.settings.precision == "fp32":
+        if usable_precision(self.settings.precision, self.device.type, "train.precision") == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
@@ -240,6 +237,7 @@ class Trainer:
             epoch=epoch,
             region_dropout=self.settings.region_dropout,
             word_dropout=self.settings.word_dropout,
+            token_table=self._token_table,
             share=(self.processes.rank, self.processes.count),
         )
 
@@ -297,29 +295,18 @@ def untrained_history(model: Matcher, data: TrainingData, batch_size: int, repor
     return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]
 
 
-def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Processes = ALONE) -> dict[str, Any]:
-    """Retrieval metrics of the validation split (see evaluation.metrics.retrieval_metrics).
-
-    Each of several processes scores all images against its share of the captions, with the first one's batch norms.
-    """
-    val = data.val
-    processes.copy_first(model.buffers())
-    own = np.array_split(val.captions, processes.count)[processes.rank]
-    columns = similarity_matrix(model, data.regions, val.images, data.words, own, batch_size).T
-    similarity = processes.gather(torch.from_numpy(columns).to(processes.device)).T.cpu().numpy()
-    return retrieval_metrics(i2t_ranks(similarity, val.caption_image), t2i_ranks(similarity, val.caption_image))
-
-
 def _optimizer(model: Matcher, loss: nn.Module, settings: Train, text_lr: float) -> torch.optim.Optimizer:
-    """Adam or AdamW; biases and norms are not decayed by AdamW's weight decay."""
+    """Adam or AdamW; the model's biases and norms are decayed with ``decay_biases`` alone."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     text = {id(parameter) for parameter in model.text.parameters()}
+    decayed = {id(parameter) for parameter in model.parameters() if settings.decay_biases or parameter.ndim > 1}
+    decayed |= {id(parameter) for parameter in loss.parameters() if parameter.ndim > 1}
     trained = [parameter for parameter in (*model.parameters(), *loss.parameters()) if parameter.requires_grad]
     groups = []
     for own, lr in ((False, settings.lr), (True, settings.lr * text_lr)):
         members = [parameter for parameter in trained if (id(parameter) in text) == own]
         groups += [
-            {"params": [p for p in members if p.ndim > 1], "lr": lr, "weight_decay": settings.weight_decay},
-            {"params": [p for p in members if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+            {"params": [p for p in members if id(p) in decayed], "lr": lr, "weight_decay": settings.weight_decay},
+            {"params": [p for p in members if id(p) not in decayed], "lr": lr, "weight_decay": 0.0},
         ]
     return kind([group for group in groups if group["params"]], lr=settings.lr, fused=True)

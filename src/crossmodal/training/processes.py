@@ -15,8 +15,8 @@ similarities, and computes the loss of the whole batch. Loss and gradients are t
 all P have the loss L of the same numbers, each with the graph of its own share only; going back, ``gather`` adds up
 what the P copies of L ask of a process's rows, so that gradients of parameters become P times what the share
 contributes to dL, and ``average_gradients`` takes their mean, dL. Parameters that no process used keep no gradient.
-Dropout draws from a stream of its own in every process, and a batch norm sees the whole batch on GPUs
-(SyncBatchNorm), its process's share on a CPU.
+Batch norms see the whole batch (models/process_norms.py). Dropout, of regions and words too, draws from a stream of its
+own in every process: with it, a run is another one than that of a single process, as with another seed.
 
 torch.distributed and nothing around it: DistributedDataParallel wants encoding, scoring and loss as one forward
 pass; Lightning Fabric's gather is a function that torch has deprecated, and its launcher does not watch the first
@@ -43,6 +43,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding
+from crossmodal.models.process_norms import share_batch_norms
 from crossmodal.runtime import pick_device
 
 _PATIENCE = timedelta(days=1)  # the first process may wait for another experiment's work folder
@@ -65,9 +66,9 @@ class Processes:
         return self.rank == 0
 
     def prepare(self, model: nn.Module) -> None:
-        """Start from the first process's weights; batch norms over all processes where they are on GPUs."""
-        if self.count > 1 and self.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        """Start from the first process's weights; batch norms over all processes."""
+        if self.count > 1:
+            share_batch_norms(model)
         self.copy_first([*model.parameters(), *model.buffers()])
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ class Schedule:
         self.base = [group["lr"] for group in optimizer.param_groups]
         self.steps = 0
         self.plateau_decays = 0
-        self.best_rsum = -math.inf
+        self.best = -math.inf
         self.stale_epochs = 0
         self._apply()
 
@@ -32,10 +32,10 @@ class Schedule:
         self.steps += 1
         self._apply()
 
-    def end_epoch(self, rsum: float) -> None:
-        """Tell the plateau schedule the validation rsum of the epoch."""
-        if rsum > self.best_rsum:
-            self.best_rsum, self.stale_epochs = rsum, 0
+    def end_epoch(self, figure: float) -> None:
+        """Tell the plateau schedule the validation figure of the epoch (``train.best``)."""
+        if figure > self.best:
+            self.best, self.stale_epochs = figure, 0
             return
         self.stale_epochs += 1
         if self.stale_epochs > self.settings.plateau_patience:
@@ -56,7 +56,8 @@ class Schedule:
         settings, step = self.settings, min(self.steps, self.total_steps)
         if settings.schedule == "onecycle":
             return _one_cycle(step / max(1, self.total_steps))
-        warmup = min(1.0, (self.steps + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+        done = self.steps + 1 + settings.warmup_offset
+        warmup = min(1.0, done / settings.warmup_steps) if settings.warmup_steps else 1.0
         if settings.schedule == "step":
             return warmup * settings.gamma ** (step // self.steps_per_epoch // settings.step_epochs)
         if settings.schedule == "cosine":
@@ -66,7 +67,7 @@ class Schedule:
         return warmup
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("steps", "plateau_decays", "best_rsum", "stale_epochs")
+        names = ("steps", "plateau_decays", "best", "stale_epochs")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError
 from crossmodal.runtime import progress
 
@@ -143,8 +144,9 @@ class Spice:
                 raise UserError(f"{self._jar}: ended without results")
             given.unlink()
             part.replace(path)
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if [result["image_id"] for result in results] != list(range(len(items))):
+        results = read_json(path, list, nan=True)
+        ids = [result.get("image_id") if isinstance(result, dict) else None for result in results]
+        if ids != list(range(len(items))):
             raise UserError(f"{path}: not the results of the {len(items):,} captions and images that SPICE was given")
         return results
 

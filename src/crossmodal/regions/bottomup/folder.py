@@ -5,16 +5,21 @@ Both backends, ``bottomup`` and ``detectron2``, read it; whatever file the weigh
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor
 
+from crossmodal.checked_json import Record, as_record, read_json
 from crossmodal.errors import UserError
-from crossmodal.regions.bottomup.network import Architecture
+from crossmodal.features.resume import write_json
+from crossmodal.features.weights import check_tensors, read_tensors
+from crossmodal.regions.bottomup.boxes import DETECTRON2
+from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,25 @@ def write_folder(folder: Path, detector: DetectorFolder, source: dict[str, str])
         "attributes": detector.attributes,
     }
     save_file(detector.weights, folder / "model.safetensors")
-    text = json.dumps(config, indent=1, ensure_ascii=False)
-    (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
+    write_json(folder / "config.json", config, ensure_ascii=False)
+
+
+class _Architecture(Record):
+    depth: Literal[50, 101, 152]
+    width: Annotated[int, Field(ge=1, le=1 << 12)]
+    rpn_channels: Annotated[int, Field(ge=1, le=1 << 16)]
+    classes: Annotated[int, Field(ge=1, le=1 << 20)]
+    attributes: Annotated[int, Field(ge=0, le=1 << 20)]
+
+
+class _Config(Record):
+    """config.json of a detector folder."""
+
+    backend: Literal["bottomup"]
+    source: dict[str, str]
+    architecture: _Architecture
+    classes: list[str]
+    attributes: list[str]
 
 
 def read_folder(folder: Path) -> DetectorFolder:
@@ -48,16 +70,21 @@ def read_folder(folder: Path) -> DetectorFolder:
         UserError: the folder is missing, damaged, or holds another kind of network.
     """
     path, weights_path = folder / "config.json", folder / "model.safetensors"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if config.get("backend") != "bottomup":
-            raise UserError(f"{path}: holds no bottom-up attention detector; run the detector stage with this backend")
-        weights = load_file(weights_path)
-        architecture = Architecture(**config["architecture"])
-        return DetectorFolder(architecture, weights, list(config["classes"]), list(config["attributes"]))
-    except FileNotFoundError:
-        missing = weights_path if path.exists() else path
-        raise UserError(f"{missing}: not found; run the detector stage first") from None
-    except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: not a readable bottom-up attention detector ({reason})") from None
+    advice = "run the detector stage first"
+    content = read_json(path, dict, advice=advice)
+    if content.get("backend") != "bottomup":
+        raise UserError(f"{path}: holds no bottom-up attention detector; run the detector stage with this backend")
+    config = as_record(content, _Config, str(path))
+    architecture = Architecture(**config.architecture.model_dump())
+    for names, count in ((config.classes, architecture.classes), (config.attributes, architecture.attributes)):
+        if names and len(names) != count:
+            raise UserError(f"{path}: {len(names)} names of {count} classes or attributes")
+    weights = read_tensors(weights_path, advice=advice)
+    check_tensors(weights, expected_weights(architecture), str(weights_path), "the detector that config.json describes")
+    return DetectorFolder(architecture, weights, config.classes, config.attributes)
+
+
+def expected_weights(architecture: Architecture) -> dict[str, Tensor]:
+    """Names, shapes and types of a detector's weights, without memory for them."""
+    with torch.device("meta"):
+        return BottomUpNetwork(architecture, DETECTRON2).state_dict()

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from crossmodal.errors import UserError
+from crossmodal.features.weights import read_tensors
 from crossmodal.models.unpickle import read_array_pickle, read_checkpoint
 from crossmodal.regions.bottomup.boxes import ANCHORS, DETECTRON2, RATIOS, REGRESSION_WEIGHTS, SIZES
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork, architecture_of
@@ -75,12 +74,7 @@ def read_published(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
 
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found") from None
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+        return read_tensors(path)
     return read_array_pickle(path) if path.suffix == ".pkl" else read_checkpoint(path)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.checked_arrays import read_npy, read_npz
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.regions.precomputed.rows import as_features, as_shares, image_key, record_rows
@@ -75,13 +76,10 @@ def _load(path: Path) -> np.ndarray:
     Raises:
         UserError: damaged, or an .npz without ``feat``.
     """
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return content["feat"]
-    except KeyError:
-        raise UserError(f"{path}: holds no array named feat") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz or .npy file ({error})") from None
+    what = "an .npz or .npy file"
+    if not zipfile.is_zipfile(path):
+        return read_npy(path, what)
+    arrays = read_npz(path, what)
+    if "feat" not in arrays:
+        raise UserError(f"{path}: holds no array named feat")
+    return arrays["feat"]

@@ -89,6 +89,9 @@ def check_aspect(record: ImageRecord, width: float, height: float, where: str) -
     """
     ratio = (width / height) / (record.width / record.height) if width > 0 and height > 0 else 0
     if abs(ratio - 1) > _ASPECT:
+        turned = abs(ratio * (record.width / record.height) ** 2 - 1) <= _ASPECT
+        hint = "; they may be of the photograph before its EXIF orientation turns it" if turned else ""
         raise UserError(
-            f"{where}: features of an image of {width:g} x {height:g}, {record.id} has {record.width} x {record.height}"
+            f"{where}: features of an image of {width:g} x {height:g}, "
+            f"{record.id} has {record.width} x {record.height}{hint}"
         )

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.checked_arrays import DAMAGED
 from crossmodal.datasets.records import SPLITS, Dataset
 from crossmodal.errors import UserError
 from crossmodal.regions.grid import cell_boxes
@@ -88,8 +89,8 @@ class _SplitFiles:
         self.path = path
         try:
             self.images = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: not a readable .npy file ({error})") from None
+        except DAMAGED as error:
+            raise UserError(f"{path}: not a readable .npy file ({' '.join(str(error).split())[:200]})") from None
         self.name = path.name.removesuffix("_ims.npy")
         self.captions = _lines(path.with_name(f"{self.name}_caps.txt"))
         rows, captions = len(self.images), len(self.captions)

@@ -1,0 +1,38 @@
+"""Text of files, captions and servers made safe to print: they cannot move the cursor, hide or reverse a line."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+# Unicode's control characters (C0, DEL, C1), line and paragraph separators, Bidi_Control, and lone surrogates.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, *, keep: str = "") -> str:
+    r"""The text with its control characters written as Python escapes, such as \x1b.
+
+    Args:
+        keep: control characters that stay, such as the line breaks of a table.
+    """
+    return _CONTROLS.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"), str(text)
+    )
+
+
+def printable_lines(text: object) -> str:
+    """As ``printable``, of text whose line breaks and tabs are this project's own."""
+    return printable(text, keep="\n\t")
+
+
+class PrintableFormatter(logging.Formatter):
+    """The formatter of log lines on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
+def log_printably() -> None:
+    """Let warnings that no handler takes, which Python writes to stderr, go through ``printable_lines``."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PrintableFormatter())
