@@ -278,7 +278,7 @@ def test_captions_that_cannot_be_used(tmp_path, content, message):
 def test_zip_without_the_dataset(tmp_path):
     path = tmp_path / "caption_datasets.zip"
     path.write_bytes(zipped({"dataset_flickr8k.json": b"{}"}))
-    with pytest.raises(UserError, match=r"caption_datasets\.zip, member dataset_coco\.json: not there"):
+    with pytest.raises(UserError, match=r"caption_datasets\.zip, member dataset_coco\.json: not found"):
         read_captions(path, "coco", ALL)
 
 
