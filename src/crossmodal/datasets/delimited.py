@@ -15,13 +15,14 @@ from functools import cache
 from pathlib import Path
 
 from crossmodal.datasets.caption_columns import Rows, find_columns
+from crossmodal.datasets.decode import SUFFIXES
 from crossmodal.errors import UserError
 from crossmodal.text_files import split_lines
 
 DELIMITERS = ",;\t|"
 LONGEST_CELL = 50  # lines that one quoted cell may span
 LONGEST_ROW = 2**17  # characters, as in the csv module
-_IMAGE_NAME = re.compile(r"\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|heic|avif)[\"\s]*$", re.IGNORECASE)
+_IMAGE_NAME = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})[\"\s]*$", re.IGNORECASE)
 _NUMBER = re.compile(r"[\d.]*")
 _TOKEN = re.compile(r"([^\t]*\S)#(\d{1,9})[ ]*\t(.*)", re.DOTALL)
 
