@@ -121,6 +121,7 @@ def test_floors(graph):
             "crossmodal.checked_yaml",
             "crossmodal.errors",
             "crossmodal.runtime",
+            "crossmodal.text_files",
         ),
         ("crossmodal.terminal",),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tokenize
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,8 +33,8 @@ _RATIO = 200  # unpacked to packed size; arrays of numbers stay far below
 _RATIO_FREE = 2**20  # bytes up to which the ratio does not matter
 
 
-def read_npz(path: Path, what: str, *, advice: str = "") -> dict[str, np.ndarray]:
-    """Every array of an .npz file by its name.
+def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name: every one, or those of ``only``.
 
     Args:
         what: the file should be, for messages: "FILE: not readable as WHAT". advice: where there is no such file.
@@ -45,12 +46,14 @@ def read_npz(path: Path, what: str, *, advice: str = "") -> dict[str, np.ndarray
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
+                if only is not None and member.filename.removesuffix(".npy") not in only:
+                    continue
                 if member.file_size > max(_RATIO_FREE, _RATIO * member.compress_size):
                     raise ValueError(f"{member.filename} unpacks from {member.compress_size:,} to {member.file_size:,}")
                 with archive.open(member) as file:
                     _check_header(file, member.file_size, member.filename)
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files if only is None or name in only}
     except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 

@@ -77,6 +77,7 @@ def read_json(
     advice: str = "",
     name: str = "",
     nan: bool = False,
+    halves: bool = False,
     hook: Hook | None = None,
 ) -> Any:
     """What a JSON file holds; see ``parse_json``.
@@ -89,7 +90,7 @@ def read_json(
         UserError: missing, unreadable, not a plain file; or see ``parse_json``.
     """
     name = name or str(path)
-    return parse_json(read_bytes(path, advice=advice, name=name), name, kind, nan=nan, hook=hook)
+    return parse_json(read_bytes(path, advice=advice, name=name), name, kind, nan=nan, halves=halves, hook=hook)
 
 
 def read_json_lines(path: Path, kind: type | None = None, *, advice: str = "") -> Iterator[tuple[str, Any]]:

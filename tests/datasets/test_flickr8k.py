@@ -176,6 +176,12 @@ def test_captions_of_other_forms():
     ]
 
 
+def test_a_caption_number_of_5000_digits():
+    captions, skipped = parse_captions([f"a.jpg#{'7' * 5000}\tx", "a.jpg#1\ta\x0cb"], {"a.jpg"})
+    assert captions == {"a.jpg": ("a\x0cb",)}
+    assert [item.item for item in skipped] == ["Flickr8k.token.txt line 1"]
+
+
 def test_stage_writes_the_dataset_whole_or_not_at_all(tmp_path, mirror, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.chdir(tmp_path)

@@ -290,6 +290,23 @@ def test_white_space_of_captions(tmp_path):
     assert skipped == [Skipped("a.jpg sentence 1", "empty caption")]
 
 
+def test_items_that_cannot_be_stored(tmp_path):
+    """Half a character, and an id that another photograph has: each is left out by name, the others stay."""
+    images = [
+        image("a.jpg", "train", ["one", "half \ud83d", "two"], cocoid=1),
+        image("b.jpg", "val", ["other"], cocoid=1.0),
+        image("c\udcff.jpg", "val", ["c"], cocoid=3),
+        image("d.jpg", "test", ["d", "d"], cocoid=4),
+    ]
+    (tmp_path / "a.json").write_bytes(karpathy_json("coco", images))
+    entries, skipped = read_captions(tmp_path / "a.json", "coco", ALL)
+    assert [(entry.id, entry.file, entry.captions) for entry in entries] == [
+        ("1", "a.jpg", ("one", "two")),
+        ("4", "d.jpg", ("d", "d")),
+    ]
+    assert [item.item for item in skipped] == ["a.jpg sentence 1", "b.jpg", "images[2]"]
+
+
 def true_captions(name, split):
     with gzip.open(SHARED / name, "rt", encoding="utf-8") as file:
         for line in file:

@@ -148,6 +148,31 @@ def test_the_test_split_of_the_right_size(tmp_path, dataset, values):
     np.testing.assert_array_equal(store.read(1, "features"), values[1])
 
 
+def test_characters_that_unicode_calls_line_ends(tmp_path, values):
+    """In captions of SCAN's files, and in captions and ids of the dataset: a line is what ends in a line feed."""
+    (tmp_path / "odd").mkdir()
+    captions = tuple(f"a\x0cdog\u2028{number}\x85 runs\x1c" for number in range(5))
+    records = [ImageRecord(f"p\x0b{row}\u2029", f"images/{row}.jpg", "train", 4, 2, captions) for row in range(2)]
+    write_dataset(tmp_path / "odd", "odd", records)
+    dataset = read_dataset(tmp_path / "odd")
+    export_scan(dataset, make_store(tmp_path / "store", values[:2]), tmp_path / "scan", pad=False)
+    assert (tmp_path / "scan/train_caps.txt").read_bytes().count(b"\n") == 10
+    store = read_back(dataset, tmp_path / "scan", tmp_path / "out")
+    np.testing.assert_array_equal(store.padded(np.arange(2), "features"), values[:2])
+    scan_files(tmp_path / "others", "train", values[:2].astype("f4"), captions * 2, [record.id for record in records])
+    store = read_back(dataset, tmp_path / "others", tmp_path / "again")
+    np.testing.assert_array_equal(store.padded(np.arange(2), "features"), values[:2])
+
+
+def test_an_id_of_two_lines(tmp_path, values):
+    (tmp_path / "odd").mkdir()
+    write_dataset(tmp_path / "odd", "odd", [ImageRecord("a\nb", "a.jpg", "train", 4, 2, tuple("abcde"))])
+    with pytest.raises(UserError, match=r"the id .* holds a line end"):
+        export_scan(
+            read_dataset(tmp_path / "odd"), make_store(tmp_path / "store", values[:1]), tmp_path / "s", pad=False
+        )
+
+
 WRONG = {
     "captions": (lambda v, c: (v, c[:-1], None), r"train_ims\.npy: 4 images, train_caps\.txt has 19 captions"),
     "not repeated": (

@@ -1,5 +1,7 @@
 """Features in a file for each image, as mesnico/TERN and kaylode/tern keep them."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.params import Precomputed
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
+from crossmodal.regions.precomputed.rows import as_shares
 
 IDS = ("391895", "522418", "184613")
 BOXES = np.array([[0, 0, 40, 20], [10, 5, 30, 20]], dtype=np.float32)
@@ -60,6 +63,82 @@ def test_both_forms(tmp_path, dataset, write):
     for row in range(3):
         np.testing.assert_array_equal(store.read(row, "features"), features(row).astype(np.float16))
         np.testing.assert_allclose(store.read(row, "boxes"), [[0, 0, 1, 1], [0.25, 0.25, 0.75, 1]])
+
+
+@pytest.mark.parametrize("columns", [4, 5])
+@pytest.mark.parametrize("unit", ["pixels", "shares"])
+def test_boxes_in_pixels_or_as_shares(tmp_path, dataset, unit, columns):
+    """With an area or without: regions are where they are in the image, not all in its corner."""
+    write_tern(tmp_path / "source")
+    boxes = BOXES if unit == "pixels" else BOXES / [40, 20, 40, 20]
+    boxes = np.column_stack([boxes, np.ones(2)])[:, :columns]
+    for name in IDS:
+        np.save(tmp_path / "source/bu_box" / name, boxes)
+    store = read(dataset, tmp_path / "source", tmp_path / "out")
+    np.testing.assert_allclose(store.read(1, "boxes"), [[0, 0, 1, 1], [0.25, 0.25, 0.75, 1]])
+
+
+def test_pixels_of_a_tiny_image_are_pixels():
+    box = np.array([[0, 0, 1, 1]])
+    np.testing.assert_allclose(as_shares(box, 4, 2, 1, "here"), [[0, 0, 0.25, 0.5]])
+    np.testing.assert_allclose(as_shares(box, 5, 2, 1, "here"), [[0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("boxes", [np.array([["0", "0", "1", "1"]]), np.ones((1, 4), complex), np.full((1, 4), np.nan)])
+def test_boxes_that_are_no_numbers(boxes):
+    with pytest.raises(UserError):
+        as_shares(boxes, 40, 20, 1, "here")
+
+
+class Runs:
+    """A pickle of it would call something."""
+
+    def __reduce__(self):
+        return (print, ("called",))
+
+
+def write_milvlg(folder, *, sizes, rows=range(3), width=40, height=20):
+    """MILVLG's files: sizes as arrays, in info as plain numbers, or in both; info names numpy and a function."""
+    folder.mkdir()
+    for row in rows:
+        info = {"image_id": IDS[row], "objects_id": np.arange(2), "other": Runs()}
+        info |= {"image_w": width, "image_h": height} if "info" in sizes else {}
+        arrays = {"image_w": width, "image_h": height} if "arrays" in sizes else {}
+        name = folder / f"COCO_val2014_{int(IDS[row]):012d}"
+        np.savez_compressed(name, x=features(row), bbox=BOXES, num_bbox=2, info=info, **arrays)
+
+
+@pytest.mark.parametrize("sizes", [("arrays", "info"), ("arrays",), ("info",)])
+def test_milvlgs_files(tmp_path, dataset, sizes, capsys):
+    """Of a copy of the image at another size too; nothing that info names is called."""
+    write_milvlg(tmp_path / "source", sizes=sizes, width=80, height=40)
+    os.mkfifo(tmp_path / "source/0.npz")
+    store = read(dataset, tmp_path / "source", tmp_path / "out")
+    for row in range(3):
+        np.testing.assert_array_equal(store.read(row, "features"), features(row).astype(np.float16))
+        np.testing.assert_allclose(store.read(row, "boxes"), BOXES / [80, 40, 80, 40])
+    assert "called" not in capsys.readouterr().out
+
+
+def test_milvlgs_files_that_cannot_be_used(tmp_path, dataset):
+    write_milvlg(tmp_path / "source", sizes=())
+    with pytest.raises(UserError, match="holds no numbers image_w and image_h"):
+        read(dataset, tmp_path / "source", tmp_path / "out")
+    np.savez(tmp_path / "source" / f"COCO_val2014_{int(IDS[0]):012d}.npz", feat=features(0))
+    with pytest.raises(UserError, match="holds no array named x or bbox"):
+        read(dataset, tmp_path / "source", tmp_path / "again")
+
+
+def test_names_with_accents_in_another_encoding(tmp_path):
+    (tmp_path / "dataset").mkdir()
+    write_dataset(
+        tmp_path / "dataset", "own", [ImageRecord("caf\u00e9", "images/caf\u00e9.jpg", "train", 40, 20, ("a",))]
+    )
+    for kind, array in (("att", features(0)), ("box", BOXES)):
+        (tmp_path / f"source/bu_{kind}").mkdir(parents=True)
+        np.save(tmp_path / f"source/bu_{kind}/cafe\u0301.npy", array)
+    store = read(read_dataset(tmp_path / "dataset"), tmp_path / "source", tmp_path / "out")
+    np.testing.assert_array_equal(store.read(0, "features"), features(0).astype(np.float16))
 
 
 def test_without_boxes(tmp_path, dataset):

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,57 @@ def test_images_without_features(tmp_path, dataset):
     assert store.left_out == {0, 1}
     assert store.read(0, "classes").tolist() == [-1]
     assert store.read(2, "features")[2].tolist() == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("cut", ["in the features", "in the boxes", "in the id", "in the base64"])
+def test_a_cut_line_before_the_whole_one(tmp_path, dataset, full, cut, caplog):
+    """As of an extraction that was killed and went on: the whole line of the same image counts."""
+    whole = line("7", regions=2, full=full).rstrip()
+    changed = {
+        "in the features": whole[:-8],  # 6 of 36 bytes
+        "in the boxes": whole[: whole.rindex(b"\t") - 5],
+        "in the id": whole[:1],
+        "in the base64": whole[:-10] + b"!!" + whole[-8:],
+    }
+    others = line("42", full=full) + line("150367", full=full)
+    path = tmp_path / "some.tsv"
+    path.write_bytes(changed[cut] + b"\r\n" + others + whole)
+    store = FeatureStore(import_regions(dataset, settings(path), tmp_path / "out"))
+    assert store.read(2, "features").tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+    assert store.lengths.tolist() == [3, 3, 2]
+    assert ("1 damaged lines are left out, some.tsv, line 1" in caplog.text) == (cut != "in the base64")
+
+
+def test_an_image_with_a_cut_line_alone_is_missing(tmp_path, dataset):
+    path = tmp_path / "some.tsv"
+    path.write_bytes(line("42", full=False) + line("150367", full=False) + line("7", full=False)[:-9])
+    with pytest.raises(UserError, match=r"no features of 1 images .*some\.tsv, line 3: .* cut off\?"):
+        import_regions(dataset, settings(path), tmp_path / "out")
+    store = FeatureStore(import_regions(dataset, settings(path, max_missing=1), tmp_path / "out"))
+    assert store.left_out == {2}
+    assert store.metadata["left_out"][0]["reason"].startswith("some.tsv, line 3: not a row of region features")
+
+
+def test_boxes_as_shares(tmp_path, dataset):
+    path = tmp_path / "some.tsv"
+    boxes = encode([[0, 0, 1, 1], [0.25, 0.5, 0.5, 1], [0, 0, 0.5, 0.5]], "<f4")
+    path.write_bytes(b"".join(line(name, boxes=boxes, full=True) for name in ("42", "150367", "7")))
+    store = FeatureStore(import_regions(dataset, settings(path), tmp_path / "out"))
+    np.testing.assert_allclose(store.read(0, "boxes"), [[0, 0, 1, 1], [0.25, 0.5, 0.5, 1], [0, 0, 0.5, 0.5]])
+
+
+def test_endless_numbers_and_files(tmp_path, dataset):
+    path = tmp_path / "some.tsv"
+    path.write_bytes(line("7", full=False, count=b"3" * 5000))
+    with pytest.raises(UserError, match=r"no whole line; some\.tsv, line 1: not a row of region features"):
+        TsvReader(path, dataset)
+    path.write_bytes(line("7", width=float("inf"), height=float("inf"), full=False))
+    with pytest.raises(UserError, match="features of an image of inf x inf"):
+        import_regions(dataset, settings(path, max_missing=2), tmp_path / "out")
+    os.mkfifo(tmp_path / "pipe.tsv")
+    with pytest.raises(UserError, match="a pipe, socket or device"):
+        TsvReader(tmp_path / "pipe.tsv", dataset)
 
 
 def test_none_of_the_images(tmp_path, dataset):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossmodal.datasets.decode import upright_size
-from crossmodal.datasets.download import limit_bad
+from crossmodal.datasets.download import explain_left_out, limit_bad
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.runtime import progress
@@ -83,5 +83,5 @@ def write_entries(
     limit_bad(skipped, max_bad)
     for split, place in splits.items():
         if not any(record.split == split for record in records):
-            raise UserError(f"{place}: no usable image is left in the split {split}")
+            raise UserError(f"{place}: no usable image is left in the split {split}{explain_left_out(skipped)}")
     write_dataset(folder, name, records, skipped=skipped, sources=sources)

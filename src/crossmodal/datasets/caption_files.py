@@ -1,36 +1,53 @@
-"""Captions of a folder of images: CSV, JSON Lines or COCO JSON, told apart by the file's suffix.
+"""Captions of a folder of images, told apart by the file's suffix, and a .json by what it holds.
 
-    captions.csv     image,caption,split              one caption a row; separated by comma, semicolon, tab or |
-    captions.jsonl   {"image": "a.jpg", "captions": ["...", "..."], "split": "train"}      or "caption": "..."
-    captions.json    {"images": [{"id": 1, "file_name": "a.jpg", "split": "train"}],
-                      "annotations": [{"image_id": 1, "caption": "..."}]}
+    captions.csv, .tsv, .txt   image,caption,split              one caption a row; comma, semicolon, tab or |
+    captions.token, .txt       a.jpg#0<TAB>...                  the text of Flickr8k and Flickr30k, without a header
+    captions.jsonl             {"image": "a.jpg", "captions": ["...", "..."], "split": "train"}   or "caption": "..."
+    captions.json              {"images": [{"id": 1, "file_name": "a.jpg", "split": "train"}],                COCO's
+                                "annotations": [{"image_id": 1, "caption": "..."}]}
+                               {"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"raw": "..."}]}]}
+                               [{"image": "a.jpg", "caption": "..." or ["...", "..."]}]              ALBEF's and BLIP's
 
 ``split`` may be left out everywhere. Names in COLUMNS that other tools give these columns are known too.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import ast
+import logging
 import re
-from collections.abc import Iterator
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crossmodal.checked_json import parse_json
+from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
+from crossmodal.datasets.caption_json import document_rows, line_rows
+from crossmodal.datasets.delimited import table_rows
 from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.unpack import leads_out
 from crossmodal.errors import UserError
+from crossmodal.text_files import read_text
 
-COLUMNS = {
-    "image": ("image", "file_name", "filename", "filepath", "image_name"),
-    "caption": ("caption", "captions", "text", "title", "comment"),
-    "split": ("split",),
+log = logging.getLogger(__name__)
+
+_SYNONYMS = {
+    "train": ("train", "training", "restval"),  # restval: COCO's val images that Karpathy's splits train with
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing"),
 }
-SPLITS = {"train": "train", "val": "val", "test": "test", "dev": "val", "valid": "val", "validation": "val"}
-DELIMITERS = ",;\t|"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may hold one, UTF-8 cannot
+SPLITS = {name: split for split, names in _SYNONYMS.items() for name in names}
+READERS = {
+    ".csv": table_rows,
+    ".tsv": table_rows,
+    ".txt": table_rows,
+    ".token": table_rows,
+    ".jsonl": line_rows,
+    ".json": document_rows,
+}
+LONGEST_CAPTION = 2**16  # characters
+_STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*(,?)""", re.DOTALL)
 
 
 @dataclass
@@ -45,32 +62,36 @@ class Listed:
     left_out: int = 0
 
 
-def read_caption_file(path: Path) -> tuple[dict[str, Listed], list[Skipped]]:
+def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str, Listed], list[Skipped]]:
     """Images by name, in the order in which they come first, and what was left out.
 
-    Left out are: a row without a name or of another form, a name that leads out of the folder, an empty caption, the
-    same caption of the same image again, text with half a character in it, a split that is none or differs from the
-    image's former one, and the images without a split where others have one.
+    Left out are: a row without a name or of another form, a name that leads out of the folder, an empty caption, text
+    with half a character or a NUL in it, a split that is none or differs from the image's former one, and the images
+    without a split where others have one. The same sentence of the same image again stays, as it does in published
+    datasets, and is counted in a note. Names that differ only in how accents are encoded are one, as first written.
+
+    Args:
+        folder: of the images; an absolute path below it is taken as relative to it.
 
     Raises:
         UserError: not there, not text, another kind of file, or without the columns that are needed.
     """
-    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".json": _coco_rows}
-    reader = readers.get(path.suffix.lower())
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise UserError(f"{path}: expected a name that ends in {', '.join(readers)}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: not readable ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error})") from None
-    images: dict[str, Listed] = {}
-    skipped = []
-    for place, row in reader(path, text):
-        problem = row if isinstance(row, str) else _add(row, images)
+        raise UserError(f"{path}: expected a name that ends in {', '.join(READERS)}")
+    listing = _Listing(folder)
+    for position, row in reader(path, read_text(path)):
+        problem = row if isinstance(row, str) else listing.add(row, position)
         if problem:
-            skipped.append(Skipped(f"{path.name} {place}", problem))
+            listing.skipped.append(Skipped(f"{path.name} {position}", problem))
+    if listing.repeated:
+        log.warning(
+            "note: %s: %d captions repeat one of the same image and are kept, %s for one",
+            path,
+            len(listing.repeated),
+            listing.repeated[0],
+        )
+    images, skipped = listing.images, listing.skipped
     if any(image.split for image in images.values()):
         for name in [name for name, image in images.items() if not image.split]:
             skipped.append(Skipped(name, "no split, but others have one"))
@@ -78,96 +99,91 @@ def read_caption_file(path: Path) -> tuple[dict[str, Listed], list[Skipped]]:
     return images, skipped
 
 
-def _add(row: dict[str, Any], images: dict[str, Listed]) -> str | None:
-    """Note what one row says; returns what is wrong with it, if anything."""
-    name, caption, split = row.get("image"), row.get("caption"), row.get("split")
-    captions = caption if isinstance(caption, list) else [caption]
-    if not isinstance(name, str) or not name.strip():
-        return "no name of an image"
-    if not all(isinstance(text, str) for text in captions):
-        return f"no caption of {name}"
-    if any(_LONE_SURROGATE.search(text) for text in (name, *captions)):
-        return "half a character: text that was cut within an emoji, or a file name that is not UTF-8"
-    name = PurePosixPath(name.strip()).as_posix()
-    if leads_out(name):
-        return f"{name!r} leads out of the folder"
-    if split is not None and str(split).strip().lower() not in SPLITS:
-        return f"split {split!r} of {name}, expected train, val or test"
-    image = images.setdefault(name, Listed())
-    if split is not None:
-        split = SPLITS[str(split).strip().lower()]
-        if image.split not in (None, split):
-            return f"{name} is in split {image.split}, here in {split}"
-        image.split = split
-    problem = None
-    for text in (" ".join(text.split()) for text in captions):
+class _Listing:
+    """What the rows so far say. repeated: positions of captions that their image has already."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.images: dict[str, Listed] = {}
+        self.skipped: list[Skipped] = []
+        self.repeated: list[str] = []
+        self._root = f"{folder.absolute().as_posix()}/" if folder else None
+        self._names: dict[str, str] = {}
+
+    def add(self, row: dict[str, Any], position: str) -> str | None:
+        """Note what one row says; returns what is wrong with it, if anything."""
+        name, caption, split = row.get("image"), row.get("caption"), row.get("split")
+        captions = caption if isinstance(caption, list) else _captions_of_cell(caption)
+        if not isinstance(name, str) or not name.strip():
+            return "no name of an image"
+        if LONE_SURROGATE.search(name):
+            return HALF_A_CHARACTER
+        if captions is None:
+            return f"a list of captions of {name} that cannot be read: {caption.strip()[:60]!r}"
+        if not all(isinstance(text, str) for text in captions):
+            return f"no caption of {name}"
+        name = self._plain(name)
+        if reason := leads_out(name):
+            absolute = PurePosixPath(name).is_absolute() or re.match("[A-Za-z]:", name)
+            return f"{name!r} {'is an absolute path, expected one below folder.images' if absolute else reason}"
+        split = split.strip().lower() or None if isinstance(split, str) else split
+        if split is not None and split not in SPLITS:
+            return f"split {row['split']!r} of {name}, expected train, val or test"
+        image = self.images.setdefault(name, Listed())
+        if split is not None:
+            if image.split not in (None, SPLITS[split]):
+                return f"{name} is in split {image.split}, here in {SPLITS[split]}"
+            image.split = SPLITS[split]
+        problems = [problem for text in captions if (problem := self._add_caption(name, text, position))]
+        image.left_out += len(problems)
+        return "; ".join(dict.fromkeys(problems)) or None
+
+    def _plain(self, name: str) -> str:
+        """Relative, with forward slashes, as it was written first."""
+        name = name.strip().replace("\\", "/")
+        if self._root and name.startswith(self._root):
+            name = name[len(self._root) :]
+        name = PurePosixPath(name).as_posix()
+        return self._names.setdefault(unicodedata.normalize("NFC", name), name)
+
+    def _add_caption(self, name: str, text: str, position: str) -> str | None:
+        if LONE_SURROGATE.search(text):
+            return HALF_A_CHARACTER
+        if "\0" in text:
+            return f"a NUL character in a caption of {name}"
+        text = " ".join(text.split())
         if not text:
-            problem = f"empty caption of {name}"
-        elif text in image.captions:
-            problem = f"the same caption of {name} again"
-        else:
-            image.captions.append(text)
-    image.left_out += problem is not None
-    return problem
+            return f"empty caption of {name}"
+        if len(text) > LONGEST_CAPTION:
+            return f"caption of {name} has {len(text):,} characters, expected at most {LONGEST_CAPTION:,}"
+        own = self.images[name].captions
+        if text in own:
+            self.repeated.append(position)
+        own.append(text)
+        return None
 
 
-_Rows = Iterator[tuple[str, dict[str, Any] | str]]  # place in the file, and the row or what is wrong with it
+def _captions_of_cell(cell: Any) -> list[Any] | None:
+    """The sentences of a list that a table holds as text, as pandas and NumPy write it, else the cell alone.
 
-
-def _csv_rows(path: Path, text: str) -> _Rows:
-    header, _, body = text.partition("\n")
-    for delimiter in DELIMITERS:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        columns = _columns(names)
-        if {"image", "caption"} <= set(columns):
-            break
-    else:
-        raise UserError(f"{path}: no columns image and caption in the first line, found {header.strip()[:100]!r}")
-    rows = csv.DictReader(io.StringIO(body, newline=""), fieldnames=names, delimiter=delimiter, skipinitialspace=True)
+    None: it begins as such a list does, and is none.
+    """
+    text = cell.strip() if isinstance(cell, str) else ""
+    if not re.match(r"[\[(]\s*(['\"\[]|\])", text) or text[-1] not in "])":
+        return [cell]
     try:
-        for row in rows:
-            values = {key: row[name] for key, name in columns.items()}
-            yield f"line {rows.line_num + 1}", "too few columns" if None in values.values() else values
-    except csv.Error as error:
-        raise UserError(f"{path}, after line {rows.line_num + 1}: not readable as CSV ({error})") from None
-
-
-def _json_rows(path: Path, text: str) -> _Rows:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line, str(path), dict, halves=True)
-        except UserError:
-            row = None
-        if isinstance(row, dict):
-            yield f"line {number}", {key: row[name] for key, name in _columns(row).items()}
-        else:
-            yield f"line {number}", "not a JSON object"
-
-
-def _coco_rows(path: Path, text: str) -> _Rows:
+        values = parse_json(text, "", halves=True)
+        return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else None
+    except UserError:
+        pass
+    values, end, commas = [], 1, 0
+    while found := _STRING.match(text, end):
+        values.append(found[1])
+        commas += len(found[2])
+        end = found.end()
+    brackets = text[0] + text[end:].strip()
+    if text[0] == "(" and (brackets != "()" or not commas):  # a sentence in brackets
+        return [cell]
     try:
-        content = parse_json(text, str(path), halves=True)
-        images = {image["id"]: image for image in content["images"]}
-        annotations = list(content["annotations"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'{path}: expected COCO\'s {{"images": [{{"id", "file_name"}}], '
-            f'"annotations": [{{"image_id", "caption"}}]}} ({error!r})'
-        ) from None
-    for image in images.values():  # in their order, and those without captions too
-        yield f"image {image['id']}", {"image": image.get("file_name"), "caption": [], "split": image.get("split")}
-    for number, item in enumerate(annotations):
-        key = item.get("image_id") if isinstance(item, dict) else None
-        image = images.get(key) if isinstance(key, int | str) else None
-        if image is None:
-            yield f"annotations[{number}]", "of no image in the list"
-        else:
-            yield f"annotations[{number}]", {"image": image.get("file_name"), "caption": item.get("caption")}
-
-
-def _columns(names: Any) -> dict[str, str]:
-    """Which of the names is the image, the caption and the split."""
-    found = {key: next((name for name in known if name in names), None) for key, known in COLUMNS.items()}
-    return {key: name for key, name in found.items() if name is not None}
+        return [ast.literal_eval(value) for value in values] if brackets in ("[]", "()") else None
+    except (ValueError, SyntaxError):  # an escape that is none
+        return None

@@ -256,8 +256,17 @@ def limit_bad(skipped: Sequence[Skipped], max_bad: int) -> None:
     """
     if len(skipped) <= max_bad:
         return
-    first = "; ".join(f"{item.item}: {item.reason}" for item in skipped[:3])
-    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     raise UserError(
-        f"{len(skipped)} bad items, more than download.max_bad {max_bad} in params.yaml allows: {first}{more}"
+        f"{len(skipped)} bad items, more than download.max_bad {max_bad} in params.yaml allows: {first_of(skipped)}"
     )
+
+
+def first_of(skipped: Sequence[Skipped]) -> str:
+    """The first three items with their reasons, and the number of the others."""
+    first = "; ".join(f"{item.item}: {item.reason}" for item in skipped[:3])
+    return f"{first}; and {len(skipped) - 3} more" if len(skipped) > 3 else first
+
+
+def explain_left_out(skipped: Sequence[Skipped]) -> str:
+    """What an error about missing images adds: why some of them may be missing."""
+    return f"; {len(skipped)} items were left out: {first_of(skipped)}" if skipped else ""

@@ -36,6 +36,7 @@ TEXT = Archive(
     size=2_300_000,  # about
 )
 CAPTIONS = "Flickr8k.token.txt"
+LONGEST_NUMBER = 9  # digits of a caption's number; it is 0 to 4
 SPLIT_FILES = {
     "train": "Flickr_8k.trainImages.txt",
     "val": "Flickr_8k.devImages.txt",
@@ -99,7 +100,7 @@ def parse_captions(lines: Iterable[str], names: set[str]) -> tuple[dict[str, tup
         name, _, index = key.rpartition("#")
         if name and name not in names:
             continue
-        if not tab or not name or not index.isdecimal():
+        if not tab or not name or not index.isdecimal() or len(index) > LONGEST_NUMBER:
             skipped.append(Skipped(f"{CAPTIONS} line {line_number}", "expected name#number<TAB>caption"))
         elif not caption.strip():
             skipped.append(Skipped(key, "empty caption"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections import Counter
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
+from crossmodal.datasets.download import explain_left_out
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.params import Download, Folder
@@ -35,20 +37,22 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     origin, captions_path = _place("images", settings.images), _place("captions", settings.captions)
     if not origin.is_dir():
         raise UserError(f"folder.images {origin}: no such directory")
-    listed, skipped = read_caption_file(captions_path)
-    _log_unused(origin, set(listed))
+    listed, skipped = read_caption_file(captions_path, origin)
     names = list(listed)
+    files = list_files(origin).files
+    sources = locate_images(origin, names, files)
+    _log_unused(origin, files, {path.relative_to(origin).as_posix() for path in sources.values()})
     named = {item.split for item in listed.values()} - {None}
     if absent := [split for split in ("train", "val", "test") if named and split not in named]:
         raise UserError(
             f"{captions_path}: no image has the split {absent[0]}; name all three of train, val and test, or none: "
-            "they are then drawn by folder.val and folder.test"
+            f"they are then drawn by folder.val and folder.test{explain_left_out(skipped)}"
         )
-    sizes = check_images([origin / name for name in names])
+    sizes = check_images([sources[name] for name in names])
     good = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, str)]
     splits = {name: listed[name].split for name in names}
     if not any(splits.values()):
-        digests = [_digest(origin / name) for name in progress(good, desc="read images", unit="image")]
+        digests = [_digest(sources[name]) for name in progress(good, desc="read images", unit="image")]
         splits |= dict(zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True))
     ids = _ids(names)
     order = {split: place for place, split in enumerate(("train", "val", "test", None))}
@@ -63,10 +67,10 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         )
         for row in rows
     ]
-    check_space(folder, sum((origin / name).stat().st_size for name in good), f"copying {origin}")
+    check_space(folder, sum(sources[name].stat().st_size for name in good), f"copying {origin}")
     for name in progress(good, desc="copy images", unit="image"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin / name, folder / "images" / name)
+        shutil.copyfile(sources[name], folder / "images" / name)
     with captions_path.open("rb") as file:
         source = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     write_entries(
@@ -81,6 +85,38 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         splits=dict.fromkeys(("train", "val", "test"), str(captions_path)),
         sources={captions_path.name: source},
     )
+
+
+def locate_images(origin: Path, names: Sequence[str], files: Iterable[str]) -> dict[str, Path]:
+    """The file of every name, whether it is there or not.
+
+    Accents may be encoded in another way on the disk (macOS takes them apart). Where no name is there as it is, but
+    most are without their first folders, as lists made for a larger directory have them, these are dropped from all,
+    unless two names would then be one file.
+
+    Args:
+        files: that are below ``origin``, by their paths from there.
+    """
+    composed: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        composed[unicodedata.normalize("NFC", name)].append(name)
+
+    def find(name: str) -> str | None:
+        if _is_there(origin / name):  # by a link too that was not followed
+            return name
+        same = composed.get(unicodedata.normalize("NFC", name), ())
+        return same[0] if len(same) == 1 else None
+
+    found = {name: find(name) for name in names}
+    depth = max((name.count("/") for name in names), default=0)
+    for folders in range(1, depth + 1 if not any(found.values()) else 1):
+        shorter = {name: find(name.split("/", folders)[-1]) for name in names}
+        present = [file for file in shorter.values() if file]
+        if 2 * len(present) > len(names) and len(set(present)) == len(present):
+            log.warning("note: %s: names are taken without their first %d folders, %s", origin, folders, names[0])
+            found = shorter
+            break
+    return {name: origin / (found[name] or name) for name in names}
 
 
 def seeded_splits(digests: Sequence[str], val: float, test: float, seed: int) -> list[str]:
@@ -104,12 +140,18 @@ def seeded_splits(digests: Sequence[str], val: float, test: float, seed: int) ->
     return splits
 
 
-def _log_unused(origin: Path, names: set[str]) -> None:
+def _log_unused(origin: Path, files: Mapping[str, Path], names: set[str]) -> None:
     """Say how many images of the directory no caption is about."""
-    files = (name for name, path in list_files(origin).files.items() if path.suffix.lower() in SUFFIXES)
-    unused = [name for name in files if name not in names]
+    unused = [name for name, path in files.items() if path.suffix.lower() in SUFFIXES and name not in names]
     if unused:
         log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _place(key: str, value: str | None) -> Path:

@@ -15,6 +15,8 @@ from typing import Any
 
 from crossmodal.checked_json import read_json
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
+from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
+from crossmodal.datasets.caption_json import json_id
 from crossmodal.datasets.download import Archive, Obtained, obtain_one_of
 from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.unpack import plain_name, unpack
@@ -121,7 +123,7 @@ def _read_json(path: Path, place: str) -> Any:
         """Only what is read: the word lists would take most of the memory."""
         return {key: item[key] for key in _KEPT if key in item}
 
-    return read_json(path, name=place, hook=keep)
+    return read_json(path, name=place, hook=keep, nan=True, halves=True)
 
 
 def _entries(content: Any, place: str, name: str, selection: Selection) -> tuple[list[Entry], list[Skipped]]:
@@ -132,29 +134,41 @@ def _entries(content: Any, place: str, name: str, selection: Selection) -> tuple
         raise UserError(f"{place}: holds the dataset {content['dataset']!r}, expected {name!r}")
     found: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     names: set[str] = set()
+    ids: set[str] = set()
     skipped = []
     for number, image in enumerate(images):
         try:
             file, split, sentences = image["filename"], image["split"], [item["raw"] for item in image["sentences"]]
             captions = [" ".join(sentence.split()) for sentence in sentences]
-            identity = str(image.get("cocoid", Path(file).stem))
+            identity = json_id(image.get("cocoid", Path(file).stem))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{place}: images[{number}] is not as in Karpathy's files ({error!r})") from None
-        if split not in (*SPLITS, RESTVAL) or "/" in file or "\\" in file or file in ("", ".", ".."):
+        if split not in (*SPLITS, RESTVAL) or any(mark in file for mark in "/\\\0") or file in ("", ".", ".."):
             raise UserError(f"{place}: images[{number}] has file name {file!r} and split {split!r}")
+        if identity is None:
+            raise UserError(f"{place}: images[{number}] has cocoid {image['cocoid']!r:.100}, expected a number")
         if split == RESTVAL:
             split = "train"
             if not selection.restval:
                 continue
         if selection.max_images and len(found[split]) == selection.max_images:
             continue
-        if file in names:
-            skipped.append(Skipped(file, f"listed twice, images[{number}]"))
+        if LONE_SURROGATE.search(file + identity):
+            skipped.append(Skipped(f"images[{number}]", HALF_A_CHARACTER))
+            continue
+        if file in names or identity in ids:
+            reason = "listed twice" if file in names else f"another image has its id {identity}"
+            skipped.append(Skipped(file, f"{reason}, images[{number}]"))
             continue
         names.add(file)
-        skipped += [Skipped(f"{file} sentence {row}", "empty caption") for row, text in enumerate(captions) if not text]
-        own = _first([text for text in captions if text], selection.captions)
-        found[split].append(Entry(identity, file, split, tuple(own), left_out=captions.count("")))
+        ids.add(identity)
+        problems = [
+            HALF_A_CHARACTER if LONE_SURROGATE.search(text) else "" if text else "empty caption" for text in captions
+        ]
+        skipped += [Skipped(f"{file} sentence {row}", problem) for row, problem in enumerate(problems) if problem]
+        good = [text for text, problem in zip(captions, problems, strict=True) if not problem]
+        own = _first(good, selection.captions)
+        found[split].append(Entry(identity, file, split, tuple(own), left_out=len(captions) - len(good)))
     return [entry for split in SPLITS for entry in found[split]], skipped
 
 

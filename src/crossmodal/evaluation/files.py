@@ -119,7 +119,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 def _read_table(path: Path) -> np.ndarray:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except (OSError, ValueError) as error:

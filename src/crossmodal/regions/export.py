@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def export_scan(dataset: Dataset, store: FeatureStore, out: Path, *, pad: bool) 
         if len(record.captions) < CAPTIONS:
             found = len(record.captions)
             raise UserError(f"{dataset.folder}: image {record.id} has {found} captions, this format has {CAPTIONS}")
+        if re.search(r"[\r\n]", record.id):
+            raise UserError(f"{dataset.folder}: the id {record.id!r} holds a line end, this format has an id a line")
     check_space(out, len(rows) * most * store.arrays["features"][1][0] * 4, "the export")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)

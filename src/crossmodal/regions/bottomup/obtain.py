@@ -92,7 +92,7 @@ def _read_names(folder: str | None, beside: Path, counts: dict[str, int]) -> dic
                 log.warning("note: no %s beside the weights, bottomup.names is null: %s stay numbers", path.name, kind)
             continue
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"bottomup.names {path}: not readable ({error})") from None
         names[kind] = [line.split(",")[0].strip().lower() for line in lines if line.strip()]

@@ -1,8 +1,8 @@
 """Region features in a file of its own for each image, as the TERN projects keep them.
 
     NAME_att/<image>.npz   ``feat``: (regions, size) float32, or the same as .npy
-    NAME_box/<image>.npy   (regions, 4) x1 y1 x2 y2 in pixels, or .npz with ``feat``: (regions, 5), shares of the
-                           image and their area, as kaylode/tern has them
+    NAME_box/<image>.npy   (regions, 4) x1 y1 x2 y2 in pixels or as shares of the image, or .npz with ``feat``, or
+                           (regions, 5) with their area, as kaylode/tern has them
 
 The folder of boxes may be missing: the store then has none.
 """
@@ -38,6 +38,7 @@ class FileReader:
         boxes = folders[0].with_name(folders[0].name.removesuffix("_att") + "_box")
         self._features = _files(folders[0], rows)
         self._boxes = _files(boxes, rows) if boxes.is_dir() else None
+        self.problems: dict[int, str] = {}
         self.missing = [row for row in range(len(dataset.records)) if row not in self._features]
         self.arrays: dict[str, tuple[str, tuple[int, ...]]] = {}
         if self._features:
@@ -58,15 +59,14 @@ class FileReader:
     def _shares(self, row: int, regions: int) -> np.ndarray:
         path, record = self._boxes[row], self.dataset.records[row]
         boxes = _load(path)
-        width, height = record.width, record.height
-        if boxes.ndim == 2 and boxes.shape[1] == 5:  # kaylode/tern: shares of the image, the area behind them
-            boxes, width, height = boxes[:, :4], 1, 1
-        return as_shares(boxes, width, height, regions, str(path))
+        if boxes.ndim == 2 and boxes.shape[1] == 5:  # kaylode/tern: the area comes last
+            boxes = boxes[:, :4]
+        return as_shares(boxes, record.width, record.height, regions, str(path))
 
 
 def _files(folder: Path, rows: dict[str, int]) -> dict[int, Path]:
     """File of every image of the dataset that has one."""
-    paths = (path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES)
+    paths = (path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.is_file())
     return {rows[key]: path for path in paths if (key := image_key(path.stem)) in rows}
 
 

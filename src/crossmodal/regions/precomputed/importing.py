@@ -10,6 +10,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import LEFT_OUT, StoreWriter
 from crossmodal.params import Precomputed
 from crossmodal.regions.extract import empty_row
+from crossmodal.regions.precomputed.bottomup_npz import BottomUpReader, holds_bottom_up_files
 from crossmodal.regions.precomputed.files import FileReader
 from crossmodal.regions.precomputed.rows import FeatureReader
 from crossmodal.regions.precomputed.scan import ScanReader
@@ -31,7 +32,7 @@ def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:
     if not path.is_dir():
         raise UserError(f"precomputed.path {settings.path}: a file, format {settings.format} is a folder")
     if settings.format == "npz":
-        return FileReader(path, dataset)
+        return BottomUpReader(path, dataset) if holds_bottom_up_files(path) else FileReader(path, dataset)
     return ScanReader(path, dataset, grid=settings.format == "grid")
 
 
@@ -51,16 +52,20 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
     if len(missing) > settings.max_missing or len(missing) == len(dataset.records):
         splits = Counter(dataset.records[row].split for row in missing)
         counts = ", ".join(f"{split} {count:,} of {len(dataset.rows(split)):,}" for split, count in splits.items())
+        damaged = next((f"; {reader.problems[row]}" for row in reader.missing if row in reader.problems), "")
         raise UserError(
             f"precomputed.path {settings.path}: no features of {len(missing):,} images ({counts}), the first is "
-            f"{dataset.records[reader.missing[0]].id}; precomputed.max_missing is {settings.max_missing}"
+            f"{dataset.records[reader.missing[0]].id}; precomputed.max_missing is {settings.max_missing}{damaged}"
         )
     writer = StoreWriter(out, reader.arrays)
     rows = range(len(writer), len(dataset.records))
     for row in progress(rows, desc="import", unit="image", total=len(dataset.records), initial=len(writer)):
         writer.append(empty_row(reader.arrays) if row in missing else reader.row(row))
     metadata = {"backend": "precomputed", "feature_dim": reader.arrays["features"][1][0]}
-    left_out = [{"row": r, "image": dataset.records[r].id, "reason": "no features"} for r in reader.missing]
+    left_out = [
+        {"row": row, "image": dataset.records[row].id, "reason": reader.problems.get(row, "no features")}
+        for row in reader.missing
+    ]
     writer.close(metadata | ({LEFT_OUT: left_out} if left_out else {}))
     return out
 

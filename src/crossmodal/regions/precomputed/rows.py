@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
+from crossmodal.datasets.decode import SUFFIXES
 from crossmodal.datasets.records import Dataset, ImageRecord
 from crossmodal.errors import UserError
 
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
+_PIXELS = 4  # an image whose longer side has more cannot have all its boxes within one pixel
 _ASPECT = 0.05  # relative difference of width / height that a resized copy of a photograph may have
 
 
@@ -20,18 +24,21 @@ class FeatureReader(Protocol):
     """Region features in somebody else's files.
 
     arrays: of the store, as StoreWriter takes them; "boxes" among them or not. missing: rows of the dataset that the
-    files have no features of. ``row`` gives one of the others: a dict of ``arrays``, boxes as shares of the image.
+    files have no features of. problems: why not, of those that are there but damaged. ``row`` gives one of the others:
+    a dict of ``arrays``, boxes as shares of the image.
     """
 
     arrays: dict[str, tuple[str, tuple[int, ...]]]
     missing: list[int]
+    problems: dict[int, str]
 
     def row(self, row: int) -> dict[str, np.ndarray]: ...
 
 
 def image_key(name: str) -> str:
     """One name for an image's id and its file, e.g. 150367 for COCO_train2014_000000150367.jpg."""
-    stem = re.sub(r"\.(jpe?g|png)$", "", name.strip(), flags=re.IGNORECASE)
+    name = unicodedata.normalize("NFC", name.strip())  # accents as the other side has them
+    stem = _SUFFIX.sub("", name)
     number = _COCO.fullmatch(stem)
     return number[1] if number else stem
 
@@ -67,17 +74,28 @@ def as_features(values: np.ndarray, where: str, size: int | None = None) -> np.n
 
 
 def as_shares(boxes: np.ndarray, width: float, height: float, regions: int, where: str) -> np.ndarray:
-    """Boxes (R, 4) in pixels of an image of this size as shares of it, float32.
+    """Boxes (R, 4) of an image of this size as shares of it, float32.
+
+    They are in pixels, or shares already: where no coordinate is above 1 although the image has more than _PIXELS, all
+    regions would else be in one corner of it.
 
     Raises:
-        UserError: another shape, or a box that ends before it starts or lies outside the image.
+        UserError: another shape, no real numbers, or a box that ends before it starts or lies outside the image.
     """
     if boxes.shape != (regions, 4):
         raise UserError(f"{where}: boxes are {boxes.shape}, expected ({regions}, 4): one for each region")
-    shares = boxes.astype(np.float32) / np.array([width, height, width, height], dtype=np.float32)
+    if boxes.dtype.kind not in "fiu":
+        raise UserError(f"{where}: boxes are of type {boxes.dtype}, expected real numbers")
+    shares, unit = boxes.astype(np.float32), "pixels"
+    if max(width, height) > _PIXELS and shares.max() <= 1 + _ASPECT:
+        unit = "shares of it"
+    else:
+        shares = shares / np.array([width, height, width, height], dtype=np.float32)
     inside = np.isfinite(shares).all() and shares.min() > -_ASPECT and shares.max() < 1 + _ASPECT
     if not inside or (shares[:, 2:] < shares[:, :2]).any():
-        raise UserError(f"{where}: a box is not x1 y1 x2 y2 within the image of {width:g} x {height:g} pixels")
+        raise UserError(
+            f"{where}: a box is not x1 y1 x2 y2 within the image of {width:g} x {height:g} pixels, in {unit}"
+        )
     return shares.clip(0, 1)
 
 
@@ -88,7 +106,7 @@ def check_aspect(record: ImageRecord, width: float, height: float, where: str) -
         UserError: they are of an image of another shape.
     """
     ratio = (width / height) / (record.width / record.height) if width > 0 and height > 0 else 0
-    if abs(ratio - 1) > _ASPECT:
+    if not abs(ratio - 1) <= _ASPECT:  # NaN too
         turned = abs(ratio * (record.width / record.height) ** 2 - 1) <= _ASPECT
         hint = "; they may be of the photograph before its EXIF orientation turns it" if turned else ""
         raise UserError(

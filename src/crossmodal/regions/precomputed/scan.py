@@ -25,6 +25,7 @@ from crossmodal.datasets.records import SPLITS, Dataset
 from crossmodal.errors import UserError
 from crossmodal.regions.grid import cell_boxes
 from crossmodal.regions.precomputed.rows import as_features, image_key, record_rows
+from crossmodal.text_files import read_text, split_lines
 
 NAMES = {"train": ("train",), "val": ("dev", "val"), "test": ("testall", "test"), "probe": ("probe",)}
 REPEATS = 5  # captions of an image, and its rows where it is repeated
@@ -63,6 +64,7 @@ class ScanReader:
             raise UserError(
                 f"{path}: shapes of images differ: " + ", ".join(f"{p.name} {s}" for p, s in shapes.items())
             )
+        self.problems: dict[int, str] = {}
         self.missing = [row for row in range(len(dataset.records)) if row not in self._places]
         shape = next(iter(shapes.values()))
         if not grid and len(shape) not in (1, 2):
@@ -205,9 +207,9 @@ def _choose(path: Path, split: str, images: int) -> _SplitFiles | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: not readable ({error.strerror}); it goes with the .npy file beside it") from None
+        return split_lines(read_text(path, errors="replace"))
+    except UserError as error:
+        raise UserError(f"{error}; it goes with the .npy file beside it") from None
 
 
 def _letters(caption: str) -> str:

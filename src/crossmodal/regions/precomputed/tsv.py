@@ -5,12 +5,15 @@ Two layouts, told apart by the number of columns (neither has a header line):
     6   image_id  image_w  image_h  num_boxes  boxes  features                        bottom-up-attention
     10  img_id  img_h  img_w  objects_id  objects_conf  attrs_id  attrs_conf  num_boxes  boxes  features       LXMERT
 
-Lines are read where they stand: a first pass over the files notes where each image's is.
+Lines are read where they are: a first pass over the files notes where each image's is, and leaves out lines that are
+cut off, as an extraction leaves them that was killed and went on.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,12 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.regions.precomputed.rows import as_features, as_shares, check_aspect, image_key, record_rows
 from crossmodal.runtime import progress
+from crossmodal.text_files import require_regular_file
 
+log = logging.getLogger(__name__)
+
+_LONGEST_COUNT = 7  # digits
+_LONGEST_NAME = 4096  # bytes
 LONGEST_LINE = 64 * 2**20  # bytes; 100 regions of 2,048 values are 1.1 million
 _LAYOUTS = {
     6: ("image", "width", "height", "count", "boxes", "features"),
@@ -71,12 +79,32 @@ def parse_line(line: bytes, where: str) -> TsvRow:
     return TsvRow(fields["image"].decode("utf-8", "replace"), width, height, **arrays)
 
 
+def damage(line: bytes) -> str | None:
+    """Why a line cannot be a row, told by the lengths of its columns alone: cut off, or of neither layout."""
+    values = line.rstrip(b"\r\n").split(b"\t")
+    if len(values) not in _LAYOUTS:
+        return f"{len(values)} columns, expected 6 (bottom-up attention) or 10 (LXMERT)"
+    fields = dict(zip(_LAYOUTS[len(values)], values, strict=True))
+    count = fields["count"].strip()
+    if not count.isdigit() or not 0 < len(count) < _LONGEST_COUNT or not int(count):
+        return f"not a row of region features (number of regions {count[:20].decode('utf-8', 'replace')!r})"
+    regions, boxes, features = int(count), fields["boxes"], fields["features"]
+    expected = 4 * -(-16 * regions // 3)  # base64 of four float32 each
+    if len(boxes) != expected:
+        return f"not a row of region features (boxes of {len(boxes):,} characters, expected {expected:,}: cut off?)"
+    size = len(features) // 4 * 3 - features[-2:].count(b"=")
+    if len(features) % 4 or not size or size % (4 * regions):
+        return f"not a row of region features ({size:,} bytes of features do not go by {regions} regions: cut off?)"
+    return None
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Line number from 1, offset and bytes of every line that is not empty, one at a time.
 
     Raises:
         UserError: the file cannot be read, or is not text of lines.
     """
+    require_regular_file(path)
     try:
         with path.open("rb") as file:
             number, offset = 0, 0
@@ -94,10 +122,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 class TsvReader:
     """A TSV file, or all files of a folder whose names hold ".tsv". A FeatureReader.
 
-    Of an image that stands there twice the first line counts.
+    Of an image that is there several times the first whole line counts. An image with damaged lines alone is missing.
 
     Raises:
-        UserError: no file there, a line of neither layout, or files of both.
+        UserError: no file there, no whole line in them, or lines of both layouts.
     """
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
@@ -105,22 +133,31 @@ class TsvReader:
         if not files:
             raise UserError(f"{path}: holds no file named *.tsv")
         self.dataset = dataset
-        self._lines: dict[int, tuple[Path, int, int]] = {}  # row -> file, line number, offset
-        rows, columns = record_rows(dataset), None
+        self._lines: dict[int, list[tuple[Path, int, int]]] = defaultdict(list)  # row -> file, line number, offset
+        self.problems: dict[int, str] = {}
+        rows, columns, damaged = record_rows(dataset), None, []
         with progress(
             total=sum(file.stat().st_size for file in files if file.exists()), unit="B", unit_scale=True
         ) as bar:
             for file in files:
                 for number, offset, line in read_lines(file):
+                    bar.update(len(line))
+                    row = rows.get(image_key(line.partition(b"\t")[0][:_LONGEST_NAME].decode("utf-8", "replace")))
+                    if reason := damage(line):
+                        damaged.append(f"{file.name}, line {number}: {reason}")
+                        if row is not None:
+                            self.problems.setdefault(row, damaged[-1])
+                        continue
                     found = line.count(b"\t") + 1
                     columns = columns or found
-                    if found not in _LAYOUTS or found != columns:
-                        expected = columns if columns in _LAYOUTS else "6 (bottom-up attention) or 10 (LXMERT)"
-                        raise UserError(f"{file}, line {number}: {found} columns, expected {expected}")
-                    row = rows.get(image_key(line[: line.index(b"\t")].decode("utf-8", "replace")))
+                    if found != columns:
+                        raise UserError(f"{file}, line {number}: {found} columns, expected {columns}")
                     if row is not None:
-                        self._lines.setdefault(row, (file, number, offset))
-                    bar.update(len(line))
+                        self._lines[row].append((file, number, offset))
+        if damaged and columns is None:
+            raise UserError(f"{path}: no whole line; {damaged[0]}")
+        if damaged:
+            log.warning("note: %s: %d damaged lines are left out, %s for one", path, len(damaged), damaged[0])
         self.missing = [row for row in range(len(dataset.records)) if row not in self._lines]
         self.arrays: dict[str, tuple[str, tuple[int, ...]]] = {}
         if self._lines:
@@ -138,9 +175,14 @@ class TsvReader:
         return values | others
 
     def _read(self, row: int) -> tuple[TsvRow, str]:
-        path, number, offset = self._lines[row]
-        with path.open("rb") as file:
-            file.seek(offset)
-            line = file.readline(LONGEST_LINE)
-        where = f"{path}, line {number}"
-        return parse_line(line, where), where
+        problem = UserError(f"row {row} has no line")
+        for path, number, offset in self._lines[row]:
+            with path.open("rb") as file:
+                file.seek(offset)
+                line = file.readline(LONGEST_LINE)
+            where = f"{path}, line {number}"
+            try:
+                return parse_line(line, where), where
+            except UserError as error:
+                problem = error
+        raise problem
