@@ -5,9 +5,7 @@ that writes a hash of what the stage reads into each of its outs.
 """
 
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from git_commands import git
 from processes import dvc
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs/remote-cache.md").read_text(encoding="utf-8")
 STAND_IN = """
 import hashlib, json, sys
 from pathlib import Path
@@ -109,40 +106,6 @@ def test_a_clone_pulls_and_has_nothing_to_do(pushed, clone):
     assert not ran(dvc(clone, "repro"))
 
 
-def test_a_clone_without_data_is_in_step(clone):
-    assert not ran(dvc(clone, "repro", "--allow-missing"))
-    assert not here(clone)
-    assert "download" in ran(dvc(clone, "repro", "--dry", "download"))
-
-
-def test_outs_of_a_stage(clone):
-    dvc(clone, "pull", "train")
-    assert here(clone) == {"models/matcher"}
-    dvc(clone, "pull", "download", "bert", "evaluate")
-    assert here(clone) == {"data/dataset", "models/bert", "models/matcher", "results/evaluation"}
-
-
-@pytest.mark.parametrize(
-    ("stage", "old", "new"),
-    [
-        ("report", "gallery_queries: 24", "gallery_queries: 12"),
-        ("train", "ema: 0.0 ", "ema: 0.5 "),
-        ("evaluate", "top_k: 10 ", "top_k: 7 "),
-    ],
-)
-def test_only_what_a_changed_stage_reads_is_fetched(clone, stage, old, new):
-    change(clone, old, new)
-    missing = dvc(clone, "repro", "--allow-missing", stage, code=255)
-    assert re.search(rf"failed to reproduce '{stage}': .*No such file or directory: .*data/", missing)
-    assert ran(dvc(clone, "repro", "--pull", "--allow-missing", stage)) == {stage}
-    declared = quick_pipeline()["stages"][stage]
-    read = {path for path in declared["deps"] if not path.startswith(("src/", "stages/"))}
-    assert here(clone) == read | {out for out in declared["outs"] if isinstance(out, str)}
-    names = {Path(path).name for path in read}
-    row = re.search(rf"`dvc repro --pull --allow-missing {stage}` \| (.*) \|", PAGE).group(1)
-    assert set(row.split(", ")) == names
-
-
 def test_a_run_of_another_clone_is_restored(pushed, clone, tmp_path):
     """What one clone has trained with settings that are in no commit, another has after pull --run-cache."""
     dvc(clone, "pull", "--run-cache")
@@ -157,24 +120,3 @@ def test_a_run_of_another_clone_is_restored(pushed, clone, tmp_path):
     assert ran(log) == {"report"}
     assert "Stage 'train' is cached - skipping run" in log
     assert (other / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
-
-
-def test_the_lines_of_the_page(tmp_path):
-    """Every line that configures is one that this DVC takes, and no secret of it gets into git."""
-    git("-C", tmp_path, "init", "-q")
-    dvc(tmp_path, "init", "-q")
-    lines = re.findall(r"(?m)^ {4}(dvc (?:remote|cache|config) .*)$", PAGE)
-    assert len(lines) >= 12
-    for line in lines:
-        _, *arguments = shlex.split(line, comments=True)
-        if "add" in arguments:  # another store: its options are of its own
-            (tmp_path / ".dvc/config.local").unlink(missing_ok=True)
-            (tmp_path / ".dvc/config").write_text("")
-        dvc(tmp_path, *arguments)
-        assert "SECRET" not in (tmp_path / ".dvc/config").read_text()
-    git("-C", tmp_path, "add", "-A")
-    tracked = subprocess.run(["git", "-C", tmp_path, "ls-files"], capture_output=True, text=True, check=True).stdout
-    assert ".dvc/config\n" in tracked
-    assert "config.local" not in tracked
-    assert "ssh://HOST" in (tmp_path / ".dvc/config").read_text()
-    assert not any("--local" not in line for line in lines if "KEY" in line or "SECRET" in line)
