@@ -6,7 +6,6 @@ import torch
 import torchvision
 from bottomup_random import SMALL, random_detector, random_images, settings
 from PIL import Image
-from pydantic import ValidationError
 
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
@@ -192,11 +191,6 @@ def test_extraction_stores_names(tmp_path, folder):
     np.testing.assert_allclose(store.read(1, "features"), expected.features, rtol=1e-3, atol=1e-4)
 
 
-def test_a_range_upside_down_is_refused():
-    with pytest.raises(ValidationError, match="min_regions 37 is above max_regions 36"):
-        settings(min_regions=37)
-
-
 def test_a_folder_is_read_back(folder):
     detector, expected = read_folder(folder), random_detector(names=True)
     assert detector.architecture == SMALL
@@ -209,9 +203,7 @@ def test_a_folder_is_read_back(folder):
     [
         (None, "config.json: not found; run the detector stage first"),
         ('{"backend": "grid"}', "config.json: holds no bottom-up attention detector"),
-        ('{"backend": "bottomup"}', "model.safetensors: not found; run the detector stage first"),
         ("{", "not a readable bottom-up attention detector"),
-        ("[]", "not a readable bottom-up attention detector"),
     ],
 )
 def test_another_folder_is_named(tmp_path, config, expected):
