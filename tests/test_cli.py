@@ -5,14 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import torch
 
-from crossmodal import cli
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.models.checkpoint import load_matcher
 
@@ -59,11 +56,6 @@ def test_help_waits_for_nothing():
     assert done.stdout.endswith("\nset()\n"), done.stderr
 
 
-def test_the_package_installs_it():
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert EntryPoint("crossmodal", scripts["crossmodal"], "console_scripts").load() is cli.main
-
-
 def test_import_writes_a_matcher_folder(run, published):
     code, out, err = run(*arguments_of(published))
     assert (code, err) == (0, "")
@@ -94,14 +86,3 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, published, changes, expec
     assert err.count("\n") == 1
     assert expected in err
     assert sorted(path.name for path in published.iterdir()) == ["model_best.pth", "vocab.json"]
-
-
-def test_a_malicious_checkpoint_ends_in_one_line(run, published):
-    mark = published / "mark"
-    evil = type("Evil", (), {"__reduce__": lambda self: (os.system, (f"touch {mark}",))})
-    torch.save({"model": [evil()]}, published / "model_best.pth")
-    code, _, err = run(*arguments_of(published))
-    assert code == 2
-    assert "model_best.pth: refers to posix.system" in err
-    assert err.count("\n") == 1
-    assert not mark.exists()

@@ -70,13 +70,7 @@ def test_the_error_names_its_file():
     assert disk_trouble(OSError(errno.EROFS, "", "a", None, "b/c")) == f"b/c: {os.strerror(errno.EROFS)}"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("a bug"),
-        FileNotFoundError(2, "No such file", "x"),
-    ],
-)
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "No such file", "x")])
 def test_a_bug_keeps_its_traceback(error):
     def main():
         raise error

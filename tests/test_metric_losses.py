@@ -267,16 +267,3 @@ def test_same_image_captions_are_no_negatives(pairs):
         for name in ("triplet", "ntxent"):
             loss = MetricLoss(settings_of(name, mask_same_image=mask_same_image))
             assert loss(*pairs, labels) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "expected"),
-    [
-        ("hinge", {"miner": "hdc"}, "miner hdc: name hinge has none"),
-        ("triplet", {"reducer": "per_anchor"}, "reducer per_anchor: not with name triplet"),
-        ("ntxent", {"kwargs": {"miner": {"epsilon": 1}}}, "kwargs.miner: miner is null"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(name, changes, expected):
-    with pytest.raises(ValueError, match=expected):
-        settings_of(name, **changes)

@@ -99,13 +99,7 @@ def test_wrong_value_is_named(write, key, value, expected):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "tern",
-        "train.lr",
-    ],
-)
+@pytest.mark.parametrize("key", ["tern", "train.lr"])
 def test_missing_key_is_named(write, key):
     with pytest.raises(UserError, match=f"{key}: missing"):
         load_params(write(remove=key))
@@ -116,14 +110,7 @@ def test_text_that_is_a_number_is_one(write):
     assert load_params(write("train.lr", "1e-3")).train.lr == 1e-3
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a: [",
-        "- 1\n- 2\n",
-        "",
-    ],
-)
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", ""])
 def test_not_yaml(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)

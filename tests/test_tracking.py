@@ -272,13 +272,7 @@ def test_server_that_dies_in_the_middle_is_one_warning(server, key, monkeypatch,
     assert [(m["key"], m["value"], m["step"]) for m in metrics["metrics"]] == [("loss", 1.0, 1)]
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        "locked",
-        "no database",
-    ],
-)
+@pytest.mark.parametrize("trouble", ["locked", "no database"])
 def test_database_that_cannot_be_written_is_one_warning(trouble, key, tmp_path, monkeypatch, capsys):
     database = tmp_path / "runs.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")

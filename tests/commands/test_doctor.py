@@ -82,18 +82,6 @@ def test_nothing_answers(doctor):
     assert out.splitlines()[-1] == f"next: do what is said above, then: crossmodal doctor {' '.join(COCO)}"
 
 
-def test_what_settings_name_does_not_reach_the_terminal_as_it_is(doctor):
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["dataset"] = "folder"
-    params["folder"]["images"] = "\x1b]0;owned\x07\u202e"
-    params["bert"]["source"], params["regions"]["backend"] = "fit", "torchvision"
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    code, out, err = doctor()
-    assert code == 1
-    assert r"\x1b]0;owned\x07\u202e: not there" in out
-    assert not set(out + err) & set("\x1b\x07\u202e")
-
-
 @pytest.mark.parametrize(
     ("settings", "key"),
     [

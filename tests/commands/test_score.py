@@ -133,13 +133,7 @@ def test_python_objects_are_never_unpickled(run, matrix, tmp_path, option):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"not an array",
-        b"PK\x03\x04zip",
-    ],
-)
+@pytest.mark.parametrize("content", [b"not an array", b"PK\x03\x04zip"])
 def test_files_that_are_no_arrays(run, tmp_path, content):
     (tmp_path / "bad.npy").write_bytes(content)
     code, _, error = run("score", tmp_path / "bad.npy")

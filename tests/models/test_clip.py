@@ -1,6 +1,5 @@
 """CLIP and SigLIP as a yardstick: the stages' embeddings are transformers' own, from both halves to the matcher."""
 
-import itertools
 import json
 import shutil
 import sys
@@ -38,7 +37,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes, Regions, Words
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import Clip, load_params
+from crossmodal.params import Clip
 from crossmodal.regions.clip_backend import ClipRegions
 from stages import bert, captions, detector, download, evaluate, regions, report, train
 
@@ -277,14 +276,3 @@ def test_damaged_source_is_named(tmp_path, sources, damage):
     with pytest.raises(UserError, match=r"clip\.source .*neither a readable folder") as error:
         half_of(folder, "vision", tmp_path / "out")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("given", [keys for size in (1, 2, 3) for keys in itertools.combinations(OVERRIDES, size)])
-def test_clip_goes_with_clip(tmp_path, given):
-    write_params(tmp_path, dict.fromkeys(given, "clip"))
-    with pytest.raises(UserError) as error:
-        load_params(tmp_path / "params.yaml")
-    message = str(error.value)
-    assert "\n" not in message
-    for key in OVERRIDES:
-        assert (f"-S {key}=clip" in message) == (key not in given)

@@ -331,16 +331,6 @@ def test_an_sgr_and_a_saf_make_an_sgraf(tmp_path, order):
         torch.testing.assert_close(scores[0], (scores[1] + scores[2]) / 2, **TOLERANCE)
 
 
-def test_two_files_that_are_no_pair_are_refused(tmp_path):
-    data = arrays("sgraf_sgr")
-    paths = [save(tmp_path, sgraf_file(data), f"{name}.pth") for name in "ab"]
-    with pytest.raises(UserError, match=r"b\.pth: two files make a model only where one is SGRAF's SGR"):
-        import_checkpoint("sgraf", paths, None, "key")
-    paths = [save(tmp_path, tern_file(tern_weights(arrays("tern"))), f"{name}.pth") for name in "ab"]
-    with pytest.raises(UserError, match=r"b\.pth: two files make a model only where"):
-        import_checkpoint("tern", paths, None, "key")
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [(None, r"model_best\.pth: embeds words of its own"), (WORDS, r"vocab\.json: has 8 words, .* embeds \d+")],
@@ -394,14 +384,7 @@ def test_ids_of_a_vocabulary_are_the_published_ones(tmp_path, kind):
     assert read_words(vocabulary_file(tmp_path, kind, WORDS)) == WORDS
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "[1, 2]",
-        '{"word2idx": {"a": 0, "b": 2}}',
-        '{"word2idx": {"a": "0"}}',
-    ],
-)
+@pytest.mark.parametrize("content", ["[1, 2]", '{"word2idx": {"a": 0, "b": 2}}', '{"word2idx": {"a": "0"}}'])
 def test_what_is_no_vocabulary_is_refused(tmp_path, content):
     path = tmp_path / "vocab.json"
     path.write_text(content)

@@ -244,10 +244,3 @@ def test_weights_from_an_address(tmp_path, out, published, server):
     assert json.loads((out / "config.json").read_text())["source"]["name"] == published.name
     published.unlink()  # the second time it is had from the cache
     obtain_detector(settings(weights=address), out, tmp_path / "cache")
-
-
-def test_a_download_of_another_checksum_is_refused(tmp_path, out, published, server):
-    chosen = settings(weights=f"{server}/{published.name}", sha256="0" * 64)
-    with pytest.raises(UserError, match=rf"not obtained \(its sha256 is not bottomup.sha256 {'0' * 64}\)"):
-        obtain_detector(chosen, out, tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob("*"))

@@ -79,12 +79,6 @@ def test_a_part_in_other_hands_is_left_alone(tmp_path, noise):
     assert line == "shard 1/5: 1 of 5 parts, 1 in another process's hands; 5 still missing"
 
 
-def test_merging_says_what_is_missing(tmp_path, noise):
-    extract_part(noise, MeanColour(), tmp_path, range(0, 4), wait=True, **OPTIONS)
-    with pytest.raises(UserError, match="4 of 5 parts are missing, the first of row 4"):
-        merge_parts(tmp_path, cut_into_parts(20, 2), tmp_path / "out", max_broken=2)
-
-
 def test_broken_images_of_all_parts_count_together(tmp_path, noise):
     for row in (1, 6, 15):
         noise.image_path(row).write_bytes(b"hello")

@@ -72,13 +72,7 @@ def test_what_is_no_photograph_is_named(tmp_path, content, expected):
         read_photograph(path, Corners(), "fp32")
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("a" * 5000, "name too long"),
-        (".", "Is a directory"),
-    ],
-)
+@pytest.mark.parametrize(("path", "expected"), [("a" * 5000, "name too long"), (".", "Is a directory")])
 def test_paths_that_are_no_files(path, expected):
     with pytest.raises(UserError, match=rf": unreadable image \(.*{expected}"):
         read_photograph(Path(path), Corners(), "fp32")

@@ -92,14 +92,7 @@ def test_all_that_a_backend_reads_by_is_carried_over(backend):
     assert again.regions.batch_size == today.regions.batch_size
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"train.lr": 1},
-        {"captions.max_tokens": "many"},
-        [1],
-    ],
-)
+@pytest.mark.parametrize("settings", [{"train.lr": 1}, {"captions.max_tokens": "many"}, [1]])
 def test_settings_that_are_none_are_named(workspace, settings):
     workspace("vsepp")
     info = json.loads(Path("results/evaluation/gallery.json").read_text())

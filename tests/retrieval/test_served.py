@@ -147,17 +147,7 @@ def test_what_is_an_image(tmp_path, monkeypatch):
     assert kind_of("a\0b", None) == "text"
 
 
-@pytest.mark.parametrize(
-    "k",
-    [
-        None,
-        0,
-        1001,
-        True,
-        5.0,
-    ],
-    ids=lambda k: type(k).__name__,
-)
+@pytest.mark.parametrize("k", [None, 0, 1001, True, 5.0], ids=lambda k: type(k).__name__)
 def test_k_is_a_number_of_results(packed_once, k):
     with pytest.raises(UserError, match=r"^k: expected a whole number from 1 to 1,000, found ") as error:
         packed_once.predict(pd.DataFrame({"query": ["a"]}), {"k": k})

@@ -20,14 +20,7 @@ def nothing(metrics, step):
     del metrics, step
 
 
-@pytest.mark.parametrize(
-    ("model", "loss"),
-    [
-        ("tern", "infonce"),
-        ("tern", "triplet"),
-        ("vsepp", "infonce"),
-    ],
-)
+@pytest.mark.parametrize(("model", "loss"), [("tern", "infonce"), ("tern", "triplet"), ("vsepp", "infonce")])
 def test_learns(tiny_data, model, loss):
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state", model, epochs=15, name=loss)
     history = trainer.fit(nothing)

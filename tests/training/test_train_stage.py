@@ -72,13 +72,7 @@ def test_the_kept_epoch_is_validated_once(featured_root, monkeypatch, capsys, mo
     assert f"validation rsum {best:.1f}, " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("model", "runs"),
-    [
-        ("tern", True),
-        ("sgraf", False),
-    ],
-)
+@pytest.mark.parametrize(("model", "runs"), [("tern", True), ("sgraf", False)])
 def test_one_training_image(featured_root, capsys, model, runs):
     """Batch norms have no variance of one value; nothing else needs a second image. One caption, one of validation."""
     few(featured_root)
