@@ -1,4 +1,4 @@
-"""What ``crossmodal doctor`` tells a person to type, typed: in copies without git, .dvc or PATH, and a shallow one."""
+"""What ``crossmodal doctor`` tells a person to type, typed: in copies without git, .dvc or PATH."""
 
 import os
 import re
@@ -85,16 +85,14 @@ def test_a_copy_without_its_hidden_files(project, run):
     assert follow(run) == ["dvc init --no-scm", "dvc repro"]
 
 
-@pytest.mark.parametrize("other", [True])
-def test_the_environment_is_not_on_the_path(project, run, monkeypatch, other):
-    """Without a Python, or with one that lacks this package before it: stages are run by the PATH's ``python``."""
+def test_the_environment_is_not_on_the_path(project, run, monkeypatch):
+    """A Python that lacks this package comes before it: stages are run by the PATH's ``python``."""
     typed("git init")
     system = project.parent / "bin"
     system.mkdir()
-    if other:
-        for name in ("python", "dvc"):
-            (system / name).write_text("#!/bin/sh\necho /another/environment\nexit 0\n")
-            (system / name).chmod(0o755)
+    for name in ("python", "dvc"):
+        (system / name).write_text("#!/bin/sh\necho /another/environment\nexit 0\n")
+        (system / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{system}{os.pathsep}/usr/bin{os.pathsep}/bin")
     assert follow(run) == [f'PATH={BIN}:"$PATH" dvc repro']
     assert (project / "out.txt").read_text() == "made"
