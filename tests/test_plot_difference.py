@@ -12,7 +12,6 @@ from PIL import Image
 from crossmodal.errors import UserError
 from crossmodal.plot_difference import read_plots
 
-ROOT = Path(__file__).resolve().parents[1]
 PLOTS = [
     {
         "recall": {

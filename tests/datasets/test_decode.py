@@ -15,7 +15,6 @@ from PIL import EpsImagePlugin, Image
 
 from crossmodal.datasets.decode import decode, kept_size, read_thumbnail, upright_size
 
-ROOT = Path(__file__).resolve().parents[2]
 LOSSY = {".jpg": 1.5, ".jfif": 1.5, ".avif": 1.5, ".mpo": 1.5}  # mean difference of a value
 
 

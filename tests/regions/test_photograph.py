@@ -17,8 +17,6 @@ from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.extract import extract_regions
 from crossmodal.regions.query import read_photograph
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class Corners:
     """Stands for a backend: two boxes, one of them over the border, and features of the pixels."""

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from tiny_pipeline import COLOURS
 
 from crossmodal.commands import search as search_command
 from crossmodal.features.store import FeatureStore
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def results_of(out):
