@@ -40,10 +40,6 @@ def test_commands_are_taken(page):
         parser().parse_args(words)
 
 
-def test_there_are_commands():
-    assert sum(len(list(commands(text))) for text in PAGES.values()) > 30
-
-
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "-S " in text])
 def test_settings_are_there(page):
     """What stands behind -S; what begins with + is for keys that params.yaml does not have."""

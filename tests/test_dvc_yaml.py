@@ -141,20 +141,6 @@ def test_floors(graph):
     assert not wrong
 
 
-def test_only_the_tracking_modules_import_mlflow():
-    users = [
-        path.relative_to(ROOT).as_posix()
-        for folder in ("src", "stages")
-        for path in (ROOT / folder).rglob("*.py")
-        if "import mlflow" in path.read_text() or "from mlflow" in path.read_text()
-    ]
-    assert sorted(users) == [
-        "src/crossmodal/tracked_models.py",
-        "src/crossmodal/tracking.py",
-        "src/crossmodal/tracking_store.py",
-    ]
-
-
 def test_settings_are_those_of_the_file():
     """The types of params.yaml are no dependency: they add no value and change none."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -78,11 +78,6 @@ def test_against_the_pages_loop(params, mask):
     assert loss(similarity, image_of, 0).item() == pytest.approx(slow(similarity, 10, -1, same), rel=1e-5)
 
 
-def test_other_losses_are_still_there(params):
-    hinge = loop.build_loss(params.loss.model_copy(update={"name": "hinge"}))
-    assert isinstance(hinge, losses.PairLoss)
-
-
 def test_it_trains(params, tiny_data, tmp_path):
     dataset = read_dataset(tiny_data / "dataset")
     stores = FeatureStore(tiny_data / "regions"), FeatureStore(tiny_data / "captions")

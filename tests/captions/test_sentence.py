@@ -96,25 +96,6 @@ def test_clip(clip_text, tmp_path):
     check(SentenceReader("clip", clip_text, tmp_path, LONGEST), tmp_path)
 
 
-@pytest.mark.parametrize("sentence", ["", " \n"])
-def test_an_empty_sentence_is_refused(bert, tmp_path, sentence):
-    with pytest.raises(UserError, match="the sentence is empty"):
-        SentenceReader("bert", bert, tmp_path, LONGEST)(sentence)
-
-
-def test_bytes_that_are_no_text_are_refused(tmp_path):
-    count_vocabulary(SENTENCES, 1).save(tmp_path / "vocabulary.json")
-    reader = SentenceReader("bigru", tmp_path, tmp_path / "vocabulary.json", LONGEST)
-    with pytest.raises(UserError, match=r"the sentence 'a caf\\udce9' is not UTF-8 text"):
-        reader(b"a caf\xe9".decode(errors="surrogateescape"))
-
-
-def test_a_missing_encoder_is_named(tmp_path):
-    for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
-        with pytest.raises(UserError, match=f"{missing}: not found"):
-            SentenceReader(encoder, tmp_path, tmp_path / "vocabulary.json", LONGEST)
-
-
 def test_several_threads_share_a_reader(bert, clip_text, tmp_path):
     for encoder, folder in (("bert", bert), ("bert_finetune", bert), ("clip", clip_text)):
         reader = SentenceReader(encoder, folder, tmp_path, LONGEST)

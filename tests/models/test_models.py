@@ -155,12 +155,6 @@ def test_weights_of_another_model_are_refused(tmp_path):
         load_matcher(tmp_path)
 
 
-def test_weights_of_another_size_are_refused(tmp_path):
-    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", PARAMS.vsepp.model_dump(), SIZES, "key", "bert", {}))
-    with pytest.raises(UserError, match=r"_map\.\w+' is \(16,.*\), expected \(256,"):
-        load_matcher(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_and_damaged_files_are_named(tmp_path, name):
     settings = PARAMS.vsepp.model_dump() | {"embed_dim": 16}

@@ -123,13 +123,3 @@ def test_it_does_what_its_page_says(params, batch):
             said = F.normalize(model.caption_map(words.features[column][words.mask[column]]), dim=-1)
             expected = sum(max(float(word @ region) for region in seen) for word in said) / len(said)
             assert float(scores[row, column]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_models_on_offer_are_those_registered():
-    """The sections of params.yaml that ``model`` may name, and MODELS: neither has one that the other lacks."""
-    offered = [name for name, field in Params.model_fields.items() if params_module._is_model(field.annotation)]
-    assert sorted(offered) == sorted(MODELS)
-
-
-def test_the_line_of_the_test_names_the_model():
-    assert run_block(VARIANT, {})["VARIANTS"] == [("late", {})]

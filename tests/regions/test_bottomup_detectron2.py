@@ -1,14 +1,12 @@
 """detectron2's network and the one on torchvision's operators say the same of the same random weights."""
 
 import importlib.util
-import sys
 
 import numpy as np
 import pytest
 import torch
 from bottomup_random import random_detector, random_images, settings
 
-from crossmodal.errors import UserError
 from crossmodal.regions.bottomup import backend
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.boxes import CAFFE, DETECTRON2
@@ -62,11 +60,3 @@ def test_same_outputs(rules, attributes):
         assert len(one.boxes) > 20
         for name in ("boxes", "features", "class_logits", "deltas", "attribute_logits"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-4, msg=name)
-
-
-def test_without_detectron2_the_way_out_is_named(folder, monkeypatch):
-    for name in ("detectron2", "detectron2.config"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "crossmodal.regions.detectron2_parts", raising=False)
-    with pytest.raises(UserError, match=r"requirements-detectron2\.txt; regions\.backend bottomup gives the same"):
-        Detectron2Regions(folder, settings())

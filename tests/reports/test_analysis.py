@@ -3,7 +3,6 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from crossmodal.datasets.records import read_dataset, write_dataset
@@ -57,11 +56,6 @@ def test_the_probe_by_kind(material):
     ]
 
 
-def test_ids_without_a_kind_have_one_row(material):
-    assert [row["kind"] for row in probe_kinds(material.reader())] == ["all"]
-    assert probe_kinds(material.reader(probe=np.zeros((0, 2, 2)))) == []
-
-
 def test_the_worst_come_first(material, tmp_path, read_page):
     text = write(material, tmp_path / "out").read_text(encoding="utf-8")
     page = read_page(text)
@@ -78,16 +72,6 @@ def test_the_worst_come_first(material, tmp_path, read_page):
         "direction": "t2i", "query": "test-1 second", "rank": "4", "first": "test-0", "right": "test-1",
     }  # fmt: skip
     assert table[5] == {"direction": "i2t", "query": "test-3", "rank": "6", "first": "test-1 first", "right": ""}
-
-
-def test_the_probe_as_a_table(material, tmp_path):
-    write(material, tmp_path / "out")
-    solved, missed = rows(tmp_path / "out/probe.csv")
-    assert (solved["solved"], missed["solved"]) == ("1", "0")
-    assert (missed["image_a"], missed["caption_b"]) == ("probe-2", "probe-3 probed")
-    assert [float(missed[name]) for name in ("a_with_a", "a_with_b", "b_with_a", "b_with_b")] == pytest.approx(
-        [0.5, 0.4, 0.7, 0.6], abs=1e-4
-    )
 
 
 def test_a_spreadsheet_runs_no_caption_or_name(material, tmp_path):
@@ -118,11 +102,6 @@ def test_all_is_escaped_and_nothing_is_loaded_from_outside(material, tmp_path, r
     assert page.links and all(value.startswith("data:image/") for _, _, value in page.links)
 
 
-def test_how_much_is_told_apart_where_there_is_something(material, tmp_path):
-    assert "75.0 % of the pairs" in write(material, tmp_path / "some").read_text(encoding="utf-8")
-    assert "told apart" not in write(material, tmp_path / "none", separation=None).read_text(encoding="utf-8")
-
-
 def test_without_misses_and_without_a_probe(material, tmp_path):
     zeros = {"t2i_ranks": np.zeros(8, dtype=int), "i2t_ranks": np.zeros(4, dtype=int), "probe": np.zeros((0, 2, 2))}
     right = np.stack([material.results.caption_image] * 2, axis=1)
@@ -130,10 +109,3 @@ def test_without_misses_and_without_a_probe(material, tmp_path):
     for section in ("t2i", "i2t", "probe", "hubs"):
         assert f'id="{section}"' not in text and f'value="{section}"' not in text
     assert not (tmp_path / "out/worst.csv").exists() and not (tmp_path / "out/probe.csv").exists()
-
-
-def test_the_same_bytes_twice(material, tmp_path):
-    for folder in ("once", "twice"):
-        write(material, tmp_path / folder)
-    for name in ("analysis.html", "worst.csv", "probe.csv"):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()

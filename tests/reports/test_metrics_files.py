@@ -63,12 +63,6 @@ def test_a_dataset_without_a_probe_has_no_probe_metric(tmp_path, results, histor
     assert "probe" not in json.loads((tmp_path / "test.json").read_text())
 
 
-def test_a_broken_detector_file_is_named(tmp_path, results, history):
-    (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(UserError, match=r"metrics\.json: not readable"):
-        write_metrics(tmp_path / "out", summary(results), history, tmp_path / "metrics.json")
-
-
 def test_figures_are_rounded_into_the_metrics(tmp_path):
     with pytest.raises(UserError, match=r"search\.json: not found; run the evaluate stage first"):
         write_search(tmp_path, tmp_path / "evaluation" / "search.json")

@@ -50,10 +50,3 @@ def test_files_are_the_same_bytes_twice(tmp_path, evidence, results):
         assert list(next(csv.reader(file))) == ["score", "matches", "best_wrong", "non_matches"]
     with Image.open(tmp_path / "once/scores.png") as image:
         image.load()
-
-
-def test_scores_that_are_all_equal_are_drawn(tmp_path, evidence, results):
-    same = replace(evidence, matches=np.full(3, 0.5), non_matches=np.full(4, 0.5))
-    flat = replace(results, t2i_scores=np.full_like(results.t2i_scores, 0.5))
-    write_scores(tmp_path, tmp_path, same, flat)
-    assert (tmp_path / "scores.png").is_file()

@@ -48,11 +48,6 @@ def test_what_does_not_fit_is_named(tmp_path, stores, changes, expected):
         check_inputs(tmp_path, dataclasses.replace(CONFIG, **changes), *stores)
 
 
-def test_ids_instead_of_features_are_named(tmp_path, stores):
-    with pytest.raises(UserError, match=r"ids: holds token ids, .* was made for captions\.encoder bert"):
-        check_inputs(tmp_path, CONFIG, stores[0], store(tmp_path / "ids", token_ids=0))
-
-
 def test_ids_of_another_vocabulary_are_named(tmp_path, stores):
     config, ids = dataclasses.replace(CONFIG, encoder="bigru"), store(tmp_path / "ids", token_ids=0)
     Vocabulary([*SPECIAL, "dog", "cat"]).save(tmp_path / "vocabulary.json")
