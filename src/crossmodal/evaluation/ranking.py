@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossmodal.evaluation.metrics import not_below_in_columns, not_below_in_rows
+from crossmodal.evaluation.metrics import count_at_least_in_columns, count_at_least_in_rows
 
-_CAPTIONS_AT_ONCE = 256
+_CAPTION_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def rank_both_ways(similarity: np.ndarray, pairs: Pairs) -> tuple[Ranking, Ranki
 
 def rank_captions(similarity: np.ndarray, pairs: Pairs) -> Ranking:
     """The ranking of i2t alone."""
-    return _ranking(pairs.image, similarity[pairs.image, pairs.caption], similarity, not_below_in_rows)
+    return _ranking(pairs.image, similarity[pairs.image, pairs.caption], similarity, count_at_least_in_rows)
 
 
 def rank_images(similarity: np.ndarray, pairs: Pairs) -> Ranking:
     """The ranking of t2i alone."""
-    return _ranking(pairs.caption, similarity[pairs.image, pairs.caption], similarity.T, _not_below_in_captions)
+    return _ranking(pairs.caption, similarity[pairs.image, pairs.caption], similarity.T, _count_at_least_in_captions)
 
 
 def _ranking(
@@ -103,16 +103,16 @@ def _ranking(
     )
 
 
-def _not_below_in_captions(matrix: np.ndarray, captions: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """``not_below_in_rows`` of a transposed matrix (C, N), without strides over the whole of it."""
+def _count_at_least_in_captions(matrix: np.ndarray, captions: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """``count_at_least_in_rows`` of a transposed matrix (C, N), without strides over the whole of it."""
     if (np.diff(captions) > 0).all():  # no caption has two images
         all_levels = np.full(len(matrix), np.nan, dtype=np.result_type(levels, np.float16))
         all_levels[captions] = levels
-        return not_below_in_columns(matrix.T, all_levels)[captions]
+        return count_at_least_in_columns(matrix.T, all_levels)[captions]
     counts = np.empty(len(captions), dtype=np.int64)
-    for start in range(0, len(matrix), _CAPTIONS_AT_ONCE):
-        first, last = np.searchsorted(captions, [start, start + _CAPTIONS_AT_ONCE])
+    for start in range(0, len(matrix), _CAPTION_CHUNK):
+        first, last = np.searchsorted(captions, [start, start + _CAPTION_CHUNK])
         if first < last:
-            block = np.ascontiguousarray(matrix[start : start + _CAPTIONS_AT_ONCE])
-            counts[first:last] = not_below_in_rows(block, captions[first:last] - start, levels[first:last])
+            block = np.ascontiguousarray(matrix[start : start + _CAPTION_CHUNK])
+            counts[first:last] = count_at_least_in_rows(block, captions[first:last] - start, levels[first:last])
     return counts
