@@ -12,14 +12,14 @@ from crossmodal.reports.breakdown import break_down
 from crossmodal.retrieval.search import summary
 
 
-def write(material, folder, separation=75.0, **changes):
+def write(material, folder, roc_auc=75.0, **changes):
     folder.mkdir(exist_ok=True)
     for name in CHARTS:
         Image.new("RGB", (40, 20), "white").save(folder / name)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     reader = material.reader(**changes)
     shown = {"metrics": summary(reader.results), "title": "Model <on> tiny", "dataset": "tiny"}
-    return write_analysis(folder, reader, breakdown, separation=separation, **shown)
+    return write_analysis(folder, reader, breakdown, roc_auc=roc_auc, **shown)
 
 
 def rows(path):
@@ -118,9 +118,9 @@ def test_all_is_escaped_and_nothing_is_loaded_from_outside(material, tmp_path, r
     assert page.links and all(value.startswith("data:image/") for _, _, value in page.links)
 
 
-def test_how_much_is_told_apart_where_there_is_something(material, tmp_path):
-    assert "75.0 % of the pairs" in write(material, tmp_path / "some").read_text(encoding="utf-8")
-    assert "told apart" not in write(material, tmp_path / "none", separation=None).read_text(encoding="utf-8")
+def test_auc_is_shown_if_known(material, tmp_path):
+    assert "AUC 75.0 %" in write(material, tmp_path / "some").read_text(encoding="utf-8")
+    assert "AUC" not in write(material, tmp_path / "none", roc_auc=None).read_text(encoding="utf-8")
 
 
 def test_without_misses_and_without_a_probe(material, tmp_path):

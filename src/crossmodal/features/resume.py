@@ -90,7 +90,7 @@ def publish(out: Path, place: Path, work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a text file under a temporary name and rename it: whoever looks finds the old text or the new one."""
     part = path.with_suffix(".part")
     part.write_bytes(text.encode())
@@ -98,14 +98,14 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
-    """Write a JSON file with a line break at its end, whole as ``write_whole`` does.
+    """Write a JSON file with a line break at its end, whole as ``write_atomic`` does.
 
     Raises:
         UserError: text with half of a character, which is not UTF-8 (without ``ensure_ascii``).
     """
     text = json.dumps(content, indent=indent, ensure_ascii=ensure_ascii)
     try:
-        write_whole(path, f"{text}\n")
+        write_atomic(path, f"{text}\n")
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: not written: text with half of a character, {error.object[error.start]!a}") from None
 
