@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from crossmodal.checked_yaml import explain
+from crossmodal.checked_yaml import first_problem
 from crossmodal.errors import UserError
 
 _NAMES = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
@@ -114,7 +114,7 @@ def as_record(content: Any, kind: type[Kind], name: str) -> Kind:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{name}: {explain(error)}") from None
+        raise UserError(f"{name}: {first_problem(error)}") from None
 
 
 def read_bytes(path: Path, *, advice: str = "", name: str = "") -> bytes:

@@ -34,13 +34,13 @@ class Ranking:
     """Ranks of the P relevant items of Q queries. What has no relevant item is no query.
 
     ``query`` (P,) counts from 0 to Q-1, ascending; ``rank`` (P,) is the place in the whole gallery, ascending within
-    a query; ``place`` (P,) numbers the query's relevant items from 0; ``total`` (Q,) is how many the query has;
+    a query; ``position`` (P,) numbers the query's relevant items from 0; ``total`` (Q,) is how many the query has;
     ``row`` (Q,) is the query's row or column of the similarity matrix; ``gallery`` is the number of items ranked.
     """
 
     query: np.ndarray
     rank: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     total: np.ndarray
     row: np.ndarray
     gallery: int
@@ -48,7 +48,7 @@ class Ranking:
     @property
     def first(self) -> np.ndarray:
         """Rank of the best placed relevant item of each query: (Q,)."""
-        return self.rank[self.place == 0]
+        return self.rank[self.position == 0]
 
     def ranks(self, queries: int) -> np.ndarray:
         """``first`` of every row or column of the matrix: (queries,) int64; the last rank where it is no query."""
@@ -89,14 +89,14 @@ def _ranking(
     order = np.lexsort((-scores, query))
     query, scores = query[order], scores[order]
     row, start, total = np.unique(query, return_index=True, return_counts=True)
-    place = np.arange(len(query)) - np.repeat(start, total)
+    position = np.arange(len(query)) - np.repeat(start, total)
     # Relevant items that score the same are a run: those not below one of them are all up to the end of its run.
     ends = np.flatnonzero(np.append((np.diff(query) != 0) | (np.diff(scores) != 0), True))
-    relevant_not_below = place[ends][np.searchsorted(ends, np.arange(len(query)))] + 1
+    relevant_not_below = position[ends][np.searchsorted(ends, np.arange(len(query)))] + 1
     return Ranking(
         query=np.repeat(np.arange(len(row)), total),
-        rank=not_below(matrix, query, scores) - relevant_not_below + place,
-        place=place,
+        rank=not_below(matrix, query, scores) - relevant_not_below + position,
+        position=position,
         total=total,
         row=row,
         gallery=matrix.shape[1],
