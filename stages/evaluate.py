@@ -6,7 +6,7 @@ import numpy as np
 
 from crossmodal.checked_json import write_json
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import Split, filled_split, split_rows
+from crossmodal.datasets.splits import Split, require_split, split_rows
 from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
@@ -48,7 +48,7 @@ def main() -> None:
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, config = load_matcher(MATCHER)
     check_inputs(MATCHER, config, regions, words)
-    test = filled_split(dataset, "test", regions.left_out)
+    test = require_split(dataset, "test", regions.left_out)
     if settings.folds:
         check_folds("evaluate.folds", settings.folds, len(test.images))
     inputs = SearchInputs(model.to(pick_device()), regions, words, test, settings.batch_size, config)

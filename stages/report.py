@@ -3,7 +3,7 @@
 from typing import Any
 
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import filled_split
+from crossmodal.datasets.splits import require_split
 from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
@@ -20,7 +20,7 @@ from crossmodal.reports.metrics_files import read_metrics, write_metrics, write_
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
-from crossmodal.reports.scores import separation, write_scores
+from crossmodal.reports.scores import roc_auc, write_scores
 from crossmodal.reports.words import WordReader
 from crossmodal.retrieval.evidence import load_evidence
 from crossmodal.retrieval.search import SearchResults, load_results
@@ -34,7 +34,7 @@ def main() -> None:
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
     results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
     metrics = read_metrics(EVALUATION / "metrics.json")
-    test = filled_split(dataset, "test", regions.left_out)
+    test = require_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 
@@ -48,7 +48,7 @@ def main() -> None:
     reader = QueryReader(dataset, test, results, Pictures(dataset, regions), WordReader(dataset, evidence))
     shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name, "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
-    write_analysis(work, reader, breakdown, separation=separation(evidence), **shown)
+    write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)
     publish(work, REPORT, work)
     track(params, config, dataset, regions, results, metrics)
     print(f"report: figures in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")

@@ -15,7 +15,7 @@ from crossmodal.captions.bert import load_bert, read_bert_config
 from crossmodal.captions.token_table import table_of_tokenizer, table_of_vocabulary
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import Split, caption_images, filled_split, first_images
+from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
 from crossmodal.derived import run_settings
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
@@ -90,12 +90,12 @@ def main() -> None:
     sizes = InputSizes(regions=regions.arrays["features"][1][0], words=word_size)
     model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text_settings))
     model = model.to(processes.device)
-    val = first_images(filled_split(dataset, "val", regions.left_out), params.train.validation_images)
+    val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     data = TrainingData(
         regions,
         words,
         caption_images(dataset),
-        filled_split(dataset, "train", regions.left_out),
+        require_split(dataset, "train", regions.left_out),
         val,
         token_table=table,
         relevance=relevance_of(dataset, val) if params.train.best == "ndcg" else None,

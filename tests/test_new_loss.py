@@ -72,10 +72,10 @@ def test_its_settings_are_checked(params, tmp_path):
 def test_against_the_pages_loop(params, mask):
     slow = run_block(SLOW, math=math, itertools=itertools)["loop_sigmoid"]
     similarity = torch.rand(7, 7, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    image_of = torch.tensor([0, 0, 1, 2, 2, 3, 4])
+    image_index = torch.tensor([0, 0, 1, 2, 2, 3, 4])
     loss = loop.build_loss(params.loss.model_copy(update={"mask_same_image": mask, "bias": -1.0}))
-    same = image_of[:, None] == image_of[None, :] if mask else None
-    assert loss(similarity, image_of, 0).item() == pytest.approx(slow(similarity, 10, -1, same), rel=1e-5)
+    same = image_index[:, None] == image_index[None, :] if mask else None
+    assert loss(similarity, image_index, 0).item() == pytest.approx(slow(similarity, 10, -1, same), rel=1e-5)
 
 
 def test_it_trains(params, tiny_data, tmp_path):

@@ -17,7 +17,7 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
 from crossmodal.params import Params
-from crossmodal.reproduction import read_figures, read_reproduction, resolved
+from crossmodal.reproduction import read_recalls, read_reproduction, resolved
 from crossmodal.reproduction_table import comparison
 from crossmodal.runtime import seed_everything
 from crossmodal.training import loop
@@ -204,16 +204,16 @@ def test_figures_of_a_run(tmp_path):
     metrics = {"i2t": recalls, "t2i": recalls, "rsum": 120.2469, "images": 5000}
     path = tmp_path / "test.json"
     path.write_text(json.dumps(metrics))
-    assert list(read_figures("COCO", path)) == ["all"]
-    assert read_figures("COCO", path)["all"].i2t == (10.12, 20.0, 30.0)
+    assert list(read_recalls("COCO", path)) == ["all"]
+    assert read_recalls("COCO", path)["all"].i2t == (10.12, 20.0, 30.0)
     path.write_text(json.dumps(metrics | {"folds": {**metrics, "t2i": {"r1": 1, "r5": 2, "r10": 3}, "rsum": 66.12}}))
-    assert read_figures("COCO", path)["folds"].t2i == (1, 2, 3)
+    assert read_recalls("COCO", path)["folds"].t2i == (1, 2, 3)
     path.write_text(json.dumps(metrics | {"i2t": recalls | {"r1": float("nan")}}))
     with pytest.raises(UserError, match=r"test\.json: i2t\.0: input should be a finite number, found nan"):
-        read_figures("COCO", path)
+        read_recalls("COCO", path)
     path.write_text(json.dumps({"i2t": recalls, "images": 5000}))
     with pytest.raises(UserError, match=r"test\.json: expected recalls i2t, t2i and rsum"):
-        read_figures("COCO", path)
+        read_recalls("COCO", path)
 
 
 def test_differences_are_ours_less_theirs():

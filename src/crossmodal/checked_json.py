@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from crossmodal.checked_yaml import explain
+from crossmodal.checked_yaml import first_problem
 from crossmodal.errors import UserError
 
 _NAMES = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
@@ -122,7 +122,7 @@ def as_record(content: Any, kind: type[Kind], name: str) -> Kind:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{name}: {explain(error)}") from None
+        raise UserError(f"{name}: {first_problem(error)}") from None
 
 
 def read_bytes(path: Path, *, advice: str = "", name: str = "") -> bytes:
@@ -142,7 +142,7 @@ def read_bytes(path: Path, *, advice: str = "", name: str = "") -> bytes:
         raise UserError(f"{name}: not readable ({error.strerror or error})") from None
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a text file under a temporary name and rename it: whoever looks finds the old text or the new one."""
     part = path.with_suffix(".part")
     part.write_bytes(text.encode())
@@ -150,14 +150,14 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
-    """Write a JSON file with a line break at its end, whole as ``write_whole`` does.
+    """Write a JSON file with a line break at its end, whole as ``write_atomic`` does.
 
     Raises:
         UserError: text with half of a character, which is not UTF-8 (without ``ensure_ascii``).
     """
     text = json.dumps(content, indent=indent, ensure_ascii=ensure_ascii)
     try:
-        write_whole(path, f"{text}\n")
+        write_atomic(path, f"{text}\n")
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: not written: text with half of a character, {error.object[error.start]!a}") from None
 

@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def explain(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """The first problem in one line, key in front, and the number of further ones behind it."""
     first, *others = error.errors()
     key = ".".join(str(part) for part in first["loc"] if part != "[key]")  # which pydantic adds where a key is wrong

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from crossmodal.checked_yaml import explain
+from crossmodal.checked_yaml import first_problem
 from crossmodal.params import Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
@@ -79,7 +79,7 @@ def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
     try:
         changed = {name: type(getattr(params, name)).model_validate(section) for name, section in sections.items()}
     except ValidationError as error:
-        raise ValueError(explain(error)) from None
+        raise ValueError(first_problem(error)) from None
     return params.model_copy(update=changed)
 
 

@@ -30,7 +30,7 @@ Verdict = Literal["better", "same", "allowed", "WORSE", "new", "missing"]
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricChange:
     """A figure on both sides, None where it is not there, and by how much it may get worse; in the figure's units."""
 
     metric: str
@@ -59,20 +59,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """All figures of the gate, and why they cannot be compared where they cannot."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MetricChange, ...]
     differences: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
-    def fallen(self) -> list[Row]:
+    def fallen(self) -> list[MetricChange]:
         """Figures that fail the gate: none where the two sides are not comparable."""
         return [] if self.differences else [row for row in self.rows if row.verdict == "WORSE"]
 
 
-def read_gate(commit: str) -> Gate:
+def read_gate(commit: str) -> GateResult:
     """Compare the working directory with a commit.
 
     The figures are not comparable where ``model``, ``dataset`` or the dataset's own section differ, or the number of
@@ -94,10 +94,10 @@ def read_gate(commit: str) -> Gate:
             if (now[name] or base[name]) and key not in now[name] and key not in base[name]:
                 raise UserError(f"{PARAMS}: gate.{name}.{key}: no such figure in {METRICS / name}.json, then or now")
             figures = _figure(name, base[name], key, of_base), _figure(name, now[name], key)
-            rows.append(Row(f"{name}.{key}", *figures, drop))
+            rows.append(MetricChange(f"{name}.{key}", *figures, drop))
     before, after = _settings(file_at(commit, PARAMS)), _settings(file_here(PARAMS))
     notes = () if before.get("gate") == after["gate"] else (f"{PARAMS}: section gate is not the base's",)
-    return Gate(tuple(rows), (*_other_settings(before, after), *_other_size(base["test"], now["test"])), notes)
+    return GateResult(tuple(rows), (*_other_settings(before, after), *_other_size(base["test"], now["test"])), notes)
 
 
 def _other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from crossmodal.checked_json import read_json
-from crossmodal.checked_yaml import explain
+from crossmodal.checked_yaml import first_problem
 from crossmodal.errors import UserError, disk_trouble, first_line
 from crossmodal.features.weights import check_folder
 
@@ -93,7 +93,7 @@ def check_config(content: Any, name: str) -> None:
                 name = f"{name}: {part}"
                 _Encoder.model_validate({"model_type": "", **inner})
     except ValidationError as error:
-        raise UserError(f"{name}: {explain(error)}") from None
+        raise UserError(f"{name}: {first_problem(error)}") from None
 
 
 def check_source(source: str | Path, name: str) -> None:

@@ -81,16 +81,16 @@ class PairLoss(nn.Module):
         if settings.name == "infonce":
             self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
 
-    def forward(self, similarity: torch.Tensor, image_of: torch.Tensor, epoch: int) -> torch.Tensor:
+    def forward(self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int) -> torch.Tensor:
         """The loss, summed over the pairs.
 
         Args:
             similarity: (B, B), image x caption, pairs on the diagonal.
-            image_of: (B,), which image each pair has; with ``mask_same_image`` pairs of one image are no negatives.
+            image_index: (B,), which image each pair has; with ``mask_same_image`` pairs of one image are no negatives.
             epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
         """
         settings = self.settings
-        same_image = image_of[:, None] == image_of[None, :] if settings.mask_same_image else None
+        same_image = image_index[:, None] == image_index[None, :] if settings.mask_same_image else None
         if settings.name == "infonce":
             scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
             return infonce_loss(similarity, temperature=1 / scale, ignore=same_image)

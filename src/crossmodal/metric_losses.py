@@ -87,22 +87,25 @@ class MetricLoss(nn.Module):
         }
         self.loss = _loss(settings, {name: part for name, part in parts.items() if part is not None})
 
-    def forward(self, images: torch.Tensor, captions: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, captions: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
         """The library's figure times B, so that it is summed over the pairs as the other losses are.
 
         Args:
             images, captions: (B, E), pair b is row b of both; an image with two captions in the batch is there twice.
-            image_of: (B,), which image each pair has. Captions of one image are its positives, all of them, or
+            image_index: (B,), which image each pair has. Captions of one image are its positives, all of them, or
                 with ``mask_same_image`` only the pair's own; they are negatives in neither case.
         """
-        both = self._one_way(images, captions, image_of) + self._one_way(captions, images, image_of)
-        return both / 2 if self.settings.reducer == "sum" else both / 2 * len(image_of)
+        both = self._one_way(images, captions, image_index) + self._one_way(captions, images, image_index)
+        return both / 2 if self.settings.reducer == "sum" else both / 2 * len(image_index)
 
-    def _one_way(self, anchors: torch.Tensor, references: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
-        labels = {"labels": image_of, "ref_labels": image_of.clone()}  # one tensor for both would drop the diagonal
+    def _one_way(self, anchors: torch.Tensor, references: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
+        labels = {
+            "labels": image_index,
+            "ref_labels": image_index.clone(),
+        }  # one tensor for both would drop the diagonal
         indices = self.miner(anchors, **labels, ref_emb=references) if self.miner else None
         if self.settings.mask_same_image:
-            indices = _own_pairs(indices, image_of, triplets=self.settings.name == "triplet")
+            indices = _own_pairs(indices, image_index, triplets=self.settings.name == "triplet")
         return self.loss(anchors, **labels, ref_emb=references, indices_tuple=indices)
 
 
@@ -153,11 +156,11 @@ def _part(settings: Loss, role: str, kinds: dict[str, Any], **given: Any) -> nn.
         raise UserError(f"params.yaml: loss.{role} {name} with loss.kwargs.{role}: {reason}") from None
 
 
-def _own_pairs(mined: Indices | None, image_of: torch.Tensor, *, triplets: bool) -> Indices:
+def _own_pairs(mined: Indices | None, image_index: torch.Tensor, *, triplets: bool) -> Indices:
     """Of what a miner chose, or else of all, the positives that are the anchor's own pair, and every negative."""
-    pairs = torch.arange(len(image_of), device=image_of.device)
+    pairs = torch.arange(len(image_index), device=image_index.device)
     if mined is None:
-        anchors, negatives = torch.where(image_of[:, None] != image_of[None, :])
+        anchors, negatives = torch.where(image_index[:, None] != image_index[None, :])
         return (anchors, anchors, negatives) if triplets else (pairs, pairs, anchors, negatives)
     if len(mined) == 3:
         own = mined[0] == mined[1]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from crossmodal.checked_yaml import Section, explain, read_yaml
+from crossmodal.checked_yaml import Section, first_problem, read_yaml
 from crossmodal.errors import UserError
 
 _MOST = 2**31 - 1  # what NumPy, torch and FAISS take for a number of things everywhere
@@ -555,4 +555,4 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None

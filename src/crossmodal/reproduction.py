@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from crossmodal.checked_json import read_json
-from crossmodal.checked_yaml import Section, dotted, explain, read_yaml
+from crossmodal.checked_yaml import Section, dotted, first_problem, read_yaml
 from crossmodal.errors import UserError
 from crossmodal.params import Params, load_params
 
@@ -31,7 +31,7 @@ Protocol = Literal["all", "folds"]
 Settings = dict[str, Any]
 
 
-class Figures(Section):
+class Recalls(Section):
     """R@1, R@5, R@10 in percent, both ways, and the sum of the six."""
 
     i2t: tuple[Percent, Percent, Percent]
@@ -39,14 +39,14 @@ class Figures(Section):
     rsum: float
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Figures:
+    def _adds_up(self) -> Recalls:
         total = sum((*self.i2t, *self.t2i))
         if abs(total - self.rsum) > ROUNDING:
             raise ValueError(f"the six recalls add up to {total:.1f}, rsum is {self.rsum}")
         return self
 
 
-class Published(Figures):
+class PublishedRecalls(Recalls):
     """Figures with where they were read; ``ensemble``: those of two models whose similarities are averaged."""
 
     source: str
@@ -56,7 +56,7 @@ class Published(Figures):
 class Ours(Section):
     """A run of a recipe: the figures, the commit whose code and params.yaml it had, when, where, for how long."""
 
-    figures: dict[Protocol, Figures]
+    figures: dict[Protocol, Recalls]
     commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
     date: datetime.date
     machine: str
@@ -77,7 +77,7 @@ class Recipe(Section):
     needs: tuple[str, ...] = ()
     settings: Settings
     note: str | None = None
-    published: dict[Protocol, Published] = Field(default_factory=dict)
+    published: dict[Protocol, PublishedRecalls] = Field(default_factory=dict)
     ours: Ours | None
 
     @model_validator(mode="after")
@@ -93,7 +93,7 @@ class Recipe(Section):
         ]
 
     @property
-    def expected(self) -> Mapping[Protocol, Figures]:
+    def expected(self) -> Mapping[Protocol, Recalls]:
         """What a run is compared with: the published figures, or those of the recorded run."""
         return self.published or self.ours.figures
 
@@ -147,12 +147,12 @@ def read_reproduction(path: Path = FILE) -> Reproduction:
                 row["settings"] = _whole_settings(f"{path}: {section}.{name}", row, parts)
         return Reproduction.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected tolerance, sources, parts, recipes, flickr8k ({error!r})") from None
 
 
-def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
+def read_recalls(dataset: str, path: Path = METRICS) -> dict[Protocol, Recalls]:
     """The recalls in metrics/test.json, over all test images and, where they are there, of folds.
 
     Raises:
@@ -165,7 +165,7 @@ def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
         if images != TEST_IMAGES[dataset]:
             raise UserError(f"{path}: of {images} test images; figures of {dataset} are of {TEST_IMAGES[dataset]}")
         return {
-            protocol: Figures(
+            protocol: Recalls(
                 **{way: [round(part[way][f"r{k}"], 2) for k in (1, 5, 10)] for way in ("i2t", "t2i")},
                 rsum=round(part["rsum"], 2),
             )
@@ -173,7 +173,7 @@ def read_figures(dataset: str, path: Path = METRICS) -> dict[Protocol, Figures]:
             if part
         }
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: expected recalls i2t, t2i and rsum ({' '.join(str(error).split())})") from None
 

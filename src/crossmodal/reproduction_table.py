@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossmodal.reproduction import Figures, Recipe, Reproduction
+from crossmodal.reproduction import Recalls, Recipe, Reproduction
 
 PROTOCOLS = {
     ("Flickr30k", "all"): "Flickr30k, 1,000 test images",
@@ -42,7 +42,7 @@ def markdown(reproduction: Reproduction) -> str:
     return "\n\n".join([*blocks, "\\* of two models whose similarities are averaged"] if marked else blocks)
 
 
-def comparison(expected: Figures, figures: Figures, label: str) -> str:
+def comparison(expected: Recalls, figures: Recalls, label: str) -> str:
     """Expected figures, those of a run and the difference, in columns."""
     lines = [f"{'':12}{'i2t R@1':>9}{'R@5':>7}{'R@10':>7}{'t2i R@1':>9}{'R@5':>7}{'R@10':>7}{'rsum':>8}"]
     pairs = list(zip(_values(expected), _values(figures), strict=True))
@@ -54,11 +54,11 @@ def comparison(expected: Figures, figures: Figures, label: str) -> str:
     return "\n".join(lines)
 
 
-def _ours(recipe: Recipe) -> dict[str, Figures]:
+def _ours(recipe: Recipe) -> dict[str, Recalls]:
     return recipe.ours.figures if recipe.ours else {}
 
 
-def _row(name: str, recipe: Recipe, published: Figures | None, ours: Figures | None) -> list[str]:
+def _row(name: str, recipe: Recipe, published: Recalls | None, ours: Recalls | None) -> list[str]:
     mark = "\\*" if getattr(published, "ensemble", False) else ""
     cells = [f"`{name}`", recipe.features, recipe.words]
     for way in ("i2t", "t2i"):
@@ -68,5 +68,5 @@ def _row(name: str, recipe: Recipe, published: Figures | None, ours: Figures | N
     return [*cells, f"{published.rsum:.1f}{mark}" if published else "", f"{ours.rsum:.1f}" if ours else ""]
 
 
-def _values(figures: Figures) -> tuple[float, ...]:
+def _values(figures: Recalls) -> tuple[float, ...]:
     return (*figures.i2t, *figures.t2i, figures.rsum)

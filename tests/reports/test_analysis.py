@@ -11,14 +11,14 @@ from crossmodal.reports.breakdown import break_down
 from crossmodal.retrieval.search import summary
 
 
-def write(material, folder, separation=75.0, **changes):
+def write(material, folder, roc_auc=75.0, **changes):
     folder.mkdir(exist_ok=True)
     for name in CHARTS:
         Image.new("RGB", (40, 20), "white").save(folder / name)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     reader = material.reader(**changes)
     shown = {"metrics": summary(reader.results), "title": "Model <on> tiny", "dataset": "tiny"}
-    return write_analysis(folder, reader, breakdown, separation=separation, **shown)
+    return write_analysis(folder, reader, breakdown, roc_auc=roc_auc, **shown)
 
 
 def rows(path):

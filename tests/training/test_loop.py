@@ -159,8 +159,8 @@ def test_an_epoch_has_every_caption_once_with_its_image(tiny_data):
     assert sorted(rows) == sorted(data.train.captions)
     batch = epoch[1]
     captions = epoch.batches[1][np.argsort(data.words.lengths[epoch.batches[1]], kind="stable")]
-    images, image_of = np.unique(captions // 2, return_inverse=True)
-    assert batch.image_of.tolist() == image_of.tolist()
+    images, image_index = np.unique(captions // 2, return_inverse=True)
+    assert batch.image_index.tolist() == image_index.tolist()
     np.testing.assert_array_equal(batch.regions.features, data.regions.padded(images, "features"))
     for words, part in zip(batch.words, np.array_split(captions, 4), strict=True):
         np.testing.assert_array_equal(words.features, data.words.padded(part, "features"))
@@ -179,14 +179,14 @@ def test_shares_make_up_the_batch(tiny_data):
     assert [len(share.regions.features) for share in shares] == [len(p) for p in np.array_split(images, 3)]
     assert [sum(len(words.mask) for words in share.words) for share in shares] == [4, 3, 3]
 
-    def pairs(images, captions, image_of):
+    def pairs(images, captions, image_index):
         return sorted(
-            (float(images[i].sum()), float(caption.sum())) for caption, i in zip(captions, image_of, strict=True)
+            (float(images[i].sum()), float(caption.sum())) for caption, i in zip(captions, image_index, strict=True)
         )
 
-    expected = pairs(whole.regions.features, [c for words in whole.words for c in words.features], whole.image_of)
+    expected = pairs(whole.regions.features, [c for words in whole.words for c in words.features], whole.image_index)
     for share in shares:
-        np.testing.assert_allclose(pairs(images, captions, share.image_of), expected, rtol=1e-5)
+        np.testing.assert_allclose(pairs(images, captions, share.image_index), expected, rtol=1e-5)
 
 
 def test_shares_draw_dropout_of_their_own(tiny_data):

@@ -11,7 +11,7 @@ from crossmodal.commands.arguments import positive
 from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
-    from crossmodal.evaluation.significance import Figure
+    from crossmodal.evaluation.significance import MetricComparison
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(table(figures))
 
 
-def table(figures: list[Figure]) -> str:
+def table(figures: list[MetricComparison]) -> str:
     """Values with 95 % intervals, the difference with its own, and the p-value."""
     lines = [f"{'':10}{'A':>8}  {'95 % interval':17}{'B':>8}  {'95 % interval':17}{'B - A':>8}  {'95 % interval':19}p"]
     for figure in figures:

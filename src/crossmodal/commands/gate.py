@@ -12,7 +12,7 @@ from crossmodal.commands.arguments import add_base
 from crossmodal.terminal import printable_lines
 
 if TYPE_CHECKING:
-    from crossmodal.gate import Gate
+    from crossmodal.gate import GateResult
 
 WORSE = 1  # exit code
 HEADER = ("metric", "base", "now", "change", "allowed", "verdict")
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.exit(WORSE)
 
 
-def record(gate: Gate, base: str, commit: str) -> dict:
+def record(gate: GateResult, base: str, commit: str) -> dict:
     """The gate for JSON, which has no NaN: null stands for it."""
     figures = [
         {name: _finite(value) for name, value in vars(row).items()}
@@ -63,7 +63,7 @@ def record(gate: Gate, base: str, commit: str) -> dict:
     }
 
 
-def markdown(gate: Gate, base: str, commit: str) -> str:
+def markdown(gate: GateResult, base: str, commit: str) -> str:
     """A sentence, a table in aligned columns, and what there is to say besides."""
     against = f"`{base}`" if commit.startswith(base) else f"`{base}` ({commit[:7]})"
     if gate.differences:

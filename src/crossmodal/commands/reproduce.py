@@ -15,7 +15,7 @@ from crossmodal.derived import run_settings
 from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
-    from crossmodal.reproduction import Figures, Protocol, Recipe
+    from crossmodal.reproduction import Protocol, Recalls, Recipe
 
 DIFFERS = 1  # exit code
 CODE = ("src", "stages", "dvc.yaml")  # what a figure depends on besides settings
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: there is no such recipe; it needs a setting that is not given; params.yaml has changes that would
             count; the pipeline failed; see also crossmodal.reproduction.
     """
-    from crossmodal.reproduction import read_figures, read_reproduction
+    from crossmodal.reproduction import read_recalls, read_reproduction
     from crossmodal.reproduction_table import markdown
     from crossmodal.revisions import changed_since
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     _run_pipeline(overrides)
     minutes = (time.monotonic() - started) / 60
 
-    figures = read_figures(recipe.dataset)
+    figures = read_recalls(recipe.dataset)
     good = _compare(arguments.name, recipe, figures, reproduction.tolerance)
     if recipe.note:
         print(f"note: {printable(recipe.note)}")
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.exit(DIFFERS)
 
 
-def _compare(name: str, recipe: Recipe, figures: dict[Protocol, Figures], tolerance: float) -> bool:
+def _compare(name: str, recipe: Recipe, figures: dict[Protocol, Recalls], tolerance: float) -> bool:
     """Print the figures beside those expected; whether no rsum is further below than ``tolerance``."""
     from crossmodal.reproduction_table import comparison
 
@@ -134,7 +134,7 @@ def _run_pipeline(overrides: list[str]) -> None:
         raise UserError(f"dvc exp run ended with exit code {code}; what it says is above")
 
 
-def _record(figures: dict[Protocol, Figures], minutes: float) -> str:
+def _record(figures: dict[Protocol, Recalls], minutes: float) -> str:
     """The run as the recipe's ``ours``."""
     import yaml
 

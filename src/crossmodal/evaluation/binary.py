@@ -48,7 +48,7 @@ def average_precision(ranking: Ranking, k: int | np.ndarray | None = None) -> np
             (arXiv 2204.03359).
     """
     limit = np.broadcast_to(ranking.gallery if k is None else k, ranking.total.shape)[ranking.query]
-    precisions = (ranking.place + 1) / (ranking.rank + 1)
+    precisions = (ranking.position + 1) / (ranking.rank + 1)
     return ranking.per_query(precisions * (ranking.rank < limit)) / ranking.total
 
 
@@ -59,7 +59,7 @@ def dcg(ranking: Ranking, k: int) -> np.ndarray:
 
 def ndcg(ranking: Ranking, k: int) -> np.ndarray:
     """DCG at K over that of the best order, in which the relevant items come first."""
-    return dcg(ranking, k) / dcg(replace(ranking, rank=ranking.place), k)
+    return dcg(ranking, k) / dcg(replace(ranking, rank=ranking.position), k)
 
 
 def first_tier(ranking: Ranking) -> np.ndarray:

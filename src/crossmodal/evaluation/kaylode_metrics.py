@@ -26,7 +26,7 @@ def f1(ranking: Ranking) -> np.ndarray:
 
 def average_precision(ranking: Ranking) -> np.ndarray:
     """MAP@10 before the mean: (Q,), the sum of precisions at the right items retrieved, which is not divided."""
-    precisions = (ranking.place + 1) / (ranking.rank + 1)
+    precisions = (ranking.position + 1) / (ranking.rank + 1)
     return ranking.per_query(precisions * (ranking.rank < DEPTH))
 
 

@@ -31,16 +31,16 @@ def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     best = np.full(len(similarity), -np.inf, dtype=np.result_type(own, np.float16))
     np.maximum.at(best, images, own)
     own_not_below = np.bincount(images, weights=own >= best[images], minlength=len(best))
-    return not_below_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
+    return count_at_least_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
 
 
 def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of each caption's image: (C,) int64 from similarity (N, C) without NaN."""
     own = similarity[caption_image, np.arange(len(caption_image))]
-    return not_below_in_columns(similarity, own) - 1
+    return count_at_least_in_columns(similarity, own) - 1
 
 
-def not_below_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def count_at_least_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """How many scores of a row are not below a level, for P rows and levels: (P,) int64.
 
     A row is counted while the processor's cache holds it, and sorted only where many levels make that the quicker
@@ -61,7 +61,7 @@ def not_below_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) 
     return counts
 
 
-def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def count_at_least_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """How many scores of each column are not below its level: (C,) int64, read row by row as well.
 
     Args:

@@ -23,7 +23,7 @@ from rapidfuzz.process import cdist
 from crossmodal.runtime import progress
 
 BETA = 1.2
-_CAPTIONS_AT_ONCE = 256
+_CAPTION_CHUNK = 256
 
 
 def rouge_l_relevance(
@@ -44,8 +44,8 @@ def rouge_l_relevance(
     lengths = [np.maximum([len(text) for text in column], 1) for column in columns]
     longest = max(map(len, candidates), default=0)
     matrix = np.empty((len(captions), len(references)), dtype=np.float32) if out is None else out
-    for start in progress(range(0, len(candidates), _CAPTIONS_AT_ONCE), desc="ROUGE-L", leave=False):
-        block = candidates[start : start + _CAPTIONS_AT_ONCE]
+    for start in progress(range(0, len(candidates), _CAPTION_CHUNK), desc="ROUGE-L", leave=False):
+        block = candidates[start : start + _CAPTION_CHUNK]
         common, recall = np.zeros((len(block), len(references)), np.int32), np.zeros((len(block), len(references)))
         for column, length in zip(columns, lengths, strict=True):
             lcs = cdist(

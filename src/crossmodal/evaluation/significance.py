@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricComparison:
     """A metric of two runs and what is known of it: values, intervals (low, high), difference B - A, p-value."""
 
     name: str
@@ -89,7 +89,9 @@ def read_run(path: Path, captions_per_image: int) -> Run:
     return Run(i2t, t2i, owners, *exact)
 
 
-def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, seed: int = 0) -> list[Figure]:
+def compare(
+    a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, seed: int = 0
+) -> list[MetricComparison]:
     """R@1, R@5, R@10, mean and mean reciprocal rank of both directions, and rsum, of two runs on the same test set.
 
     Raises:
@@ -132,7 +134,7 @@ def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, 
     ]
     a_means, b_means = x.sum(axis=-1) / count, y.sum(axis=-1) / count
     return [
-        Figure(
+        MetricComparison(
             name=name,
             a=float(a_means[i]),
             b=float(b_means[i]),

@@ -10,7 +10,7 @@ import torch
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Regions, Words
 
-AT_ONCE = 16  # rows that are converted together
+ROW_CHUNK = 16  # rows that are converted together
 MASKED, REPLACED = 0.5, 0.1  # shares of the chosen words; the rest is dropped
 
 
@@ -84,7 +84,7 @@ def _floats(store: FeatureStore, rows: np.ndarray) -> torch.Tensor:
     """
     longest, (size,) = store.lengths[rows].max(), store.arrays["features"][1]
     batch = torch.from_numpy(np.zeros((len(rows), longest, size), dtype=np.float32))
-    for part, some in zip(batch.split(AT_ONCE), np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)), strict=True):
+    for part, some in zip(batch.split(ROW_CHUNK), np.split(rows, range(ROW_CHUNK, len(rows), ROW_CHUNK)), strict=True):
         values = torch.from_numpy(store.padded(some, "features"))
         part[:, : values.shape[1]] = values
     return batch

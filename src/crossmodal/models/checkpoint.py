@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from safetensors.torch import save_file
 
 from crossmodal.checked_json import Record, read_record, write_json
-from crossmodal.checked_yaml import explain
+from crossmodal.checked_yaml import first_problem
 from crossmodal.errors import UserError, first_line
 from crossmodal.features.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
@@ -149,4 +149,4 @@ def _section(config: MatcherConfig, path: Path) -> Section:
     try:
         return Params.model_fields[config.model].annotation.model_validate(config.settings)
     except ValidationError as error:
-        raise UserError(f"{path}: settings: {explain(error)}") from None
+        raise UserError(f"{path}: settings: {first_problem(error)}") from None

@@ -47,13 +47,13 @@ def write_analysis(
     metrics: Mapping[str, Any],
     title: str,
     dataset: str,
-    separation: float | None,
+    roc_auc: float | None,
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
 
     Args:
         folder: holds the CHARTS.
-        metrics: of the split. separation: of reports.scores.
+        metrics: of the split. roc_auc: of reports.scores.
 
     Returns:
         The page.
@@ -90,7 +90,7 @@ def write_analysis(
         dataset=dataset,
         summary=metrics,
         sections=[(name, label) for name, (label, shown) in parts.items() if shown],
-        separation=separation,
+        roc_auc=roc_auc,
         charts=[_chart(folder / name, alt) for name, alt in CHARTS.items()],
         rank_shares=rank_shares(results),
         breakdown=breakdown,

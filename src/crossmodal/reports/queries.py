@@ -19,7 +19,7 @@ COLOURS = 6  # regions with a colour of their own in a word example
 
 
 @dataclass(frozen=True)
-class Result:
+class RankedResult:
     """One result: position from 1, its score (None where the search kept none), whether it is right."""
 
     position: int | None
@@ -28,14 +28,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class ImageResult(Result):
+class ImageResult(RankedResult):
     """An image found for a caption."""
 
     picture: Picture
 
 
 @dataclass(frozen=True)
-class CaptionResult(Result):
+class CaptionResult(RankedResult):
     """A caption found for an image."""
 
     sentence: Sentence

@@ -23,22 +23,22 @@ class PairBatch:
     """B captions and the N distinct images they belong to, each image read and encoded once; or a process's share.
 
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
-    ``image_of``: (B,) int64, place among the N of each caption's image, of the whole batch; the captions in the
+    ``image_index``: (B,) int64, place among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them.
     """
 
     regions: Regions
     words: tuple[Words, ...]
-    image_of: torch.Tensor
+    image_index: torch.Tensor
 
     def to(self, device: torch.device) -> PairBatch:
         words = tuple(part.to(device) for part in self.words)
-        return PairBatch(self.regions.to(device), words, self.image_of.to(device, non_blocking=True))
+        return PairBatch(self.regions.to(device), words, self.image_index.to(device, non_blocking=True))
 
     def pin_memory(self) -> PairBatch:
         """What a DataLoader calls, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
-        return PairBatch(self.regions.pin_memory(), words, self.image_of.pin_memory())
+        return PairBatch(self.regions.pin_memory(), words, self.image_index.pin_memory())
 
 
 class EpochBatches(Dataset):
@@ -96,7 +96,7 @@ class EpochBatches(Dataset):
     def __getitem__(self, number: int) -> PairBatch:
         captions = self.batches[number]
         captions = captions[np.argsort(self.word_store.lengths[captions], kind="stable")]
-        images, image_of = np.unique(self.caption_image[captions], return_inverse=True)
+        images, image_index = np.unique(self.caption_image[captions], return_inverse=True)
         rank, count = self.share
         order = np.concatenate([np.arange(first, len(captions), count) for first in range(count)])
         own = captions[rank::count]
@@ -107,7 +107,7 @@ class EpochBatches(Dataset):
                 read_words(self.word_store, part, rng, self.word_dropout, self.token_table)
                 for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
             ),
-            image_of=torch.from_numpy(image_of[order]),
+            image_index=torch.from_numpy(image_index[order]),
         )
 
 

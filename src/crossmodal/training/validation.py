@@ -58,7 +58,7 @@ def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Pro
     return metrics
 
 
-def best_figure(metrics: Mapping[str, Any], best: str) -> float:
+def best_metric(metrics: Mapping[str, Any], best: str) -> float:
     """The figure of ``validate``'s metrics by which ``train.best`` keeps an epoch; higher is better."""
     if best == "t2i":
         return sum(metrics["t2i"][f"r{k}"] for k in RECALL_AT)

@@ -48,7 +48,7 @@ def test_nothing_to_find(stand_in, tmp_path):
 
 
 def test_goes_on_after_a_failure(stand_in, tmp_path, monkeypatch):
-    monkeypatch.setattr(java, "_AT_ONCE", 3)
+    monkeypatch.setattr(java, "_CHUNK", 3)
     (stand_in / "fail_at").write_text("2")
     with pytest.raises(
         UserError, match=r"SPICE ended with code 1: Exception in thread main java.lang.OutOfMemoryError"

@@ -15,7 +15,7 @@ from crossmodal.datasets.scenes.relations import (
     COMPARISONS,
     DIRECTIONS,
     EXISTS,
-    PLACES,
+    POSITIONS,
     RELATIONS,
     Claim,
     Reference,
@@ -266,9 +266,9 @@ def _list(rng: np.random.Generator, scene: Scene) -> Caption | None:
     )
 
 
-def _place(rng: np.random.Generator, scene: Scene) -> Caption | None:
+def _position(rng: np.random.Generator, scene: Scene) -> Caption | None:
     index = int(rng.integers(len(scene)))
-    places = [name for name in PLACES if holds(name, scene[index], strict=True)]
+    places = [name for name in POSITIONS if holds(name, scene[index], strict=True)]
     reference = refer(rng, scene, index)
     if not places or reference is None:
         return None
@@ -293,7 +293,7 @@ RELATIONAL = (
     (_clauses, 6),
     (_plural, 24),
 )
-OTHER = ((_list, 3), (_place, 8), (_total, 1))
+OTHER = ((_list, 3), (_position, 8), (_total, 1))
 
 
 def write_captions(

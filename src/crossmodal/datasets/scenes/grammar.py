@@ -21,7 +21,7 @@ from crossmodal.datasets.scenes.vocabulary import (
     NOUNS,
     NUMBERS,
     PICTURE,
-    PLACE_PHRASES,
+    POSITION_PHRASES,
     RELATION_PHRASES,
     RELATION_TAILS,
 )
@@ -217,7 +217,7 @@ def relative(
     ``named``: the sentence says "picture" already.
     """
     if not claim.others:
-        phrase = wording.choose(claim.relation, PLACE_PHRASES[claim.relation])
+        phrase = wording.choose(claim.relation, POSITION_PHRASES[claim.relation])
         if named or not wording.chance("of the picture", 0.4):
             return phrase
         return f"{phrase} of the {wording.choose('picture', PICTURE)}"

@@ -66,21 +66,21 @@ def _draw_size(rng: np.random.Generator) -> str:
     return SIZE_ODDS[-1][0]
 
 
-def place(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
+def arrange(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
     """A scene of these kinds, in their order; objects may touch or overlap a little."""
     spacing = float(rng.uniform(0.9, 1.2))
     guest, host = _nested_pair(rng, kinds)
     order = sorted(range(len(kinds)), key=lambda i: (i == guest, list(SIZES).index(kinds[i].size) * -1))
     while True:
-        placed: dict[int, SceneObject] = {}
+        chosen: dict[int, SceneObject] = {}
         for i in order:
-            anchor = placed[host] if i == guest else None
-            found = _find_place(rng, kinds[i], list(placed.values()), spacing, anchor)
+            anchor = chosen[host] if i == guest else None
+            found = _find_position(rng, kinds[i], list(chosen.values()), spacing, anchor)
             if found is None:
                 break
-            placed[i] = found
+            chosen[i] = found
         else:
-            return tuple(placed[i] for i in range(len(kinds)))
+            return tuple(chosen[i] for i in range(len(kinds)))
         spacing *= 0.97
 
 
@@ -96,7 +96,7 @@ def _nested_pair(rng: np.random.Generator, kinds: Sequence[Kind]) -> tuple[int, 
     return pick(rng, pairs) if pairs and rng.random() < INSIDE_ODDS else (-1, -1)
 
 
-def _find_place(
+def _find_position(
     rng: np.random.Generator,
     kind: Kind,
     others: Sequence[SceneObject],
@@ -127,7 +127,7 @@ def apart(a: SceneObject, b: SceneObject, spacing: float) -> bool:
     return math.hypot(a.x - b.x, a.y - b.y) >= spacing * (a.radius + b.radius)
 
 
-def exchange_places(scene: Scene, i: int, j: int) -> Scene | None:
+def swap_positions(scene: Scene, i: int, j: int) -> Scene | None:
     """The scene with objects i and j in each other's place, or None where they do not fit."""
     things = list(scene)
     things[i] = replace(scene[i], x=scene[j].x, y=scene[j].y)
@@ -155,19 +155,19 @@ def draw_family(rng: np.random.Generator, siblings: int, lowest: int, highest: i
     with their sizes and patterns are the same in all of them, and so is the multiset of colours.
     """
     while True:
-        scene = place(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
+        scene = arrange(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
         pairs = [pair for pair in itertools.combinations(range(len(scene)), 2) if _tells_apart(scene, *pair)]
         if not pairs:
             continue
         i, j = pick(rng, pairs)
         kinds = [thing.kind for thing in scene]
         rebound = exchange_attribute(kinds, i, j, "colour")
-        swapped = exchange_places(scene, i, j)
+        swapped = swap_positions(scene, i, j)
         if swapped is None:
             continue
         family = [scene, swapped, with_kinds(scene, rebound), with_kinds(swapped, rebound)][:siblings]
         while len(family) < siblings:
-            family.append(place(rng, pick(rng, (kinds, rebound))))
+            family.append(arrange(rng, pick(rng, (kinds, rebound))))
         return family
 
 

@@ -19,7 +19,7 @@ from crossmodal.datasets.scenes.vocabulary import SIZE_RANK
 EXISTS = "exists"
 DIRECTIONS = ("left", "right", "above", "below")
 COMPARISONS = ("larger", "smaller", "same size")
-PLACES = ("top left", "top right", "bottom left", "bottom right", "top", "bottom", "middle")
+POSITIONS = ("top left", "top right", "bottom left", "bottom right", "top", "bottom", "middle")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def holds(relation: str, *things: SceneObject, strict: bool) -> bool:
     """Whether a relation holds between objects: the subject first."""
     if relation == EXISTS:
         return True
-    if relation in PLACES:
+    if relation in POSITIONS:
         return _is_at(relation, things[0], strict)
     return _TESTS[relation](*things, strict)
 

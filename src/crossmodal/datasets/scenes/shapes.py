@@ -55,7 +55,7 @@ class SceneObject:
     angle: float
 
     def outline(self) -> np.ndarray:
-        """(K, 2) corners (x, y) as shares of the image's side, turned and placed."""
+        """(K, 2) corners (x, y) as shares of the image's side, turned and chosen."""
         turn = math.radians(self.angle)
         matrix = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
         corners = unit_outline(self.kind.shape) @ matrix * self.radius

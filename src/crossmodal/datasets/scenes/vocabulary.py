@@ -95,7 +95,7 @@ RELATION_TAILS: dict[str, tuple[str, ...]] = {
 
 COMPARATIVES: dict[str, tuple[str, ...]] = {"larger": ("larger", "bigger"), "smaller": ("smaller",)}
 
-PLACE_PHRASES: dict[str, tuple[str, ...]] = {
+POSITION_PHRASES: dict[str, tuple[str, ...]] = {
     "top left": ("in the top left corner", "at the top left"),
     "top right": ("in the top right corner", "at the top right"),
     "bottom left": ("in the bottom left corner", "at the bottom left"),

@@ -26,7 +26,7 @@ Graph = list[tuple[str, ...]]
 
 _MEMORY = "-Xmx8G"  # as pycocoevalcap has it
 _NEWEST_JAVA = 14
-_AT_ONCE = 2_000  # captions and images; each time takes seconds to load the parser
+_CHUNK = 2_000  # captions and images; each time takes seconds to load the parser
 # coco-caption's list, which is compared with tokens in lower case: brackets stay.
 _PUNCTUATION = {
     "''",
@@ -115,8 +115,8 @@ class Spice:
             behind += len(column)
             items.append({"test": singles[behind % len(singles)], "refs": column})
         results: list[dict[str, Any]] = []
-        for start in progress(range(0, len(items), _AT_ONCE), desc="SPICE parses", leave=False):
-            results += self._parsed(items[start : start + _AT_ONCE], work / f"{start:09d}.json")
+        for start in progress(range(0, len(items), _CHUNK), desc="SPICE parses", leave=False):
+            results += self._parsed(items[start : start + _CHUNK], work / f"{start:09d}.json")
         graphs = [_graph(result["test_tuples"]) for result in results[: len(captions)]]
         scored = [
             Scored(_graph(result["ref_tuples"]), _graph(result["test_tuples"]), result["scores"]["All"]["f"] or 0.0)

@@ -14,7 +14,7 @@ from crossmodal.evaluation.spice.synonyms import Synonyms
 from crossmodal.runtime import progress
 
 _ARITIES = (1, 2, 3)  # objects, attributes, relations
-_AT_ONCE = 256
+_CHUNK = 256
 _CLOSE = 1e-6  # float32
 
 
@@ -57,8 +57,8 @@ def graph_relevance(
         parts.append((held, _found(theirs, wanted, there, alike)))
     sizes, image_sizes = (np.array([len(graph) for graph in graphs], dtype=np.int64) for graphs in (captions, images))
     matrix = np.empty((len(captions), len(images)), dtype=np.float32) if out is None else out
-    for start in progress(range(0, len(captions), _AT_ONCE), desc="SPICE", leave=False):
-        block = slice(start, start + _AT_ONCE)
+    for start in progress(range(0, len(captions), _CHUNK), desc="SPICE", leave=False):
+        block = slice(start, start + _CHUNK)
         matched = sum(held[block] @ found for held, found in parts).toarray()
         total = sizes[block, None] + image_sizes
         matrix[block] = np.divide(2 * matched, total, out=np.zeros(total.shape), where=total > 0)
@@ -100,8 +100,8 @@ def _found(
 ) -> sparse.csr_array:
     """(T, N), 1 where an image has a tuple like that of the caption: every member alike, place by place."""
     blocks = [sparse.csr_array((0, there.shape[0]), dtype=np.int32)]
-    for start in range(0, len(theirs), _AT_ONCE):
-        rows = theirs[start : start + _AT_ONCE].T
+    for start in range(0, len(theirs), _CHUNK):
+        rows = theirs[start : start + _CHUNK].T
         similar = alike[rows[0]][:, wanted[:, 0]]
         for own, other in zip(rows[1:], wanted.T[1:], strict=True):
             similar = similar.multiply(alike[own][:, other])
