@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from assertions import assert_names
 from transformers import BertConfig
 
 from crossmodal.datasets.splits import Split
@@ -172,26 +173,27 @@ def changed(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), "recipes.sgr-coco: no part 'cocoa'; there are"),
-        (lambda c: c["recipes"]["sgr-coco"].update(sore=1), "recipes.sgr-coco.sore: unknown key"),
-        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), "add up to 419.6, rsum is 1"),
+        (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), ["recipes.sgr-coco", "'cocoa'"]),
+        (lambda c: c["recipes"]["sgr-coco"].update(sore=1), ["recipes.sgr-coco.sore"]),
+        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), ["sgr-coco", "419.6", "rsum"]),
         (
             lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(source="x"),
-            "source 'x' is not one of list, gpo",
+            ["sgr-coco", "'x'", "list, gpo"],
         ),
-        (lambda c: c["recipes"]["sgr-coco"].update(published={}), "sgr-coco: neither published figures nor ours"),
-        (lambda c: c["recipes"].update(c["flickr8k"]), "flickr8k stands in recipes and in flickr8k"),
-        (lambda c: c["flickr8k"]["tern-flickr8k"]["ours"].update(commit="today"), "ours.commit: string should match"),
-        (lambda c: c.pop("parts"), "expected tolerance, sources, parts, recipes, flickr8k"),
+        (lambda c: c["recipes"]["sgr-coco"].update(published={}), ["sgr-coco", "published", "ours"]),
+        (lambda c: c["recipes"].update(c["flickr8k"]), ["-flickr8k", "recipes"]),
+        (
+            lambda c: c["flickr8k"]["tern-flickr8k"]["ours"].update(commit="today"),
+            ["tern-flickr8k.ours.commit", "today"],
+        ),
+        (lambda c: c.pop("parts"), ["tolerance", "sources", "parts", "recipes", "flickr8k"]),
     ],
 )
 def test_a_mistake_is_named(tmp_path, change, expected):
     path = changed(tmp_path, change)
     with pytest.raises(UserError) as error:
         read_reproduction(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert expected in str(error.value)
-    assert "\n" not in str(error.value)
+    assert_names(error, path, *expected)
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from assertions import assert_names
 from git_commands import git
 
 from crossmodal.commands import reproduce
@@ -81,7 +82,7 @@ def test_without_a_name_all_are_listed(workspace, run):
 def test_the_published_figures_are_met(workspace, run):
     code, out, _, given = run("reproduce", "sgraf-flickr30k", "-S", "train.workers=4", found=metrics(*SGRAF))
     assert code == 0
-    assert "took the place" not in out
+    assert "note: train.workers" not in out
     assert "OK: rsum is 0.0 above the published 499.6, tolerance 5.0" in out
     assert "note: both models are trained" in out
     assert given[-1] == "train.workers=4"
@@ -104,7 +105,7 @@ def test_coco_is_compared_both_ways(workspace, run):
     assert re.findall(r"(?m)^(\w\w): rsum is 0.0 \w+ the published ([\d.]+)", out) == [("OK", "518.1"), ("OK", "419.6")]
     code, out, _, _ = run("reproduce", "sgr-coco", found=both["all"])
     assert code == 1
-    assert "no: metrics/test.json has no figures of folds to compare with published rsum 518.1" in out
+    assert re.search(r"(?m)^no: metrics/test\.json .*folds .*518\.1", out)
 
 
 def test_what_it_prints_goes_into_the_file(workspace, run):
@@ -145,13 +146,13 @@ def test_fewer_test_images_are_no_comparison(workspace, run):
     smaller = ("-S", "flickr30k.max_images=100")
     code, out, err, _ = run("reproduce", "sgraf-flickr30k", *smaller, found=metrics(*SGRAF, images=100))
     assert (code, out) == (2, "")
-    assert err == "error: metrics/test.json: of 100 test images; figures of Flickr30k are of 1000\n"
+    assert_names(err, "metrics/test.json", 100, "Flickr30k", 1000)
 
 
 def test_another_setting_than_the_recipes_is_said(workspace, run):
     code, out, _, _ = run("reproduce", "sgraf-flickr30k", "-S", "train.precision=bf16", found=metrics(*SGRAF))
     assert code == 0
-    assert "note: train.precision=bf16 took the place of the recipe's" in out
+    assert "note: train.precision=bf16" in out
 
 
 def test_code_that_is_not_committed_is_said(workspace, run):
