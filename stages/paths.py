@@ -1,4 +1,4 @@
-"""Where the stages' outs are, relative to the repository (dvc.yaml names the same)."""
+"""Paths of the stages' outs, relative to the repository (dvc.yaml names the same)."""
 
 from pathlib import Path
 

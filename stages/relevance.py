@@ -1,4 +1,4 @@
-"""Stage relevance: how much every test image has to do with every test caption, by their captions."""
+"""Stage relevance: relevance of every test image to every test caption, from their captions."""
 
 import shutil
 

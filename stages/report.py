@@ -51,7 +51,7 @@ def main() -> None:
     write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)
     publish(work, REPORT, work)
     track(params, config, dataset, regions, results, metrics)
-    print(f"report: figures in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
+    print(f"report: metrics in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
 
 
 def track(
@@ -62,20 +62,20 @@ def track(
     results: SearchResults,
     metrics: dict[str, Any],
 ) -> None:
-    """Everything about the run onto its page, also where DVC took training and evaluation from its cache."""
+    """Log everything about the run, also if DVC took training and evaluation from its cache."""
     parts = {"test": metrics, "search": read_metrics(METRICS / "search.json")}
-    figures = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
+    logged = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
     detector = read_metrics(METRICS / "detector.json")
-    figures |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
+    logged |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
     with find_run(config.key, run_settings(params), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
         tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
         tracker.log_dataset(f"{dataset.name}-regions", regions.digest, context="testing")
-        tracker.log_metrics(figures)
+        tracker.log_metrics(logged)
         for way in DIRECTIONS:
             tracker.log_curve(f"test/recall/{way}", [row[way] for row in recall_rows(results)])
         tracker.describe(run_note(config, dataset.name, metrics))
-        for folder, place in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
-            tracker.log_artifacts(folder, place)
+        for folder, into in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
+            tracker.log_artifacts(folder, into)
         tracker.log_artifact("params.yaml", "settings")
         tracker.log_artifact(DATASET / "manifest.json", "data")
 

@@ -37,7 +37,7 @@ from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
 
 
 def token_table(params: Params) -> TokenTable | None:
-    """What ``train.word_dropout_kind`` words drops words by; None where it drops none.
+    """Token table for ``train.word_dropout_kind`` words; None if no words are dropped.
 
     Raises:
         UserError: words are to be masked, and the tokenizer has no token for it.

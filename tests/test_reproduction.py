@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from assertions import assert_names
 from transformers import BertConfig
 
 from crossmodal.datasets.splits import Split
@@ -171,19 +172,17 @@ def changed(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), "recipes.sgr-coco: no part 'cocoa'; there are"),
-        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), "add up to 419.6, rsum is 1"),
-        (lambda c: c["recipes"]["sgr-coco"].update(published={}), "sgr-coco: neither published figures nor ours"),
-        (lambda c: c["recipes"].update(c["flickr8k"]), "flickr8k stands in recipes and in flickr8k"),
+        (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), ["recipes.sgr-coco", "'cocoa'"]),
+        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), ["sgr-coco", "419.6", "rsum"]),
+        (lambda c: c["recipes"]["sgr-coco"].update(published={}), ["sgr-coco", "published", "ours"]),
+        (lambda c: c["recipes"].update(c["flickr8k"]), ["-flickr8k", "recipes"]),
     ],
 )
 def test_a_mistake_is_named(tmp_path, change, expected):
     path = changed(tmp_path, change)
     with pytest.raises(UserError) as error:
         read_reproduction(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert expected in str(error.value)
-    assert "\n" not in str(error.value)
+    assert_names(error, path, *expected)
 
 
 def test_an_empty_mapping_is_a_setting():

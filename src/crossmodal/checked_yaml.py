@@ -1,4 +1,4 @@
-"""YAML files that people write, read and checked: what is wrong is said in one line, with file and key."""
+"""Reading and checking of hand-written YAML files; errors are one line that names file and key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Section(BaseModel):
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
+    """The content of a YAML file.
 
     Raises:
         UserError: missing, or not YAML.
@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first problem in one line, key in front, and the number of further ones behind it."""
+    """The first problem in one line, starting with its key and ending with the number of further ones."""
     first, *others = error.errors()
     key = ".".join(str(part) for part in first["loc"] if part != "[key]")  # which pydantic adds where a key is wrong
     if first["type"] == "extra_forbidden":
@@ -74,7 +74,7 @@ def dotted(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value in so many characters that a line can be read."""
+    """A value cut to a length that fits a message."""
     try:
         text = repr(value)
     except ValueError:  # a number of thousands of digits

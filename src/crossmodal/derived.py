@@ -1,4 +1,4 @@
-"""Settings that follow from others: what ``auto`` stands for, and which settings determine features and models.
+"""Settings that follow from others: the meaning of ``auto``, and which settings determine features and models.
 
 A dependency of the stages in dvc.yaml: unlike the types of params.yaml it can change a result.
 """

@@ -1,7 +1,7 @@
-"""Have the figures become worse than another commit's, by more than params.yaml allows?
+"""Comparison of metrics with another commit's, within the tolerances of params.yaml.
 
 Both sides are files in git, so that neither data nor DVC's cache is needed: metrics/*.json and params.yaml of the
-working tree beside those of the commit.
+working tree and of the commit.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from crossmodal.revisions import file_at, file_here
 PARAMS = Path("params.yaml")
 METRICS = Path("metrics")
 LOWER_IS_BETTER = {"medr", "meanr", "bytes_per_vector"}
-ROUNDING = 1e-9  # of decimal figures, so that a fall of just what is allowed is allowed
+ROUNDING = 1e-9  # of decimals, so that a fall of exactly the tolerance is allowed
 
 Verdict = Literal["better", "same", "allowed", "WORSE", "new", "missing"]
 
 
 @dataclass(frozen=True)
 class MetricChange:
-    """A figure on both sides, None where it is not there, and by how much it may get worse; in the figure's units."""
+    """A metric on both sides, None if missing, and by how much it may get worse, in the metric's units."""
 
     metric: str
     base: float | None
@@ -60,7 +60,7 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class GateResult:
-    """All figures of the gate, and why they cannot be compared where they cannot."""
+    """All metrics of the gate, and the differences that make the two sides incomparable, if any."""
 
     rows: tuple[MetricChange, ...]
     differences: tuple[str, ...]
@@ -68,18 +68,18 @@ class GateResult:
 
     @property
     def fallen(self) -> list[MetricChange]:
-        """Figures that fail the gate: none where the two sides are not comparable."""
+        """Metrics that fail the gate: none where the two sides are not comparable."""
         return [] if self.differences else [row for row in self.rows if row.verdict == "WORSE"]
 
 
 def read_gate(commit: str) -> GateResult:
     """Compare the working directory with a commit.
 
-    The figures are not comparable where ``model``, ``dataset`` or the dataset's own section differ, or the number of
+    The metrics are not comparable if ``model``, ``dataset`` or the dataset's own section differ, or the number of
     test images or captions.
 
     Raises:
-        UserError: params.yaml or metrics/test.json is missing or wrong; a figure is not a number; a name of section
+        UserError: params.yaml or metrics/test.json is missing or wrong; a metric is not a number; a name of section
             gate is on neither side though its file is there.
     """
     gate = load_params(PARAMS).gate
@@ -92,16 +92,16 @@ def read_gate(commit: str) -> GateResult:
     for name, allowed in gate.items():
         for key, drop in allowed.items():
             if (now[name] or base[name]) and key not in now[name] and key not in base[name]:
-                raise UserError(f"{PARAMS}: gate.{name}.{key}: no such figure in {METRICS / name}.json, then or now")
-            figures = _figure(name, base[name], key, of_base), _figure(name, now[name], key)
-            rows.append(MetricChange(f"{name}.{key}", *figures, drop))
+                raise UserError(f"{PARAMS}: gate.{name}.{key}: no such metric in {METRICS / name}.json, then or now")
+            values = _value(name, base[name], key, of_base), _value(name, now[name], key)
+            rows.append(MetricChange(f"{name}.{key}", *values, drop))
     before, after = _settings(file_at(commit, PARAMS)), _settings(file_here(PARAMS))
     notes = () if before.get("gate") == after["gate"] else (f"{PARAMS}: section gate is not the base's",)
     return GateResult(tuple(rows), (*_other_settings(before, after), *_other_size(base["test"], now["test"])), notes)
 
 
 def _other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What makes another experiment of it, in words."""
+    """Differences in settings that make it another experiment, in words."""
     if not before:
         return [f"{PARAMS} was not there, or was no settings"]
     chosen = ("model", "dataset")
@@ -129,15 +129,15 @@ def _settings(text: str | None) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _metrics(name: str, text: str | None, whose: str = "") -> dict[str, Any]:
-    """What a file of metrics/ holds, by dotted name as ``dvc metrics diff`` prints it; empty where there is no file."""
+def _metrics(name: str, text: str | None, suffix: str = "") -> dict[str, Any]:
+    """Metrics of a file in metrics/, by dotted name as ``dvc metrics diff`` prints it; empty where there is no file."""
     if text is None:
         return {}
-    return dotted(parse_json(text, f"{METRICS / name}.json{whose}", dict, nan=True))
+    return dotted(parse_json(text, f"{METRICS / name}.json{suffix}", dict, nan=True))
 
 
-def _figure(name: str, metrics: Mapping[str, Any], key: str, whose: str = "") -> float | None:
+def _value(name: str, metrics: Mapping[str, Any], key: str, suffix: str = "") -> float | None:
     value = metrics.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise UserError(f"{METRICS / name}.json{whose}: {key}: expected a number, found {json.dumps(value)}")
+        raise UserError(f"{METRICS / name}.json{suffix}: {key}: expected a number, found {json.dumps(value)}")
     return value

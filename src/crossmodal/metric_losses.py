@@ -13,8 +13,8 @@ For an anchor a, positives p and negatives n of the other modality, distance d (
     multisimilarity  log(1 + sum_p e^(-alpha (s(a, p) - base))) / alpha
                      + log(1 + sum_n e^(beta (s(a, n) - base))) / beta  (arXiv 1904.06627, eq. 15)
 
-A miner chooses the pairs that count, a reducer makes one figure of the losses of all pairs, triplets or anchors, a
-regularizer adds a figure of the embeddings themselves.
+A miner chooses the pairs that count, a reducer makes one value of the losses of all pairs, triplets or anchors, a
+regularizer adds a value computed from the embeddings themselves.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class MetricLoss(nn.Module):
         self.loss = _loss(settings, {name: part for name, part in parts.items() if part is not None})
 
     def forward(self, images: torch.Tensor, captions: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
-        """The library's figure times B, so that it is summed over the pairs as the other losses are.
+        """The library's loss times B, so that it is summed over the pairs as the other losses are.
 
         Args:
             images, captions: (B, E), pair b is row b of both; an image with two captions in the batch is there twice.
@@ -110,7 +110,7 @@ class MetricLoss(nn.Module):
 
 
 class _NTXentLoss(losses.NTXentLoss):
-    """The library's NT-Xent without its (positives, negatives) matrix, whose size is the cube of the batch's."""
+    """The library's NT-Xent without its (positives, negatives) matrix, which grows with the cube of the batch."""
 
     def _compute_loss(
         self, positive: torch.Tensor, negative: torch.Tensor, indices_tuple: Indices
@@ -145,7 +145,7 @@ def _loss(settings: Loss, parts: dict[str, Any]) -> losses.BaseMetricLossFunctio
 
 
 def _part(settings: Loss, role: str, kinds: dict[str, Any], **given: Any) -> nn.Module | None:
-    """The distance, reducer, regularizer or miner of the settings; None where the library's default is wanted."""
+    """The distance, reducer, regularizer or miner of the settings; None: the library's default."""
     name = getattr(settings, role)
     if name is None:
         return None

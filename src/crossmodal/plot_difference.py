@@ -1,8 +1,8 @@
 """The curves that dvc.yaml declares under ``plots``, of another commit and of the working tree, on top of each other.
 
-GitHub shows tables and Mermaid's charts in comments and job summaries, but no picture that is not at an address of its
-own: so ``markdown`` makes the former of the curves that changed, and ``draw`` pictures for people and archives. The
-curves are CSV in git, so that neither data nor DVC's cache is needed.
+GitHub shows tables and Mermaid's charts in comments and job summaries, but no picture without a public address:
+``markdown`` makes the former of the curves that changed, and ``draw`` pictures for people and archives. The curves are
+CSV in git, so that neither data nor DVC's cache is needed.
 """
 
 from __future__ import annotations
@@ -131,11 +131,11 @@ def _line(path: str, text: str, x: str, y: str) -> Line | None:
 
 
 def _table(plot: Plot, base: str) -> list[str]:
-    """Both versions at some of the places on the x-axis that they have in common; none where they have none."""
-    places = sorted(set.intersection(*(set(line[0]) for line in plot.known)))
-    if len(places) < 2:
-        return ["No two places on the x-axis are on both sides."]
-    some = [places[round(place)] for place in np.linspace(0, len(places) - 1, min(ROWS, len(places)))]
+    """Both versions at some of the x values that they share; no table if there are fewer than two."""
+    shared = sorted(set.intersection(*(set(line[0]) for line in plot.known)))
+    if len(shared) < 2:
+        return ["The two sides share fewer than two x values."]
+    some = [shared[round(index)] for index in np.linspace(0, len(shared) - 1, min(ROWS, len(shared)))]
     columns = [
         (f"{field}, {version}", line)
         for field, pair in plot.lines.items()
@@ -143,9 +143,9 @@ def _table(plot: Plot, base: str) -> list[str]:
         if line is not None
     ]
     lines = [f"| {' | '.join([plot.x_label, *(name for name, _ in columns)])} |", f"|{' ---: |' * (len(columns) + 1)}"]
-    for place in some:
-        values = (y[list(x).index(place)] for _, (x, y) in columns)
-        lines.append(f"| {' | '.join(f'{value:.4g}' for value in (place, *values))} |")
+    for common_x in some:
+        values = (y[list(x).index(common_x)] for _, (x, y) in columns)
+        lines.append(f"| {' | '.join(f'{value:.4g}' for value in (common_x, *values))} |")
     return ["\n".join(lines)]
 
 

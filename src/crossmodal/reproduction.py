@@ -1,4 +1,4 @@
-"""reproduction.yaml: published results, the settings that make them here, and what came of it.
+"""reproduction.yaml: published results, the settings that reproduce them here, and the results obtained.
 
 A recipe is a set of settings of params.yaml. Results are R@1, R@5, R@10 both ways and their sum, over all test images
 (``all``) or as the mean of five folds of 1,000 images (``folds``, COCO 1K).
@@ -47,14 +47,14 @@ class Recalls(Section):
 
 
 class PublishedRecalls(Recalls):
-    """Figures with where they were read; ``ensemble``: those of two models whose similarities are averaged."""
+    """Recalls with their source; ``ensemble``: of two models with averaged similarities."""
 
     source: str
     ensemble: bool = False
 
 
 class Ours(Section):
-    """A run of a recipe: the figures, the commit whose code and params.yaml it had, when, where, for how long."""
+    """A run of a recipe: recalls, commit of code and params.yaml, date, machine, minutes."""
 
     figures: dict[Protocol, Recalls]
     commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
@@ -64,10 +64,10 @@ class Ours(Section):
 
 
 class Recipe(Section):
-    """A row: what it is, its settings, the published figures and ours.
+    """A row: model and data, settings, published recalls and ours.
 
     ``settings`` are nested as in params.yaml; ``parts`` are already in them. ``needs``: keys without which it does not
-    run and that no file can know, such as the place of a file.
+    run and that no file can know, such as the path of a file.
     """
 
     model: str
@@ -81,9 +81,9 @@ class Recipe(Section):
     ours: Ours | None
 
     @model_validator(mode="after")
-    def _has_figures(self) -> Recipe:
+    def _has_recalls(self) -> Recipe:
         if not self.published and self.ours is None:
-            raise ValueError("neither published figures nor ours")
+            raise ValueError("neither published recalls nor ours")
         return self
 
     def overrides(self) -> list[str]:
@@ -94,7 +94,7 @@ class Recipe(Section):
 
     @property
     def expected(self) -> Mapping[Protocol, Recalls]:
-        """What a run is compared with: the published figures, or those of the recorded run."""
+        """The recalls a run is compared with: the published ones, or those of the recorded run."""
         return self.published or self.ours.figures
 
 
@@ -109,12 +109,12 @@ class Reproduction(Section):
     @model_validator(mode="after")
     def _sources_are_named(self) -> Reproduction:
         for name, recipe in self.all_recipes.items():
-            for figures in recipe.published.values():
-                if figures.source not in self.sources:
-                    raise ValueError(f"{name}: source {figures.source!r} is not one of {', '.join(self.sources)}")
+            for recalls in recipe.published.values():
+                if recalls.source not in self.sources:
+                    raise ValueError(f"{name}: source {recalls.source!r} is not one of {', '.join(self.sources)}")
         twice = set(self.recipes) & set(self.flickr8k)
         if twice:
-            raise ValueError(f"{min(twice)} stands in recipes and in flickr8k")
+            raise ValueError(f"{min(twice)} is in both recipes and flickr8k")
         return self
 
     @property
@@ -137,7 +137,7 @@ def read_reproduction(path: Path = FILE) -> Reproduction:
     """Read and check reproduction.yaml; parts become settings of the recipes that name them.
 
     Raises:
-        UserError: file missing or not YAML; unknown key or part, wrong type, figures that do not add up.
+        UserError: file missing or not YAML; unknown key or part, wrong type, recalls that do not add up.
     """
     content = read_yaml(path)
     try:
@@ -163,7 +163,7 @@ def read_recalls(dataset: str, path: Path = METRICS) -> dict[Protocol, Recalls]:
         metrics = read_json(path, dict, nan=True, advice="the report stage writes it")
         images = metrics["images"]
         if images != TEST_IMAGES[dataset]:
-            raise UserError(f"{path}: of {images} test images; figures of {dataset} are of {TEST_IMAGES[dataset]}")
+            raise UserError(f"{path}: of {images} test images; recalls of {dataset} are of {TEST_IMAGES[dataset]}")
         return {
             protocol: Recalls(
                 **{way: [round(part[way][f"r{k}"], 2) for k in (1, 5, 10)] for way in ("i2t", "t2i")},
@@ -201,12 +201,12 @@ def resolved(params: str, overrides: list[str], name: str = PARAMS.name) -> Para
             raise UserError(str(error).replace(str(path), name)) from None
 
 
-def _whole_settings(place: str, row: Settings, parts: Mapping[str, Settings]) -> Settings:
+def _whole_settings(name: str, row: Settings, parts: Mapping[str, Settings]) -> Settings:
     """The settings of a row's parts, later ones over earlier ones, then its own."""
     settings: Settings = {}
     for part in row.pop("parts", ()):
         if part not in parts:
-            raise UserError(f"{place}: no part {part!r}; there are {', '.join(parts)}")
+            raise UserError(f"{name}: no part {part!r}; there are {', '.join(parts)}")
         settings = _over(settings, parts[part])
     return _over(settings, row.get("settings", {}))
 

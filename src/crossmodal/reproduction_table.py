@@ -1,4 +1,4 @@
-"""Recipes as tables: for a terminal, and in Markdown, ours beside published."""
+"""Recipes as tables: for a terminal, and in Markdown, with published recalls and ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def listing(reproduction: Reproduction) -> str:
     rows = [("recipe", "dataset", "features", "words", "rsum", "ours")]
     for name, recipe in reproduction.all_recipes.items():
         rsums = [
-            " / ".join(f"{figures.rsum:.1f}" for figures in some.values()) for some in (recipe.published, _ours(recipe))
+            " / ".join(f"{recalls.rsum:.1f}" for recalls in some.values()) for some in (recipe.published, _ours(recipe))
         ]
         rows.append((name, recipe.dataset, recipe.features, recipe.words, *rsums))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -38,14 +38,14 @@ def markdown(reproduction: Reproduction) -> str:
         if rows:
             lines = (f"| {' | '.join(cells)} |" for cells in (HEADER, ["---"] * len(HEADER), *rows))
             blocks += [f"{title}:", "\n".join(lines)]
-    marked = any(figures.ensemble for recipe in reproduction.recipes.values() for figures in recipe.published.values())
-    return "\n\n".join([*blocks, "\\* of two models whose similarities are averaged"] if marked else blocks)
+    marked = any(recalls.ensemble for recipe in reproduction.recipes.values() for recalls in recipe.published.values())
+    return "\n\n".join([*blocks, "\\* of two models with averaged similarities"] if marked else blocks)
 
 
-def comparison(expected: Recalls, figures: Recalls, label: str) -> str:
-    """Expected figures, those of a run and the difference, in columns."""
+def comparison(expected: Recalls, found: Recalls, label: str) -> str:
+    """Expected recalls, those of a run and the difference, in columns."""
     lines = [f"{'':12}{'i2t R@1':>9}{'R@5':>7}{'R@10':>7}{'t2i R@1':>9}{'R@5':>7}{'R@10':>7}{'rsum':>8}"]
-    pairs = list(zip(_values(expected), _values(figures), strict=True))
+    pairs = list(zip(_values(expected), _values(found), strict=True))
     rows = {label: [a for a, _ in pairs], "this run": [b for _, b in pairs], "difference": [b - a for a, b in pairs]}
     for name, values in rows.items():
         sign = "+" if name == "difference" else ""
@@ -68,5 +68,5 @@ def _row(name: str, recipe: Recipe, published: Recalls | None, ours: Recalls | N
     return [*cells, f"{published.rsum:.1f}{mark}" if published else "", f"{ours.rsum:.1f}" if ours else ""]
 
 
-def _values(figures: Recalls) -> tuple[float, ...]:
-    return (*figures.i2t, *figures.t2i, figures.rsum)
+def _values(recalls: Recalls) -> tuple[float, ...]:
+    return (*recalls.i2t, *recalls.t2i, recalls.rsum)

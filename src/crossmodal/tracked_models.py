@@ -54,7 +54,7 @@ class Registered:
 
     @property
     def uri(self) -> str:
-        """What ``mlflow.pyfunc.load_model`` and ``mlflow models serve -m`` take."""
+        """URI for ``mlflow.pyfunc.load_model`` and ``mlflow models serve -m``."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -94,7 +94,7 @@ def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any
 
 
 def refusal(error: UserError) -> Exception:
-    """What a model that MLflow serves raises for HTTP status 400 with the error's own message, without a traceback."""
+    """The exception with which a served model answers HTTP status 400: the error's message, no traceback."""
     from mlflow.exceptions import MlflowException
 
     return MlflowException.invalid_parameter_value(str(error))

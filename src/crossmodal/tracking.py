@@ -76,8 +76,8 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add one point to each metric. Names: letters, digits and ``_ - . space : /``, so no ``@``.
 
-        A step that is logged twice stays there twice: after a resume go on behind the last one. Without a step it is
-        a figure of the run as a whole, which whoever finds the run may say again: it is added where it has changed.
+        Logging a step twice stores two points, so resume after the last logged step. Without a step it is a run-level
+        metric, logged again only if its value has changed.
         """
 
         def changed(client: MlflowClient) -> None:

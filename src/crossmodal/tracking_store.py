@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, how it is reached within seconds, what is said where it cannot be.
+"""The MLflow store: its URI, connection within seconds, and errors if it cannot be reached.
 
 It is mlflow.db with mlruns/ at the root of the repository, or what MLFLOW_TRACKING_URI names; set to the empty string
 that turns tracking off.
@@ -66,7 +66,7 @@ def connect(uri: str) -> tuple[MlflowClient, str]:
         return client, _experiment(client, None)
     database = Path(uri.removeprefix("sqlite:///"))
     database.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes that create the schema at once break each other: "duplicate column name" (mlflow#4123).
+    # Two processes that create the schema at the same time break each other: "duplicate column name" (mlflow#4123).
     with FileLock(f"{database}.lock", timeout=_SCHEMA_SECONDS):
         _check_writable(database)
         client = MlflowClient(uri)
@@ -96,11 +96,11 @@ def _experiment(client: MlflowClient, artifacts: str | None) -> str:
 
 
 def store_error(uri: str, error: Exception) -> UserError:
-    """What a failed request to the store is for who has to mend it."""
+    """A failed request to the store, as an error the user can act on."""
     return UserError(failure(uri, error))
 
 
 def failure(uri: str, error: Exception, consequence: str = "") -> str:
-    """What failed and why in one line, without passwords; ``consequence`` stands in the middle."""
+    """One line that says what failed, ``consequence``, and why; passwords are removed."""
     reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
     return re.sub(r"//[^/\s]+@", "//", f"MLflow at {uri} failed{consequence} ({reason})")

@@ -73,7 +73,7 @@ def test_a_recipe_is_one_line_that_a_shell_splits(workspace, run):
 def test_the_published_figures_are_met(workspace, run):
     code, out, _, given = run("reproduce", "sgraf-flickr30k", "-S", "train.workers=4", found=metrics(*SGRAF))
     assert code == 0
-    assert "took the place" not in out
+    assert "note: train.workers" not in out
     assert "OK: rsum is 0.0 above the published 499.6, tolerance 5.0" in out
     assert "note: both models are trained" in out
     assert given[-1] == "train.workers=4"
@@ -96,7 +96,7 @@ def test_coco_is_compared_both_ways(workspace, run):
     assert re.findall(r"(?m)^(\w\w): rsum is 0.0 \w+ the published ([\d.]+)", out) == [("OK", "518.1"), ("OK", "419.6")]
     code, out, _, _ = run("reproduce", "sgr-coco", found=both["all"])
     assert code == 1
-    assert "no: metrics/test.json has no figures of folds to compare with published rsum 518.1" in out
+    assert re.search(r"(?m)^no: metrics/test\.json .*folds .*518\.1", out)
 
 
 def test_what_it_prints_goes_into_the_file(workspace, run):

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from crossmodal.datasets.records import read_dataset, write_dataset
-from crossmodal.reports.analysis import CHARTS, first_places, probe_kinds, rank_shares, write_analysis
+from crossmodal.reports.analysis import CHARTS, first_result_counts, probe_kinds, rank_shares, write_analysis
 from crossmodal.reports.breakdown import break_down
 from crossmodal.retrieval.search import summary
 
@@ -35,10 +35,10 @@ def test_ranks_in_shares(results):
     assert [(row["label"], row["i2t"]) for row in rank_shares(lists)] == [("1", 25), ("2–5", 25), ("above 5", 50)]
 
 
-def test_first_places_right_and_wrong(results):
+def test_first_result_counts_right_and_wrong(results):
     top = results.t2i_top.copy()
     top[7] = -1  # nothing found
-    wrong, own = first_places(replace(results, t2i_top=top))
+    wrong, own = first_result_counts(replace(results, t2i_top=top))
     # first places: 0 2 1 0 0 2 1 -; the captions' own images 0 0 1 1 2 2 3 3
     assert wrong.tolist() == [2, 1, 1, 0]
     assert own.tolist() == [1, 1, 1, 0]

@@ -198,7 +198,7 @@ def test_index_prints_a_table_and_what_follows(run, workspace):
     )
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].startswith("260 embeddings of 16, 40 queries at once")
+    assert lines[0].startswith("260 embeddings of 16, 40 queries")
     assert lines[1].startswith("| index | search | recall@5 |")
     assert lines[3].startswith("| Flat |  | 1.000 | ")
     assert lines[4].startswith("| IVF4,SQ8 | nprobe=4 | 0.9")

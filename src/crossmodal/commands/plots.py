@@ -1,4 +1,4 @@
-"""``crossmodal plots``: the curves of metrics/plots beside another commit's, for a pull request."""
+"""``crossmodal plots``: the curves of metrics/plots compared with another commit's, for a pull request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print Markdown with charts and tables of the curves that changed; needs neither data nor DVC's cache.
 
     Raises:
-        UserError: a file is where the folder of pictures is to be; see crossmodal.plot_difference and
+        UserError: the folder of pictures is a file; see crossmodal.plot_difference and
             crossmodal.revisions.
     """
     from crossmodal.errors import UserError

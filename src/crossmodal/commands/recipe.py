@@ -14,7 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line of ``-S key=value``, or the list. What the recipe needs besides goes to stderr.
+    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr.
 
     Raises:
         UserError: see crossmodal.reproduction.

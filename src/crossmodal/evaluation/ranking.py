@@ -1,7 +1,7 @@
-"""Where the relevant items stand: the places in the full ranking that every metric of binary relevance is made of.
+"""Ranks of the relevant items in the full ranking, from which every metric of binary relevance is computed.
 
 A pair (image, caption) is relevant; an image or a caption may be in any number of pairs. Ranks are 0-based. Ties
-count against the model: items that are not relevant stand before the relevant ones that score the same.
+count against the model: items that are not relevant rank before relevant ones of the same score.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ranks of the P relevant items of Q queries. What has no relevant item is no query.
+    """Ranks of the P relevant items of Q queries. Items without a relevant item are no queries.
 
-    ``query`` (P,) counts from 0 to Q-1, ascending; ``rank`` (P,) is the place in the whole gallery, ascending within
+    ``query`` (P,) counts from 0 to Q-1, ascending; ``rank`` (P,) is the rank in the whole gallery, ascending within
     a query; ``position`` (P,) numbers the query's relevant items from 0; ``total`` (Q,) is how many the query has;
     ``row`` (Q,) is the query's row or column of the similarity matrix; ``gallery`` is the number of items ranked.
     """
@@ -47,7 +47,7 @@ class Ranking:
 
     @property
     def first(self) -> np.ndarray:
-        """Rank of the best placed relevant item of each query: (Q,)."""
+        """Rank of the best-ranked relevant item of each query: (Q,)."""
         return self.rank[self.position == 0]
 
     def ranks(self, queries: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How plots look, and how they and the rows behind them are written: the same bytes for the same rows."""
+"""Style of the plots, and writing of PNG and CSV: the same rows give the same bytes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from crossmodal.reports.sheets import (
 )
 from crossmodal.retrieval.selection import AT_LEAST, SEED, SHOWN, choose, gallery_queries, probe_hits
 
-EXAMPLES = 8  # captions beside their own images, their words in colours
+EXAMPLES = 8  # captions next to their own images, words coloured
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ def score_rows(evidence: Evidence, results: SearchResults) -> list[Row]:
     shares = {name: 100 * np.histogram(values, edges)[0] / max(len(values), 1) for name, values in samples.items()}
     middles = (edges[:-1] + edges[1:]) / 2
     return [
-        {"score": float(middle), **{name: float(share[place]) for name, share in shares.items()}}
-        for place, middle in enumerate(middles)
+        {"score": float(middle), **{name: float(share[index]) for name, share in shares.items()}}
+        for index, middle in enumerate(middles)
     ]
 
 
 def best_wrong(results: SearchResults) -> np.ndarray:
-    """Score of the best image that is not the caption's own, of captions whose results hold one: (at most C,)."""
+    """Score of the best wrong image, for captions that have one in their results: (at most C,)."""
     wrong = (results.t2i_top != results.caption_image[:, None]) & (results.t2i_top >= 0)
     first = wrong.argmax(axis=1)
     return results.t2i_scores[np.arange(len(wrong)), first][wrong.any(axis=1)]

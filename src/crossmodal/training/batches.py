@@ -23,7 +23,7 @@ class PairBatch:
     """B captions and the N distinct images they belong to, each image read and encoded once; or a process's share.
 
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
-    ``image_index``: (B,) int64, place among the N of each caption's image, of the whole batch; the captions in the
+    ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them.
     """
 
@@ -36,13 +36,13 @@ class PairBatch:
         return PairBatch(self.regions.to(device), words, self.image_index.to(device, non_blocking=True))
 
     def pin_memory(self) -> PairBatch:
-        """What a DataLoader calls, so that ``to`` copies while the device computes."""
+        """Called by a DataLoader, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
         return PairBatch(self.regions.pin_memory(), words, self.image_index.pin_memory())
 
 
 class EpochBatches(Dataset):
-    """The batches of one epoch; batch i is the same whoever reads it, in whatever process or order.
+    """The batches of one epoch; batch i is the same in any process or order of reading.
 
     Args:
         captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
@@ -117,9 +117,9 @@ def _pair_order(
     """Captions in random order, but with ``together`` of an image side by side, and ``neighbours`` images."""
     shuffled = rng.permutation(captions)
     by_image = shuffled[np.argsort(caption_image[shuffled], kind="stable")]
-    _, first, place = np.unique(caption_image[by_image], return_index=True, return_inverse=True)
-    part = (np.arange(len(by_image)) - first[place]) // together  # which share of its image's captions
-    block = place // neighbours
+    _, first, image = np.unique(caption_image[by_image], return_index=True, return_inverse=True)
+    part = (np.arange(len(by_image)) - first[image]) // together  # which share of its image's captions
+    block = image // neighbours
     _, group = np.unique(np.stack([block, part]), axis=1, return_inverse=True)
     turn = rng.permutation(group.max() + 1)
     return by_image[np.argsort(turn[group], kind="stable")]
@@ -127,7 +127,7 @@ def _pair_order(
 
 @contextmanager
 def batch_norms_explained(batch: PairBatch) -> Iterator[None]:
-    """A training step whose batch norms may have a single value, of which there is no variance.
+    """A training step in which a batch norm may get a single value, which has no variance.
 
     Raises:
         UserError: torch refuses that.

@@ -1,6 +1,6 @@
 """The training loop: a loss on the similarity matrix, best epoch by validation, resumable.
 
-Whole of it: for every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
+For every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
 ends with the recalls on the validation split. State goes to disk after every epoch and every few minutes
 within one, so that a killed run goes on and ends with the weights an undisturbed run would have.
 
@@ -42,7 +42,7 @@ KEPT_BY = "kept_by"  # column of the history
 
 @dataclass
 class TrainingState:
-    """What a run has come to: everything beside model, optimiser and schedule that a resumed run needs."""
+    """Progress of a run: everything besides model, optimiser and schedule that a resumed run needs."""
 
     epoch: int = 0
     batch: int = 0
@@ -64,7 +64,7 @@ class Trainer:
         settings, loss, seed: of params.yaml.
         resume: folder of the state, taken up when it holds one; needed by the first process alone.
         text_lr: factor of the learning rate of ``model.text``.
-        processes: those that train together.
+        processes: the distributed group.
 
     Raises:
         UserError: the loss needs one vector an item and the model gives sets; or a batch is too small to share.
@@ -198,7 +198,7 @@ class Trainer:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_index], vectors, image_index)
-        sparse = getattr(self.loss, "sparse", None)  # a loss need not tell
+        sparse = getattr(self.loss, "sparse", None)  # optional method of a loss
         few = sparse is not None and sparse(epoch)
         scores = self.model.batch_similarity(images, captions, sparse=few)  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
@@ -289,7 +289,7 @@ def fit_in_turn(trainers: list[Trainer], report: Report) -> list[dict[str, float
 
 
 def untrained_history(model: Matcher, data: TrainingData, batch_size: int, report: Report) -> list[dict[str, float]]:
-    """What ``fit_in_turn`` gives, of a model without parameters: its validation as epoch 0, with loss and rate 0."""
+    """The history of a model without parameters: its validation as epoch 0, with loss and learning rate 0."""
     metrics = flat(validate(model, data, batch_size))
     report({f"val/{name}": value for name, value in metrics.items()}, 0)
     return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]

@@ -1,4 +1,4 @@
-"""What is trained on, and how an epoch is validated."""
+"""Training data, and validation of an epoch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Pro
 
 
 def best_metric(metrics: Mapping[str, Any], best: str) -> float:
-    """The figure of ``validate``'s metrics by which ``train.best`` keeps an epoch; higher is better."""
+    """The one of ``validate``'s metrics by which ``train.best`` keeps an epoch; higher is better."""
     if best == "t2i":
         return sum(metrics["t2i"][f"r{k}"] for k in RECALL_AT)
     return metrics["t2i"][NDCG] if best == "ndcg" else metrics["rsum"]

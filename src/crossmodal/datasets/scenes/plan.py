@@ -1,4 +1,4 @@
-"""Which images the dataset has: scenes and captions, without pixels.
+"""The images of the dataset: scenes and captions, without pixels.
 
 A split is planned in groups (families of siblings, probe pairs) that depend on nothing but the settings and
 their own number, so that any number of processes gives the same dataset.

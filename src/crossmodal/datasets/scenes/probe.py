@@ -1,9 +1,9 @@
 """The compositional probe: pairs of images with the same objects and captions with the same words.
 
-In a "relation" pair two objects stand in each other's place: "a red circle left of a blue square" against
+In a "relation" pair two objects have exchanged positions: "a red circle left of a blue square" against
 "a blue square left of a red circle". In an "attribute" pair two objects have exchanged their colours or
 patterns: "a red circle and a blue square" against "a blue circle and a red square". Each caption is true of
-its own image and false of the other, and only word order tells the two captions apart.
+its own image and false of the other, and the two captions differ only in word order.
 """
 
 from __future__ import annotations

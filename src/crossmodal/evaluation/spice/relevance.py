@@ -82,15 +82,15 @@ def _alike(concepts: list[str], synonyms: Synonyms) -> sparse.csr_array:
 def _incidence(graphs: Sequence[Graph], arity: int, concepts: dict[str, int]) -> tuple[np.ndarray, sparse.csr_array]:
     """The T different tuples of one arity as concept numbers (T, arity), and how often each graph has each (G, T)."""
     numbers: dict[tuple[str, ...], int] = {}
-    places = [
+    entries = [
         (row, numbers.setdefault(found, len(numbers)))
         for row, graph in enumerate(graphs)
         for found in graph
         if len(found) == arity
     ]
-    rows, columns = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    rows, columns = np.array(entries, dtype=np.int64).reshape(-1, 2).T
     members = np.array([[concepts[concept] for concept in found] for found in numbers], dtype=np.int64)
-    counts = np.ones(len(places), dtype=np.int32)
+    counts = np.ones(len(entries), dtype=np.int32)
     held = sparse.coo_array((counts, (rows, columns)), shape=(len(graphs), len(numbers))).tocsr()  # repeats are added
     return members.reshape(-1, arity), held
 
@@ -98,7 +98,7 @@ def _incidence(graphs: Sequence[Graph], arity: int, concepts: dict[str, int]) ->
 def _found(
     theirs: np.ndarray, wanted: np.ndarray, there: sparse.csr_array, alike: sparse.csr_array
 ) -> sparse.csr_array:
-    """(T, N), 1 where an image has a tuple like that of the caption: every member alike, place by place."""
+    """(T, N), 1 where an image has a tuple like that of the caption: every member alike, position by position."""
     blocks = [sparse.csr_array((0, there.shape[0]), dtype=np.int32)]
     for start in range(0, len(theirs), _CHUNK):
         rows = theirs[start : start + _CHUNK].T
