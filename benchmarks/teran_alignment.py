@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from measure import peak_memory, seconds
 
-from crossmodal.losses import hinge_loss
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.base import Encoding
 from crossmodal.models.teran import align
 

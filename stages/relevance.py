@@ -4,14 +4,14 @@ import shutil
 
 import numpy as np
 
-from crossmodal.checked_json import write_json
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.evaluation.spice.relevance import spice_relevance
-from crossmodal.features.resume import publish, work_folder
-from crossmodal.params import load_params
-from stages.paths import DATASET, RELEVANCE
+from crossmodal.files.checked_json import write_json
+from crossmodal.paths import DATASET, RELEVANCE
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

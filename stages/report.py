@@ -4,13 +4,12 @@ from typing import Any
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import require_split
-from crossmodal.derived import run_settings
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
-from crossmodal.features.resume import content_key, publish, work_folder
+from crossmodal.evidence.evidence import load_evidence
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import MatcherConfig, read_config
-from crossmodal.params import Params, load_params
+from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis
 from crossmodal.reports.breakdown import break_down, write_breakdown
 from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
@@ -22,10 +21,11 @@ from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import roc_auc, write_scores
 from crossmodal.reports.words import WordReader
-from crossmodal.retrieval.evidence import load_evidence
-from crossmodal.retrieval.search import SearchResults, load_results
-from crossmodal.tracking import find_run
-from stages.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
+from crossmodal.retrieval.results import SearchResults, load_results
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Params, load_params
+from crossmodal.tracking.run import find_run
+from crossmodal.workspace import content_key, publish, work_folder
 
 
 @exits_cleanly

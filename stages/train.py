@@ -16,24 +16,24 @@ from crossmodal.captions.token_table import table_of_tokenizer, table_of_vocabul
 from crossmodal.captions.vocabulary import Vocabulary
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
-from crossmodal.derived import run_settings
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.features.batches import TokenTable
-from crossmodal.features.resume import content_key, publish, work_folder
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_boxes
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
-from crossmodal.params import Params, load_params
-from crossmodal.retrieval.inputs import check_boxes
+from crossmodal.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
 from crossmodal.runtime import seed_everything
-from crossmodal.tracking import open_training_run
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Params, load_params
+from crossmodal.tracking.run import open_training_run
 from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
 from crossmodal.training.processes import start_processes
 from crossmodal.training.validation import TrainingData, validate
-from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
+from crossmodal.workspace import content_key, publish, work_folder
 
 
 def token_table(params: Params) -> TokenTable | None:

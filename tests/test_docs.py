@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossmodal.checked_yaml import dotted
 from crossmodal.cli import parser
+from crossmodal.files.checked_yaml import dotted
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {

@@ -7,27 +7,27 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from crossmodal.derived import WITHOUT_EFFECT
-from crossmodal.params import Params, Regions, load_params
+from crossmodal.settings.derived import WITHOUT_EFFECT
+from crossmodal.settings.params import Params, Regions, load_params
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Cannot change a result, as the tests at the end of this file check.
 EXEMPT = {
-    "crossmodal.checked_yaml",
+    "crossmodal.files.checked_yaml",
     "crossmodal.errors",
-    "crossmodal.params",
+    "crossmodal.settings.params",
     "crossmodal.terminal",
-    "crossmodal.tracking",
-    "crossmodal.tracking_store",
-    "stages.paths",
+    "crossmodal.tracking.run",
+    "crossmodal.tracking.store",
+    "crossmodal.paths",
 }
 # Parts of a folder that a dvc.yaml entry names whole, which no stage reaches: the import of published checkpoints.
 IN_FOLDER = {
-    "src/crossmodal/models/import_checkpoint.py",
-    "src/crossmodal/models/published.py",
-    "src/crossmodal/models/unpickle.py",
+    "src/crossmodal/published/checkpoints.py",
+    "src/crossmodal/published/state_dicts.py",
+    "src/crossmodal/published/unpickle.py",
 }
 
 
@@ -108,20 +108,20 @@ def test_floors(graph):
         ("crossmodal.models", "crossmodal.datasets", "crossmodal.features"),
         (
             "crossmodal.evaluation",
-            "crossmodal.losses",
-            "crossmodal.metric_losses",
-            "crossmodal.params",
-            "crossmodal.tracked_models",
-            "crossmodal.tracking",
-            "crossmodal.tracking_store",
+            "crossmodal.losses.pair",
+            "crossmodal.losses.metric",
+            "crossmodal.settings.params",
+            "crossmodal.tracking.registry",
+            "crossmodal.tracking.run",
+            "crossmodal.tracking.store",
         ),
         (
-            "crossmodal.checked_arrays",
-            "crossmodal.checked_json",
-            "crossmodal.checked_yaml",
+            "crossmodal.files.checked_arrays",
+            "crossmodal.files.checked_json",
+            "crossmodal.files.checked_yaml",
             "crossmodal.errors",
             "crossmodal.runtime",
-            "crossmodal.text_files",
+            "crossmodal.files.text_files",
         ),
         ("crossmodal.terminal",),
     ]
@@ -173,4 +173,4 @@ def test_tracking_changes_no_out(featured_root, monkeypatch):
 def test_what_auto_means_is_a_dependency():
     """Which detector and which BERT are in use, and how seeds are set, change features and weights."""
     for stage in ("detector", "regions", "bert", "train"):
-        assert {"src/crossmodal/derived.py", "src/crossmodal/runtime.py"} <= set(STAGES[stage]["deps"])
+        assert {"src/crossmodal/settings/derived.py", "src/crossmodal/runtime.py"} <= set(STAGES[stage]["deps"])

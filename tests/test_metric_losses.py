@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning import losses
 
-from crossmodal.losses import infonce_loss
-from crossmodal.metric_losses import MINERS, MetricLoss
-from crossmodal.params import Loss, load_params
+from crossmodal.losses.metric import MINERS, MetricLoss
+from crossmodal.losses.pair import infonce_loss
+from crossmodal.settings.params import Loss, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS = load_params(ROOT / "params.yaml").loss

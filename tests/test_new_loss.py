@@ -13,16 +13,16 @@ import pytest
 import torch
 import yaml
 
-from crossmodal import losses
-from crossmodal import params as params_module
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
+from crossmodal.losses import pair as losses
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.params import Params, load_params
 from crossmodal.runtime import seed_everything
+from crossmodal.settings import params as params_module
+from crossmodal.settings.params import Params, load_params
 from crossmodal.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]

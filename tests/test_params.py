@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossmodal.derived import bert_source, region_backend, run_settings
 from crossmodal.errors import UserError
-from crossmodal.params import load_params
+from crossmodal.settings.derived import bert_source, region_backend, run_settings
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 

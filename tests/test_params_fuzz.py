@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from crossmodal.derived import run_settings
 from crossmodal.errors import UserError
-from crossmodal.features.resume import content_key
-from crossmodal.losses import build_loss
+from crossmodal.losses.pair import build_loss
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import MODELS, build_model
-from crossmodal.params import Loss, Params, load_params
-from crossmodal.tracking import flatten
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Loss, Params, load_params
+from crossmodal.tracking.run import flatten
+from crossmodal.workspace import content_key
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "params.yaml").read_text()

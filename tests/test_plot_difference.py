@@ -10,7 +10,7 @@ from git_commands import git
 from PIL import Image
 
 from crossmodal.errors import UserError
-from crossmodal.plot_difference import read_plots
+from crossmodal.revisions.curves import read_plots
 
 PLOTS = [
     {

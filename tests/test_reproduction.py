@@ -17,10 +17,10 @@ from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
-from crossmodal.params import Params
-from crossmodal.reproduction import read_recalls, read_reproduction, resolved
-from crossmodal.reproduction_table import comparison
+from crossmodal.recipes.recipes import read_recalls, read_reproduction, resolved
+from crossmodal.recipes.tables import comparison
 from crossmodal.runtime import seed_everything
+from crossmodal.settings.params import Params
 from crossmodal.training import loop
 from crossmodal.training.validation import TrainingData
 

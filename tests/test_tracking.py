@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from crossmodal import tracking, tracking_store
-from crossmodal.tracking import find_run, open_training_run
+from crossmodal.tracking import run as tracking
+from crossmodal.tracking import store as tracking_store
+from crossmodal.tracking.run import find_run, open_training_run
 
 PARAMS = {"model": "tern", "train": {"lr": 5e-4, "epochs": 2}}
 
@@ -222,7 +223,7 @@ def test_an_exception_marks_the_run_failed_and_passes_through(root, client, key)
 def test_off_is_silent_and_imports_no_mlflow(tmp_path):
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from crossmodal.tracking import find_run, open_training_run\n"
+        "from crossmodal.tracking.run import find_run, open_training_run\n"
         "for opened, enabled in ((open_training_run, False), (open_training_run, True), (find_run, True)):\n"
         "    with opened('k', {'a': 1}, {'b': 2}, enabled=enabled) as tracker:\n"
         "        tracker.log_metrics({'x': 1}); tracker.log_artifact(Path('missing'))\n"
@@ -300,7 +301,7 @@ def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     script = (  # forks, so that the slow imports are done once; in a process of its own, without threads
         "import multiprocessing, sqlalchemy, mlflow.store.tracking.sqlalchemy_store\n"
-        "from crossmodal.tracking import open_training_run\n"
+        "from crossmodal.tracking.run import open_training_run\n"
         "context = multiprocessing.get_context('fork')\n"
         "start = context.Barrier(4)\n"
         "def work(number):\n"

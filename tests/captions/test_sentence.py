@@ -14,10 +14,10 @@ from crossmodal.captions.clip import embed_captions
 from crossmodal.captions.encode import encode_captions, store_ids
 from crossmodal.captions.query import SentenceReader
 from crossmodal.captions.vocabulary import count_vocabulary
-from crossmodal.dual_encoder import load_half
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_words
 from crossmodal.features.store import FeatureStore
+from crossmodal.published.dual_encoder import load_half
 
 SENTENCES = ["a red circle above a star", "A star!", "a red red red red circle above a green star"]
 LONGEST = 8

@@ -12,8 +12,8 @@ import requests
 import yaml
 from dvc.repo import Repo  # before any test: its log keeps to the stdout that it finds
 
-from crossmodal.commands import doctor_checks
-from crossmodal.commands.doctor_checks import Finding
+from crossmodal.doctor import checks
+from crossmodal.doctor.checks import Finding
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def doctor(tmp_path, monkeypatch, run):
     """Run it in a folder of its own; nothing leaves this machine unless ``addresses`` says what answers there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(doctor_checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
-    monkeypatch.setattr(doctor_checks, "check_stages", lambda: [Finding("get", "download", "has not run here")])
+    monkeypatch.setattr(checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
+    monkeypatch.setattr(checks, "check_stages", lambda: [Finding("get", "download", "has not run here")])
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     asked = []
@@ -37,7 +37,7 @@ def doctor(tmp_path, monkeypatch, run):
             response.status_code, response.raw = addresses[url], io.BytesIO()
             return response
 
-        monkeypatch.setattr(doctor_checks.requests, "head", head)
+        monkeypatch.setattr(checks.requests, "head", head)
         code, out, err = run("doctor", *arguments)
         assert "Traceback" not in out + err
         return code, re.sub(" +", " ", out), err
@@ -141,7 +141,7 @@ def test_wrong_setting(doctor, override, message):
 
 def test_stages_as_dvc_sees_them():
     """In this repository, without the mocks."""
-    findings = doctor_checks.check_stages()
+    findings = checks.check_stages()
     assert {finding.what for finding in findings} == set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
     assert {finding.state for finding in findings} <= {"ok", "get"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo  # noqa: F401  before any test: its log keeps to the stdout that it finds
 
-from crossmodal.commands import doctor_checks
-from crossmodal.commands.doctor_checks import Finding
+from crossmodal.doctor import checks
+from crossmodal.doctor.checks import Finding
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -34,7 +34,7 @@ def project(tmp_path, monkeypatch):
     (folder / ".gitignore").write_text("/.dvc/cache\n/.dvc/tmp\n/out.txt\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DVC_ROOT", str(folder))
-    monkeypatch.setattr(doctor_checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
+    monkeypatch.setattr(checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
     for name, value in {"NAME": "a", "EMAIL": "a@example.org"}.items():
         for role in ("AUTHOR", "COMMITTER"):
             monkeypatch.setenv(f"GIT_{role}_{name}", value)

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from crossmodal import tracking_store
-from crossmodal.retrieval.served import DEFAULT_K, REQUIREMENTS
+from crossmodal.serving.mlflow_model import DEFAULT_K, REQUIREMENTS
+from crossmodal.tracking import store as tracking_store
 
 ELSEWHERE = """
 import json, sys

@@ -12,7 +12,7 @@ import yaml
 from git_commands import git
 
 from crossmodal.commands import reproduce
-from crossmodal.reproduction import read_reproduction
+from crossmodal.recipes.recipes import read_reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
 SGRAF = ([77.8, 94.1, 97.4], [58.5, 83.0, 88.8])

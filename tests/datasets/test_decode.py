@@ -45,8 +45,8 @@ def test_features_are_those_of_the_picture(page, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from crossmodal.params import Grid
     from crossmodal.regions.grid import GridExtractor, obtain_backbone
+    from crossmodal.settings.params import Grid
 
     torch.manual_seed(0)
     name, weights = "mobilenetv3_small_050", tmp_path / "weights.safetensors"

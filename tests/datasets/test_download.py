@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from served import GOOD, MD5, OTHER, SHA256
 
-from crossmodal.datasets.download import Archive, obtain, obtain_one_of
+from crossmodal.datasets.archives.obtain import Archive, obtain, obtain_one_of
 from crossmodal.errors import UserError
 
 QUICK = (0.0, 0.0)

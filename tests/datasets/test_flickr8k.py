@@ -14,7 +14,7 @@ from PIL import Image
 from crossmodal.datasets.flickr8k import CAPTIONS, SPLIT_FILES, build_flickr8k, parse_captions
 from crossmodal.datasets.records import Skipped, read_dataset
 from crossmodal.errors import UserError
-from crossmodal.params import Download, Flickr8k
+from crossmodal.settings.params import Download, Flickr8k
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

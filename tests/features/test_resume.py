@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossmodal.features.resume import content_key, load_state, publish, save_state, source_files, work_folder
+from crossmodal.workspace import content_key, load_state, publish, save_state, source_files, work_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,14 +28,14 @@ PIPELINE = """
 stages:
   train:
     cmd: python -m stages.train
-    deps: [stages/train.py, src/crossmodal/models, src/crossmodal/losses.py, data/captions]
+    deps: [stages/train.py, src/crossmodal/models, src/crossmodal/losses/pair.py, data/captions]
 """
 
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     """A repository with a stage that lists a folder, which has a kernel in C; the working folder."""
-    for name in ("stages/train.py", "src/crossmodal/losses.py", "src/crossmodal/commands/search.py",
+    for name in ("stages/train.py", "src/crossmodal/losses/pair.py", "src/crossmodal/commands/search.py",
                  "src/crossmodal/models/sgraf.py", "src/crossmodal/models/kernels.c"):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def sources(tmp_path, monkeypatch):
         ("src/crossmodal/commands/search.py", True),  # half a training is not lost to an edit elsewhere
         ("src/crossmodal/models/kernels.c", False),
         ("src/crossmodal/models/sgraf.py", False),
-        ("src/crossmodal/losses.py", False),
+        ("src/crossmodal/losses/pair.py", False),
         ("stages/train.py", False),
     ],
 )

@@ -29,7 +29,6 @@ from crossmodal.captions import clip as captions_clip
 from crossmodal.captions.clip import embed_captions
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
-from crossmodal.dual_encoder import load_half, obtain_half
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features import store
@@ -37,8 +36,9 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes, Regions, Words
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import Clip
-from crossmodal.regions.clip_backend import ClipRegions
+from crossmodal.published.dual_encoder import load_half, obtain_half
+from crossmodal.regions.clip import ClipRegions
+from crossmodal.settings.params import Clip
 from stages import bert, captions, detector, download, evaluate, regions, report, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel
 from crossmodal.errors import UserError
 from crossmodal.models.base import Regions, Words
 from crossmodal.models.checkpoint import load_matcher, save_matcher
-from crossmodal.models.import_checkpoint import import_checkpoint, read_words
+from crossmodal.published.checkpoints import import_checkpoint, read_words
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "zebra", "apple", "t-shirt", "café"]

@@ -13,7 +13,7 @@ from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Regions, Words
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(regions=10, words=8)

@@ -15,21 +15,21 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from crossmodal import params as params_module
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
-from crossmodal.derived import run_settings
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models import checkpoint, registry
 from crossmodal.models.base import InputSizes, Regions, Words
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
-from crossmodal.params import Params, load_params
-from crossmodal.retrieval.search import rank_pairs
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
+from crossmodal.retrieval.results import rank_pairs
 from crossmodal.runtime import seed_everything
+from crossmodal.settings import params as params_module
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Params, load_params
 from crossmodal.training.loop import Trainer
 from crossmodal.training.validation import TrainingData
 

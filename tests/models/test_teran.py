@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossmodal.models.base import Encoding, InputSizes, Words
 from crossmodal.models.teran import TeranMatcher, align, aligned_words
-from crossmodal.params import Teran, load_params
+from crossmodal.settings.params import Teran, load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").teran
 MODES = typing.get_args(Teran.model_fields["alignment"].annotation)

@@ -10,15 +10,15 @@ import torch
 from published_arrays import FOLDER, arrays, length_mask
 
 from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
-from crossmodal.losses import hinge_loss
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.base import Encoding, InputSizes, Regions, Words
-from crossmodal.models.published import sgraf_state, tern_state, vse_infty_state
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.text import BiGru
 from crossmodal.models.vse_infty import VseInftyMatcher
-from crossmodal.params import Sgraf, Teran, Tern, VseInfty
+from crossmodal.published.state_dicts import sgraf_state, tern_state, vse_infty_state
+from crossmodal.settings.params import Sgraf, Teran, Tern, VseInfty
 
 TOLERANCE = 1e-5
 FLOAT32 = 1e-6  # what is left of it where hundreds of cosines are summed

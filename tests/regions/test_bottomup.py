@@ -15,7 +15,7 @@ from crossmodal.regions.bottomup.backend import BottomUpRegions, preprocess, res
 from crossmodal.regions.bottomup.boxes import CAFFE
 from crossmodal.regions.bottomup.folder import read_folder, write_folder
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.extraction.extract import extract_regions
 
 
 @pytest.fixture(scope="module")

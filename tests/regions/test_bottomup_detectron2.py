@@ -10,9 +10,9 @@ from bottomup_random import random_detector, random_images, settings
 from crossmodal.regions.bottomup import backend
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.boxes import CAFFE, DETECTRON2
+from crossmodal.regions.bottomup.detectron2_backend import Detectron2Regions
 from crossmodal.regions.bottomup.folder import write_folder
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
-from crossmodal.regions.detectron2_backend import Detectron2Regions
 
 needs_detectron2 = pytest.mark.skipif(
     importlib.util.find_spec("detectron2") is None, reason="detectron2 is not installed (requirements-detectron2.txt)"
@@ -47,7 +47,7 @@ def test_same_regions(folder, selection):
 @pytest.mark.parametrize("attributes", [7, 0])
 @torch.inference_mode()
 def test_same_outputs(rules, attributes):
-    from crossmodal.regions.detectron2_parts import Detectron2Network
+    from crossmodal.regions.bottomup.detectron2_parts import Detectron2Network
 
     architecture = Architecture(depth=101, width=8, rpn_channels=16, classes=20, attributes=attributes)
     detector = random_detector(architecture)

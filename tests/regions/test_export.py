@@ -6,9 +6,9 @@ import pytest
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
-from crossmodal.params import Precomputed
 from crossmodal.regions.export import export_scan
 from crossmodal.regions.precomputed.importing import import_regions
+from crossmodal.settings.params import Precomputed
 
 SPLITS = ("train", "test", "val", "train", "train", "test", "val", "train")
 R, D = 3, 5

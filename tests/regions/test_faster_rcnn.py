@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from crossmodal.datasets.records import GroundTruth, ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import pairwise_iou
-from crossmodal.params import Detector, load_params
-from crossmodal.regions import fit
-from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, build_detector, load_detector, save_detector
-from crossmodal.regions.torchvision_backend import TorchvisionRegions
+from crossmodal.regions.fitted import fit as fit
+from crossmodal.regions.fitted.backend import TorchvisionRegions
+from crossmodal.regions.fitted.network import NO_ATTRIBUTE, build_detector, load_detector, save_detector
+from crossmodal.settings.params import Detector, load_params
 
 CLASSES = ("disc", "square")
 ATTRIBUTES = ("red plain", "blue plain")

@@ -11,9 +11,9 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Grid
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.extraction.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor, cell_boxes, obtain_backbone
+from crossmodal.settings.params import Grid
 
 NAME = "mobilenetv3_small_050"
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 
 from crossmodal.errors import UserError
-from crossmodal.params import Grid
 from crossmodal.regions.grid import GridExtractor, cell_boxes, feature_map, obtain_backbone
+from crossmodal.settings.params import Grid
 
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 SWIN = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}

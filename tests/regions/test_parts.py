@@ -6,10 +6,10 @@ from noise_images import MeanColour, same_bytes
 
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import RayCluster
-from crossmodal.regions.extract import extract_regions
-from crossmodal.regions.jobs import PARTS, extract_all, extract_shard
-from crossmodal.regions.parts import cut_into_parts, extract_part, merge_parts, part_folder
+from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.jobs import PARTS, extract_all, extract_shard
+from crossmodal.regions.extraction.parts import cut_into_parts, extract_part, merge_parts, part_folder
+from crossmodal.settings.params import RayCluster
 
 pytestmark = pytest.mark.usefixtures("small_windows")
 OPTIONS = {"batch_size": 2, "backend": "test", "max_broken": 2}
@@ -52,7 +52,7 @@ def test_missing_parts_are_made_where_they_are_put_together(tmp_path, noise, cap
 
 def test_a_part_goes_on_after_it_was_cut_off(tmp_path, noise, monkeypatch):
     monkeypatch.setattr("crossmodal.features.store.SHARD_ROWS", 2)
-    monkeypatch.setattr("crossmodal.regions.extract.WINDOW", 2)
+    monkeypatch.setattr("crossmodal.regions.extraction.extract.WINDOW", 2)
 
     class DyingError(Exception):
         pass

@@ -14,8 +14,8 @@ from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.base import ImageRegions
-from crossmodal.regions.extract import extract_regions
-from crossmodal.regions.query import read_photograph
+from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.query import read_photograph
 
 
 class Corners:

@@ -6,10 +6,10 @@ import pytest
 from noise_images import same_bytes, write_noise
 
 from crossmodal.errors import UserError
-from crossmodal.params import RayCluster
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.jobs import extract_all
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.regions.jobs import extract_all
+from crossmodal.settings.params import RayCluster
 
 CLUSTER = RayCluster(address=None, workers=2, gpus=0)
 

@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from test_faster_rcnn import ATTRIBUTES, CLASSES, REGIONS, SETTINGS, make_dataset
 from torchvision.ops import MultiScaleRoIAlign
 
-from crossmodal.regions import fit
 from crossmodal.regions.bottomup import backend
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.folder import write_folder
-from crossmodal.regions.extract import autocast
-from crossmodal.regions.faster_rcnn import build_detector, save_detector
+from crossmodal.regions.extraction.extract import autocast
+from crossmodal.regions.extraction.query import read_photograph
+from crossmodal.regions.fitted import fit as fit
+from crossmodal.regions.fitted.backend import TorchvisionRegions
+from crossmodal.regions.fitted.network import build_detector, save_detector
+from crossmodal.regions.fitted.roi_align import ordered_roi_align
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.regions.query import read_photograph
-from crossmodal.regions.roi_align import ordered_roi_align
-from crossmodal.regions.torchvision_backend import TorchvisionRegions
 
 
 def test_ordered_roi_align_is_torchvisions():

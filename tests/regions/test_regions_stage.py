@@ -12,10 +12,10 @@ from processes import run_stage
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_boxes
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.retrieval.inputs import check_boxes
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from PIL import Image
 from crossmodal.datasets.records import read_dataset, write_dataset
 from crossmodal.reports.analysis import CHARTS, first_result_counts, probe_kinds, rank_shares, write_analysis
 from crossmodal.reports.breakdown import break_down
-from crossmodal.retrieval.search import summary
+from crossmodal.retrieval.results import summary
 
 
 def write(material, folder, roc_auc=75.0, **changes):

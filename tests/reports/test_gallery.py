@@ -10,7 +10,7 @@ from PIL import Image
 from crossmodal.errors import UserError
 from crossmodal.reports.gallery import write_gallery
 from crossmodal.reports.sheets import RIGHT
-from crossmodal.retrieval.search import summary
+from crossmodal.retrieval.results import summary
 
 
 def write(material, folder, *, queries=24, title="Model <on> tiny", **changes):

@@ -6,7 +6,7 @@ import pytest
 
 from crossmodal.errors import UserError
 from crossmodal.reports.metrics_files import write_metrics, write_search
-from crossmodal.retrieval.search import summary
+from crossmodal.retrieval.results import summary
 
 
 def test_metrics_files(tmp_path, results, history):

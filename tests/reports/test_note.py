@@ -3,7 +3,7 @@
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.reports.note import run_note
-from crossmodal.retrieval.search import summary
+from crossmodal.retrieval.results import summary
 
 
 def test_it_has_the_figures(results):

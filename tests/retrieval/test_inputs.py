@@ -8,9 +8,9 @@ import pytest
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.compatibility import check_inputs
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig
-from crossmodal.retrieval.inputs import check_inputs
 
 CONFIG = MatcherConfig("tern", {}, InputSizes(regions=6, words=4), "key", "bert", {})
 

@@ -9,8 +9,8 @@ import pytest
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.retrieval.gallery import save_info
-from crossmodal.retrieval.modes import describe, search_split
-from crossmodal.retrieval.online import SearchEngine
+from crossmodal.retrieval.search_split import describe, search_split
+from crossmodal.serving.engine import SearchEngine
 
 WAYS = [
     ("tern", "embeddings"),

@@ -9,16 +9,16 @@ import pytest
 import torch
 import yaml
 
-from crossmodal.derived import caption_reading, image_reading, with_reading
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
-from crossmodal.regions.query import read_photograph
-from crossmodal.reproduction import resolved
-from crossmodal.retrieval.bundle import pack, unpack
-from crossmodal.retrieval.embed import embed_folder
-from crossmodal.retrieval.session import Folders, SearchSession
+from crossmodal.recipes.recipes import resolved
+from crossmodal.regions.extraction.query import read_photograph
+from crossmodal.serving.bundle import pack, unpack
+from crossmodal.serving.embed import embed_folder
+from crossmodal.serving.session import Folders, SearchSession
+from crossmodal.settings.derived import caption_reading, image_reading, with_reading
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 LATER = {

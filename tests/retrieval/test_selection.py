@@ -5,8 +5,7 @@ import pytest
 
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.probe import probe_scores
-from crossmodal.retrieval.search import SearchResults
-from crossmodal.retrieval.selection import (
+from crossmodal.evidence.selection import (
     WORST,
     Selection,
     choose,
@@ -15,6 +14,7 @@ from crossmodal.retrieval.selection import (
     worst,
     worst_queries,
 )
+from crossmodal.retrieval.results import SearchResults
 
 
 @pytest.mark.parametrize(

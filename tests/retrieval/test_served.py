@@ -16,10 +16,10 @@ from threads import answers_of_threads
 from tiny_pipeline import COLOURS
 
 from crossmodal.errors import UserError
-from crossmodal.retrieval.bundle import Serving, digest, pack, read_serving
-from crossmodal.retrieval.served import REQUIREMENTS, ServedSearch, read_query
-from crossmodal.retrieval.session import Folders
-from crossmodal.tracked_models import requirements
+from crossmodal.serving.bundle import Serving, digest, pack, read_serving
+from crossmodal.serving.mlflow_model import REQUIREMENTS, ServedSearch, read_query
+from crossmodal.serving.session import Folders
+from crossmodal.tracking.registry import requirements
 from stages import evaluate
 
 STORES = ("gallery/regions", "captions")
@@ -230,7 +230,7 @@ def test_a_mistake_says_what_was_expected(packed_once, columns, k, expected):
 def test_what_it_requires_is_what_it_imports():
     """Of what is not Python's own; pandas comes with MLflow, detectron2 has no release to name."""
     graph = grimp.build_graph("crossmodal", include_external_packages=True, cache_dir=None)
-    reached = {"crossmodal.retrieval.served"} | graph.find_upstream_modules("crossmodal.retrieval.served")
+    reached = {"crossmodal.serving.mlflow_model"} | graph.find_upstream_modules("crossmodal.serving.mlflow_model")
     packages = {name for name in reached if not name.startswith("crossmodal")} - {*sys.stdlib_module_names}
     distributions = importlib.metadata.packages_distributions()
     wanted = {distributions[name][0].lower() for name in packages - {"pandas", "detectron2", "pillow_heif"}}

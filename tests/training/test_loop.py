@@ -12,8 +12,8 @@ from trainers import KilledError, data_of, trainer_of
 from crossmodal import runtime
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.reports.curves import best_epoch
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
 

@@ -12,7 +12,7 @@ from crossmodal.commands.arguments import add_base
 from crossmodal.terminal import printable_lines
 
 if TYPE_CHECKING:
-    from crossmodal.gate import GateResult
+    from crossmodal.revisions.gate import GateResult
 
 WORSE = 1  # exit code
 HEADER = ("metric", "base", "now", "change", "allowed", "verdict")
@@ -30,10 +30,10 @@ def run(arguments: argparse.Namespace) -> None:
     Exits with 1 if a metric is worse by more than section ``gate`` of params.yaml allows.
 
     Raises:
-        UserError: see crossmodal.gate and crossmodal.revisions.
+        UserError: see crossmodal.revisions.gate and crossmodal.revisions.files.
     """
-    from crossmodal.gate import read_gate
-    from crossmodal.revisions import base_revision
+    from crossmodal.revisions.files import base_revision
+    from crossmodal.revisions.gate import read_gate
 
     base, commit = base_revision(arguments.base)
     gate = read_gate(commit)

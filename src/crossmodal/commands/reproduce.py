@@ -11,11 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
-from crossmodal.derived import run_settings
+from crossmodal.settings.derived import run_settings
 from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
-    from crossmodal.reproduction import Protocol, Recalls, Recipe
+    from crossmodal.recipes.recipes import Protocol, Recalls, Recipe
 
 DIFFERS = 1  # exit code
 CODE = ("src", "stages", "dvc.yaml")  # what a metric depends on besides settings
@@ -36,11 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: there is no such recipe; it needs a setting that is not given; params.yaml has changes that would
-            count; the pipeline failed; see also crossmodal.reproduction.
+            count; the pipeline failed; see also crossmodal.recipes.recipes.
     """
-    from crossmodal.reproduction import read_recalls, read_reproduction
-    from crossmodal.reproduction_table import markdown
-    from crossmodal.revisions import changed_since
+    from crossmodal.recipes.recipes import read_recalls, read_reproduction
+    from crossmodal.recipes.tables import markdown
+    from crossmodal.revisions.files import changed_since
 
     reproduction = read_reproduction()
     if arguments.table:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _compare(name: str, recipe: Recipe, recalls: dict[Protocol, Recalls], tolerance: float) -> bool:
     """Print the metrics and those expected; return whether every rsum is at most ``tolerance`` below."""
-    from crossmodal.reproduction_table import comparison
+    from crossmodal.recipes.tables import comparison
 
     good = True
     label = "published" if recipe.published else "recorded"
@@ -100,11 +100,11 @@ def _key(override: str) -> str:
 
 def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     """Raise if the run would not be the recipe: a needed setting is missing, or params.yaml has other changes."""
-    from crossmodal.checked_yaml import dotted
     from crossmodal.errors import UserError
-    from crossmodal.params import load_params
-    from crossmodal.reproduction import FILE, PARAMS, resolved
-    from crossmodal.revisions import file_at
+    from crossmodal.files.checked_yaml import dotted
+    from crossmodal.recipes.recipes import FILE, PARAMS, resolved
+    from crossmodal.revisions.files import file_at
+    from crossmodal.settings.params import load_params
 
     given = {_key(override) for override in overrides}
     missing = [key for key in recipe.needs if key not in given]
@@ -138,7 +138,7 @@ def _record(recalls: dict[Protocol, Recalls], minutes: float) -> str:
     """The run as the recipe's ``ours``."""
     import yaml
 
-    from crossmodal.revisions import base_revision
+    from crossmodal.revisions.files import base_revision
 
     rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in recalls.items()}
     ours = {

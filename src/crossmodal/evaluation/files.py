@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.checked_arrays import DAMAGED
 from crossmodal.errors import UserError
 from crossmodal.evaluation.ranking import Pairs
+from crossmodal.files.checked_arrays import DAMAGED
 
 _CHUNK = 256  # rows checked together
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from crossmodal.checked_arrays import read_npz
 from crossmodal.errors import UserError
 from crossmodal.evaluation.files import equal_pairs, read_similarity
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, t2i_ranks
+from crossmodal.files.checked_arrays import read_npz
 
 _BATCH_NUMBERS = 1 << 22  # values resampled in one batch
 

@@ -21,8 +21,8 @@ import h5py
 import numpy as np
 from pydantic import Field, field_validator
 
-from crossmodal.checked_json import Record, read_record, write_json
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import Record, read_record, write_json
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
-from crossmodal.params import Clip
+from crossmodal.settings.params import Clip
 
 
 class ClipMatcher(Matcher):

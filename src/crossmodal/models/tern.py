@@ -18,7 +18,7 @@ from torch import nn
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
-from crossmodal.params import Tern
+from crossmodal.settings.params import Tern
 
 
 class TernMatcher(Matcher):

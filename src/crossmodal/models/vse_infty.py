@@ -21,7 +21,7 @@ from torch import nn
 from crossmodal.errors import UserError
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import run_rnn
-from crossmodal.params import VseInfty
+from crossmodal.settings.params import VseInfty
 
 
 class GeneralisedPooling(nn.Module):

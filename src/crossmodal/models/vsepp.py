@@ -11,7 +11,7 @@ from torch import nn
 
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import SetDropout, pool
-from crossmodal.params import Vsepp
+from crossmodal.settings.params import Vsepp
 
 
 class VseppMatcher(Matcher):

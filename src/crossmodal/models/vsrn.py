@@ -27,7 +27,7 @@ from torch import nn
 
 from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.blocks import run_rnn
-from crossmodal.params import Vsrn
+from crossmodal.settings.params import Vsrn
 
 
 class VsrnMatcher(Matcher):

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from crossmodal.evaluation.probe import probe_scores
+from crossmodal.evidence.selection import SHOWN, worst_queries
 from crossmodal.reports.breakdown import Breakdown
 from crossmodal.reports.figures import write_rows
 from crossmodal.reports.page import write_page
 from crossmodal.reports.pictures import Picture, file_uri
 from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery
-from crossmodal.retrieval.search import SearchResults
-from crossmodal.retrieval.selection import SHOWN, worst_queries
+from crossmodal.retrieval.results import SearchResults
 
 HUBS = 10  # images found too often
 RANKS = (1, 5, 10, 50)  # shares of queries up to these

@@ -17,7 +17,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT
 from crossmodal.features.store import FeatureStore
 from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, save_figure, write_rows
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 BINS = 6
 

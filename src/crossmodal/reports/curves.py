@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import RECALL_AT, recall_curve
 from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, Row, save_figure, write_rows
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 DEPTH = 50  # of the recall curves
 

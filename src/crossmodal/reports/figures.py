@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from crossmodal.checked_json import write_atomic
+from crossmodal.files.checked_json import write_atomic
 
 DIGITS = 4
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # a spreadsheet takes a cell that begins so for a formula

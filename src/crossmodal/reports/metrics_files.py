@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import read_json, write_json
+from crossmodal.files.checked_json import read_json, write_json
 from crossmodal.reports.curves import best_epoch, read_history
 
 DIGITS = 4

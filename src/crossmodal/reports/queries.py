@@ -10,10 +10,10 @@ import numpy as np
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split, split_rows
 from crossmodal.errors import UserError
+from crossmodal.evidence.selection import SHOWN
 from crossmodal.reports.pictures import NamedRegion, Picture, Pictures
 from crossmodal.reports.words import Sentence, WordReader
-from crossmodal.retrieval.search import SearchResults
-from crossmodal.retrieval.selection import SHOWN
+from crossmodal.retrieval.results import SearchResults
 
 COLOURS = 6  # regions with a colour of their own in a word example
 

@@ -8,9 +8,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from crossmodal.evidence.evidence import Evidence
 from crossmodal.reports.figures import COLOURS, STYLE, Row, save_figure, write_rows
-from crossmodal.retrieval.evidence import Evidence
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 BINS = 40
 LABELS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmodal.datasets.records import Dataset
-from crossmodal.retrieval.evidence import Evidence
+from crossmodal.evidence.evidence import Evidence
 
 MOST = 4  # regions that answer a word, at most
 LEAST = 0.35  # strength of a region that still answers

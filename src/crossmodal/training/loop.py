@@ -25,15 +25,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
-from crossmodal.features.resume import load_state, save_state
-from crossmodal.losses import build_loss
+from crossmodal.losses.pair import build_loss
 from crossmodal.models.base import Matcher
-from crossmodal.params import Loss, Train
 from crossmodal.runtime import progress, usable_precision
+from crossmodal.settings.params import Loss, Train
 from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
 from crossmodal.training.validation import TrainingData, best_metric, validate
+from crossmodal.workspace import load_state, save_state
 
 SAVE_SECONDS = 300
 LOG_EVERY = 10  # optimiser steps

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossmodal.params import Train
+from crossmodal.settings.params import Train
 
 
 class Schedule:

@@ -14,8 +14,8 @@ from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, retrieval_metric
 from crossmodal.evaluation.relevance import DEPTH, best_relevance, exponential, normalised, ranked_relevance
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import Matcher
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training.processes import ALONE, Processes
 
 NDCG = f"ndcg{DEPTH}"

@@ -13,7 +13,7 @@ from crossmodal.datasets.scenes.build import build_scenes
 from crossmodal.datasets.scenes.plan import plan_group
 from crossmodal.datasets.scenes.render import render
 from crossmodal.datasets.scenes.vocabulary import ATTRIBUTES, COLOURS, PATTERNS, SHAPES
-from crossmodal.params import Scenes
+from crossmodal.settings.params import Scenes
 
 
 @pytest.fixture(scope="module")

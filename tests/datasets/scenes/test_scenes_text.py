@@ -12,7 +12,7 @@ from crossmodal.datasets.scenes.captions import facts_of
 from crossmodal.datasets.scenes.plan import groups_of, plan_group
 from crossmodal.datasets.scenes.relations import EXISTS
 from crossmodal.datasets.scenes.vocabulary import ADDITIONS, ADJECTIVES, NOUNS
-from crossmodal.params import Scenes
+from crossmodal.settings.params import Scenes
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import read_json
 from crossmodal.runtime import progress
 
 # Of tuples (object,), (object, attribute) or (object, relation, object); merged words are "car/auto".

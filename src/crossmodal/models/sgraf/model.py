@@ -24,8 +24,8 @@ from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
 from crossmodal.models.sgraf.fast import score_matrix
-from crossmodal.params import Sgraf
 from crossmodal.runtime import usable_precision
+from crossmodal.settings.params import Sgraf
 
 
 def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:
