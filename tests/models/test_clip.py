@@ -25,6 +25,7 @@ from transformers import (
     SiglipModel,
 )
 
+from crossmodal.batch import Regions, Words
 from crossmodal.captions import clip as captions_clip
 from crossmodal.captions.clip import embed_captions
 from crossmodal.datasets.records import read_dataset
@@ -33,7 +34,7 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.published.dual_encoder import load_half, obtain_half

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from published_arrays import arrays, length_mask
 from transformers import BertConfig, BertModel
 
+from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import Regions, Words
 from crossmodal.models.checkpoint import load_matcher, save_matcher
 from crossmodal.published.checkpoints import import_checkpoint, read_words
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.settings.params import load_params

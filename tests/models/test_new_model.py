@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 
+from crossmodal.batch import Regions, Words
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.errors import UserError
@@ -22,7 +23,7 @@ from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_rank
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models import checkpoint, registry
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.retrieval.results import rank_pairs

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.losses.pair import hinge_loss
 from crossmodal.models import scan
-from crossmodal.models.base import Encoding, InputSizes
+from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.settings.params import load_params
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from crossmodal import runtime
-from crossmodal.models.base import Encoding, InputSizes, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.sgraf.equations import score_by_caption

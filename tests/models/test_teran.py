@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossmodal.models.base import Encoding, InputSizes, Words
+from crossmodal.batch import Encoding, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.teran import TeranMatcher, align, aligned_words
 from crossmodal.settings.params import Teran, load_params
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from crossmodal.models.base import InputSizes, Words
+from crossmodal.batch import Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import BiGru, FineTunedBert, build_text, load_pretrained

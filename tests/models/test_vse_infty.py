@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal.batch import Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import InputSizes, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.blocks import masked_mean
 from crossmodal.models.vse_infty import GeneralisedPooling, VseInftyMatcher, sinusoidal_positions
 from crossmodal.published.state_dicts import vse_infty_state

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from crossmodal.batch import Regions
 from crossmodal.losses.pair import hinge_loss
-from crossmodal.models.base import InputSizes, Regions
+from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.models.vsrn import RelationLayer, last_state
 from crossmodal.settings.params import load_params

@@ -9,9 +9,10 @@ import pytest
 import torch
 from published_arrays import FOLDER, arrays, length_mask
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
 from crossmodal.losses.pair import hinge_loss
-from crossmodal.models.base import Encoding, InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from crossmodal import paths
 from crossmodal.datasets.archives.obtain import Archive, mirror_folder
 from crossmodal.datasets.archives.transfer import explain
 from crossmodal.datasets.build import archives_of, download_cache
@@ -104,7 +105,7 @@ def _is_built(dataset: str) -> bool:
     from crossmodal.errors import UserError
 
     try:
-        return read_dataset(Path("data/dataset")).name == dataset
+        return read_dataset(paths.DATASET).name == dataset
     except UserError:
         return False
 
@@ -174,12 +175,12 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
 def check_files(params: Params, timeout: float) -> list[Finding]:
     """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
     named = {}
-    if not _has_run(Path("models/detector"), params):
+    if not _has_run(paths.DETECTOR, params):
         if region_backend(params) == "grid" and params.grid.weights != "hub":
             named["grid.weights"] = params.grid.weights
         if region_backend(params) in ("bottomup", "detectron2"):
             named["bottomup.weights"] = params.bottomup.weights
-    if region_backend(params) == "precomputed" and not _has_run(Path("data/regions"), params):
+    if region_backend(params) == "precomputed" and not _has_run(paths.REGIONS, params):
         named["precomputed.path"] = params.precomputed.path
     if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
         named["captions.vocabulary"] = params.captions.vocabulary
@@ -227,12 +228,12 @@ def _from_hub(params: Params) -> dict[str, str]:
     """Hub names by the setting that asks for them, of stages that have not run."""
     names = {}
     grid_from_hub = region_backend(params) == "grid" and params.grid.weights == "hub"
-    if grid_from_hub and not _has_run(Path("models/detector"), params):
+    if grid_from_hub and not _has_run(paths.DETECTOR, params):
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(params.grid.model)
         names["grid.weights"] = (config and config.hf_hub_id) or params.grid.model
-    if not _has_run(Path("models/bert"), params):
+    if not _has_run(paths.BERT, params):
         source = bert_source(params)
         if source == "clip":
             names["clip.source"] = params.clip.source

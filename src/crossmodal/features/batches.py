@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from crossmodal.batch import Regions, Words
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Regions, Words
 
 ROW_CHUNK = 16  # rows that are converted together
 MASKED, REPLACED = 0.5, 0.1  # shares of the chosen words; the rest is dropped

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from crossmodal.batch import Encoding
 from crossmodal.inference.scoring import SearchInputs, evaluating, scored
-from crossmodal.models.base import Encoding
 from crossmodal.models.sgraf.threads import map_tiles
 
 LEADING = 20  # places of a query's ranking: twice what recalls read

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Encoding, Matcher, Regions, Words
+from crossmodal.models.base import Matcher
 from crossmodal.models.blocks import masked_mean
 from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.runtime import progress

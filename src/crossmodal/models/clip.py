@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.settings.params import Clip
 
 

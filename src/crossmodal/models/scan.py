@@ -24,9 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.attention import attended_cosines, pair_attention
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.pairwise import score_in_tiles
 from crossmodal.settings.params import Scan
 

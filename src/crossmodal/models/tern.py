@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
 from crossmodal.settings.params import Tern
 

@@ -18,11 +18,12 @@ import faiss
 import numpy as np
 import torch
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import encode_captions, encode_images, pooled, scored
-from crossmodal.models.base import Encoding, Matcher, Regions, Words
+from crossmodal.models.base import Matcher
 from crossmodal.models.checkpoint import load_matcher, read_config
 from crossmodal.retrieval.gallery import read_info
 from crossmodal.retrieval.index import read_index, search

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmodal import paths
 from crossmodal.captions.query import SentenceReader
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
@@ -24,13 +25,13 @@ from crossmodal.settings.params import Params
 class Folders:
     """Where the stages' outs are."""
 
-    dataset: Path = Path("data/dataset")
-    regions: Path = Path("data/regions")
-    captions: Path = Path("data/captions")
-    detector: Path = Path("models/detector")
-    bert: Path = Path("models/bert")
-    matcher: Path = Path("models/matcher")
-    evaluation: Path = Path("results/evaluation")
+    dataset: Path = paths.DATASET
+    regions: Path = paths.REGIONS
+    captions: Path = paths.CAPTIONS
+    detector: Path = paths.DETECTOR
+    bert: Path = paths.BERT
+    matcher: Path = paths.MATCHER
+    evaluation: Path = paths.EVALUATION
 
 
 class SearchSession:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable, read_regions, read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Regions, Words
 
 LENGTH_BUCKETS = 4
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crossmodal.batch import Regions
 from crossmodal.datasets.decode import NOT_FOUND, decode
 from crossmodal.errors import UserError
 from crossmodal.limits import shown
-from crossmodal.models.base import Regions
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.extract import autocast, store_row
 
