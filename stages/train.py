@@ -101,32 +101,31 @@ def main() -> None:
         relevance=relevance_of(dataset, val) if params.train.best == "ndcg" else None,
     )
     text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
-    train = partial(
-        Trainer,
-        data=data,
-        settings=params.train,
-        loss=params.loss,
-        seed=params.seed,
-        text_lr=text_lr,
-        processes=processes,
-    )
     trainers = []
-    trainable = next(model.parameters(), None) is not None
-    for number, member in enumerate(model.members() if trainable else []):
+    for number, member in enumerate(model.members()):
         load_pretrained(member.text, BERT)
-        trainers.append(train(member, resume=work and work / f"member{number}"))
-    run_id = trainers[0].state.run_id if trainable else None
+        trainers.append(
+            Trainer(
+                member,
+                data,
+                params.train,
+                params.loss,
+                params.seed,
+                resume=work and work / f"member{number}",
+                text_lr=text_lr,
+                processes=processes,
+            )
+        )
+    run_id = next((trainer.state.run_id for trainer in trainers), None)
     with open_training_run(key, settings, run_id=run_id, enabled=processes.first) as tracker:
-        if trainable:
-            trainers[0].state.run_id = tracker.run_id
+        for trainer in trainers:
+            trainer.state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
         tracker.log_dataset(f"{dataset.name}-regions", digest=regions.digest, context="training")
         tracker.log_dataset(f"{dataset.name}-captions", digest=words.digest, context="training")
-        history = (
-            fit_in_turn(trainers, tracker.log_metrics)
-            if trainable
-            else untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
-        )
+        history = fit_in_turn(trainers, tracker.log_metrics)
+        if not history:  # nothing to train
+            history = untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
         if len(trainers) == 1:  # the kept epoch was validated in training
             rsum = history[trainers[0].state.best_epoch]["rsum"]
         else:

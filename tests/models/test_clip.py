@@ -271,6 +271,7 @@ def test_matcher_only_normalises():
         model.encode_text(Words(texts, torch.ones(5, 1, dtype=torch.bool))),
     )
     torch.testing.assert_close(scores, torch.nn.functional.cosine_similarity(images, texts[:, 0], dim=-1))
+    assert model.members() == []  # none is trained
 
 
 def test_embeddings_of_two_models_are_refused():
