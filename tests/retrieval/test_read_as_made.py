@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from crossmodal.derived import caption_reading, image_reading, with_reading
+from crossmodal.captions.encoders import caption_reading
+from crossmodal.derived import image_reading, with_reading
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore

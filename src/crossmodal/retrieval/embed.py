@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.captions.encoders import caption_reading
 from crossmodal.datasets.assemble import check_images
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
 from crossmodal.datasets.walk import list_files
-from crossmodal.derived import caption_reading, image_reading, region_backend
+from crossmodal.derived import image_reading, region_backend
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import load_matcher
