@@ -7,16 +7,13 @@ first of them writes, tracks and publishes.
 import csv
 import time
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from crossmodal.captions.bert import load_bert, read_bert_config
-from crossmodal.captions.token_table import table_of_tokenizer, table_of_vocabulary
-from crossmodal.captions.vocabulary import Vocabulary
+from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
-from crossmodal.errors import UserError, exits_cleanly
+from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
@@ -42,32 +39,15 @@ def token_table(params: Params) -> TokenTable | None:
     Raises:
         UserError: words are to be masked, and the tokenizer has no token for it.
     """
-    encoder = params.captions.encoder
-    if params.train.word_dropout_kind != "words" or not params.train.word_dropout or encoder == "clip":
+    if params.train.word_dropout_kind != "words" or not params.train.word_dropout:
         return None
-    if encoder == "bigru":
-        return table_of_vocabulary(Vocabulary.load(CAPTIONS / "vocabulary.json"))
-    table = table_of_tokenizer(load_bert(BERT)[1])
-    if table.mask is None and encoder == "bert_finetune":
-        raise UserError(f"{BERT}: no mask token, which train.word_dropout_kind words needs; use tokens")
-    return table
+    return ENCODERS[params.captions.encoder].token_table(BERT, CAPTIONS)
 
 
 def relevance_of(dataset: Dataset, val: Split) -> np.ndarray:
     """ROUGE-L of the validation captions with the validation images: (captions, images)."""
     references = [dataset.records[row].captions for row in val.images]
     return rouge_l_relevance([caption for texts in references for caption in texts], references)
-
-
-def text_of(params: Params, words: FeatureStore, table: TokenTable | None) -> tuple[dict[str, Any], int]:
-    """Settings of the text encoder, and the size of the token features it makes."""
-    if params.captions.encoder == "bigru":
-        rows = len(Vocabulary.load(CAPTIONS / "vocabulary.json")) if table is None else len(table.continues)
-        return {"vocabulary": rows, **params.bigru.model_dump()}, params.bigru.hidden
-    if params.captions.encoder == "bert_finetune":
-        config = read_bert_config(BERT)
-        return {"config": config.to_diff_dict()}, config.hidden_size
-    return {}, words.arrays["features"][1][0]
 
 
 @exits_cleanly
@@ -86,9 +66,9 @@ def main() -> None:
 
     seed_everything(params.seed)
     encoder, table = params.captions.encoder, token_table(params)
-    text_settings, word_size = text_of(params, words, table)
-    sizes = InputSizes(regions=regions.arrays["features"][1][0], words=word_size)
-    model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text_settings))
+    text = ENCODERS[encoder].text_settings(params, BERT, words, table)
+    sizes = InputSizes(regions=regions.arrays["features"][1][0], words=text.size)
+    model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text.settings))
     model = model.to(processes.device)
     val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     data = TrainingData(
@@ -100,33 +80,31 @@ def main() -> None:
         token_table=table,
         relevance=relevance_of(dataset, val) if params.train.best == "ndcg" else None,
     )
-    text_lr = params.bert_finetune.lr_factor if encoder == "bert_finetune" else 1.0
-    train = partial(
-        Trainer,
-        data=data,
-        settings=params.train,
-        loss=params.loss,
-        seed=params.seed,
-        text_lr=text_lr,
-        processes=processes,
-    )
     trainers = []
-    trainable = next(model.parameters(), None) is not None
-    for number, member in enumerate(model.members() if trainable else []):
+    for number, member in enumerate(model.members()):
         load_pretrained(member.text, BERT)
-        trainers.append(train(member, resume=work and work / f"member{number}"))
-    run_id = trainers[0].state.run_id if trainable else None
+        trainers.append(
+            Trainer(
+                member,
+                data,
+                params.train,
+                params.loss,
+                params.seed,
+                resume=work and work / f"member{number}",
+                text_lr=text.lr_factor,
+                processes=processes,
+            )
+        )
+    run_id = next((trainer.state.run_id for trainer in trainers), None)
     with open_training_run(key, settings, run_id=run_id, enabled=processes.first) as tracker:
-        if trainable:
-            trainers[0].state.run_id = tracker.run_id
+        for trainer in trainers:
+            trainer.state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
         tracker.log_dataset(f"{dataset.name}-regions", digest=regions.digest, context="training")
         tracker.log_dataset(f"{dataset.name}-captions", digest=words.digest, context="training")
-        history = (
-            fit_in_turn(trainers, tracker.log_metrics)
-            if trainable
-            else untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
-        )
+        history = fit_in_turn(trainers, tracker.log_metrics)
+        if not history:  # nothing to train
+            history = untrained_history(model, data, params.train.batch_size, tracker.log_metrics)
         if len(trainers) == 1:  # the kept epoch was validated in training
             rsum = history[trainers[0].state.best_epoch]["rsum"]
         else:
@@ -140,7 +118,7 @@ def main() -> None:
 
     out = work / "out"
     out.mkdir(exist_ok=True)
-    config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text_settings)
+    config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text.settings)
     save_matcher(out, model, config)
     with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")

@@ -12,6 +12,7 @@ from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from crossmodal.captions.bert import load_bert
+from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.models.base import InputSizes
@@ -64,8 +65,8 @@ def write_pipeline(folder):
         folder / "models/bert"
     )
     texts = [caption for record in records for caption in record.captions]
-    bert = load_bert(folder / "models/bert")
-    encode_captions(texts, *bert, folder / "data/captions", max_tokens=params.captions.max_tokens, batch_size=4)
+    encoder = BertFeatures(*load_bert(folder / "models/bert"), params.captions.max_tokens)
+    encode_captions(encoder, texts, folder / "data/captions", batch_size=4)
     for name in MATCHERS:
         model_settings = params.model_copy(update={"model": name}).model_settings
         inputs = InputSizes(regions=extractor.feature_dim, words=16)

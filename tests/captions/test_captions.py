@@ -12,6 +12,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from crossmodal.captions import fit
 from crossmodal.captions.bert import load_bert, obtain_bert, read_bert_config
+from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.fit import fit_bert, fit_tokenizer
 from crossmodal.errors import UserError
@@ -129,10 +130,10 @@ def assert_equal(found, expected):
 @torch.inference_mode()
 def test_token_features_are_those_of_a_caption_alone(tmp_path, monkeypatch, bert_folder, shard_rows):
     monkeypatch.setattr(store, "SHARD_ROWS", shard_rows)
-    monkeypatch.setattr("crossmodal.captions.encode.SHARD_ROWS", shard_rows)
     model, tokenizer = load_bert(bert_folder)
     captions = [*CAPTIONS[:11], "red", "a red circle " * 30]
-    encode_captions(captions, model, tokenizer, tmp_path / "store", max_tokens=12, batch_size=4)
+    encoder = BertFeatures(model, tokenizer, max_tokens=12)
+    encode_captions(encoder, captions, tmp_path / "store", batch_size=4, chunk=shard_rows)
     read = FeatureStore(tmp_path / "store")
     assert len(read) == len(captions)
     for row, caption in enumerate(captions):

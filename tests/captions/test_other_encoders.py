@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from crossmodal.captions.bert import load_bert, obtain_bert
+from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.query import SentenceReader
-from crossmodal.captions.spans import span_reader
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 
@@ -68,7 +68,7 @@ def obtained(tmp_path):
 def stored(bert, folder, max_tokens=40):
     """The store of the captions, which holds what each caption gives alone and what a query gives."""
     model, tokenizer = load_bert(bert)
-    encode_captions(CAPTIONS, model, tokenizer, folder, max_tokens=max_tokens, batch_size=4)
+    encode_captions(BertFeatures(model, tokenizer, max_tokens), CAPTIONS, folder, batch_size=4)
     store, read = FeatureStore(folder), SentenceReader("bert", bert, folder, max_tokens)
     for row, caption in enumerate(CAPTIONS):
         ids = torch.tensor([store.read(row, "token_ids").tolist()])
@@ -109,7 +109,7 @@ def test_the_first_layers_of_an_encoder(obtained, tmp_path, kind, settings):
 def test_tokenizers_with_less_in_them(obtained, tmp_path, tokenizer, names, first):
     bert, _ = obtained(tokenizer=tokenizer, names=names)
     store = stored(bert, tmp_path / "store")
-    spans = span_reader("bert", bert, tmp_path / "store")(CAPTIONS[0], store.read(0, "token_ids").tolist())
+    spans = BertFeatures.spans(bert, tmp_path / "store")(CAPTIONS[0], store.read(0, "token_ids").tolist())
     words = [CAPTIONS[0][start:end] for start, end in spans]
     assert "".join(words) in (CAPTIONS[0], CAPTIONS[0].replace(" ", ""))
     assert first is None or words[: len(first)] == first
@@ -144,4 +144,4 @@ def test_positions_after_the_padding(obtained, tmp_path):
     bert, _ = load_bert(bert)
     with pytest.raises(UserError, match="takes 9 tokens at most"):
         bert.config.max_position_embeddings = 11
-        encode_captions(CAPTIONS, bert, load_bert(tmp_path / "bert")[1], tmp_path / "o", max_tokens=40, batch_size=4)
+        BertFeatures(bert, load_bert(tmp_path / "bert")[1], max_tokens=40).rows(CAPTIONS)

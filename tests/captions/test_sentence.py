@@ -1,6 +1,6 @@
 """A sentence is read as the captions stage stores it, whatever the encoder."""
 
-from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,14 +10,15 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from crossmodal.captions.clip import embed_captions
-from crossmodal.captions.encode import encode_captions, store_ids
+from crossmodal.captions.base import CaptionEncoder
+from crossmodal.captions.encode import encode_captions
+from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.query import SentenceReader
-from crossmodal.captions.vocabulary import count_vocabulary
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.published.dual_encoder import load_half
+from crossmodal.models.text import TRAINED
+from crossmodal.settings.params import Captions, EncoderName
 
 SENTENCES = ["a red circle above a star", "A star!", "a red red red red circle above a green star"]
 LONGEST = 8
@@ -71,35 +72,42 @@ def check(reader, store):
 
 
 @pytest.mark.usefixtures("device")
-def test_bert(bert, tmp_path):
-    reader = SentenceReader("bert", bert, tmp_path, LONGEST)
-    encode_captions(SENTENCES, reader.model, reader.tokenizer, tmp_path, max_tokens=LONGEST, batch_size=2)
+@pytest.mark.parametrize("encoder", ["bert", "clip"])
+def test_features_of_a_sentence_are_those_that_the_stage_stores(bert, clip_text, tmp_path, encoder):
+    check_encoder(encoder, clip_text if encoder == "clip" else bert, tmp_path)
+
+
+@pytest.mark.parametrize("encoder", ["bert_finetune", "bigru"])
+def test_ids_of_a_sentence_are_those_that_the_stage_stores(bert, tmp_path, encoder):
+    check_encoder(encoder, bert, tmp_path)
+
+
+def check_encoder(encoder, folder, tmp_path):
+    settings = Captions(encoder=encoder, max_tokens=LONGEST, batch_size=2, vocabulary="count", min_count=1)
+    stage = ENCODERS[encoder].make(settings, folder, SENTENCES)
+    encode_captions(stage, SENTENCES, tmp_path, batch_size=2)
+    reader = SentenceReader(encoder, folder, tmp_path / "vocabulary.json", LONGEST)
     check(reader, tmp_path)
+    assert FeatureStore(tmp_path).settings == ENCODERS[encoder].reading(LONGEST)
+    # and to the bit, where the stage reads it alone
+    encode_captions(stage, SENTENCES, tmp_path / "alone", batch_size=1)
+    for row, sentence in enumerate(SENTENCES):
+        ours, stored = reader(sentence), read_words(FeatureStore(tmp_path / "alone"), np.array([row]))
+        for name in ("features", "mask", "ids"):
+            torch.testing.assert_close(getattr(ours, name), getattr(stored, name), atol=0, rtol=0)
 
 
-def test_bert_that_is_finetuned(bert, tmp_path):
-    reader = SentenceReader("bert_finetune", bert, tmp_path, LONGEST)
-    store_ids(reader.tokenizer(SENTENCES, truncation=True, max_length=LONGEST)["input_ids"], tmp_path)
-    check(reader, tmp_path)
-
-
-def test_bigru(tmp_path):
-    vocabulary = count_vocabulary(SENTENCES, 1)
-    vocabulary.save(tmp_path / "vocabulary.json")
-    store_ids([vocabulary.encode(sentence, LONGEST) for sentence in SENTENCES], tmp_path / "store")
-    check(SentenceReader("bigru", Path("nowhere"), tmp_path / "vocabulary.json", LONGEST), tmp_path / "store")
-
-
-@pytest.mark.usefixtures("device")
-def test_clip(clip_text, tmp_path):
-    embed_captions(SENTENCES, *load_half(clip_text, "text", "bert"), tmp_path, batch_size=2)
-    check(SentenceReader("clip", clip_text, tmp_path, LONGEST), tmp_path)
+def test_the_encoders_are_those_of_the_settings():
+    assert set(ENCODERS) == set(get_args(EncoderName))
+    stored = CaptionEncoder.text_settings.__func__
+    trained = {name for name, encoder in ENCODERS.items() if encoder.text_settings.__func__ is not stored}
+    assert trained == set(TRAINED)
 
 
 def test_several_threads_share_a_reader(bert, clip_text, tmp_path):
     for encoder, folder in (("bert", bert), ("bert_finetune", bert), ("clip", clip_text)):
         reader = SentenceReader(encoder, folder, tmp_path, LONGEST)
-        backend = reader.tokenizer.backend_tokenizer
+        backend = reader.encoder.tokenizer.backend_tokenizer
         before = (backend.truncation, backend.padding)
         for sentence, words in answers_of_threads(reader, SENTENCES):
             alone = reader(sentence)
@@ -111,7 +119,7 @@ def test_several_threads_share_a_reader(bert, clip_text, tmp_path):
 def test_a_long_sentence_is_refused_before_it_is_tokenised(bert, tmp_path):
     reader = SentenceReader("bert", bert, tmp_path, LONGEST)
     assert reader("a " * 5000).features.shape[1] == LONGEST
-    reader.tokenizer = None
+    reader.encoder.tokenizer = None
     with pytest.raises(UserError, match="has 20,000,000 characters, expected 10,000 at most") as error:
         reader("a " * 10_000_000)
     assert len(str(error.value)) < 300

@@ -2,8 +2,9 @@
 
 import pytest
 
+from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.fit import fit_tokenizer
-from crossmodal.captions.spans import span_reader, split_places
+from crossmodal.captions.spans import split_places
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, split_words
 from crossmodal.errors import UserError
 
@@ -24,7 +25,7 @@ def bert(tmp_path):
 
 def test_of_a_tokenizer(bert, tmp_path):
     folder, tokenizer = bert
-    read = span_reader("bert", folder, tmp_path)
+    read = ENCODERS["bert"].spans(folder, tmp_path)
     for text in CAPTIONS:
         ids = tokenizer(text)["input_ids"]
         places = read(text, ids)
@@ -40,7 +41,7 @@ def test_of_a_tokenizer(bert, tmp_path):
 def test_of_a_caption_that_was_cut(bert, tmp_path):
     folder, tokenizer = bert
     ids = tokenizer(CAPTIONS[0], truncation=True, max_length=5)["input_ids"]
-    places = span_reader("bert_finetune", folder, tmp_path)(CAPTIONS[0], ids)
+    places = ENCODERS["bert_finetune"].spans(folder, tmp_path)(CAPTIONS[0], ids)
     assert len(places) == 5 and places[-1].tolist() == [0, 0]
     assert spelled(CAPTIONS[0], places[:3]) == ["", "A", "l"]  # large is not one of its words
 
@@ -48,7 +49,7 @@ def test_of_a_caption_that_was_cut(bert, tmp_path):
 def test_of_a_vocabulary(tmp_path):
     vocabulary = count_vocabulary(CAPTIONS, 1)
     vocabulary.save(tmp_path / "vocabulary.json")
-    read = span_reader("bigru", tmp_path, tmp_path)
+    read = ENCODERS["bigru"].spans(tmp_path, tmp_path)
     for text in CAPTIONS:
         found = spelled(text, read(text, vocabulary.encode(text, 40)))
         assert found == ["", *(text[first:last] for _, (first, last) in split_places(text)), ""]
@@ -62,7 +63,7 @@ def test_words_of_a_vocabulary_that_are_several_parts(tmp_path):
     vocabulary = Vocabulary([*SPECIAL, "a", "t-shirt", "'s"])
     vocabulary.save(tmp_path / "vocabulary.json")
     text = "A boy's T-shirt is a T-shirt"
-    found = span_reader("bigru", tmp_path, tmp_path)(text, vocabulary.encode(text, 40))
+    found = ENCODERS["bigru"].spans(tmp_path, tmp_path)(text, vocabulary.encode(text, 40))
     assert spelled(text, found) == ["", "A", "boy", "'s", "T-shirt", "is", "a", "T-shirt", ""]
 
 
@@ -73,13 +74,13 @@ def test_parts_are_those_of_the_vocabulary(text):
 
 def test_what_does_not_belong_together_is_refused(bert, tmp_path):
     folder, tokenizer = bert
-    read = span_reader("bert", folder, tmp_path)
+    read = ENCODERS["bert"].spans(folder, tmp_path)
     ids = tokenizer("a dog")["input_ids"]
     for wrong in (ids[:1] + ids, [*ids[:-1], 5, ids[-1]], [*ids[:-1], 7]):
         with pytest.raises(UserError, match="run the captions stage again"):
             read("a dog", wrong)
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"tokenizer\.json: not a readable tokenizer"):
-        span_reader("bert", folder, tmp_path)
+        ENCODERS["bert"].spans(folder, tmp_path)
     with pytest.raises(UserError, match="run the captions stage first"):
-        span_reader("bigru", folder, tmp_path / "none")
+        ENCODERS["bigru"].spans(folder, tmp_path / "none")

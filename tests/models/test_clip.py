@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from crossmodal.batch import Regions, Words
-from crossmodal.captions import clip as captions_clip
-from crossmodal.captions.clip import embed_captions
+from crossmodal.captions.clip import ClipText
+from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
@@ -152,9 +152,8 @@ def test_images_are_transformers_own(tmp_path, sources, pictures, kind):
 @pytest.mark.parametrize("shard_rows", [2, 2048])
 def test_texts_are_transformers_own(tmp_path, monkeypatch, sources, kind, shard_rows):
     monkeypatch.setattr(store, "SHARD_ROWS", shard_rows)
-    monkeypatch.setattr(captions_clip, "SHARD_ROWS", shard_rows)
     half = load_half(half_of(sources[kind], "text", tmp_path / "bert"), "text", "bert")
-    embed_captions(TEXTS, *half, tmp_path / "store", batch_size=3)
+    encode_captions(ClipText(*half), TEXTS, tmp_path / "store", batch_size=3, chunk=shard_rows)
     read = FeatureStore(tmp_path / "store")
     assert read.lengths.tolist() == [1] * len(TEXTS)
     stored = np.concatenate([read.read(row, "features") for row in range(len(TEXTS))]).astype(np.float32)
@@ -181,9 +180,8 @@ def test_text_half_before_the_store_is_exact(tmp_path, sources, kind):
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, sources):
     monkeypatch.setattr(store, "SHARD_ROWS", 2)
-    monkeypatch.setattr(captions_clip, "SHARD_ROWS", 2)
     model, words = load_half(half_of(sources["clip"], "text", tmp_path / "bert"), "text", "bert")
-    embed_captions(TEXTS, model, words, tmp_path / "whole", batch_size=3)
+    encode_captions(ClipText(model, words), TEXTS, tmp_path / "whole", batch_size=3, chunk=2)
     cut = tmp_path / "cut"
     cut.mkdir()
     shutil.copy(tmp_path / "whole" / "00000.h5", cut)
@@ -193,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, sources):
         asked.extend(texts)
         return words(texts, **settings)
 
-    embed_captions(TEXTS, model, listening, cut, batch_size=3)
+    encode_captions(ClipText(model, listening), TEXTS, cut, batch_size=3, chunk=2)
     assert asked == TEXTS[2:]
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (cut / path.name).read_bytes(), path.name
@@ -268,6 +266,7 @@ def test_matcher_only_normalises():
         model.encode_text(Words(texts, torch.ones(5, 1, dtype=torch.bool))),
     )
     torch.testing.assert_close(scores, torch.nn.functional.cosine_similarity(images, texts[:, 0], dim=-1))
+    assert model.members() == []  # none is trained
 
 
 def test_damaged_source_is_named(tmp_path, sources):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from crossmodal.captions.encoders import caption_reading
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
@@ -17,7 +18,7 @@ from crossmodal.regions.extraction.query import read_photograph
 from crossmodal.serving.bundle import pack, unpack
 from crossmodal.serving.embed import embed_folder
 from crossmodal.serving.session import Folders, SearchSession
-from crossmodal.settings.derived import caption_reading, image_reading, with_reading
+from crossmodal.settings.derived import image_reading, with_reading
 from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Where the stored tokens of a caption stand in its text, so that a picture can point at words."""
+"""The characters of a caption that each of its stored tokens covers, so that a picture can point at words."""
 
 from __future__ import annotations
 
@@ -13,26 +13,11 @@ from crossmodal.captions.vocabulary import NORMALIZER, SPECIAL, SPLITTER, Vocabu
 from crossmodal.errors import UserError
 
 SpanReader = Callable[[str, Sequence[int]], np.ndarray]
+Positions = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 
 
-def span_reader(encoder: str, bert: Path, captions: Path) -> SpanReader:
-    """A function of a caption and its stored token ids that gives each token's place: (L, 2) int32.
-
-    A place is the first character and the one behind the last; (0, 0) is a token that stands for no text.
-
-    Args:
-        encoder: ``captions.encoder`` of params.yaml: bert, bert_finetune or bigru.
-        bert: the bert stage's folder, whose tokenizer made the ids. captions: that of the captions stage, with the
-            vocabulary of a BiGRU.
-
-    Raises:
-        UserError: the tokenizer or the vocabulary is missing or unreadable; by the function, where the ids are not
-            those of the caption.
-    """
-    if encoder == "bigru":
-        read = partial(_by_vocabulary, Vocabulary.load(captions / "vocabulary.json"))
-    else:
-        read = partial(_by_tokenizer, _tokenizer(bert / "tokenizer.json"))
+def check_ids(read: Positions, captions: Path) -> SpanReader:
+    """``read`` as a function of a caption and its stored ids, which are compared; see ``CaptionEncoder.spans``."""
 
     def spans(text: str, ids: Sequence[int]) -> np.ndarray:
         all_ids, places = read(text)
@@ -50,6 +35,20 @@ def split_places(caption: str) -> list[tuple[str, tuple[int, int]]]:
     text.normalize(NORMALIZER.normalize)
     SPLITTER.pre_tokenize(text)
     return [(word, place) for word, place, _ in text.get_splits("original", "char")]
+
+
+def positions_of_tokenizer(path: Path) -> Positions:
+    """Of a BERT's tokenizer: all ids of a text, and the characters of each.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
+    return partial(_by_tokenizer, _tokenizer(path))
+
+
+def positions_of_vocabulary(vocabulary: Vocabulary) -> Positions:
+    """The same of a BiGRU's words."""
+    return partial(_by_vocabulary, vocabulary)
 
 
 def _tokenizer(path: Path) -> Tokenizer:

@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
     if words:
         Vocabulary(words).save(part / "vocabulary.json")
     part.rename(out)
-    text = {"bert": "stored BERT features", "bert_finetune": "its own BERT", "bigru": f"{len(words or ())} words"}
+    vocabulary = f", a vocabulary of {len(words)} words" if words else ""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"import-checkpoint: {config.model} ({parameters:,} parameters), region features of {config.sizes.regions}, "
-        f"captions by {text[config.encoder]} (captions.encoder {config.encoder}), in {printable(out)}"
+        f"captions.encoder {config.encoder}{vocabulary}, in {printable(out)}"
     )

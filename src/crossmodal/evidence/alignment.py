@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossmodal.captions.spans import span_reader
+from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split
 from crossmodal.evidence.evidence import Evidence, save_evidence
@@ -38,7 +38,7 @@ def keep_evidence(
 
     Args:
         inputs: of the split that was searched. probe: the split that was scored. results: of both.
-        bert: the bert stage's folder; see captions.spans.
+        bert: the bert stage's folder; see ``CaptionEncoder.spans``.
         explained: queries of each direction, as the gallery draws them, whose alignments are kept; none where
             regions have no boxes, as nothing could be drawn.
 
@@ -57,7 +57,7 @@ def keep_evidence(
     spans = []
     if len(captions):
         texts = [caption for record in dataset.records for caption in record.captions]
-        read = span_reader(inputs.config.encoder, bert, words.folder)
+        read = ENCODERS[inputs.config.encoder].spans(bert, words.folder)
         spans = [read(texts[row], words.read(row, "token_ids").tolist()) for row in captions]
     evidence = Evidence(
         matches=matches,

@@ -9,8 +9,7 @@ from typing import Any
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import MatcherConfig
-
-STORED = ("bert", "clip")  # captions.encoder of stores with features; the others have token ids
+from crossmodal.models.text import TRAINED
 
 
 def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, words: FeatureStore) -> None:
@@ -26,10 +25,11 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
     if size != config.sizes.regions:
         raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.sizes.regions}")
     check_boxes(config.model, config.settings, regions)
-    if ("features" in words.arrays) != (config.encoder in STORED):
+    stored = config.encoder not in TRAINED  # features; ids for an encoder that is trained with the matcher
+    if ("features" in words.arrays) != stored:
         found = "features" if "features" in words.arrays else "token ids"
         raise UserError(f"{words.folder}: holds {found}, {matcher} was made for captions.encoder {config.encoder}")
-    if config.encoder in STORED and words.arrays["features"][1][0] != config.sizes.words:
+    if stored and words.arrays["features"][1][0] != config.sizes.words:
         size = words.arrays["features"][1][0]
         raise UserError(f"{words.folder}: token features of {size}, {matcher} takes {config.sizes.words}")
     own, stored = matcher / "vocabulary.json", words.folder / "vocabulary.json"

@@ -85,7 +85,7 @@ class Matcher(nn.Module):
         return self.encode_captions(self.text(words))
 
     def members(self) -> list[Matcher]:
-        """The matchers that are trained, each with a loss of its own: this one, or those of an ensemble."""
+        """The matchers that are trained, each with a loss of its own: this one, those of an ensemble, or none."""
         return [self]
 
     def forward(self, regions: Regions, words: Sequence[Words]) -> tuple[Encoding, list[Encoding]]:

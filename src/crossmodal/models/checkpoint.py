@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, ValidationError
@@ -23,7 +23,7 @@ from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.models.text import build_text, check_text
-from crossmodal.settings.params import Params, Section
+from crossmodal.settings.params import EncoderName, Params, Section
 
 _MOST = 1 << 24  # of a size in config.json
 _FEW = 16  # layers that no number of tensors is held against: some models have none
@@ -73,7 +73,7 @@ class _Config(Record):
     settings: dict[str, Any]
     sizes: _Sizes
     key: str
-    encoder: Literal["bert", "bert_finetune", "bigru", "clip"]
+    encoder: EncoderName
     text: dict[str, Any]
 
 

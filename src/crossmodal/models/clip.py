@@ -29,6 +29,10 @@ class ClipMatcher(Matcher):
                 f"of size {sizes.words}: not of one model"
             )
 
+    def members(self) -> list[Matcher]:
+        """None: there is nothing to train."""
+        return []
+
     def encode_images(self, regions: Regions) -> Encoding:
         return Encoding(F.normalize(regions.features[:, 0], dim=-1))
 

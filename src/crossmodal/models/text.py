@@ -53,15 +53,19 @@ class FineTunedBert(nn.Module):
         return Words(features, words.mask, words.ids)
 
 
-class _BiGru(Record):
+class _BiGruSettings(Record):
     vocabulary: Annotated[int, Field(ge=1, le=1 << 24)]
     embed_dim: Annotated[int, Field(ge=1, le=1 << 24)]
     hidden: Annotated[int, Field(ge=1, le=1 << 24)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
-class _FineTunedBert(Record):
+class _BertSettings(Record):
     config: dict[str, Any]
+
+
+TRAINED: dict[str, type[nn.Module]] = {"bigru": BiGru, "bert_finetune": FineTunedBert}  # by captions.encoder
+_SETTINGS: dict[str, type[Record]] = {"bigru": _BiGruSettings, "bert_finetune": _BertSettings}
 
 
 def check_text(encoder: str, settings: dict[str, Any], name: str) -> None:
@@ -70,10 +74,10 @@ def check_text(encoder: str, settings: dict[str, Any], name: str) -> None:
     Raises:
         UserError: names the key; ``name`` is that of the file.
     """
-    if encoder == "bigru":
-        as_record(settings, _BiGru, name)
-    elif encoder == "bert_finetune":
-        check_config(as_record(settings, _FineTunedBert, name).config, f"{name}.config")
+    if encoder in TRAINED:
+        record = as_record(settings, _SETTINGS[encoder], name)
+        if isinstance(record, _BertSettings):
+            check_config(record.config, f"{name}.config")
     elif settings:
         raise UserError(f"{name}: expected nothing with stored features, found {', '.join(settings)[:100]}")
 
@@ -85,11 +89,7 @@ def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
         encoder: ``captions.encoder`` of params.yaml.
         settings: of BiGru, or ``config`` of FineTunedBert; nothing where features are stored.
     """
-    if encoder == "bigru":
-        return BiGru(**settings)
-    if encoder == "bert_finetune":
-        return FineTunedBert(**settings)
-    return StoredFeatures()
+    return TRAINED.get(encoder, StoredFeatures)(**settings)
 
 
 def load_pretrained(text: nn.Module, folder: Path) -> None:

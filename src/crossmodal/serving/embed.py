@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmodal.captions.encoders import caption_reading
 from crossmodal.datasets.assemble import check_images
 from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
 from crossmodal.datasets.walk import list_files
@@ -27,7 +28,7 @@ from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.runtime import pick_device
 from crossmodal.serving.session import Folders
-from crossmodal.settings.derived import caption_reading, image_reading, region_backend
+from crossmodal.settings.derived import image_reading, region_backend
 from crossmodal.settings.params import Params
 
 

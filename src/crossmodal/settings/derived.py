@@ -59,13 +59,8 @@ def image_reading(params: Params) -> dict[str, Any]:
     return {"regions.backend": backend} | {key: _value(params, key) for key in keys}
 
 
-def caption_reading(params: Params) -> dict[str, Any]:
-    """The same of a caption's tokens, besides the encoder in models/bert; CLIP cuts texts at its own length."""
-    return {} if params.captions.encoder == "clip" else {"captions.max_tokens": _value(params, "captions.max_tokens")}
-
-
 def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
-    """Settings with other values of the keys that ``image_reading`` and ``caption_reading`` give.
+    """Settings with other values of the keys that ``image_reading`` and ``captions.encoders.caption_reading`` give.
 
     Raises:
         ValueError: another key, or a value that the setting does not take.
@@ -94,9 +89,8 @@ def run_settings(params: Params) -> dict[str, Any]:
     Logged with the MLflow run, and hashed together with the data into the key by which the run is found again.
     """
     backend = _BACKEND_SECTIONS.get(region_backend(params), "detector")
-    sections = ("regions", backend, "bert", "captions", "train", "loss", params.dataset, params.model)
-    if params.captions.encoder != "bert":
-        sections += (params.captions.encoder,)
+    chosen = (params.dataset, params.model, params.captions.encoder)
+    sections = ("regions", backend, "bert", "captions", "train", "loss", *chosen)
     settings = {name: getattr(params, name).model_dump(mode="json") for name in sections}
     settings["regions"] = region_settings(params)
     settings["bert"]["source"] = bert_source(params)

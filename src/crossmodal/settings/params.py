@@ -190,10 +190,13 @@ class Bert(Section):
         return self
 
 
+EncoderName = Literal["bert", "bert_finetune", "bigru", "clip"]  # captions.encoders.ENCODERS
+
+
 class Captions(Section):
     """Token features, or token ids where the encoder is trained with the model."""
 
-    encoder: Literal["bert", "bert_finetune", "bigru", "clip"]
+    encoder: EncoderName
     max_tokens: Annotated[int, Field(ge=4, le=512)]
     batch_size: Count
     vocabulary: str

@@ -1,0 +1,96 @@
+"""Captions by the bert stage's tokenizer: features of its network, or ids for a copy of it that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, TextSettings
+from crossmodal.captions.bert import load_bert, read_bert_config, token_ids
+from crossmodal.captions.spans import Positions, positions_of_tokenizer
+from crossmodal.captions.token_table import table_of_tokenizer
+from crossmodal.errors import UserError
+from crossmodal.features.batches import TokenTable
+from crossmodal.features.store import FeatureStore
+from crossmodal.runtime import pick_device
+from crossmodal.settings.params import Params
+
+
+class _Bert(CaptionEncoder):
+    """Token ids, [CLS] and [SEP] among them where the tokenizer has such."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_tokens: int) -> None:
+        super().__init__(max_tokens)
+        self.tokenizer, self.config = tokenizer, config
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return token_ids(texts, self.tokenizer, self.config, self.max_tokens)
+
+    @classmethod
+    def positions(cls, bert: Path, captions: Path) -> Positions:
+        return positions_of_tokenizer(bert / "tokenizer.json")
+
+    @classmethod
+    def token_table(cls, bert: Path, captions: Path) -> TokenTable:
+        return table_of_tokenizer(load_bert(bert)[1])
+
+
+class BertFeatures(_Bert):
+    """``captions.encoder`` bert: ids, and for each the output of the network's last layer."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        super().__init__(tokenizer, model.config, max_tokens)
+        self.device = pick_device()
+        self.model = model.to(self.device)
+        self.size = model.config.hidden_size
+        self.arrays = {FEATURES: ("float16", (self.size,)), IDS: ("int32", ())}
+
+    @classmethod
+    def load(cls, bert: Path, vocabulary: Path, max_tokens: int) -> Self:
+        return cls(*load_bert(bert), max_tokens)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"hidden_size": self.size, "layers": self.config.num_hidden_layers, **super().metadata}
+
+    @torch.inference_mode()
+    def features(self, ids: Sequence[list[int]], batch_size: int) -> list[np.ndarray]:
+        """See ``CaptionEncoder``; captions of like length share a batch, padding is not kept."""
+        padding = self.config.pad_token_id or 0
+        by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        features: list[np.ndarray] = [np.empty(0)] * len(ids)
+        for first in range(0, len(ids), batch_size):
+            rows = by_length[first : first + batch_size]
+            padded = pad_sequence([torch.tensor(ids[row]) for row in rows], batch_first=True, padding_value=padding)
+            mask = torch.arange(padded.shape[1]) < torch.tensor([len(ids[row]) for row in rows])[:, None]
+            output = self.model(padded.to(self.device), attention_mask=mask.long().to(self.device)).last_hidden_state
+            for index, row in enumerate(rows):
+                features[row] = output[index, : len(ids[row])].cpu().numpy().astype(np.float16)
+        return features
+
+
+class BertIds(_Bert):
+    """``captions.encoder`` bert_finetune: ids alone; the matcher trains a copy of the network."""
+
+    @classmethod
+    def load(cls, bert: Path, vocabulary: Path, max_tokens: int) -> Self:
+        model, tokenizer = load_bert(bert)
+        return cls(tokenizer, model.config, max_tokens)
+
+    @classmethod
+    def token_table(cls, bert: Path, captions: Path) -> TokenTable:
+        table = super().token_table(bert, captions)
+        if table.mask is None:
+            raise UserError(f"{bert}: no mask token, which train.word_dropout_kind words needs; use tokens")
+        return table
+
+    @classmethod
+    def text_settings(cls, params: Params, bert: Path, store: FeatureStore, table: TokenTable | None) -> TextSettings:
+        config = read_bert_config(bert)
+        return TextSettings({"config": config.to_diff_dict()}, config.hidden_size, params.bert_finetune.lr_factor)
