@@ -323,3 +323,13 @@ def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         keys = sorted(row[0] for row in connection.execute(query))
     assert keys == ["key0", "key1", "key2", "key3"]
+
+
+def test_resume_with_a_run_that_is_gone_opens_a_new_one(root, client, key, capsys):
+    with open_training_run(key, PARAMS) as deleted:
+        pass
+    client.delete_run(deleted.run_id)
+    for gone in (deleted.run_id, uuid.uuid4().hex):
+        with open_training_run(key, PARAMS, run_id=gone) as tracker:
+            assert tracker.run_id not in (None, gone)
+    assert capsys.readouterr().err == ""
