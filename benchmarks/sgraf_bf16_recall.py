@@ -22,24 +22,22 @@ from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.rescore import rescore_leading
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.models.similarity_reasoning import PairScorer
-from crossmodal.retrieval.rescore import rescore_leading
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
-from stages.paths import CAPTIONS, DATASET, MATCHER, REGIONS
+from crossmodal.paths import CAPTIONS, DATASET, MATCHER, REGIONS
 
 
 @exits_cleanly
 def main() -> None:
     test, regions, words = split_rows(read_dataset(DATASET), "test"), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, _ = load_matcher(MATCHER)
-    scorers = [module for module in model.modules() if isinstance(module, PairScorer)]
-    if not scorers:
+    if not hasattr(model.members()[0], "precision"):
         raise UserError(f"{MATCHER}: not an sgraf; run dvc exp run -S model=sgraf first")
     inputs = SearchInputs(model, regions, words, test, batch_size=256)
     for precision, again in (("fp32", False), ("bf16", False), ("bf16", True)):
-        for scorer in scorers:
-            scorer.precision = precision
+        for member in model.members():
+            member.precision = precision
         started = time.perf_counter()
         matrix = similarity_matrix(inputs)
         if again:

@@ -4,13 +4,14 @@
     python benchmarks/sgraf_similarity.py --steps 3             # training steps at batch 128 too (16 GB of memory)
     python benchmarks/sgraf_similarity.py --device cuda --images 1000 --captions 1000 --steps 3
 
-The published form goes through the captions one by one, each against all images in batched products. Matrices are
+The published form, equations.score_by_caption, goes through the captions one by one, each against all images in batched
+products. Matrices are
 compared first, then made in turn in one process; medians are reported. A training step is forward and backward of the
 hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
 of its own on a CPU.
 
 The first command, and one with --images 16 --captions 32 --steps 2 (of which the steps are shown), on 2 cores (Zen 4)
-that had nothing else to do, with a C compiler (models/compiled.py), printed
+that had nothing else to do, with a C compiler (models/sgraf/compiled.py), printed
 
     64 images of 36 regions, 208 captions of 8 to 20 words, cpu, 2 threads, compiled, median of 5
     sgr  published         4,714 pairs/s    1.00 x   differs by 0e+00
@@ -48,49 +49,22 @@ import torch.nn.functional as F
 from measure import peak_memory, seconds
 from torch import nn
 
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import Encoding
-from crossmodal.models.compiled import library
-from crossmodal.models.similarity_reasoning import AttentionFiltration, PairScorer
+from crossmodal.batch import Encoding
+from crossmodal.losses.pair import hinge_loss
+from crossmodal.models.sgraf.compiled import library
+from crossmodal.models.sgraf.equations import PairScorer, score_by_caption
+from crossmodal.models.sgraf.fast import score_matrix
 
 WORDS = (8, 20)
 Form = Callable[[PairScorer, Encoding, Encoding], torch.Tensor]
 
 
-def published(scorer: PairScorer, images: Encoding, captions: Encoding) -> torch.Tensor:
-    """The matrix as Paranioar/SGRAF makes it: (N, C)."""
-    overall, regions = images.vectors[:, 0], images.vectors[:, 1:]  # every image has all R regions
-    columns = []
-    for vectors, mask in zip(captions.vectors, captions.mask, strict=True):
-        words = vectors[1 : int(mask.sum())].expand(len(regions), -1, -1).contiguous()  # (N, L, E)
-        attention = _unit(F.leaky_relu(regions @ words.transpose(1, 2), 0.1), dim=2)  # (N, R, L)
-        attention = (scorer.smooth * attention.transpose(1, 2).contiguous()).softmax(dim=2)  # (N, L, R)
-        attended = _unit(attention @ regions)
-        local = _unit(scorer.local_map((attended - words).square()))
-        joint = _unit(scorer.global_map((overall - vectors[0]).square()))
-        nodes = torch.cat([joint.unsqueeze(1), local], dim=1)  # (N, 1 + L, S)
-        if isinstance(scorer.reasoning, AttentionFiltration):
-            gates = scorer.reasoning.norm(scorer.reasoning.gate(nodes).transpose(1, 2)).sigmoid()  # (N, 1, 1 + L)
-            vector = _unit((gates / (gates.sum(dim=2, keepdim=True) + 1e-8) @ nodes).squeeze(1))
-        else:
-            for step in scorer.reasoning.steps:
-                edges = (step["query"](nodes) @ step["key"](nodes).transpose(1, 2)).softmax(dim=2)
-                nodes = step["map"](edges @ nodes).relu()
-            vector = nodes[:, 0]
-        columns.append(scorer.score_map(vector).sigmoid())
-    return torch.cat(columns, dim=1)
-
-
-def _unit(values: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    return values / (values.square().sum(dim=dim, keepdim=True).sqrt() + 1e-8)
-
-
 def tiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> torch.Tensor:
     """The matrix as the model makes it, for a loss with few gradients: (N, C)."""
-    return scorer(images, captions, sparse=True)
+    return score_matrix(scorer, images, captions, sparse=True)
 
 
-FORMS: dict[str, Form] = {"published": published, "tiles": tiled}
+FORMS: dict[str, Form] = {"published": score_by_caption, "tiles": tiled}
 
 
 def random_pairs(
@@ -99,7 +73,7 @@ def random_pairs(
     """A scorer of the published sizes, images of 36 regions and captions of 8 to 20 words; slot 0 is the whole."""
     torch.manual_seed(0)
     images, captions = (2, 2) if small else (images, captions)
-    scorer = PairScorer(module, 1024, 256, steps=3, smooth=9.0, precision="fp32")
+    scorer = PairScorer(module, 1024, 256, steps=3, lambda_softmax=9.0)
     for layer in scorer.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -122,7 +96,8 @@ def matrix(
     form: str, scorer: PairScorer, images: Encoding, captions: Encoding, precision: str = "fp32"
 ) -> torch.Tensor:
     """Similarities without gradients."""
-    scorer.precision = precision
+    if precision == "bf16":
+        return score_matrix(scorer, images, captions, bf16=True)
     return FORMS[form](scorer, images, captions)
 
 

@@ -6,13 +6,13 @@ from crossmodal.captions.clip import embed_captions
 from crossmodal.captions.encode import encode_captions, store_ids
 from crossmodal.captions.vocabulary import obtain_vocabulary
 from crossmodal.datasets.records import read_dataset
-from crossmodal.derived import caption_reading
-from crossmodal.dual_encoder import load_half
 from crossmodal.errors import UserError, exits_cleanly
-from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
-from stages.paths import BERT, CAPTIONS, DATASET
+from crossmodal.paths import BERT, CAPTIONS, DATASET
+from crossmodal.published.dual_encoder import load_half
+from crossmodal.settings.derived import caption_reading
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

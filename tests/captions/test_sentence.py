@@ -14,10 +14,10 @@ from crossmodal.captions.clip import embed_captions
 from crossmodal.captions.encode import encode_captions, store_ids
 from crossmodal.captions.query import SentenceReader
 from crossmodal.captions.vocabulary import count_vocabulary
-from crossmodal.dual_encoder import load_half
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_words
 from crossmodal.features.store import FeatureStore
+from crossmodal.published.dual_encoder import load_half
 
 SENTENCES = ["a red circle above a star", "A star!", "a red red red red circle above a green star"]
 LONGEST = 8
@@ -94,25 +94,6 @@ def test_bigru(tmp_path):
 def test_clip(clip_text, tmp_path):
     embed_captions(SENTENCES, *load_half(clip_text, "text", "bert"), tmp_path, batch_size=2)
     check(SentenceReader("clip", clip_text, tmp_path, LONGEST), tmp_path)
-
-
-@pytest.mark.parametrize("sentence", ["", " \n"])
-def test_an_empty_sentence_is_refused(bert, tmp_path, sentence):
-    with pytest.raises(UserError, match="the sentence is empty"):
-        SentenceReader("bert", bert, tmp_path, LONGEST)(sentence)
-
-
-def test_bytes_that_are_no_text_are_refused(tmp_path):
-    count_vocabulary(SENTENCES, 1).save(tmp_path / "vocabulary.json")
-    reader = SentenceReader("bigru", tmp_path, tmp_path / "vocabulary.json", LONGEST)
-    with pytest.raises(UserError, match=r"the sentence 'a caf\\udce9' is not UTF-8 text"):
-        reader(b"a caf\xe9".decode(errors="surrogateescape"))
-
-
-def test_a_missing_encoder_is_named(tmp_path):
-    for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
-        with pytest.raises(UserError, match=f"{missing}: not found"):
-            SentenceReader(encoder, tmp_path, tmp_path / "vocabulary.json", LONGEST)
 
 
 def test_several_threads_share_a_reader(bert, clip_text, tmp_path):

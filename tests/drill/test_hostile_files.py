@@ -6,6 +6,7 @@ tests/features/test_hostile_store.py.
 
 import gzip
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -65,14 +66,19 @@ def test_every_single_change_of_a_bert_folder(pristine, tmp_path, name):
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     command = [sys.executable, "-c", READ, str(folder / name), str(tmp_path / "cases.json")]
     done = subprocess.run(
-        command, env=forks.environment(tmp_path), capture_output=True, text=True, preexec_fn=limited, check=False
+        command,
+        env=os.environ | {"PYTHONPATH": str(forks.ROOT / "src")},
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > len(cases) // 20
 
 
 def test_a_tar_with_a_gigabyte_of_zeros_after_its_end(tmp_path):
-    from crossmodal.datasets.unpack import unpack
+    from crossmodal.datasets.archives.unpack import unpack
     from crossmodal.errors import UserError
 
     path = tmp_path / "a.tar.gz"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
-from crossmodal.losses import hinge_loss
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models import scan
-from crossmodal.models.base import Encoding, InputSizes
+from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.models.scan import cross_attention
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 SETTINGS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").scan
 DIRECTIONS = [("t2i", 9.0, 6.0), ("i2t", 4.0, 5.0)]
@@ -34,14 +34,14 @@ def cosine(a, b):
     return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
 
 
-def relevances(queries, contexts, sharpness):
+def relevances(queries, contexts, lambda_softmax):
     """Cosine of every query with what it attends to: one image and one caption, lists of vectors (eqs. 1 to 4)."""
     s = [[cosine(query, context) for context in contexts] for query in queries]
     clipped = [[max(value, 0.1 * value) for value in row] for row in s]
     norms = [math.sqrt(sum(row[j] ** 2 for row in clipped)) for j in range(len(contexts))]
     found = []
     for query, row in zip(queries, clipped, strict=True):
-        exponentials = [math.exp(sharpness * value / norm) for value, norm in zip(row, norms, strict=True)]
+        exponentials = [math.exp(lambda_softmax * value / norm) for value, norm in zip(row, norms, strict=True)]
         weights = [value / sum(exponentials) for value in exponentials]
         attended = [
             sum(weight * context[k] for weight, context in zip(weights, contexts, strict=True))
@@ -134,80 +134,32 @@ def random_sets(count, longest, seed):
     return Encoding(vectors, torch.arange(longest) < lengths[:, None])
 
 
+@pytest.mark.parametrize("direction", ["t2i", "i2t"])
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("tile", [1, 60, 333, 2000])
-def test_tiles_change_nothing(pool, tile):
-    """Scores and gradients, the parts of a tiled score computed again for the backward pass."""
-    queries, contexts = random_sets(9, 6, 0), random_sets(7, 5, 1)
+@pytest.mark.parametrize("cells", [1, 60, 333, 2000])
+def test_tiles_change_nothing(monkeypatch, direction, pool, cells):
+    """Scores and gradients, tiles computed again for the backward pass."""
+    model, queries, contexts = build(direction=direction, pool=pool), random_sets(9, 6, 0), random_sets(7, 5, 1)
     weights = torch.randn(9, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     results = []
-    for size in (scan.TILE, tile):
+    for size in (scan.CELLS, cells):
+        monkeypatch.setattr(scan, "CELLS", size)
         leaves = [sets.vectors.clone().requires_grad_() for sets in (queries, contexts)]
-        sets = (Encoding(leaves[0], queries.mask), Encoding(leaves[1], contexts.mask))
-        scores = cross_attention(*sets, pool=pool, lambda_softmax=9, lambda_lse=6, tile=size)
+        scores = model.similarity(Encoding(leaves[0], queries.mask), Encoding(leaves[1], contexts.mask))
         (scores * weights).sum().backward()
         results.append((scores.detach(), *(leaf.grad for leaf in leaves)))
     for tiled, whole in zip(*results, strict=True):
         torch.testing.assert_close(tiled, whole, atol=1e-11, rtol=0)
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """Cosines and pairs of every tile that is scored."""
-    sizes, pairs = [], []
-    scores = scan._scores
-
-    def watch(queries, query_mask, contexts, context_mask, **settings):
-        sizes.append(query_mask.numel() * context_mask.numel())
-        pairs.append(len(queries) * len(contexts))
-        return scores(queries, query_mask, contexts, context_mask, **settings)
-
-    monkeypatch.setattr(scan, "_scores", watch)
-    return sizes, pairs
-
-
-def test_tiles_are_scored_again_for_the_backward_pass(watched):
-    """Where all cosines are more than a tile, what their gradients need is not kept."""
-    for tile, times in ((9 * 6 * 7 * 5, 1), (333, 2)):
-        watched[0].clear()
-        queries, contexts = random_sets(9, 6, 0), random_sets(7, 5, 1)
-        queries.vectors.requires_grad_()
-        scores = cross_attention(queries, contexts, pool="avg", lambda_softmax=9, lambda_lse=6, tile=tile)
-        forward = len(watched[0])
-        scores.sum().backward()
-        assert len(watched[0]) == times * forward
-
-
-@torch.inference_mode()
-def test_little_padding_is_scored(watched):
-    """Sets of similar size share a tile: half of the sets with 2 members, half with 20."""
-    mask = torch.arange(20) < torch.tensor([2, 20] * 8)[:, None]
-    sets = Encoding(torch.nn.functional.normalize(torch.ones(16, 20, 3), dim=-1), mask)
-    cross_attention(sets, sets, pool="avg", lambda_softmax=9, lambda_lse=6)
-    assert sum(watched[0]) == int(mask.sum()) ** 2
-
-
-@pytest.mark.parametrize("tile", [1, 100, 1000])
-def test_no_tile_is_larger_than_allowed(watched, tile):
-    sizes, pairs = watched
-    with torch.inference_mode():
-        cross_attention(
-            random_sets(9, 6, 0), random_sets(7, 5, 1), pool="avg", lambda_softmax=9, lambda_lse=6, tile=tile
-        )
-    assert sum(pairs) == 9 * 7
-    assert max(sizes) <= max(tile, 6 * 5)
-
-
-def test_gradients_are_finite_where_nothing_matches():
+@pytest.mark.parametrize("pool", POOLS)
+def test_gradients_are_finite_where_nothing_matches(pool):
     """Opposite vectors, and contexts that cancel each other: no NaN from a norm of zero."""
     queries = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]], requires_grad=True)
     contexts = torch.tensor([[[0.0, 1.0], [0.0, -1.0]]], requires_grad=True)
     mask = torch.ones(1, 2, dtype=torch.bool)
-    for pool in POOLS:
-        scores = cross_attention(
-            Encoding(queries, mask), Encoding(contexts, mask), pool=pool, lambda_softmax=9, lambda_lse=6
-        )
-        scores.sum().backward()
+    scores = build(direction="i2t", pool=pool).similarity(Encoding(queries, mask), Encoding(contexts, mask))
+    scores.sum().backward()
     assert scores.isfinite().all()
     assert queries.grad.isfinite().all()
     assert contexts.grad.isfinite().all()

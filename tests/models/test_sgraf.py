@@ -1,14 +1,19 @@
-"""SGRAF's similarity of many images and captions against one caption at a time, in any tile."""
+"""SGRAF's fast matrix against its equations: any tile, with and without gradients, in training and out of it."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from crossmodal import runtime
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.base import InputSizes
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
+from crossmodal.models.sgraf.equations import score_by_caption
+from crossmodal.models.sgraf.fast import score_matrix
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(regions=10, words=8)
@@ -35,53 +40,60 @@ def data(images=7, captions=11):
     return Regions(regions, corners, region_mask), Words(words, word_mask)
 
 
-def one_pair(scorer, image, caption):
-    """The paper's equations for one image (1 + R, E) and one caption (1 + L, E), global vectors first."""
-
-    def unit(values, dim=-1):
-        return values / (values.norm(dim=dim, keepdim=True) + 1e-8)
-
-    def vector(a, b, linear):
-        return unit(linear((a - b).square()))
-
-    regions, words = image[1:], caption[1:]
-    attention = unit(torch.nn.functional.leaky_relu(regions @ words.T, 0.1), dim=1)  # (R, L), over the words
-    contexts = unit((scorer.smooth * attention).softmax(dim=0).T @ regions)  # (L, E)
-    nodes = torch.cat([vector(image[:1], caption[:1], scorer.global_map), vector(contexts, words, scorer.local_map)])
-    reasoning = scorer.reasoning
-    if hasattr(reasoning, "steps"):
-        for step in reasoning.steps:
-            edges = (step["query"](nodes) @ step["key"](nodes).T).softmax(dim=-1)
-            nodes = step["map"](edges @ nodes).relu()
-        final = nodes[0]
-    else:
-        gate = reasoning.norm(reasoning.gate(nodes)).sigmoid()  # (1 + L, 1)
-        weights = gate / (gate.abs().sum() + 1e-8)
-        final = unit((weights * nodes).sum(dim=0))
-    return torch.sigmoid(scorer.score_map(final))
+def encoded(model, images=7, captions=11):
+    regions, words = data(images, captions)
+    return model.encode_images(regions), model.encode_text(words)
 
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
+@pytest.mark.parametrize("tile", [None, 64, 1000, 20_000, 2**22])
 @torch.inference_mode()
-def test_every_pair_scores_as_alone(module):
-    model, (regions, words) = build(module), data()
-    images, captions = model.encode_images(regions), model.encode_text(words)
-    scores = model.similarity(images, captions)
-    for i in range(len(images)):
-        for c in range(len(captions)):
-            alone = one_pair(model.scorer, images.vectors[i][images.mask[i]], captions.vectors[c][captions.mask[c]])
-            torch.testing.assert_close(scores[i, c : c + 1], alone, atol=1e-5, rtol=0)
+def test_any_tile_gives_the_scores_of_the_equations(module, tile):
+    """Sets are padded; the equations get each pair alone and without padding."""
+    model = build(module)
+    images, captions = encoded(model, 23, 41)
+    scores = score_matrix(model.scorer, images, captions, tile=tile)
+    torch.testing.assert_close(scores, score_by_caption(model.scorer, images, captions), atol=1e-6, rtol=0)
+    image, caption = (sets.vectors[3:4][sets.mask[3:4]].unsqueeze(0) for sets in (images, captions))
+    alone = model.scorer(image, torch.ones(1, image.shape[1] - 1, dtype=torch.bool), caption)
+    torch.testing.assert_close(scores[3, 3:4], alone, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
-@pytest.mark.parametrize("tile", [64, 1000, 20_000, 2**22])
-@torch.inference_mode()
-def test_any_tile_gives_the_same(module, tile):
-    model, (regions, words) = build(module), data(23, 41)
-    images, captions = model.encode_images(regions), model.encode_text(words)
-    expected = model.similarity(images, captions)
-    model.scorer.tile = tile
-    torch.testing.assert_close(model.similarity(images, captions), expected, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("tile", [None, 1000])
+def test_gradients_are_those_of_the_equations(module, training, sparse, tile):
+    """Of regions, words and every weight; in training the batch norm of SAF is over all images with a caption."""
+    model = build(module).train(training)
+    encodings = [Encoding(part.vectors.detach(), part.mask) for part in encoded(model)]
+    gradients = []
+    for score in (partial(score_matrix, sparse=sparse, tile=tile), score_by_caption):
+        sets = [Encoding(part.vectors.clone().requires_grad_(), part.mask) for part in encodings]
+        scores = score(model.scorer, *sets)
+        pulls = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2))
+        leaves = [*(part.vectors for part in sets), *model.scorer.parameters()]
+        found = torch.autograd.grad((scores * pulls).sum(), leaves, materialize_grads=True)
+        gradients.append([scores.detach(), *found])
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_running_statistics_take_in_a_batch_once_by_the_mean_of_its_captions():
+    model = build("saf").train()
+    images, captions = encoded(model)
+    norm, gate = model.scorer.reasoning.norm, model.scorer.reasoning.gate
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    logits = []
+    for vectors, mask in zip(captions.vectors, captions.mask, strict=True):
+        caption = vectors[mask].expand(len(images), -1, -1)
+        logits.append(gate(model.scorer.similarity_vectors(images.vectors, images.mask[:, 1:], caption)).flatten())
+    short, long = Encoding(captions.vectors[:4, :10], captions.mask[:4, :10]), captions[4:]
+    model.batch_similarity(images, [short, long], sparse=True)
+    expected = torch.stack([part.mean() for part in logits]).mean(), torch.stack([part.var() for part in logits]).mean()
+    torch.testing.assert_close(norm.running_mean, mean.lerp(expected[0], 0.1))
+    torch.testing.assert_close(norm.running_var, variance.lerp(expected[1], 0.1))
+    assert norm.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
@@ -100,7 +112,7 @@ def test_with_gradients_the_same_scores_and_every_part_learns(module):
 
 @torch.inference_mode()
 def test_the_alignment_is_the_attention():
-    """Words attend to regions as in ``one_pair``; an ensemble gives the mean of its members."""
+    """Words attend to regions as in the equations; an ensemble gives the mean of its members."""
     model, (regions, words) = build("sgraf"), data(images=5, captions=5)
     means = torch.zeros(5, 6, 9)
     for matcher in model.matchers:
@@ -109,7 +121,7 @@ def test_the_alignment_is_the_attention():
             image = images.vectors[row][images.mask[row]][1:]
             caption = captions.vectors[row][captions.mask[row]][1:]
             clipped = torch.nn.functional.leaky_relu(image @ caption.T, 0.1)
-            attention = (matcher.scorer.smooth * clipped / clipped.norm(dim=1, keepdim=True)).softmax(dim=0)
+            attention = (matcher.scorer.lambda_softmax * clipped / clipped.norm(dim=1, keepdim=True)).softmax(dim=0)
             means[row, : len(image), : len(caption)] += attention / 2
     torch.testing.assert_close(model.alignment(regions, words), means)
 
@@ -125,17 +137,50 @@ def test_the_ensemble_is_the_mean_of_its_members():
     assert not torch.allclose(parts[0], parts[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("module", ["sgr", "saf"])
 @torch.inference_mode()
-def test_bf16_scores_alike():
-    model, (regions, words) = build("sgr"), data(30, 30)
-    images, captions = model.encode_images(regions), model.encode_text(words)
-    expected = model.similarity(images, captions)
-    model.scorer.precision = "bf16"
-    torch.testing.assert_close(model.similarity(images, captions), expected, atol=0.02, rtol=0)
+def test_bf16_scores_alike(module):
+    model = build(module)
+    images, captions = encoded(model, 30, 30)
+    expected = score_by_caption(model.scorer, images, captions)
+    found = score_matrix(model.scorer, images, captions, bf16=True)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    assert not torch.allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_bf16_is_chosen_where_the_processor_is_fast_in_it(monkeypatch, fast):
-    monkeypatch.setattr(runtime, "computes_fast", lambda *_: fast)
-    model = build_model("sgraf", PARAMS.sgraf.model_copy(update={"module": "sgr", "precision": "bf16"}), SIZES)
-    assert model.scorer.precision == ("bf16" if fast else "fp32")
+@torch.inference_mode()
+def test_bf16_is_left_where_it_is_slower(monkeypatch):
+    model = build("sgr")
+    images, captions = encoded(model)
+    model.precision = "bf16"
+    for pays in (False, True):
+        monkeypatch.setattr(runtime, "computes_fast", lambda *_, pays=pays: pays)
+        exact = model.similarity(images, captions, exact=True)
+        rounded = not torch.equal(model.similarity(images, captions), exact)
+        assert model.approximate == rounded == pays
+
+
+def test_running_statistics_are_those_of_all_processes(monkeypatch):
+    """Three captions here with means 1, 2, 6, one of another process with mean 7: their mean is 4."""
+    reasoning = build("saf").scorer.reasoning
+    reasoning.norm.running_mean.zero_()
+    reasoning.norm.running_var.fill_(1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(torch.tensor([7.0, 5.0, 1.0])))
+    reasoning.track(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 1.0]))
+    torch.testing.assert_close(reasoning.norm.running_mean, torch.tensor([0.4]))
+    torch.testing.assert_close(reasoning.norm.running_var, torch.tensor([1.1]))
+
+
+@torch.inference_mode()
+def test_a_matcher_saved_with_the_former_name_of_lambda_softmax_is_read(tmp_path):
+    model = build("sgr")
+    settings = PARAMS.sgraf.model_copy(update={"module": "sgr", "embed_dim": 16, "sim_dim": 6, "lambda_softmax": 4.0})
+    save_matcher(tmp_path, model, MatcherConfig("sgraf", settings.model_dump(), SIZES, "key", "bert", {}))
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("lambda_softmax", "smooth"))
+    found, config = load_matcher(tmp_path)
+    assert found.scorer.lambda_softmax == config.settings["lambda_softmax"] == 4.0
+    images, captions = encoded(model)
+    model.scorer.lambda_softmax = 4.0
+    torch.testing.assert_close(found.similarity(images, captions), model.similarity(images, captions))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from crossmodal.models.similarity_reasoning import PairScorer
-from crossmodal.retrieval import modes, rescore
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.inference import rescore
+from crossmodal.inference.scoring import similarity_matrix
+from crossmodal.retrieval import search_split
 
 
 @pytest.fixture
@@ -14,16 +14,11 @@ def made(material):
     found = material("sgraf")
     matrices = {}
     for precision in ("fp32", "bf16"):
-        for module in found.model.modules():
-            if isinstance(module, PairScorer):
-                module.precision = precision
+        for member in found.model.members():
+            member.precision = precision
         matrices[precision] = similarity_matrix(found)
     assert not np.array_equal(*matrices.values())
     return found, matrices
-
-
-def precisions(model):
-    return {module.precision for module in model.modules() if isinstance(module, PairScorer)}
 
 
 @pytest.mark.parametrize("leading", [1, 5, 48])
@@ -41,36 +36,20 @@ def test_leading_places_are_those_of_fp32_and_others_stay(monkeypatch, made, lea
     assert again == leads.sum()
     np.testing.assert_allclose(matrix[leads], matrices["fp32"][leads], atol=1e-6)
     np.testing.assert_array_equal(matrix[~leads], matrices["bf16"][~leads])
-    assert precisions(found.model) == {"bf16"}
 
 
 def test_a_matcher_in_fp32_is_left_alone(made):
     found, matrices = made
-    for module in found.model.modules():
-        if isinstance(module, PairScorer):
-            module.precision = "fp32"
+    for member in found.model.members():
+        member.precision = "fp32"
     matrix = matrices["bf16"].copy()
     assert rescore.rescore_leading(found, matrix) == 0
     np.testing.assert_array_equal(matrix, matrices["bf16"])
 
 
-def test_the_matcher_stays_in_bf16_meanwhile(monkeypatch, made):
-    found, matrices = made
-    original, seen = rescore.scored, []
-
-    def watched(*arguments, **options):
-        seen.append(precisions(found.model))
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(rescore, "scored", watched)
-    rescore.rescore_leading(found, matrices["bf16"])
-    assert seen
-    assert all(precision == {"bf16"} for precision in seen)
-
-
 def test_evaluation_ranks_by_what_is_rescored(tmp_path, made, params):
     found, matrices = made
     settings = params.evaluate.model_copy(update={"batch_size": 7, "top_k": 10, "mode": "exact_pairwise"})
-    results = modes.search_split(found, settings, tmp_path).results
+    results = search_split.search_split(found, settings, tmp_path).results
     for scores, matrix in ((results.i2t_scores, matrices["fp32"]), (results.t2i_scores, matrices["fp32"].T)):
         np.testing.assert_allclose(scores, -np.sort(-matrix, axis=1)[:, :10], atol=1e-6)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crossmodal.dual_encoder import embedding, embedding_size
 from crossmodal.features.store import SHARD_ROWS, StoreWriter
+from crossmodal.published.dual_encoder import embedding, embedding_size
 from crossmodal.runtime import pick_device, progress
 
 

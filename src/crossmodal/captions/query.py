@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crossmodal.batch import Words
 from crossmodal.captions.bert import load_bert, token_ids
 from crossmodal.captions.clip import embed_texts
 from crossmodal.captions.vocabulary import Vocabulary
-from crossmodal.dual_encoder import embedding_size, load_half
 from crossmodal.errors import UserError
 from crossmodal.limits import check_sentence, shown
-from crossmodal.models.base import Words
+from crossmodal.published.dual_encoder import embedding_size, load_half
 from crossmodal.runtime import pick_device
 
 

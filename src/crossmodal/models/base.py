@@ -8,72 +8,13 @@ Shapes: B images or captions, R regions, L tokens, D region feature size, H toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-
-class Batched:
-    """Tensors with the same first dimension, moved and sliced together; None stays None."""
-
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batched:
-        changed = {name: change(value) for name, value in vars(self).items() if value is not None}
-        return replace(self, **changed)
-
-    def __len__(self) -> int:
-        return len(next(value for value in vars(self).values() if value is not None))
-
-    def __getitem__(self, rows: slice | torch.Tensor) -> Batched:
-        return self._map(lambda value: value[rows])
-
-    def to(self, device: torch.device) -> Batched:
-        return self._map(lambda value: value.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batched:
-        return self._map(torch.Tensor.pin_memory)
-
-
-@dataclass(frozen=True)
-class Regions(Batched):
-    """A padded batch of image regions.
-
-    features: (B, R, D) float. boxes: (B, R, 4), x1 y1 x2 y2 as shares of the image's width and height; None of
-    features that came without. mask: (B, R) bool, True where there is a region.
-    """
-
-    features: torch.Tensor
-    boxes: torch.Tensor | None
-    mask: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Words(Batched):
-    """A padded batch of caption tokens.
-
-    features: (B, L, H) float, None until a text encoder has made them of the ids; the first token is [CLS] or
-    <start>. mask: (B, L) bool, True where there is a token. ids: (B, L) int64, None where features are enough.
-    """
-
-    features: torch.Tensor | None
-    mask: torch.Tensor
-    ids: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Encoding(Batched):
-    """Images or captions as a matcher compares them.
-
-    vectors: (B, E), one a row, L2-normalised; or (B, N, E), a set a row, with mask (B, N) True where there is
-    a member.
-    """
-
-    vectors: torch.Tensor
-    mask: torch.Tensor | None = None
-
-    def float(self) -> Encoding:
-        return replace(self, vectors=self.vectors.float())
+from crossmodal.batch import Encoding, Regions, Words
 
 
 @dataclass(frozen=True)
@@ -96,12 +37,12 @@ class Matcher(nn.Module):
 
     ``text`` makes the token features that ``encode_captions`` takes: stored ones, or those of an encoder that
     is trained with the model (see models.text). ``pooled``: one vector an item, which FAISS can search;
-    otherwise an Encoding is a set, and images and captions are scored pair by pair. ``sparse_gradients``: the loss
-    has a gradient for few of the pairs that ``similarity`` scores, which a model may use; training sets it.
+    otherwise an Encoding is a set, and images and captions are scored pair by pair. ``approximate``: ``similarity``
+    rounds to a lower precision unless ``exact`` is asked for.
     """
 
     pooled = True
-    sparse_gradients = False
+    approximate = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,9 +60,17 @@ class Matcher(nn.Module):
         """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it.
 
         Args:
-            exact: in fp32, whatever a setting of the model says; given to models with such a setting alone.
+            exact: in fp32, whatever a setting says; asked of models alone that are ``approximate``.
         """
         return images.vectors @ captions.vectors.T
+
+    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: bool) -> torch.Tensor:
+        """``similarity`` of a training batch, whose captions come in several paddings: (N, C), C captions in all.
+
+        Args:
+            sparse: the loss has a gradient for few of these pairs, which a model may use.
+        """
+        return torch.cat([self.similarity(images, part) for part in captions], dim=1)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor | None:
         """How much each region answers each word, of an image and a caption a row: (B, R, L), 0 or more.

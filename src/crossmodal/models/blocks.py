@@ -58,27 +58,6 @@ class SetDropout(nn.Module):
         return values * F.dropout(values.new_ones(len(values), 1, values.shape[-1]), self.share)
 
 
-def attention_weights(
-    queries: torch.Tensor,
-    query_mask: torch.Tensor,
-    contexts: torch.Tensor,
-    context_mask: torch.Tensor,
-    sharpness: float,
-) -> torch.Tensor:
-    """What the members of a set attend to in another, pair by pair: (B, N, E), (B, N), (B, M, E), (B, M) -> (B, N, M).
-
-    softmax_j(sharpness f(s_ij) / sqrt(sum_i f(s_ij)^2)) of cosines s_ij and f a leaky ReLU of slope 0.1: the attention
-    of SCAN and SGRAF. Rows of padding are 0.
-
-    Args:
-        queries, contexts: members of length 1, at least one of each set real.
-    """
-    cosines = F.leaky_relu(queries @ contexts.mT, 0.1).masked_fill(~query_mask.unsqueeze(2), 0)  # (B, N, M)
-    logits = sharpness * F.normalize(cosines, dim=1, eps=1e-8)
-    weights = logits.masked_fill(~context_mask.unsqueeze(1), float("-inf")).softmax(dim=2)
-    return weights * query_mask.unsqueeze(2)
-
-
 def location_features(boxes: torch.Tensor) -> torch.Tensor:
     """Boxes with their area, all as shares of the image: (..., 4) -> (..., 5) = x1 y1 x2 y2 area."""
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -9,13 +9,13 @@ from torch import nn
 from crossmodal.models.base import InputSizes, Matcher, StoredFeatures
 from crossmodal.models.clip import ClipMatcher
 from crossmodal.models.scan import ScanMatcher
-from crossmodal.models.sgraf import sgraf
+from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.vsepp import VseppMatcher
 from crossmodal.models.vsrn import VsrnMatcher
-from crossmodal.params import Section
+from crossmodal.settings.params import Section
 
 MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "tern": TernMatcher,

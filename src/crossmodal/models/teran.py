@@ -22,17 +22,19 @@ Published setting: TERN's, with a second encoder for each modality, MrSw, hinge 
 
 from __future__ import annotations
 
-import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
-from crossmodal.models.base import Encoding, InputSizes, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.attention import attended_cosines
+from crossmodal.models.base import InputSizes
+from crossmodal.models.pairwise import score_in_tiles
 from crossmodal.models.tern import TernMatcher
-from crossmodal.params import Teran, Tern
+from crossmodal.settings.params import Teran, Tern
 
-TILE = 2**20  # cosines of a region and a word that are held at once
+CELLS = 2**20  # cosines of a region and a word in a tile
 
 
 class TeranMatcher(TernMatcher):
@@ -72,88 +74,49 @@ def aligned_words(mask: torch.Tensor) -> torch.Tensor:
     return mask & (place >= first) & (place <= last)
 
 
-def align(images: Encoding, captions: Encoding, mode: str, *, tile: int = TILE) -> torch.Tensor:
+def align(images: Encoding, captions: Encoding, mode: str, *, cells: int = CELLS) -> torch.Tensor:
     """Score of every image with every caption, from the cosines of their regions and words: (N, C).
 
-    No more than ``tile`` cosines are held at once (those of one pair, if a pair has more). What is kept for the
-    backward pass is which region or word was the best; ``scan_sentences`` works out a tile again instead. A pair
-    of which one side is empty scores 0.
+    A pair of which one side is empty scores 0.
 
     Args:
         images: sets (N, R, E), captions: sets (C, W, E), both L2-normalised.
         mode: one of the alignments above.
+        cells: cosines in a tile. Kept for the backward pass is which region or word was the best; ``scan_sentences``
+            computes a tile again instead.
     """
     if mode in ("sum", "mean"):  # the sum over all pairs is the inner product of the sums: no cosine is needed
         total = _sum_of_set(images) @ _sum_of_set(captions).T
         pairs = images.mask.sum(dim=1)[:, None] * captions.mask.sum(dim=1)
         return total if mode == "sum" else total / pairs.clamp(min=1)
-    regions, words = images.mask.shape[1], captions.mask.shape[1]
-    images_at_once = min(max(math.isqrt(tile) // regions, 1), len(images))  # tiles that are about square
-    captions_at_once = max(tile // (images_at_once * regions * words), 1)
-    # from short to long, so that little padding is worked on
-    rows, columns = (sets.mask.sum(dim=1).argsort() for sets in (images, captions))
-    caption_tiles = [_tile(captions[part]) for part in columns.split(captions_at_once)]
-    scores = []
-    for part in rows.split(images_at_once):
-        image_tile = _tile(images[part])
-        scores.append(torch.cat([_scores(mode, image_tile, caption_tile) for caption_tile in caption_tiles], dim=1))
-    return torch.cat(scores)[rows.argsort()][:, columns.argsort()]
-
-
-def _tile(sets: Encoding) -> Encoding:
-    """Sets cut to the longest of them, a member of each in the place of its padding (of an empty one, zeros).
-
-    A member that stands there twice alters no maximum, so that cosines need no masking.
-    """
-    places = torch.arange(sets.mask.shape[1], device=sets.mask.device) * sets.mask
-    vectors, mask = (value[:, : int(places.max()) + 1] for value in (sets.vectors, sets.mask))
-    member = vectors[torch.arange(len(mask), device=mask.device), places.max(dim=1).values]
-    member = member * mask.any(dim=1, keepdim=True)
-    return Encoding(torch.where(mask.unsqueeze(-1), vectors, member.unsqueeze(1)), mask)
+    score = partial(_scores, mode)
+    return score_in_tiles(score, images, captions, cells, recompute=mode == "scan_sentences")
 
 
 def _scores(mode: str, images: Encoding, captions: Encoding) -> torch.Tensor:
-    """Scores of a tile's images and captions, both from ``_tile``: (n, c)."""
+    """Scores of a tile: (n, R, E), (c, W, E) -> (n, c)."""
     if mode == "scan_sentences":
-        if torch.is_grad_enabled():
-            return checkpoint(_attended_scores, images, captions, use_reentrant=False)
-        return _attended_scores(images, captions)
-    cosines = _cosines(images, captions)
-    of_words = of_regions = 0
-    # max rather than amax: for the backward pass it keeps the places of the best, amax all cosines
-    if mode != "MwSr":
-        best = cosines.max(dim=1).values  # (n, c, W)
-        of_words = (best * captions.mask).sum(dim=2)
-    if mode in ("MwSr", "symm"):
-        best = cosines.max(dim=3).values  # (n, R, c)
-        of_regions = (best * images.mask.unsqueeze(-1)).sum(dim=1)
-    if mode == "MrAVGw":
-        return of_words / captions.mask.sum(dim=1).clamp(min=1)
-    return of_words + of_regions
+        cosines = attended_cosines(images, captions, lambda_softmax=1.0, slope=0.0)  # (c, R, n)
+        scores = (cosines * images.mask.T).sum(dim=1).T
+    else:
+        cosines = images.vectors.flatten(0, 1) @ captions.vectors.flatten(0, 1).T
+        cosines = cosines.view(*images.mask.shape, *captions.mask.shape)  # (n, R, c, W)
+        scores = 0
+        if mode != "MwSr":
+            scores = (_best(cosines, images.mask[:, :, None, None], dim=1) * captions.mask).sum(dim=2)  # of (n, c, W)
+        if mode in ("MwSr", "symm"):
+            best = _best(cosines, captions.mask, dim=3)  # (n, R, c)
+            scores = scores + (best * images.mask.unsqueeze(-1)).sum(dim=1)
+        if mode == "MrAVGw":
+            scores = scores / captions.mask.sum(dim=1).clamp(min=1)
+    return scores.masked_fill(~(images.mask.any(dim=1)[:, None] & captions.mask.any(dim=1)), 0)
 
 
-def _attended_scores(images: Encoding, captions: Encoding) -> torch.Tensor:
-    """Sum over regions of the cosine with the words they attend to: (n, c).
-
-    The attended vectors, one of size E for every region and caption, are never made: an inner product with one
-    is the same weighting of cosines, and its norm comes from the cosines of the words among themselves.
-    """
-    cosines = _cosines(images, captions)
-    seen = cosines.relu() * images.mask[:, :, None, None]
-    logits = F.normalize(seen, dim=1)  # over regions
-    weights = logits.masked_fill(~captions.mask, torch.finfo(logits.dtype).min).softmax(dim=3)
-    inner = (weights * cosines).sum(dim=3)  # (n, R, c)
-    among_words = captions.vectors @ captions.vectors.mT  # (c, W, W)
-    squared = (torch.einsum("nrcw,cwv->nrcv", weights, among_words) * weights).sum(dim=3)
-    norms = images.vectors.norm(dim=2).unsqueeze(-1) * squared.clamp(min=1e-12).sqrt()
-    attended = inner / norms.clamp(min=1e-12)
-    return (attended * images.mask.unsqueeze(-1)).sum(dim=1)
-
-
-def _cosines(images: Encoding, captions: Encoding) -> torch.Tensor:
-    """(n, R, E), (c, W, E) -> (n, R, c, W), as one product of two matrices."""
-    flat = images.vectors.flatten(0, 1) @ captions.vectors.flatten(0, 1).T
-    return flat.view(*images.mask.shape, *captions.mask.shape)
+def _best(cosines: torch.Tensor, present: torch.Tensor, dim: int) -> torch.Tensor:
+    """Largest cosine with a present member. max, not amax: for the backward pass it keeps indices, amax all cosines."""
+    if not present.all():
+        cosines = cosines.masked_fill(~present, -2)  # below every cosine
+    return cosines.max(dim=dim).values
 
 
 def _sum_of_set(sets: Encoding) -> torch.Tensor:

@@ -7,15 +7,16 @@ import logging
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from crossmodal.datasets.transfer import TransferError, discard, fetch
+from crossmodal.datasets.archives.transfer import TransferError, discard, fetch
 from crossmodal.errors import UserError
-from crossmodal.params import Bottomup
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
 from crossmodal.runtime import setting_path
+from crossmodal.settings.params import Bottomup
 
 log = logging.getLogger(__name__)
 
+_MOST = 16 * 2**30  # bytes of a download; the published files have 0.3
 _NAMES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}  # of 1600-400-20, a name a line
 
 
@@ -55,7 +56,7 @@ def _download(settings: Bottomup, cache: Path) -> Path:
     if path.is_file():
         return path
     try:
-        fetch(url, part)
+        fetch(url, part, most=_MOST)
         if settings.sha256 in (None, _sha256(part)):
             return part.replace(path)
         discard(part)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from crossmodal.errors import UserError
-from crossmodal.features.weights import read_tensors
-from crossmodal.models.unpickle import read_array_pickle, read_checkpoint
+from crossmodal.files.weights import read_tensors
+from crossmodal.published.unpickle import read_array_pickle, read_checkpoint
 from crossmodal.regions.bottomup.boxes import ANCHORS, DETECTRON2, RATIOS, REGRESSION_WEIGHTS, SIZES
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork, architecture_of
 
@@ -43,7 +43,7 @@ def read_published(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     """Weights of a published file for ``BottomUpNetwork``, float32, and the sizes that they have.
 
     A .pkl file is read as a pickle of NumPy arrays, .safetensors as that, any other as what ``torch.save`` wrote;
-    nothing in it is run (see ``crossmodal.models.unpickle``).
+    nothing in it is run (see ``crossmodal.published.unpickle``).
 
     Raises:
         UserError: missing, damaged, or not such weights: names the file, and the entry that is missing, of another
@@ -86,10 +86,14 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a dict of weights, found {type(content).__name__}")
     state = {}
     for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, np.ndarray | Tensor) or name.endswith(_UNUSED[:1]):
+            continue
+        if not (value.dtype.kind == "f" if isinstance(value, np.ndarray) else value.is_floating_point()):
+            raise UserError(f"{path}: {name!r} holds {value.dtype}, expected floats")
         if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value.astype(np.float32))
-        if isinstance(value, Tensor):
-            state[str(name)] = value.float().contiguous()
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                value = torch.from_numpy(value.astype(np.float32))
+        state[name] = value.float().contiguous()
     return state
 
 

@@ -1,0 +1,138 @@
+"""SGRAF's large products on a CPU in compiled form, kernels.c, where the machine has a C compiler.
+
+torch reads each tile of differences three times and repacks the weights for every product. Compiled, a block of rows is
+computed, squared and multiplied while the first cache holds it. The library is compiled on
+first use for the processor at hand, in two or three seconds, and kept in the user's cache folder (XDG_CACHE_HOME, else
+~/.cache). Without a compiler (``cc``, or what CC names) torch does the work, with the same results but for rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from crossmodal.models.attention import EPS
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("kernels.c")
+DEPTH = 256  # as in the source
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+
+
+@dataclass(frozen=True)
+class PackedMap:
+    """The weight of a linear map, (S, E), as the library reads it, and its bias, (S,) fp32."""
+
+    library: ctypes.CDLL
+    weight: torch.Tensor
+    bias: torch.Tensor
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.size[0]
+
+    @property
+    def bf16(self) -> bool:
+        return self.weight.dtype == torch.bfloat16
+
+    def fill_vectors(
+        self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
+    ) -> None:
+        """N(W (weights . values - targets)^2 + b), equation (2), into a part (N, C, G, S) fp32 of a contiguous tensor.
+
+        weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E).
+        """
+        if not out.numel():  # captions of no word
+            return
+        images, captions, group, _ = out.shape
+        regions, dim = values.shape[1:]
+        if self.bf16 and regions % 2:
+            weights = F.pad(weights, (0, 1))
+        numbers = [images, captions * group, regions, dim, len(self), group, out.stride(1) // len(self)]
+        tensors = weights.contiguous(), values.contiguous(), targets.float().contiguous(), self.weight, self.bias
+        room = out.new_empty(DEPTH * (regions + 1))
+        self.library.squared_differences(
+            *(_address(tensor) for tensor in (out, *tensors, room)),
+            *map(ctypes.c_int, numbers),
+            ctypes.c_float(EPS),
+            ctypes.c_int(self.bf16),
+        )
+
+    def linear(self, values: torch.Tensor, out: torch.Tensor | None = None, *, relu: bool = False) -> torch.Tensor:
+        """W x + b, or relu of it: (..., E) fp32 to (..., S), in ``out`` where given."""
+        values = values.contiguous()
+        out = values.new_empty(*values.shape[:-1], len(self)) if out is None else out
+        numbers = [values[..., 0].numel(), self.size[1], self.size[0], relu, self.bf16]
+        tensors = out, values, self.weight, self.bias
+        self.library.linear(*(_address(tensor) for tensor in tensors), *map(ctypes.c_int, numbers))
+        return out
+
+
+def packs(weight: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether there is compiled code for maps of this size, (S, E), or (S, S), and of this type on this machine."""
+    if weight.device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    found = library()
+    if found is None or (dtype == torch.bfloat16 and not found.has_bf16()):
+        return False
+    return all(size % found.width() == 0 for size in weight.shape)
+
+
+def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> PackedMap:
+    """A map of (S, E), for which ``packs`` holds, in compiled form."""
+    found = library()
+    width, unit = found.width(), 4 // dtype.itemsize
+    panels = weight.to(dtype).view(-1, width, weight.shape[1] // unit, unit).transpose(1, 2).contiguous()
+    return PackedMap(found, panels, bias.float().contiguous(), tuple(weight.shape))
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library; None where it cannot be had."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossmodal"
+        path = folder / f"sgraf-kernels-{_fingerprint(compiler)}.so"
+        if not path.is_file():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or str(error)
+        log.warning("note: sgraf runs without its compiled kernels, slower: %s", " ".join(reason.split())[:300])
+        return None
+
+
+def _compile(compiler: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        subprocess.run([compiler, *FLAGS, "-o", made, SOURCE, "-lm"], check=True, capture_output=True, timeout=120)
+        made.replace(path)
+
+
+def _fingerprint(compiler: str) -> str:
+    """What the library depends on: its source, the flags, the compiler and the processor."""
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=20).stdout
+    cpu = Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.is_file() else []
+    parts = SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, platform.machine().encode(), *map(str.encode, flags)
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _address(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())

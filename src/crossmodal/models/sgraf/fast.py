@@ -1,0 +1,228 @@
+"""SGRAF's matrix of scores, fast: what equations.py defines, for every image with every caption.
+
+``score_matrix`` is the way in. Without gradients the matrix is computed in tiles of some images and some captions, a
+tile a thread, by compiled code where there is some (compiled.py). Where few scores will have a gradient, their pairs
+are recomputed for the backward pass (sparse_gradients.py); where all will, all images are scored with some captions at
+a time, with torch's graph.
+
+Shapes: N images, C captions of L words, S similarity vector.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from crossmodal.batch import Encoding
+from crossmodal.models.attention import EPS
+from crossmodal.models.sgraf.compiled import pack, packs
+from crossmodal.models.sgraf.equations import AttentionFiltration, GraphReasoning, PairScorer, unit
+from crossmodal.models.sgraf.graph import GraphStep, MakeMap, Map, graph_steps, reason_over_graph
+from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
+from crossmodal.models.sgraf.threads import Buffers, map_tiles
+from crossmodal.models.sgraf.tiled import (
+    ImageSets,
+    TorchMap,
+    captions_of_one_length,
+    image_sets,
+    region_weights,
+    unpadded,
+)
+
+CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at a time: about a core's cache; much for a GPU
+VECTORS = 4  # tiles of similarity vectors computed at a time; reasoning takes one at a time
+KEPT = 16  # the same, of all images, where gradients are kept
+
+
+def score_matrix(
+    scorer: PairScorer,
+    images: Encoding,
+    captions: Encoding,
+    *,
+    bf16: bool = False,
+    sparse: bool = False,
+    tile: int | None = None,
+) -> torch.Tensor:
+    """Scores from 0 to 1 of sets with the global vector in slot 0: (N, 1 + R, E), (C, 1 + L, E) to (N, C).
+
+    In training mode a pair's score depends on the other images, by the batch norm of SAF, whose running statistics take
+    in one call as one batch.
+
+    Args:
+        bf16: the large products in bf16 where no gradients are kept.
+        sparse: few of the scores will have a gradient; only these pairs are then recomputed for the backward pass.
+            Without effect where scores depend on other images.
+        tile: bytes of word-region differences at a time; None: by device.
+    """
+    device = images.vectors.device.type
+    tile = tile or (CPU_TILE if device == "cpu" else GPU_TILE)
+    joint = scorer.training and isinstance(scorer.reasoning, AttentionFiltration)
+    with torch.autocast(device, enabled=False):
+        if joint or (torch.is_grad_enabled() and not sparse):
+            return _score_with_gradients(scorer, images, captions, joint=joint, tile=tile)
+        dtype = torch.bfloat16 if bf16 and not torch.is_grad_enabled() else images.vectors.dtype
+        with torch.no_grad():
+            scores = _score_in_tiles(scorer, images, captions, dtype, tile)
+        return with_sparse_gradients(scores, scorer, images, captions) if torch.is_grad_enabled() else scores
+
+
+@dataclass(frozen=True)
+class Gate:
+    """SAF's gate, equation (7): weight (S,), bias; scale, shift and running statistics of its batch norm."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    eps: float
+
+    def logits(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Before the batch norm: (N, C, 1 + L, S) to (N, C, 1 + L)."""
+        return (nodes @ self.weight + self.bias).to(self.scale.dtype)
+
+
+@dataclass(frozen=True)
+class FastWeights:
+    """A scorer's weights as the matrix is computed from them. ``steps`` are SGR's, ``gate`` is SAF's."""
+
+    lambda_softmax: float
+    local: Map
+    whole: Map
+    steps: tuple[GraphStep, ...]
+    gate: Gate | None
+    score: torch.nn.Linear
+
+    @classmethod
+    def of(cls, scorer: PairScorer, dtype: torch.dtype, make: MakeMap) -> FastWeights:
+        """``make``: a map of weight and bias; ``dtype``: of the similarity vectors that it computes."""
+        reasoning, steps, gate = scorer.reasoning, (), None
+        if isinstance(reasoning, GraphReasoning):
+            steps = graph_steps(reasoning, make)
+        else:
+            norm = reasoning.norm
+            gate = Gate(
+                weight=reasoning.gate.weight[0].to(dtype),
+                bias=reasoning.gate.bias.to(dtype),
+                scale=norm.weight,
+                shift=norm.bias,
+                mean=norm.running_mean,
+                variance=norm.running_var,
+                eps=norm.eps,
+            )
+        return cls(
+            lambda_softmax=scorer.lambda_softmax,
+            local=make(scorer.local_map.weight, scorer.local_map.bias),
+            whole=make(scorer.global_map.weight, scorer.global_map.bias),
+            steps=steps,
+            gate=gate,
+            score=scorer.score_map,
+        )
+
+    def scores(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Equation (9): (N, C, S) to (N, C)."""
+        return self.score(vectors.to(self.score.weight.dtype)).squeeze(-1).sigmoid()
+
+
+def _score_in_tiles(
+    scorer: PairScorer, images: Encoding, captions: Encoding, dtype: torch.dtype, tile: int
+) -> torch.Tensor:
+    """Scores without gradients: (N, C)."""
+    buffers = Buffers()
+    sim_dim, embed_dim = scorer.local_map.weight.shape
+    if packs(scorer.local_map.weight, dtype):
+        weights = FastWeights.of(scorer, torch.float32, lambda weight, bias: pack(weight, bias, dtype))
+    else:
+        weights = FastWeights.of(scorer, dtype, partial(_torch_map, dtype, tile, buffers))
+    sets = image_sets(images, dtype)
+    tiles, counts = [], []
+    parts = captions_of_one_length(captions.mask, lambda length: tile // (length * embed_dim * dtype.itemsize))
+    for index in parts:
+        words = unpadded(captions, index).to(dtype)
+        vectors = words[..., 0].numel() * sim_dim * dtype.itemsize  # bytes, of an image
+        starts = range(0, len(sets), max(1, VECTORS * tile // vectors))
+        tiles += [(weights, sets[start : start + starts.step], words, tile, buffers) for start in starts]
+        counts.append(len(starts))
+    scores = iter(map_tiles(_score_tile, tiles, images.vectors.device.type))
+    columns = [torch.cat(list(itertools.islice(scores, count))) for count in counts]
+    return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
+
+
+def _score_tile(
+    weights: FastWeights, images: ImageSets, captions: torch.Tensor, tile: int, buffers: Buffers
+) -> torch.Tensor:
+    """Scores of captions without padding, (C, 1 + L, E), without gradients: (N, C)."""
+    whole, words = captions[:, 0], captions[:, 1:]
+    nodes = buffers.take("nodes", weights.local.bias, len(images), *captions.shape[:2], len(weights.local.bias))
+    ones = whole.new_ones(len(images), len(whole), 1)
+    weights.whole.fill_vectors(nodes[:, :, :1], ones, images.whole, whole)
+    alpha = region_weights(images, words, weights.lambda_softmax)
+    weights.local.fill_vectors(nodes[:, :, 1:], alpha, images.regions, words.flatten(0, 1))
+    return weights.scores(_reason(weights, nodes, tile, buffers))
+
+
+def _score_with_gradients(
+    scorer: PairScorer, images: Encoding, captions: Encoding, *, joint: bool, tile: int
+) -> torch.Tensor:
+    """Scores whose gradients are kept, of all images with some captions at a time: (N, C).
+
+    Args:
+        joint: SAF in training, whose batch norm is over all images with one caption, and whose statistics are tracked.
+    """
+    dtype = images.vectors.dtype
+    weights = FastWeights.of(scorer, dtype, partial(_torch_map, dtype, tile, Buffers()))
+    sets = image_sets(images, dtype)
+    vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
+    parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
+    columns, means, variances = [], [], []
+    for index in parts:
+        sentences = unpadded(captions, index)  # (C, 1 + L, E)
+        whole, words = sentences[:, 0], sentences[:, 1:]
+        alpha = region_weights(sets, words, weights.lambda_softmax)
+        ones = whole.new_ones(len(sets), len(whole), 1)
+        local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])
+        nodes = torch.cat([weights.whole.vectors(ones, sets.whole, whole).unsqueeze(2), local], dim=2)
+        if joint:
+            logits = weights.gate.logits(nodes)
+            variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
+            count = logits[:, 0].numel()
+            means.append(mean.detach().flatten())
+            variances.append(variance.detach().flatten() * count / max(1, count - 1))
+            vectors = _filter(nodes, logits, mean, variance, weights.gate)
+        else:
+            vectors = _reason(weights, nodes, tile, None)
+        columns.append(weights.scores(vectors))
+    if joint:
+        scorer.reasoning.track(torch.cat(means), torch.cat(variances))
+    return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
+
+
+def _torch_map(dtype: torch.dtype, tile: int, buffers: Buffers, weight: torch.Tensor, bias: torch.Tensor) -> TorchMap:
+    return TorchMap(weight.to(dtype), bias.to(dtype), tile, buffers)
+
+
+def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffers | None) -> torch.Tensor:
+    """SGR, or SAF outside training, a tile of images at a time: (N, C, 1 + L, S) to (N, C, S)."""
+    vectors = []
+    for part in nodes.split(max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))):
+        if weights.gate is None:
+            made = reason_over_graph(part.flatten(0, 1), weights.steps, buffers)
+            vectors.append(made.unflatten(0, part.shape[:2]))
+        else:
+            gate = weights.gate
+            vectors.append(_filter(part, gate.logits(part), gate.mean, gate.variance, gate))
+    return torch.cat(vectors)
+
+
+def _filter(
+    nodes: torch.Tensor, logits: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, gate: Gate
+) -> torch.Tensor:
+    """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (N, C, S)."""
+    normed = (logits - mean) * (variance + gate.eps).rsqrt() * gate.scale + gate.shift
+    beta = F.normalize(normed.sigmoid(), p=1, dim=-1, eps=EPS)
+    return unit((beta.to(nodes.dtype).unsqueeze(2) @ nodes).squeeze(2))

@@ -1,0 +1,144 @@
+"""SGRAF, similarity reasoning and filtration (Diao et al., AAAI 2021, arXiv 2101.01368).
+
+Regions and words are mapped to a common space and L2-normalised; self-attention over either gives its global vector.
+A pair is a set of similarity vectors, of the global vectors and of each word with the regions it attends to, which a
+graph (``module: sgr``) or gates (``saf``) turn into a score: equations.py has the definition, fast.py computes it.
+``sgraf`` is the paper's ensemble: one model of each kind, trained on their own, whose scores are averaged. All tokens
+take part, those around the caption too, as published.
+
+Published setting: embed_dim 1024, sim_dim 256, 3 graph steps, lambda_softmax 9, dropout 0.4, 36 regions with a batch
+norm each, BiGRU over words (300 to 1024, no map behind it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.errors import UserError
+from crossmodal.models.attention import pair_attention
+from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.models.region_norm import RegionNorm
+from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
+from crossmodal.models.sgraf.fast import score_matrix
+from crossmodal.runtime import usable_precision
+from crossmodal.settings.params import Sgraf
+
+
+def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:
+    """The model that ``sgraf.module`` names."""
+    if settings.module == "sgraf":
+        return SgrafEnsemble([SgrafMatcher(settings, sizes, module) for module in ("sgr", "saf")])
+    return SgrafMatcher(settings, sizes, settings.module)
+
+
+class SgrafMatcher(Matcher):
+    """SGR or SAF. An encoding is a set: the global vector, then regions or words, all L2-normalised."""
+
+    pooled = False
+
+    def __init__(self, settings: Sgraf, sizes: InputSizes, module: str) -> None:
+        super().__init__()
+        dim = settings.embed_dim
+        if settings.word_map == "none" and sizes.words != dim:
+            raise UserError(
+                f"sgraf.word_map none: token features of size {sizes.words} are compared as they are, "
+                f"sgraf.embed_dim is {dim}; make them equal (bigru.hidden) or word_map linear"
+            )
+        self.region_map = nn.Linear(sizes.regions, dim)
+        self.word_map = nn.Linear(sizes.words, dim) if settings.word_map == "linear" else nn.Identity()
+        self.image_attention = SelfAttention(dim, settings.dropout, RegionNorm(settings.region_norms))
+        self.caption_attention = SelfAttention(dim, settings.dropout)
+        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.lambda_softmax)
+        self.precision = settings.precision
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):  # as published
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def encode_images(self, regions: Regions) -> Encoding:
+        return self._encode(self.region_map(regions.features), regions.mask, self.image_attention)
+
+    def encode_captions(self, words: Words) -> Encoding:
+        return self._encode(self.word_map(words.features), words.mask, self.caption_attention)
+
+    @property
+    def approximate(self) -> bool:
+        """Whether ``similarity`` rounds to bf16: as sgraf.precision says, where the device is faster for it."""
+        device = self.region_map.weight.device.type
+        return usable_precision(self.precision, device, "sgraf.precision") == "bf16"
+
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
+        return score_matrix(self.scorer, images, captions, bf16=self.approximate and not exact)
+
+    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: bool) -> torch.Tensor:
+        """All captions in one matrix: SAF's running statistics take in a batch once."""
+        return score_matrix(self.scorer, images, _joined(captions), sparse=sparse)
+
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
+        """How much each word attends to each region."""
+        images, captions = self.encode_images(regions), self.encode_text(words)
+        queries, contexts = (Encoding(part.vectors[:, 1:], part.mask[:, 1:]) for part in (captions, images))
+        return pair_attention(queries, contexts, self.scorer.lambda_softmax).mT
+
+    def _encode(self, values: torch.Tensor, mask: torch.Tensor, attention: SelfAttention) -> Encoding:
+        members = F.normalize(values.float(), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)  # (B, N, E)
+        whole = attention(members, mask).to(members.dtype)
+        return Encoding(torch.cat([whole.unsqueeze(1), members], dim=1), F.pad(mask, (1, 0), value=True))
+
+
+class SgrafEnsemble(Matcher):
+    """The mean of several matchers' similarities; an encoding is theirs side by side: (B, 1 + N, members * E)."""
+
+    pooled = False
+
+    def __init__(self, matchers: list[SgrafMatcher]) -> None:
+        super().__init__()
+        self.matchers = nn.ModuleList(matchers)
+
+    def members(self) -> list[Matcher]:
+        return list(self.matchers)
+
+    def encode_images(self, regions: Regions) -> Encoding:
+        return self._join([matcher.encode_images(regions) for matcher in self.matchers])
+
+    def encode_captions(self, words: Words) -> Encoding:
+        return self._join([matcher.encode_captions(words) for matcher in self.matchers])
+
+    def encode_text(self, words: Words) -> Encoding:
+        """Captions as they are compared: each member reads them with a text encoder of its own."""
+        return self._join([matcher.encode_text(words) for matcher in self.matchers])
+
+    @property
+    def approximate(self) -> bool:
+        """Whether a member's ``similarity`` rounds to bf16."""
+        return any(matcher.approximate for matcher in self.matchers)
+
+    def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
+        parts = zip(self.matchers, self._split(images), self._split(captions), strict=True)
+        return torch.stack([matcher.similarity(*pair, exact=exact) for matcher, *pair in parts]).mean(dim=0)
+
+    def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
+        """The mean of the members' attention."""
+        return torch.stack([matcher.alignment(regions, words) for matcher in self.matchers]).mean(dim=0)
+
+    @staticmethod
+    def _join(parts: list[Encoding]) -> Encoding:
+        return Encoding(torch.cat([part.vectors for part in parts], dim=-1), parts[0].mask)
+
+    def _split(self, joined: Encoding) -> list[Encoding]:
+        return [Encoding(vectors, joined.mask) for vectors in joined.vectors.chunk(len(self.matchers), dim=-1)]
+
+
+def _joined(parts: Sequence[Encoding]) -> Encoding:
+    """Sets one below the other, padded to the longest."""
+    longest = max(part.mask.shape[1] for part in parts)
+    gaps = [longest - part.mask.shape[1] for part in parts]
+    return Encoding(
+        torch.cat([F.pad(part.vectors, (0, 0, 0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
+        torch.cat([F.pad(part.mask, (0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
+    )

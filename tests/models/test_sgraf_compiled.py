@@ -1,0 +1,179 @@
+"""SGRAF's compiled products against torch, whatever the sizes, the type, the instructions and the compiler."""
+
+import math
+import shutil
+import subprocess
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crossmodal.batch import Encoding
+from crossmodal.models.sgraf import compiled
+from crossmodal.models.sgraf.equations import PairScorer
+from crossmodal.models.sgraf.fast import score_matrix
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+INSTRUCTIONS = {"native": ("-march=native",), "plain": (), "avx2": ("-march=haswell",)}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def compile_for(cache, monkeypatch):
+    """Have the library for a processor's instructions, in a cache folder of these tests."""
+
+    def compile_(instructions):
+        if instructions == "avx2" and "AVX2" not in torch.backends.cpu.get_cpu_capability().replace("512", "2"):
+            pytest.skip("a processor without AVX2")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        monkeypatch.setattr(compiled, "FLAGS", ("-O2", *INSTRUCTIONS[instructions], "-shared", "-fPIC"))
+        found = compiled.library.__wrapped__()
+        assert found is not None
+        monkeypatch.setattr(compiled, "library", lambda: found)
+        return found
+
+    return compile_
+
+
+def random_sets(number, most, least, dim=96, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(most) < torch.randint(least, most + 1, (number, 1), generator=generator)
+    vectors = F.normalize(torch.randn(number, most, dim, generator=generator), dim=-1)
+    return Encoding(vectors.masked_fill(~mask.unsqueeze(-1), 0), mask)
+
+
+def scorer_of(module, dim=96):
+    torch.manual_seed(0)
+    return PairScorer(module, dim, 64, steps=3, lambda_softmax=9.0).eval()
+
+
+@needs_compiler
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("targets", [1, 13, 14, 15, 45])
+@pytest.mark.parametrize("regions", [1, 6, 7])
+def test_vectors_against_torch(compile_for, instructions, targets, regions):
+    compile_for(instructions)
+    torch.manual_seed(targets)
+    images, dim, size = 3, 544, 64  # more than two depths of numbers
+    weights, values = torch.rand(images, targets, regions), torch.randn(images, regions, dim)
+    words, weight, bias = torch.randn(targets, dim), torch.randn(size, dim), torch.randn(size)
+    out = torch.full((images, 1, targets + 2, size), math.pi)
+    compiled.pack(weight, bias, torch.float32).fill_vectors(out[:, :, 1:-1], weights, values, words)
+    expected = F.normalize(F.linear((weights @ values - words).square(), weight, bias), dim=-1)
+    torch.testing.assert_close(out[:, 0, 1:-1], expected, atol=1e-5, rtol=0)
+    assert (out[:, :, [0, -1]] == math.pi).all(), "rows between those that are written"
+
+
+@needs_compiler
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("relu", [False, True])
+def test_linear_against_torch(compile_for, instructions, relu):
+    compile_for(instructions)
+    torch.manual_seed(0)
+    values, weight, bias = torch.randn(5, 17, 288), torch.randn(64, 288), torch.randn(64)
+    values[0, 0, 0] = math.nan
+    expected = F.linear(values, weight, bias)
+    made = compiled.pack(weight, bias, torch.float32).linear(values, relu=relu)
+    torch.testing.assert_close(made, expected.relu() if relu else expected, atol=1e-4, rtol=1e-5, equal_nan=True)
+
+
+@needs_compiler
+def test_bf16_products_are_of_bf16_numbers_summed_in_fp32():
+    if not compiled.packs(torch.empty(64, 1056), torch.bfloat16):
+        pytest.skip("a processor without AVX512-BF16")
+    torch.manual_seed(0)
+    weight, bias, values = torch.randn(64, 1056), torch.randn(64), torch.randn(29, 1056)
+    made = compiled.pack(weight, bias, torch.bfloat16).linear(values)
+    expected = F.linear(values.bfloat16().double(), weight.bfloat16().double(), bias.double())
+    torch.testing.assert_close(made.double(), expected, atol=1e-3, rtol=0)
+
+    weights, regions, words = torch.rand(2, 15, 7).bfloat16(), torch.randn(2, 7, 1056).bfloat16(), torch.randn(15, 1056)
+    out = torch.empty(2, 3, 5, 64)
+    compiled.pack(weight, bias, torch.bfloat16).fill_vectors(out, weights, regions, words)
+    squares = (weights.double() @ regions.double() - words).square().float().bfloat16()
+    expected = F.normalize(F.linear(squares.double(), weight.bfloat16().double(), bias.double()), dim=-1)
+    torch.testing.assert_close(out.flatten(1, 2).double(), expected, atol=2e-3, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+@pytest.mark.parametrize("tile", [None, 1, 20_000])
+def test_scores_are_those_of_torch(compile_for, monkeypatch, instructions, module, tile):
+    images, captions, scorer = random_sets(9, 6, 2), random_sets(23, 10, 2, seed=1), scorer_of(module)
+    compile_for(instructions)
+    with torch.inference_mode():
+        made = score_matrix(scorer, images, captions, tile=tile)
+        monkeypatch.setattr(compiled, "library", lambda: None)
+        expected = score_matrix(scorer, images, captions, tile=tile)
+    torch.testing.assert_close(made, expected, atol=1e-6, rtol=0)
+    assert not torch.equal(made, expected), "the compiled form was not used"
+
+
+@needs_compiler
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+def test_bf16_scores_are_near(module):
+    images, captions = random_sets(9, 6, 2), random_sets(23, 10, 2, seed=1)
+    with torch.inference_mode():
+        made, expected = (score_matrix(scorer_of(module), images, captions, bf16=bf16) for bf16 in (True, False))
+    torch.testing.assert_close(made, expected, atol=1e-2, rtol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+def test_captions_of_no_word_are_compared_as_a_whole(monkeypatch, module):
+    images, captions, scorer = random_sets(3, 6, 2), random_sets(4, 1, 1, seed=1), scorer_of(module)
+    with torch.inference_mode():
+        made = score_matrix(scorer, images, captions)
+        monkeypatch.setattr(compiled, "library", lambda: None)
+        torch.testing.assert_close(made, score_matrix(scorer, images, captions), atol=1e-6, rtol=0)
+
+
+@needs_compiler
+def test_sizes_it_is_not_made_for_go_to_torch():
+    assert compiled.packs(torch.empty(64, 96), torch.float32)
+    assert not compiled.packs(torch.empty(6, 96), torch.float32)
+    assert not compiled.packs(torch.empty(64, 90), torch.float32)
+    assert not compiled.packs(torch.empty(64, 96), torch.float64)
+
+
+@needs_compiler
+def test_compiled_once_into_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiled.library.__wrapped__() is not None
+    assert len(list((tmp_path / "crossmodal").iterdir())) == 1, "nothing but the library stays"
+
+    def refuse(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(compiled, "_compile", refuse)
+    assert compiled.library.__wrapped__() is not None
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_torch_does_the_work(tmp_path, monkeypatch, compiler):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", compiler)
+    assert compiled.library.__wrapped__() is None
+    monkeypatch.setattr(compiled, "library", compiled.library.__wrapped__)
+    with torch.inference_mode():
+        scores = score_matrix(scorer_of("sgr"), random_sets(3, 6, 2), random_sets(4, 9, 2))
+    assert torch.isfinite(scores).all()
+
+
+def test_a_compiler_that_fails_or_a_full_disk_is_one_line(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for fault in (OSError("No space left on device"), subprocess.CalledProcessError(1, "cc")):
+
+        def fail(*_, fault=fault):
+            raise fault
+
+        monkeypatch.setattr(compiled, "_compile", fail)
+        caplog.clear()
+        assert compiled.library.__wrapped__() is None
+        assert len(caplog.records) == 1
+        assert "\n" not in caplog.text.strip()
