@@ -333,3 +333,17 @@ def test_resume_with_a_run_that_is_gone_opens_a_new_one(root, client, key, capsy
         with open_training_run(key, PARAMS, run_id=gone) as tracker:
             assert tracker.run_id not in (None, gone)
     assert capsys.readouterr().err == ""
+
+
+def test_a_project_folder_with_characters_that_mean_something_in_a_url(tmp_path, monkeypatch):
+    """The database is in the folder itself, not in one of the name's first part."""
+    root = tmp_path / "a b'\u00e9 [x] #1 %41 ?c=d&e"
+    root.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(tracking_store, "project_root", lambda: root)
+    client, experiment = tracking_store.connect(tracking_store.tracking_uri())
+    run = client.create_run(experiment)
+    client.log_dict(run.info.run_id, {"a": 1}, "a.json")
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        assert connection.execute("SELECT run_uuid FROM runs").fetchall() == [(run.info.run_id,)]
+    assert [path.name for path in (root / "mlruns").rglob("*.json")] == ["a.json"]
