@@ -23,10 +23,10 @@ from measure import resident_peak
 
 from crossmodal.datasets.splits import Split
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
+from crossmodal.settings.params import load_params
 
 IMAGES, CAPTIONS, REGIONS, WORDS = 5_000, 25_000, 36, (8, 20)
 PUBLISHED = {

@@ -40,7 +40,7 @@ from measure import seconds
 
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore, StoreWriter
-from crossmodal.regions.extract import region_arrays
+from crossmodal.regions.extraction.extract import region_arrays
 
 ZEROS = 0.38
 FORMS = {"npz, compressed": np.savez_compressed, "npz, plain": np.savez}

@@ -33,10 +33,10 @@ from safetensors.torch import save_file
 
 from crossmodal.datasets.decode import read_image
 from crossmodal.datasets.records import Dataset, ImageRecord, read_dataset, write_dataset
-from crossmodal.params import Grid
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.extraction.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor, obtain_backbone
 from crossmodal.runtime import pick_device
+from crossmodal.settings.params import Grid
 
 SIZES = ((500, 375), (375, 500), (500, 333))
 

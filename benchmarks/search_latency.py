@@ -21,13 +21,13 @@ import torch
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.scoring import image_vectors
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.params import load_params
-from crossmodal.retrieval.bundle import REGION_ARRAYS
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
-from crossmodal.retrieval.session import Folders, SearchSession
-from crossmodal.retrieval.similarity import image_vectors
+from crossmodal.serving.bundle import REGION_ARRAYS
+from crossmodal.serving.session import Folders, SearchSession
+from crossmodal.settings.params import load_params
 
 DISTINCT = 500  # images that are encoded; the others are these with some noise
 

@@ -22,10 +22,10 @@ from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.metrics import flat, i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.rescore import rescore_leading
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.retrieval.rescore import rescore_leading
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
-from stages.paths import CAPTIONS, DATASET, MATCHER, REGIONS
+from crossmodal.paths import CAPTIONS, DATASET, MATCHER, REGIONS
 
 
 @exits_cleanly

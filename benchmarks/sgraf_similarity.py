@@ -49,8 +49,8 @@ import torch.nn.functional as F
 from measure import peak_memory, seconds
 from torch import nn
 
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.sgraf.compiled import library
 from crossmodal.models.sgraf.equations import PairScorer, score_by_caption
 from crossmodal.models.sgraf.fast import score_matrix

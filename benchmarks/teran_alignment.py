@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from measure import peak_memory, seconds
 
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.teran import align
 
 WORDS = (8, 20)

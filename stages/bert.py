@@ -3,13 +3,13 @@
 from crossmodal.captions.bert import obtain_bert
 from crossmodal.captions.fit import fit_bert
 from crossmodal.datasets.records import read_dataset
-from crossmodal.derived import bert_source
-from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
-from crossmodal.features.resume import publish, work_folder
-from crossmodal.params import load_params
+from crossmodal.paths import BERT, DATASET
+from crossmodal.published.dual_encoder import obtain_half
+from crossmodal.settings.derived import bert_source
+from crossmodal.settings.params import load_params
 from crossmodal.terminal import printable
-from stages.paths import BERT, DATASET
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

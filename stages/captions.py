@@ -5,10 +5,10 @@ from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError, exits_cleanly
-from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
-from stages.paths import BERT, CAPTIONS, DATASET
+from crossmodal.paths import BERT, CAPTIONS, DATASET
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

@@ -1,17 +1,17 @@
 """Stage detector: fit the region detector on the dataset's boxes, or obtain a published network."""
 
-from crossmodal.checked_json import read_json, write_json
 from crossmodal.datasets.records import read_dataset
-from crossmodal.derived import region_backend
-from crossmodal.dual_encoder import obtain_half
 from crossmodal.errors import exits_cleanly
-from crossmodal.features.resume import publish, work_folder
-from crossmodal.params import load_params
+from crossmodal.files.checked_json import read_json, write_json
+from crossmodal.paths import DATASET, DETECTOR
+from crossmodal.published.dual_encoder import obtain_half
 from crossmodal.regions.bottomup.obtain import obtain_detector
-from crossmodal.regions.fit import fit_detector
+from crossmodal.regions.fitted.fit import fit_detector
 from crossmodal.regions.grid import obtain_backbone
 from crossmodal.runtime import project_root
-from stages.paths import DATASET, DETECTOR
+from crossmodal.settings.derived import region_backend
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

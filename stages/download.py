@@ -5,10 +5,10 @@ import shutil
 from crossmodal.datasets.build import archives_of, build_dataset, drop_archives
 from crossmodal.datasets.records import SPLITS, Dataset, read_dataset
 from crossmodal.errors import exits_cleanly
-from crossmodal.features.resume import publish, work_folder
-from crossmodal.params import load_params
+from crossmodal.paths import DATASET
 from crossmodal.runtime import in_units
-from stages.paths import DATASET
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 def summary(dataset: Dataset) -> str:

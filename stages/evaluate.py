@@ -4,27 +4,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossmodal.checked_json import write_json
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import Split, filled_split, split_rows
-from crossmodal.derived import run_settings
+from crossmodal.datasets.splits import Split, require_split, split_rows
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
-from crossmodal.features.resume import publish, work_folder
+from crossmodal.evidence.alignment import keep_evidence
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.checked_json import write_json
+from crossmodal.inference.compatibility import check_inputs
+from crossmodal.inference.scoring import SearchInputs, probe_similarity
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.params import load_params
-from crossmodal.retrieval.explain import keep_evidence
+from crossmodal.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
 from crossmodal.retrieval.gallery import save_info
-from crossmodal.retrieval.inputs import check_inputs
-from crossmodal.retrieval.modes import cost_line, describe, search_split
-from crossmodal.retrieval.search import save_results, summary
-from crossmodal.retrieval.similarity import SearchInputs, probe_similarity
+from crossmodal.retrieval.results import save_results, summary
+from crossmodal.retrieval.search_split import cost_line, describe, search_split
 from crossmodal.runtime import pick_device
-from crossmodal.tracking import find_run
-from stages.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import load_params
+from crossmodal.tracking.run import find_run
+from crossmodal.workspace import publish, work_folder
 
 
 def graded_relevance(dataset: Dataset, split: Split) -> np.ndarray | None:
@@ -48,7 +48,7 @@ def main() -> None:
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     model, config = load_matcher(MATCHER)
     check_inputs(MATCHER, config, regions, words)
-    test = filled_split(dataset, "test", regions.left_out)
+    test = require_split(dataset, "test", regions.left_out)
     if settings.folds:
         check_folds("evaluate.folds", settings.folds, len(test.images))
     inputs = SearchInputs(model.to(pick_device()), regions, words, test, settings.batch_size, config)

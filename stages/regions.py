@@ -9,15 +9,15 @@ import argparse
 from functools import partial
 
 from crossmodal.datasets.records import read_dataset
-from crossmodal.derived import image_reading, region_backend, region_settings
 from crossmodal.errors import UserError, exits_cleanly
-from crossmodal.features.resume import publish, work_folder
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
-from crossmodal.regions.jobs import extract_all, extract_shard
-from crossmodal.regions.load import load_extractor
+from crossmodal.paths import DATASET, DETECTOR, REGIONS
+from crossmodal.regions.backends import load_extractor
+from crossmodal.regions.extraction.jobs import extract_all, extract_shard
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
-from stages.paths import DATASET, DETECTOR, REGIONS
+from crossmodal.settings.derived import image_reading, region_backend, region_settings
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

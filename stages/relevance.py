@@ -1,17 +1,17 @@
-"""Stage relevance: how much every test image has to do with every test caption, by their captions."""
+"""Stage relevance: relevance of every test image to every test caption, from their captions."""
 
 import shutil
 
 import numpy as np
 
-from crossmodal.checked_json import write_json
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.evaluation.spice.relevance import spice_relevance
-from crossmodal.features.resume import publish, work_folder
-from crossmodal.params import load_params
-from stages.paths import DATASET, RELEVANCE
+from crossmodal.files.checked_json import write_json
+from crossmodal.paths import DATASET, RELEVANCE
+from crossmodal.settings.params import load_params
+from crossmodal.workspace import publish, work_folder
 
 
 @exits_cleanly

@@ -3,14 +3,13 @@
 from typing import Any
 
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import filled_split
-from crossmodal.derived import run_settings
+from crossmodal.datasets.splits import require_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
-from crossmodal.features.resume import content_key, publish, work_folder
+from crossmodal.evidence.evidence import load_evidence
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import MatcherConfig, read_config
-from crossmodal.params import Params, load_params
+from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis
 from crossmodal.reports.breakdown import break_down, write_breakdown
 from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
@@ -20,12 +19,13 @@ from crossmodal.reports.metrics_files import read_metrics, write_metrics, write_
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
-from crossmodal.reports.scores import separation, write_scores
+from crossmodal.reports.scores import roc_auc, write_scores
 from crossmodal.reports.words import WordReader
-from crossmodal.retrieval.evidence import load_evidence
-from crossmodal.retrieval.search import SearchResults, load_results
-from crossmodal.tracking import find_run
-from stages.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
+from crossmodal.retrieval.results import SearchResults, load_results
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Params, load_params
+from crossmodal.tracking.run import find_run
+from crossmodal.workspace import content_key, publish, work_folder
 
 
 @exits_cleanly
@@ -34,7 +34,7 @@ def main() -> None:
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
     results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
     metrics = read_metrics(EVALUATION / "metrics.json")
-    test = filled_split(dataset, "test", regions.left_out)
+    test = require_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 
@@ -48,10 +48,10 @@ def main() -> None:
     reader = QueryReader(dataset, test, results, Pictures(dataset, regions), WordReader(dataset, evidence))
     shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name, "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
-    write_analysis(work, reader, breakdown, separation=separation(evidence), **shown)
+    write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)
     publish(work, REPORT, work)
     track(params, config, dataset, regions, results, metrics)
-    print(f"report: figures in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
+    print(f"report: metrics in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")
 
 
 def track(
@@ -62,20 +62,20 @@ def track(
     results: SearchResults,
     metrics: dict[str, Any],
 ) -> None:
-    """Everything about the run onto its page, also where DVC took training and evaluation from its cache."""
+    """Log everything about the run, also if DVC took training and evaluation from its cache."""
     parts = {"test": metrics, "search": read_metrics(METRICS / "search.json")}
-    figures = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
+    logged = {f"{part}/{name}": value for part, group in parts.items() for name, value in flat(group).items()}
     detector = read_metrics(METRICS / "detector.json")
-    figures |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
+    logged |= {f"detector/{name}": value for name, value in detector.items() if not isinstance(value, dict)}
     with find_run(config.key, run_settings(params), {"evaluate": params.evaluate.model_dump(mode="json")}) as tracker:
         tracker.log_dataset(dataset.name, content_key({}, [DATASET / "manifest.json"]), context="testing")
         tracker.log_dataset(f"{dataset.name}-regions", regions.digest, context="testing")
-        tracker.log_metrics(figures)
+        tracker.log_metrics(logged)
         for way in DIRECTIONS:
             tracker.log_curve(f"test/recall/{way}", [row[way] for row in recall_rows(results)])
         tracker.describe(run_note(config, dataset.name, metrics))
-        for folder, place in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
-            tracker.log_artifacts(folder, place)
+        for folder, into in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
+            tracker.log_artifacts(folder, into)
         tracker.log_artifact("params.yaml", "settings")
         tracker.log_artifact(DATASET / "manifest.json", "data")
 

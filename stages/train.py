@@ -12,29 +12,29 @@ import numpy as np
 
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import Dataset, read_dataset
-from crossmodal.datasets.splits import Split, caption_images, filled_split, first_images
-from crossmodal.derived import run_settings
+from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.features.batches import TokenTable
-from crossmodal.features.resume import content_key, publish, work_folder
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_boxes
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
-from crossmodal.params import Params, load_params
-from crossmodal.retrieval.inputs import check_boxes
+from crossmodal.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
 from crossmodal.runtime import seed_everything
-from crossmodal.tracking import open_training_run
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Params, load_params
+from crossmodal.tracking.run import open_training_run
 from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
 from crossmodal.training.processes import start_processes
 from crossmodal.training.validation import TrainingData, validate
-from stages.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
+from crossmodal.workspace import content_key, publish, work_folder
 
 
 def token_table(params: Params) -> TokenTable | None:
-    """The words that ``train.word_dropout_kind`` words drops; None where it drops none.
+    """Token table for ``train.word_dropout_kind`` words; None if no words are dropped.
 
     Raises:
         UserError: words are to be masked, and the tokenizer has no token for it.
@@ -70,12 +70,12 @@ def main() -> None:
     sizes = InputSizes(regions=regions.arrays["features"][1][0], words=text.size)
     model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text.settings))
     model = model.to(processes.device)
-    val = first_images(filled_split(dataset, "val", regions.left_out), params.train.validation_images)
+    val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     data = TrainingData(
         regions,
         words,
         caption_images(dataset),
-        filled_split(dataset, "train", regions.left_out),
+        require_split(dataset, "train", regions.left_out),
         val,
         token_table=table,
         relevance=relevance_of(dataset, val) if params.train.best == "ndcg" else None,

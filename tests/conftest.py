@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from crossmodal import cli
+from crossmodal.batch import Regions, Words
 from crossmodal.datasets.records import ImageRecord, write_dataset
 from crossmodal.features.store import StoreWriter
-from crossmodal.models.base import Regions, Words
 
 
 @pytest.fixture(autouse=True)

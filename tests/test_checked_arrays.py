@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 import pytest
 
-from crossmodal.checked_arrays import read_npy, read_npz
 from crossmodal.errors import UserError
+from crossmodal.files.checked_arrays import read_npy, read_npz
 from crossmodal.retrieval.index import IndexKind, build_index, read_index, save_index
 
 

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from crossmodal.checked_json import Record, parse_json, read_json, read_json_lines, read_record, write_json
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import Record, parse_json, read_json, read_json_lines, read_record, write_json
 
 HOSTILE = {
     "deep list": "[" * 10**6 + "]" * 10**6,

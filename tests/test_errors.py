@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal.errors import UserError, disk_trouble, exits_cleanly
+from crossmodal.errors import disk_trouble, exits_cleanly
 
 SCRIPT = """
 from crossmodal.errors import exits_cleanly
@@ -47,10 +47,8 @@ def chained():
     ("error", "reason"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device; make room"),
-        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "Disk quota exceeded; make room"),
         (OSError("1000000 requested and 32752 written"), "could not be written whole, the disk may be full; make room"),
         (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "No space left"),
-        (OSError(errno.EROFS, os.strerror(errno.EROFS)), "Read-only file system"),
         (chained(), "No space left on device; make room"),
     ],
 )
@@ -72,36 +70,10 @@ def test_the_error_names_its_file():
     assert disk_trouble(OSError(errno.EROFS, "", "a", None, "b/c")) == f"b/c: {os.strerror(errno.EROFS)}"
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("x"), FileNotFoundError(2, "No such file", "x")])
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "No such file", "x")])
 def test_a_bug_keeps_its_traceback(error):
     def main():
         raise error
 
     with pytest.raises(type(error)):
         exits_cleanly(main)()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({}, "interrupted: finished parts are kept, run the same command to go on\n"),
-        ({"resumes": False}, "interrupted\n"),
-    ],
-)
-def test_an_interrupt_says_what_becomes_of_the_work(capsys, options, said):
-    def main():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as end:
-        exits_cleanly(main, **options)()
-    assert end.value.code == 130
-    assert capsys.readouterr().err == said
-
-
-def test_a_user_error_is_its_message(capsys):
-    def main():
-        raise UserError("params.yaml: seed: missing")
-
-    with pytest.raises(SystemExit):
-        exits_cleanly(main)()
-    assert capsys.readouterr().err == "error: params.yaml: seed: missing\n"

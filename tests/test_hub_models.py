@@ -12,8 +12,8 @@ from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessor, 
 
 from crossmodal.captions.bert import load_bert, obtain_bert
 from crossmodal.captions.fit import fit_tokenizer
-from crossmodal.dual_encoder import load_half, obtain_half
 from crossmodal.errors import UserError
+from crossmodal.published.dual_encoder import load_half, obtain_half
 
 OTHER_TYPES = (None, True, -1, 2**40, 1.5, "text", [], {"a": 1}, 0)
 SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 12}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossmodal.losses import PairLoss, hinge_loss, infonce_loss
-from crossmodal.params import load_params
+from crossmodal.losses.pair import PairLoss, hinge_loss, infonce_loss
+from crossmodal.settings.params import load_params
 
 LOSS = load_params(Path(__file__).resolve().parents[1] / "params.yaml").loss
 IMAGES = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning import losses
 
-from crossmodal.errors import UserError
-from crossmodal.losses import build_loss, infonce_loss
-from crossmodal.metric_losses import MINERS, MetricLoss
-from crossmodal.params import Loss, load_params
+from crossmodal.losses.metric import MINERS, MetricLoss
+from crossmodal.losses.pair import infonce_loss
+from crossmodal.settings.params import Loss, load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSS = load_params(ROOT / "params.yaml").loss
@@ -187,14 +186,6 @@ def test_pairs_within_a_modality_do_not_count(name, distance):
         assert values[0] > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_reach_both_modalities(pairs, name):
-    loss = MetricLoss(settings_of(name, distance="cosine"))
-    loss(*pairs, IMAGE_OF).backward()
-    for leaf in pairs:
-        assert (leaf.grad.norm(dim=1) > 0).all()
-
-
 def test_the_batch_hard_miner_keeps_each_anchors_hardest_negative(pairs):
     settings = settings_of("triplet", miner="batch_hard", distance="cosine", reducer="sum")
     scores = (pairs[0] @ pairs[1].T).detach()
@@ -276,49 +267,3 @@ def test_same_image_captions_are_no_negatives(pairs):
         for name in ("triplet", "ntxent"):
             loss = MetricLoss(settings_of(name, mask_same_image=mask_same_image))
             assert loss(*pairs, labels) == 0
-
-
-def test_names_lead_to_their_loss():
-    assert not build_loss(settings_of("hinge")).takes_vectors
-    assert not build_loss(settings_of("infonce")).takes_vectors
-    for name in NAMES:
-        assert isinstance(build_loss(settings_of(name)), MetricLoss)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"miner": "hdc", "kwargs": {"miner": {"share": 0.5}}}, "loss.miner hdc with loss.kwargs.miner: .*share"),
-        ({"reducer": "threshold"}, "loss.reducer threshold with loss.kwargs.reducer: .*low or high"),
-        (
-            {"miner": "batch_easy_hard", "kwargs": {"miner": {"pos_strategy": "odd"}}},
-            "loss.miner batch_easy_hard .*pos_strategy",
-        ),
-    ],
-)
-def test_wrong_arguments_are_named(changes, expected):
-    with pytest.raises(UserError, match=expected) as error:
-        MetricLoss(settings_of("contrastive", **changes))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "expected"),
-    [
-        ("hinge", {"miner": "hdc"}, "miner hdc: name hinge has none"),
-        ("triplet", {"reducer": "per_anchor"}, "reducer per_anchor: not with name triplet"),
-        ("ntxent", {"kwargs": {"miner": {"epsilon": 1}}}, "kwargs.miner: miner is null"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(name, changes, expected):
-    with pytest.raises(ValueError, match=expected):
-        settings_of(name, **changes)
-
-
-def test_only_metric_losses_imports_the_library():
-    users = [
-        path.name
-        for path in (ROOT / "src").rglob("*.py")
-        if "pytorch_metric_learning" in path.read_text(encoding="utf-8")
-    ]
-    assert users == ["metric_losses.py"]

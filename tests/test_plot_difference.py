@@ -10,9 +10,8 @@ from git_commands import git
 from PIL import Image
 
 from crossmodal.errors import UserError
-from crossmodal.plot_difference import markdown, read_plots
+from crossmodal.revisions.curves import read_plots
 
-ROOT = Path(__file__).resolve().parents[1]
 PLOTS = [
     {
         "recall": {
@@ -82,35 +81,11 @@ def test_a_changed_curve_is_a_table_and_a_chart(run):
     assert base[-1] == now[-1] == 80
 
 
-def test_points_at_equal_distances_are_drawn_as_they_are(run):
-    write()
-    Path("plots/loss.csv").write_text("epoch,loss\n1,9\n2,1\n3,7\n")
-    ((base, now),) = lines(run("plots")[1])
-    assert base.tolist() == [9, 4.5, 3]
-    assert now.tolist() == [9, 1, 7]
-
-
 def test_curves_of_another_length(run):
     write(epochs=30)
     ((base, now),) = lines(run("plots")[1])
     assert len(base) == len(now)
     assert base[-1] == now[-1] == 3, "the charts end where the shorter line ends"
-
-
-def test_nothing_in_common(run):
-    Path("plots/loss.csv").write_text("epoch,loss\n7,1\n8,2\n")
-    code, out, _ = run("plots")
-    assert code == 0
-    assert "No two places on the x-axis are on both sides" in out
-    assert lines(out) == []
-
-
-def test_a_curve_on_one_side(run):
-    Path("plots/recall.csv").unlink()
-    Path("plots/loss.csv").write_text("epoch,perplexity\n1,2\n")
-    code, out, _ = run("plots")
-    assert code == 0
-    assert [table[0] for table in tables(out)] == [["K", "i2t, `main`", "t2i, `main`"], ["epoch", "loss, `main`"]]
 
 
 def test_a_loss_that_diverged(run):
@@ -130,17 +105,6 @@ def test_a_loss_that_diverged(run):
     assert tables(out)[0][-1] == ["3", "nan", "nan"]
 
 
-def test_one_column_of_two_files(run):
-    """As DVC allows it: the same figure of training and of validation."""
-    plot = {"title": "Both", "x": "epoch", "x_label": "epoch", "y_label": "loss"}
-    plot["y"] = {"plots/loss.csv": "loss", "plots/val.csv": "loss"}
-    Path("dvc.yaml").write_text(yaml.safe_dump({"plots": [{"both": plot}]}))
-    Path("plots/val.csv").write_text("epoch,loss\n1,8\n2,7\n3,6\n")
-    (table,) = tables(run("plots")[1])
-    assert table[0] == ["epoch", "loss, `main`", "loss, now", "loss of plots/val.csv, now"]
-    assert table[-1] == ["3", "3", "3", "6"]
-
-
 def test_pictures(run, tmp_path):
     write(recall=4.0)
     code, _, err = run("plots", "--pictures", tmp_path / "pictures")
@@ -157,11 +121,8 @@ def test_pictures(run, tmp_path):
     ("path", "content", "expected"),
     [
         ("plots/loss.csv", "epoch,loss\n1,much\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
-        ("plots/loss.csv", "epoch,loss\n1\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
-        ("plots/loss.csv", "epoch,loss\n1,\udcff\n", "plots/loss.csv: not UTF-8 text"),
         ("dvc.yaml", "plots: [", "dvc.yaml: not valid YAML"),
         ("dvc.yaml", "plots: [a.csv]", "dvc.yaml: plots: expected title, x, y by file"),
-        ("dvc.yaml", "stages: {}", "dvc.yaml: plots: expected title, x, y by file"),
     ],
 )
 def test_what_is_wrong_is_one_line(path, content, expected):
@@ -170,12 +131,3 @@ def test_what_is_wrong_is_one_line(path, content, expected):
         read_plots("main")
     assert str(error.value).startswith(expected)
     assert "\n" not in str(error.value)
-
-
-def test_the_projects_own_plots(monkeypatch):
-    """dvc.yaml as it is: every plot has its curves in git."""
-    monkeypatch.chdir(ROOT)
-    plots = read_plots("HEAD")
-    assert len(plots) >= 6
-    assert all(now is not None and len(now[0]) > 1 for plot in plots for _, now in plot.lines.values())
-    assert markdown(plots, "HEAD")

@@ -21,10 +21,7 @@ def workspace(tmp_path):
     ("stage", "expected"),
     [
         ("regions", "manifest.json: not found; run the download stage first"),
-        ("captions", "manifest.json: not found; run the download stage first"),
-        ("relevance", "manifest.json: not found; run the download stage first"),
         ("train", "manifest.json: not found; run the download stage first"),
-        ("report", "manifest.json: not found; run the download stage first"),
     ],
 )
 def test_a_stage_without_its_inputs(workspace, stage, expected):

@@ -11,11 +11,10 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from git_commands import git
 
-from crossmodal import tracking, tracking_store
-from crossmodal.errors import UserError
-from crossmodal.tracking import find_run, flatten, open_training_run
+from crossmodal.tracking import run as tracking
+from crossmodal.tracking import store as tracking_store
+from crossmodal.tracking.run import find_run, open_training_run
 
 PARAMS = {"model": "tern", "train": {"lr": 5e-4, "epochs": 2}}
 
@@ -97,13 +96,6 @@ def points(client, run_id, name):
     return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
 
 
-def test_flatten_joins_with_dots_and_cuts_long_values():
-    params = {"grid": {"kwargs": {}, "mean": None, "model": {"name": "r50"}}, "lr": 1e-3, "text": "x" * 7000}
-    flat = flatten(params)
-    assert flat.pop("text") == "x" * 6000
-    assert flat == {"grid.kwargs": "{}", "grid.mean": "None", "grid.model.name": "r50", "lr": "0.001"}
-
-
 def test_training_run_holds_everything(root, client, key, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("DVC_EXP_NAME", "fuzzy-cat")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "c0ffee")
@@ -165,16 +157,6 @@ def test_a_figure_of_the_whole_run_is_there_once_until_it_changes(client, key):
     assert points(client, again.run_id, "test/probe") == [(0, 1.0), (0, 2.0)]
 
 
-def test_a_description_is_renewed_unless_a_person_wrote_one(client, key):
-    with open_training_run(key, PARAMS) as tracker:
-        for text in ("first", "second"):
-            tracker.describe(text)
-            assert client.get_run(tracker.run_id).data.tags["mlflow.note.content"].startswith(f"{text}\n")
-        client.set_tag(tracker.run_id, "mlflow.note.content", "my own words")
-        tracker.describe("third")
-    assert client.get_run(tracker.run_id).data.tags["mlflow.note.content"] == "my own words"
-
-
 def test_a_run_names_every_experiment_that_wrote_to_it(root, client, key, monkeypatch):
     with open_training_run(key, {"model": "tern", "dataset": "scenes"}) as tracker:
         pass
@@ -194,38 +176,6 @@ def test_a_run_names_every_experiment_that_wrote_to_it(root, client, key, monkey
     assert (named[0], named[-2:]) == ("experiment-0001", ["experiment-0352", "last"])  # the oldest has gone
 
 
-def test_strict_is_an_error_in_one_line(key, monkeypatch, capsys):
-    port = free_port()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
-    with pytest.raises(UserError) as error:
-        find_run(key, PARAMS, strict=True)
-    assert str(error.value).startswith(f"MLflow at http://127.0.0.1:{port} failed (")
-    assert "\n" not in str(error.value)
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("mlflow_sees_git", [True, False])
-def test_git_commit_is_a_tag(root, tmp_path, monkeypatch, mlflow_sees_git):
-    from mlflow.tracking.context import registry
-
-    monkeypatch.chdir(tmp_path)
-    git("init", "-q")
-    git("commit", "-q", "--allow-empty", "-m", "first")
-    found = {"mlflow.source.git.commit": "f00"} if mlflow_sees_git else {}
-    monkeypatch.setattr(registry, "resolve_tags", lambda: found)
-    expected = "f00" if mlflow_sees_git else git("rev-parse", "HEAD")
-    assert tracking._origin({})["mlflow.source.git.commit"] == expected
-
-
-def test_training_again_is_a_new_run(root, client, key):
-    with open_training_run(key, PARAMS) as first:
-        first.log_metrics({"loss": 1.0}, step=1)
-    with open_training_run(key, PARAMS) as second:
-        second.log_metrics({"loss": 2.0}, step=1)
-    assert first.run_id != second.run_id
-    assert points(client, first.run_id, "loss") == [(1, 1.0)]
-
-
 def test_resumed_training_goes_on_in_its_run(root, client, key):
     with pytest.raises(KeyboardInterrupt), open_training_run(key, PARAMS) as first:
         first.log_metrics({"loss": 1.0}, step=1)
@@ -241,16 +191,6 @@ def test_resumed_training_goes_on_in_its_run(root, client, key):
     assert run.data.params["train.lr"] == "0.0005"
     assert run.data.tags["resumed"] == "True"
     assert points(client, first.run_id, "loss") == [(1, 1.0), (2, 0.5)]
-
-
-def test_resume_with_a_run_that_is_gone_opens_a_new_one(root, client, key, capsys):
-    with open_training_run(key, PARAMS) as deleted:
-        pass
-    client.delete_run(deleted.run_id)
-    for gone in (deleted.run_id, uuid.uuid4().hex):
-        with open_training_run(key, PARAMS, run_id=gone) as tracker:
-            assert tracker.run_id not in (None, gone)
-    assert capsys.readouterr().err == ""
 
 
 def test_find_run_takes_the_newest_of_its_key(root, client, key):
@@ -274,18 +214,6 @@ def test_find_run_takes_the_newest_of_its_key(root, client, key):
     assert run.data.tags["evaluated"] == "yes"
 
 
-def test_without_a_training_run_evaluation_opens_one_and_report_finds_it(root, client, key):
-    with find_run(key, PARAMS) as evaluate:
-        pass
-    with find_run(key, PARAMS) as report:
-        report.log_metrics({"test/rsum": 300})
-    assert report.run_id == evaluate.run_id
-    run = client.get_run(evaluate.run_id)
-    assert run.data.tags["kind"] == "evaluation-only"
-    assert run.data.tags["model.key"] == key
-    assert run.data.params == {"model": "tern", "train.lr": "0.0005", "train.epochs": "2"}
-
-
 def test_an_exception_marks_the_run_failed_and_passes_through(root, client, key):
     with pytest.raises(ZeroDivisionError), open_training_run(key, PARAMS) as tracker:
         1 / 0  # noqa: B018
@@ -295,7 +223,7 @@ def test_an_exception_marks_the_run_failed_and_passes_through(root, client, key)
 def test_off_is_silent_and_imports_no_mlflow(tmp_path):
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from crossmodal.tracking import find_run, open_training_run\n"
+        "from crossmodal.tracking.run import find_run, open_training_run\n"
         "for opened, enabled in ((open_training_run, False), (open_training_run, True), (find_run, True)):\n"
         "    with opened('k', {'a': 1}, {'b': 2}, enabled=enabled) as tracker:\n"
         "        tracker.log_metrics({'x': 1}); tracker.log_artifact(Path('missing'))\n"
@@ -345,16 +273,7 @@ def test_server_that_dies_in_the_middle_is_one_warning(server, key, monkeypatch,
     assert [(m["key"], m["value"], m["step"]) for m in metrics["metrics"]] == [("loss", 1.0, 1)]
 
 
-def test_request_that_fails_is_one_warning(root, key, tmp_path, capsys):
-    with open_training_run(key, PARAMS) as tracker:
-        tracker.log_artifact(tmp_path / "missing.csv")
-        tracker.log_metrics({"loss": 1.0})
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "missing.csv" in error
-
-
-@pytest.mark.parametrize("trouble", ["locked", "no database", "folder"])
+@pytest.mark.parametrize("trouble", ["locked", "no database"])
 def test_database_that_cannot_be_written_is_one_warning(trouble, key, tmp_path, monkeypatch, capsys):
     database = tmp_path / "runs.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
@@ -364,10 +283,8 @@ def test_database_that_cannot_be_written_is_one_warning(trouble, key, tmp_path, 
         holder = sqlite3.connect(database)
         holder.execute("CREATE TABLE t (x)")
         holder.execute("BEGIN IMMEDIATE")
-    elif trouble == "no database":
-        database.write_text("text " * 1000)
     else:
-        database.mkdir()
+        database.write_text("text " * 1000)
     start = time.monotonic()
     with find_run(key, PARAMS) as tracker:
         tracker.log_metrics({"loss": 1.0})
@@ -379,17 +296,12 @@ def test_database_that_cannot_be_written_is_one_warning(trouble, key, tmp_path, 
     assert str(database) in error
 
 
-def test_relative_sqlite_path_is_taken_from_the_project_root(root, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
-    assert tracking_store.tracking_uri() == f"sqlite:///{root / 'other.db'}"
-
-
 def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     script = (  # forks, so that the slow imports are done once; in a process of its own, without threads
         "import multiprocessing, sqlalchemy, mlflow.store.tracking.sqlalchemy_store\n"
-        "from crossmodal.tracking import open_training_run\n"
+        "from crossmodal.tracking.run import open_training_run\n"
         "context = multiprocessing.get_context('fork')\n"
         "start = context.Barrier(4)\n"
         "def work(number):\n"
@@ -411,10 +323,3 @@ def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         keys = sorted(row[0] for row in connection.execute(query))
     assert keys == ["key0", "key1", "key2", "key3"]
-
-
-def test_a_run_is_named_after_model_and_dataset(client, key, monkeypatch):
-    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    with open_training_run(key, {"model": "tern", "dataset": "scenes"}) as tracker:
-        pass
-    assert client.get_run(tracker.run_id).info.run_name == "tern-scenes"

@@ -15,14 +15,14 @@ from crossmodal.captions.bert import load_bert
 from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.derived import image_reading
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.backends import load_extractor
+from crossmodal.regions.extraction.extract import extract_regions
 from crossmodal.regions.grid import obtain_backbone
-from crossmodal.regions.load import load_extractor
+from crossmodal.settings.derived import image_reading
+from crossmodal.settings.params import load_params
 from stages import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from crossmodal.captions.fit import fit_bert, fit_tokenizer
 from crossmodal.errors import UserError
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 CAPTIONS = [

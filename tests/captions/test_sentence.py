@@ -14,12 +14,11 @@ from crossmodal.captions.base import CaptionEncoder
 from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.query import SentenceReader
-from crossmodal.captions.vocabulary import count_vocabulary
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.text import TRAINED
-from crossmodal.params import Captions, EncoderName
+from crossmodal.settings.params import Captions, EncoderName
 
 SENTENCES = ["a red circle above a star", "A star!", "a red red red red circle above a green star"]
 LONGEST = 8
@@ -103,25 +102,6 @@ def test_the_encoders_are_those_of_the_settings():
     stored = CaptionEncoder.text_settings.__func__
     trained = {name for name, encoder in ENCODERS.items() if encoder.text_settings.__func__ is not stored}
     assert trained == set(TRAINED)
-
-
-@pytest.mark.parametrize("sentence", ["", " \n"])
-def test_an_empty_sentence_is_refused(bert, tmp_path, sentence):
-    with pytest.raises(UserError, match="the sentence is empty"):
-        SentenceReader("bert", bert, tmp_path, LONGEST)(sentence)
-
-
-def test_bytes_that_are_no_text_are_refused(tmp_path):
-    count_vocabulary(SENTENCES, 1).save(tmp_path / "vocabulary.json")
-    reader = SentenceReader("bigru", tmp_path, tmp_path / "vocabulary.json", LONGEST)
-    with pytest.raises(UserError, match=r"the sentence 'a caf\\udce9' is not UTF-8 text"):
-        reader(b"a caf\xe9".decode(errors="surrogateescape"))
-
-
-def test_a_missing_encoder_is_named(tmp_path):
-    for encoder, missing in (("bert", "config.json"), ("clip", "config.json"), ("bigru", "vocabulary.json")):
-        with pytest.raises(UserError, match=f"{missing}: not found"):
-            SentenceReader(encoder, tmp_path, tmp_path / "vocabulary.json", LONGEST)
 
 
 def test_several_threads_share_a_reader(bert, clip_text, tmp_path):

@@ -43,28 +43,11 @@ def test_all_forms_of_a_run_are_the_same(run, three_forms):
     }
 
 
-def test_table(run, three_forms):
-    paths = three_forms / "evaluation", three_forms / "other.npz"
-    _, out, _ = run("compare", *paths, "--resamples", 99)
-    figures = json.loads(run("compare", *paths, "--resamples", 99, "--json")[1])
-    assert out.startswith(f"A {paths[0]}\nB {paths[1]}\n20 images, 100 captions\n\n")
-    rows = {line.split()[0]: line for line in out.splitlines()[5:]}
-    assert rows.keys() == figures.keys()
-    row = rows["t2i/r1"].replace("[", " ").replace("]", " ").replace(",", " ").split()
-    figure = figures["t2i/r1"]
-    values = [figure["a"], *figure["a_interval"], figure["b"], *figure["b_interval"], figure["difference"]]
-    np.testing.assert_allclose([float(cell) for cell in row[1:8]], values, atol=0.00501)
-    assert float(row[-1]) == pytest.approx(figure["p"], abs=0.00005)
-
-
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"i2t_ranks": np.zeros(20, int)}, "not readable as results with i2t_ranks and t2i_ranks"),
-        ({"i2t_ranks": np.zeros(20), "t2i_ranks": np.zeros(100, int)}, "i2t_ranks is float64 (20,), expected whole"),
         ({"i2t_ranks": np.full(20, 101), "t2i_ranks": np.zeros(100, int)}, "i2t_ranks from 101 to 101, expected 0 to"),
-        ({"i2t_ranks": np.full(20, -1), "t2i_ranks": np.zeros(100, int)}, "i2t_ranks from -1"),
-        ({"i2t_ranks": np.zeros(20, int), "t2i_ranks": np.zeros(90, int)}, "not 5 captions for each image"),
         (
             {"i2t_ranks": np.zeros(20, int), "t2i_ranks": np.zeros(100, int), "caption_image": np.arange(100)},
             "caption_image does not give the image of each of 100 captions",
@@ -78,29 +61,6 @@ def test_runs_that_cannot_be(run, three_forms, arrays, message):
     assert code == 2
     assert message in error
     assert len(error.splitlines()) == 1
-
-
-def test_one_image_is_not_enough(run, tmp_path):
-    """Nothing can be drawn from it again."""
-    np.save(tmp_path / "one.npy", np.zeros((1, 5)))
-    code, out, error = run("compare", tmp_path / "one.npy", tmp_path / "one.npy")
-    assert (code, out) == (2, "")
-    assert error == "error: 1 image: how sure a figure is takes two or more to tell\n"
-
-
-@pytest.mark.parametrize("name", ["none.npz", "none.npy", "none"])
-def test_missing_runs(run, three_forms, name):
-    code, _, error = run("compare", three_forms / name, three_forms / "evaluation")
-    assert code == 2
-    assert "not found" in error
-
-
-@pytest.mark.parametrize("content", [b"", b"nothing", b"PK\x03\x04"])
-def test_files_that_are_no_results(run, three_forms, content):
-    (three_forms / "bad.npz").write_bytes(content)
-    code, _, error = run("compare", three_forms / "bad.npz", three_forms / "evaluation")
-    assert code == 2
-    assert "not readable as results" in error
 
 
 def test_python_objects_are_never_unpickled(run, three_forms):

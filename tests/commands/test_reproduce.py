@@ -12,11 +12,10 @@ import yaml
 from git_commands import git
 
 from crossmodal.commands import reproduce
-from crossmodal.reproduction import read_reproduction
+from crossmodal.recipes.recipes import read_reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
 SGRAF = ([77.8, 94.1, 97.4], [58.5, 83.0, 88.8])
-PLACES = ("-S", "grid.weights=w", "-S", "bert.source=b")
 
 
 @pytest.fixture
@@ -71,17 +70,10 @@ def test_a_recipe_is_one_line_that_a_shell_splits(workspace, run):
         assert not set(out) & set("'\"*?$`\\")
 
 
-def test_without_a_name_all_are_listed(workspace, run):
-    code, out, _, _ = run("recipe")
-    assert code == 0
-    assert "sgraf-flickr30k" in out
-    assert "sgraf-flickr30k" in run("reproduce", "--table")[1]
-
-
 def test_the_published_figures_are_met(workspace, run):
     code, out, _, given = run("reproduce", "sgraf-flickr30k", "-S", "train.workers=4", found=metrics(*SGRAF))
     assert code == 0
-    assert "took the place" not in out
+    assert "note: train.workers" not in out
     assert "OK: rsum is 0.0 above the published 499.6, tolerance 5.0" in out
     assert "note: both models are trained" in out
     assert given[-1] == "train.workers=4"
@@ -104,7 +96,7 @@ def test_coco_is_compared_both_ways(workspace, run):
     assert re.findall(r"(?m)^(\w\w): rsum is 0.0 \w+ the published ([\d.]+)", out) == [("OK", "518.1"), ("OK", "419.6")]
     code, out, _, _ = run("reproduce", "sgr-coco", found=both["all"])
     assert code == 1
-    assert "no: metrics/test.json has no figures of folds to compare with published rsum 518.1" in out
+    assert re.search(r"(?m)^no: metrics/test\.json .*folds .*518\.1", out)
 
 
 def test_what_it_prints_goes_into_the_file(workspace, run):
@@ -117,21 +109,11 @@ def test_what_it_prints_goes_into_the_file(workspace, run):
     assert git("rev-parse", "HEAD").startswith(ours.commit)
 
 
-def test_a_row_that_was_run_is_compared_with_itself(workspace, run):
-    figures = read_reproduction().recipe("tern-flickr8k").ours.figures["all"]
-    found = metrics(figures.i2t, figures.t2i)
-    code, out, _, _ = run("reproduce", "tern-flickr8k", *PLACES, found=found)
-    assert code == 0
-    assert re.search(rf"OK: rsum is 0\.\d \w+ the recorded {figures.rsum}", out)
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["sgraff"], "reproduction.yaml: no recipe 'sgraff'"),
-        (["tern-flickr8k"], "reproduction.yaml: tern-flickr8k needs -S grid.weights=... -S bert.source=..."),
         (["sgr-coco", "-S", "train.lrr=1"], "-S: Could not override 'train.lrr'"),
-        (["sgr-coco", "-S", "train.lr=-1"], "params.yaml: train.lr: input should be greater than 0"),
     ],
 )
 def test_a_mistake_runs_nothing(workspace, run, arguments, expected):
@@ -139,32 +121,6 @@ def test_a_mistake_runs_nothing(workspace, run, arguments, expected):
     assert (code, out, given) == (2, "", [])
     assert err.startswith(f"error: {expected}")
     assert err.count("\n") == 1
-
-
-def test_fewer_test_images_are_no_comparison(workspace, run):
-    smaller = ("-S", "flickr30k.max_images=100")
-    code, out, err, _ = run("reproduce", "sgraf-flickr30k", *smaller, found=metrics(*SGRAF, images=100))
-    assert (code, out) == (2, "")
-    assert err == "error: metrics/test.json: of 100 test images; figures of Flickr30k are of 1000\n"
-
-
-def test_another_setting_than_the_recipes_is_said(workspace, run):
-    code, out, _, _ = run("reproduce", "sgraf-flickr30k", "-S", "train.precision=bf16", found=metrics(*SGRAF))
-    assert code == 0
-    assert "note: train.precision=bf16 took the place of the recipe's" in out
-
-
-def test_code_that_is_not_committed_is_said(workspace, run):
-    (workspace / "src").mkdir()
-    for name in ("a.py", "b.py"):
-        (workspace / "src" / name).write_text("")
-    git("add", ".")
-    git("commit", "-qm", "code")
-    assert "not as committed" not in run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[1]
-    for name in ("a.py", "b.py"):
-        (workspace / "src" / name).write_text("changed")
-    out = run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[1]
-    assert "note: not as committed: src/a.py and 1 more; the commit below is not the code that ran" in out
 
 
 def test_changes_that_count_are_refused(workspace, run):
@@ -183,13 +139,6 @@ def test_changes_that_count_are_refused(workspace, run):
     assert run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[0] == 0
     change("tern.layers", 5)  # of another model
     assert run("reproduce", "sgraf-flickr30k", found=metrics(*SGRAF))[0] == 0
-
-
-def test_without_settings_nothing_runs(workspace, run):
-    (workspace / "params.yaml").unlink()
-    code, _, err, given = run("reproduce", "sgr-coco", found={})
-    assert (code, given) == (2, [])
-    assert err == "error: params.yaml: not found; run from the root of the repository\n"
 
 
 @pytest.mark.slow

@@ -47,19 +47,6 @@ def test_json_of_the_published_fixture(run, published):
     assert metrics["rsum"] == pytest.approx(data["i2t"][:3].sum() + data["t2i"][:3].sum())
 
 
-def test_table_shows_what_json_holds(run, published):
-    _, folder = published
-    _, out, _ = run("score", folder / "similarity.npy")
-    metrics = json.loads(run("score", folder / "similarity.npy", "--json")[1])
-    first, head, *lines = out.splitlines()
-    assert first == f"{metrics['images']} images, {metrics['captions']} captions"
-    assert head.split() == ["i2t", "t2i"]
-    rows = {name: values for name, *values in map(str.split, lines)}
-    assert rows.keys() == metrics["i2t"].keys() | {"rsum"}
-    assert float(rows["r1"][1]) == pytest.approx(metrics["t2i"]["r1"], abs=0.005)
-    assert float(rows["map"][0]) == pytest.approx(metrics["i2t"]["map"], abs=0.00005)
-
-
 @pytest.mark.parametrize("dtype", [">f4", "f2", "i8", "u1", "?"])
 def test_any_real_numbers(run, matrix, dtype):
     values = np.random.default_rng(0).integers(0, 2 if dtype == "?" else 9, (6, 30)).astype(dtype)
@@ -114,12 +101,8 @@ def with_nan():
     [
         (with_nan(), "NaN at row 2, column 7"),
         (np.zeros((4, 21)), "4 images x 21 captions: not 5 captions for each image; --captions-per-image or --pairs"),
-        (np.zeros((20, 4)), "is it transposed?"),
         (np.zeros(20), r"shape (20,), expected images x captions"),
-        (np.zeros((2, 2, 5)), r"shape (2, 2, 5), expected images x captions"),
-        (np.zeros((0, 5)), "error: "),
         (np.zeros((1, 5), complex), "values of type complex128, expected real numbers"),
-        (np.full((1, 5), "0.5"), "expected real numbers"),
     ],
 )
 def test_bad_matrices(run, matrix, values, message):
@@ -150,7 +133,7 @@ def test_python_objects_are_never_unpickled(run, matrix, tmp_path, option):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not an array", b"\x93NUMPY\x01\x00\x10\x00{'descr': ", b"PK\x03\x04zip"])
+@pytest.mark.parametrize("content", [b"not an array", b"PK\x03\x04zip"])
 def test_files_that_are_no_arrays(run, tmp_path, content):
     (tmp_path / "bad.npy").write_bytes(content)
     code, _, error = run("score", tmp_path / "bad.npy")
@@ -158,35 +141,12 @@ def test_files_that_are_no_arrays(run, tmp_path, content):
     assert "bad.npy: not readable as a .npy array of numbers" in error
 
 
-def test_an_array_that_was_cut_off(run, matrix):
-    path = matrix(np.zeros((10, 50)))
-    path.write_bytes(path.read_bytes()[:-8])
-    code, _, error = run("score", path)
-    assert code == 2
-    assert "not readable" in error
-
-
-def test_missing_files(run, matrix, tmp_path):
-    for arguments in (
-        [tmp_path / "none.npy"],
-        [matrix(np.eye(1, 5)), "--relevance", tmp_path / "none.npy"],
-        [matrix(np.eye(1, 5)), "--pairs", tmp_path / "none.npy"],
-        [matrix(np.eye(1, 5)), "--pairs", tmp_path / "none.txt"],
-    ):
-        code, _, error = run("score", *arguments)
-        assert code == 2
-        assert "not found" in error
-
-
 @pytest.mark.parametrize(
     ("relevance", "message"),
     [
         (np.zeros((2, 10)), "expected captions x images (10, 2); transpose it"),
-        (np.zeros((9, 2)), "shape (9, 2), expected captions x images (10, 2)"),
         (np.full((10, 2), -0.5), "-0.5 at row 0, column 0; relevance is finite and not negative"),
         (np.where(np.arange(20).reshape(10, 2) == 13, np.nan, 1), "nan at row 6, column 1"),
-        (np.full((10, 2), np.inf), "inf at row 0"),
-        (np.zeros((10, 2)), "all of it is 0"),
     ],
 )
 def test_bad_relevance(run, matrix, relevance, message):
@@ -200,14 +160,9 @@ def test_bad_relevance(run, matrix, relevance, message):
     ("text", "message"),
     [
         ("0\n1\n", "the images of 2 captions, the matrix has 3 captions"),
-        ("0 0\n1\n", "row 2: 1 numbers, the first row has 2"),
         ("0\n1\n2\n", "image 2, expected 0 to 1"),
-        ("0\n-1\n1\n", "image -1, expected 0 to 1"),
-        ("0 0\n1 3\n", "caption 3, expected 0 to 2"),
         ("0 0\n0 0\n", "the same pair more than once"),
-        ("0 0 0\n", "expected whole numbers in one or two columns"),
         ("a\nb\nc\n", "not whole numbers"),
-        ("0.5\n1\n1\n", "not whole numbers"),
         ("", "empty"),
     ],
 )
@@ -217,35 +172,6 @@ def test_bad_pairs(run, matrix, tmp_path, text, message):
     assert code == 2
     assert message in error
     assert str(tmp_path / "pairs.txt") in error
-
-
-def test_pairs_that_are_not_whole_numbers_in_an_array(run, matrix):
-    code, _, error = run("score", matrix(np.zeros((2, 3))), "--pairs", matrix(np.array([0.0, 1, 1]), "pairs.npy"))
-    assert code == 2
-    assert "expected whole numbers in one or two columns" in error
-
-
-@pytest.mark.parametrize(
-    ("command", "option"),
-    [
-        ("score", "--captions-per-image"),
-        ("score", "--folds"),
-        ("compare", "--resamples"),
-        ("search", "--k"),
-        ("index", "--dim"),
-    ],
-)
-@pytest.mark.parametrize("value", ["0", "-1", "five"])
-def test_counts_are_positive(run, command, option, value):
-    code, _, error = run(command, option, value)
-    assert code == 2
-    assert f"argument {option}: expected a whole number from 1, found '{value}'" in error
-
-
-def test_folds_that_do_not_divide(run, matrix):
-    code, _, error = run("score", matrix(np.zeros((4, 20))), "--folds", 3)
-    assert code == 2
-    assert "folds 3: 4 images do not divide into 3 equal folds" in error
 
 
 def test_judgements_of_coco_are_of_its_test_split(run, matrix, monkeypatch):
@@ -266,8 +192,3 @@ def test_judgements_of_coco_are_of_its_test_split(run, matrix, monkeypatch):
     code, _, error = run("score", matrix(np.zeros((2, 10))), "--coco")
     assert code == 2
     assert "shape (2, 10)" in error
-
-
-def test_pmrp_goes_with_coco(run, matrix, tmp_path):
-    code, _, error = run("score", matrix(np.eye(1, 5)), "--pmrp", tmp_path)
-    assert (code, error) == (2, "error: --pmrp: goes with --coco\n")

@@ -14,7 +14,7 @@ from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.folder import build_folder, seeded_splits
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError
-from crossmodal.params import Download, Folder
+from crossmodal.settings.params import Download, Folder
 
 CAPTIONS = {
     "b.jpg": ["A dog, running; fast.", 'He says "no".'],

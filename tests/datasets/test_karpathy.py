@@ -20,7 +20,7 @@ from crossmodal.datasets import coco, flickr30k
 from crossmodal.datasets.karpathy import Published, Selection, build_karpathy, read_captions
 from crossmodal.datasets.records import Skipped, read_dataset
 from crossmodal.errors import UserError
-from crossmodal.params import Download
+from crossmodal.settings.params import Download
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "captions"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.datasets.splits import filled_split, first_images
+from crossmodal.datasets.splits import first_images, require_split
 from crossmodal.errors import UserError
 
 
@@ -18,7 +18,7 @@ def dataset(tmp_path):
 
 
 def test_what_is_left_of_a_split(dataset):
-    split = filled_split(dataset, "val", {2})
+    split = require_split(dataset, "val", {2})
     np.testing.assert_array_equal(split.images, [1, 3])
     np.testing.assert_array_equal(split.captions, [2, 3, 6, 7])
     np.testing.assert_array_equal(split.caption_image, [0, 0, 1, 1])
@@ -26,13 +26,13 @@ def test_what_is_left_of_a_split(dataset):
 
 def test_nothing_left_is_said_in_a_line(dataset):
     with pytest.raises(UserError, match=r"split val: none of its 3 images has region features$"):
-        filled_split(dataset, "val", {1, 2, 3})
+        require_split(dataset, "val", {1, 2, 3})
     with pytest.raises(UserError, match=r"split test: no image is in it$"):
-        filled_split(dataset, "test")
+        require_split(dataset, "test")
 
 
 def test_the_first_images_of_a_split_with_all_their_captions(dataset):
-    whole = filled_split(dataset, "val")
+    whole = require_split(dataset, "val")
     first = first_images(whole, 2)
     np.testing.assert_array_equal(first.images, [1, 2])
     np.testing.assert_array_equal(first.captions, [2, 3, 4, 5])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from served import GOOD, PIECE
 
-from crossmodal.datasets import transfer
-from crossmodal.datasets.transfer import TransferError, discard, fetch
+from crossmodal.datasets.archives import transfer
+from crossmodal.datasets.archives.transfer import TransferError, discard, fetch
 from crossmodal.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def test_later_call_goes_on(server, part):
 
 def test_goes_on_after_a_kill(server, part):
     url = f"{server.url}/slow/good.zip"
-    code = "import sys; from pathlib import Path; from crossmodal.datasets.transfer import fetch; "
+    code = "import sys; from pathlib import Path; from crossmodal.datasets.archives.transfer import fetch; "
     code += "fetch(sys.argv[1], Path(sys.argv[2]))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, "-c", code, url, str(part)], env=environment)

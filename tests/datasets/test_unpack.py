@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from served import GOOD, zipped
 
-from crossmodal.datasets import unpack as unpack_module
-from crossmodal.datasets.unpack import PART, plain_name, unpack
+from crossmodal.datasets.archives import unpack as unpack_module
+from crossmodal.datasets.archives.unpack import PART, plain_name, unpack
 from crossmodal.errors import UserError
 
 

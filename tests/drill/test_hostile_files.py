@@ -78,7 +78,7 @@ def test_every_single_change_of_a_bert_folder(pristine, tmp_path, name):
 
 
 def test_a_tar_with_a_gigabyte_of_zeros_after_its_end(tmp_path):
-    from crossmodal.datasets.unpack import unpack
+    from crossmodal.datasets.archives.unpack import unpack
     from crossmodal.errors import UserError
 
     path = tmp_path / "a.tar.gz"

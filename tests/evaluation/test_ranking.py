@@ -38,7 +38,7 @@ def test_ranks_against_a_loop(seed, scores, share):
         for number, query in enumerate(queries):
             mine = ranking.query == number
             assert ranking.rank[mine].tolist() == loop_ranks(matrix[query], right[query])
-            assert ranking.place[mine].tolist() == list(range(right[query].sum()))
+            assert ranking.position[mine].tolist() == list(range(right[query].sum()))
             assert ranking.total[number] == right[query].sum()
 
 

@@ -12,7 +12,7 @@ from crossmodal.evaluation.protocols import all_metrics
 from crossmodal.evaluation.ranking import Pairs
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.reports.metrics_files import read_metrics
-from crossmodal.retrieval.search import load_results
+from crossmodal.retrieval.results import load_results
 from stages import evaluate, relevance, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crossmodal.errors import UserError
-from crossmodal.features.weights import check_folder, check_tensors, read_tensors
+from crossmodal.files.weights import check_folder, check_tensors, read_tensors
 
 
 def network():

@@ -1,6 +1,5 @@
 """CLIP and SigLIP as a yardstick: the stages' embeddings are transformers' own, from both halves to the matcher."""
 
-import itertools
 import json
 import shutil
 import sys
@@ -17,8 +16,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
-    BertConfig,
-    BertModel,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
@@ -28,21 +25,21 @@ from transformers import (
     SiglipModel,
 )
 
+from crossmodal.batch import Regions, Words
 from crossmodal.captions.clip import ClipText
 from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
-from crossmodal.derived import run_settings
-from crossmodal.dual_encoder import load_half, obtain_half
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import Clip, load_params
-from crossmodal.regions.clip_backend import ClipRegions
+from crossmodal.published.dual_encoder import load_half, obtain_half
+from crossmodal.regions.clip import ClipRegions
+from crossmodal.settings.params import Clip
 from stages import bert, captions, detector, download, evaluate, regions, report, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,57 +269,11 @@ def test_matcher_only_normalises():
     assert model.members() == []  # none is trained
 
 
-def test_embeddings_of_two_models_are_refused():
-    with pytest.raises(UserError, match=r"image embeddings are of size 10, caption embeddings of size 8"):
-        build_model("clip", Clip(source="x"), InputSizes(10, 8))
-
-
-def test_another_kind_of_model_is_refused(tmp_path):
-    tower = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=9, **tower)).save_pretrained(tmp_path / "bert")
-    with pytest.raises(UserError, match=r"clip\.source .*: holds a bert model, expected clip or siglip"):
-        half_of(tmp_path / "bert", "text", tmp_path / "out")
-
-
-@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "preprocessor_config.json"])
-def test_damaged_source_is_named(tmp_path, sources, damage):
+def test_damaged_source_is_named(tmp_path, sources):
     folder = tmp_path / "source"
     shutil.copytree(sources["clip"], folder)
-    path = folder / damage
+    path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(UserError, match=r"source.*(not readable|not a readable|neither a readable folder)") as error:
         half_of(folder, "vision", tmp_path / "out")
     assert "\n" not in str(error.value)
-
-
-def test_unreachable_source_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"clip\.source 'no-such/model'.*give a folder"):
-        half_of("no-such/model", "text", tmp_path / "out")
-
-
-def test_the_wrong_half_and_no_half(tmp_path, sources):
-    folder = half_of(sources["clip"], "text", tmp_path / "bert")
-    with pytest.raises(UserError, match="holds a clip_text_model, expected clip_vision_model or siglip_vision_model"):
-        ClipRegions(folder)
-    with pytest.raises(UserError, match=r"config\.json: not found; run the bert stage first"):
-        load_half(tmp_path / "nothing", "text", "bert")
-
-
-@pytest.mark.parametrize("given", [keys for size in (1, 2, 3) for keys in itertools.combinations(OVERRIDES, size)])
-def test_clip_goes_with_clip(tmp_path, given):
-    write_params(tmp_path, dict.fromkeys(given, "clip"))
-    with pytest.raises(UserError) as error:
-        load_params(tmp_path / "params.yaml")
-    message = str(error.value)
-    assert "\n" not in message
-    for key in OVERRIDES:
-        assert (f"-S {key}=clip" in message) == (key not in given)
-
-
-def test_settings_of_a_clip_run(tmp_path):
-    write_params(tmp_path, OVERRIDES)
-    settings = run_settings(load_params(tmp_path / "params.yaml"))
-    assert settings["clip"] == {"source": "openai/clip-vit-base-patch32"}
-    assert settings["regions"]["backend"] == settings["bert"]["source"] == "clip"
-    assert "detector" not in settings

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from crossmodal.errors import UserError
-from crossmodal.models.import_checkpoint import import_checkpoint
-from crossmodal.models.unpickle import read_array_pickle, read_checkpoint
+from crossmodal.published.checkpoints import import_checkpoint
+from crossmodal.published.unpickle import read_array_pickle, read_checkpoint
 
 
 def test_strides_of_zero(tmp_path):

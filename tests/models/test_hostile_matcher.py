@@ -12,8 +12,8 @@ from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.regions.faster_rcnn import RegionDetector, load_detector, save_detector
+from crossmodal.regions.fitted.network import RegionDetector, load_detector, save_detector
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(regions=10, words=8)

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(regions=10, words=8)
@@ -152,12 +153,6 @@ def test_weights_of_another_model_are_refused(tmp_path):
     config = MatcherConfig("tern", PARAMS.tern.model_dump(), SIZES, "key", "bert", {})
     save_matcher(tmp_path, build("vsepp"), config)
     with pytest.raises(UserError, match=r"model\.safetensors: not the weights of this tern model"):
-        load_matcher(tmp_path)
-
-
-def test_weights_of_another_size_are_refused(tmp_path):
-    save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", PARAMS.vsepp.model_dump(), SIZES, "key", "bert", {}))
-    with pytest.raises(UserError, match=r"_map\.\w+' is \(16,.*\), expected \(256,"):
         load_matcher(tmp_path)
 
 

@@ -15,21 +15,22 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from crossmodal import params as params_module
+from crossmodal.batch import Regions, Words
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
-from crossmodal.derived import run_settings
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models import checkpoint, registry
-from crossmodal.models.base import InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
-from crossmodal.params import Params, load_params
-from crossmodal.retrieval.search import rank_pairs
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
+from crossmodal.retrieval.results import rank_pairs
 from crossmodal.runtime import seed_everything
+from crossmodal.settings import params as params_module
+from crossmodal.settings.derived import run_settings
+from crossmodal.settings.params import Params, load_params
 from crossmodal.training.loop import Trainer
 from crossmodal.training.validation import TrainingData
 
@@ -123,13 +124,3 @@ def test_it_does_what_its_page_says(params, batch):
             said = F.normalize(model.caption_map(words.features[column][words.mask[column]]), dim=-1)
             expected = sum(max(float(word @ region) for region in seen) for word in said) / len(said)
             assert float(scores[row, column]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_models_on_offer_are_those_registered():
-    """The sections of params.yaml that ``model`` may name, and MODELS: neither has one that the other lacks."""
-    offered = [name for name, field in Params.model_fields.items() if params_module._is_model(field.annotation)]
-    assert sorted(offered) == sorted(MODELS)
-
-
-def test_the_line_of_the_test_names_the_model():
-    assert run_block(VARIANT, {})["VARIANTS"] == [("late", {})]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
 from crossmodal.models.pairwise import score_in_tiles
 
 

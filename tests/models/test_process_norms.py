@@ -10,7 +10,7 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.process_norms import ProcessBatchNorm, share_batch_norms
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 

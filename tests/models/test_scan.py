@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
-from crossmodal.losses import hinge_loss
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models import scan
-from crossmodal.models.base import Encoding, InputSizes
+from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 SETTINGS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").scan
 DIRECTIONS = [("t2i", 9.0, 6.0), ("i2t", 4.0, 5.0)]

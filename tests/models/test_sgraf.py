@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from crossmodal import runtime
-from crossmodal.models.base import Encoding, InputSizes, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.sgraf.equations import score_by_caption
 from crossmodal.models.sgraf.fast import score_matrix
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(regions=10, words=8)

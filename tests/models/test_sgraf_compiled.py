@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
 from crossmodal.models.sgraf import compiled
 from crossmodal.models.sgraf.equations import PairScorer
 from crossmodal.models.sgraf.fast import score_matrix

@@ -4,8 +4,8 @@ import pytest
 import torch
 from test_sgraf import build, data
 
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
+from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import InputSizes, Regions, Words
-from crossmodal.models.published import sgraf_state
+from crossmodal.batch import Regions, Words
+from crossmodal.losses.pair import hinge_loss
+from crossmodal.models.base import InputSizes
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.text import BiGru
-from crossmodal.params import Sgraf
+from crossmodal.published.state_dicts import sgraf_state
+from crossmodal.settings.params import Sgraf
 
 
 @pytest.fixture(scope="module")

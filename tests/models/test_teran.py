@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossmodal.models.base import Encoding, InputSizes, Words
+from crossmodal.batch import Encoding, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.teran import TeranMatcher, align, aligned_words
-from crossmodal.params import Teran, load_params
+from crossmodal.settings.params import Teran, load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").teran
 MODES = typing.get_args(Teran.model_fields["alignment"].annotation)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from crossmodal.models.base import InputSizes, Words
+from crossmodal.batch import Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import BiGru, FineTunedBert, build_text, load_pretrained
-from crossmodal.params import Vsepp
+from crossmodal.settings.params import Vsepp
 
 IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0], [1, 9, 4, 2, 0]])
 LENGTHS = torch.tensor([5, 3, 4])

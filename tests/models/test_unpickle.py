@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crossmodal.errors import UserError
-from crossmodal.models.unpickle import read_array_pickle, read_checkpoint, read_vocabulary_pickle
+from crossmodal.published.unpickle import read_array_pickle, read_checkpoint, read_vocabulary_pickle
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 

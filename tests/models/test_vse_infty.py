@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal.batch import Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import InputSizes, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.blocks import masked_mean
-from crossmodal.models.published import vse_infty_state
 from crossmodal.models.vse_infty import GeneralisedPooling, VseInftyMatcher, sinusoidal_positions
-from crossmodal.params import load_params
+from crossmodal.published.state_dicts import vse_infty_state
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").vse_infty
 GRU_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

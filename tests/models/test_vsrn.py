@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import InputSizes, Regions
+from crossmodal.batch import Regions
+from crossmodal.losses.pair import hinge_loss
+from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.models.vsrn import RelationLayer, last_state
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 
 SETTINGS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").vsrn
 

@@ -4,44 +4,30 @@ Reads every .npz of the folder REFERENCE_DIR (default: the fixtures beside this 
 the check, sizes come from the arrays.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from published_arrays import FOLDER, arrays, length_mask
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
-from crossmodal.losses import hinge_loss
-from crossmodal.models.base import Encoding, InputSizes, Regions, Words
-from crossmodal.models.published import sgraf_state, tern_state, vse_infty_state
+from crossmodal.losses.pair import hinge_loss
+from crossmodal.models.base import InputSizes
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.text import BiGru
 from crossmodal.models.vse_infty import VseInftyMatcher
-from crossmodal.params import Sgraf, Teran, Tern, VseInfty
+from crossmodal.published.state_dicts import sgraf_state, tern_state, vse_infty_state
+from crossmodal.settings.params import Sgraf, Teran, Tern, VseInfty
 
-FOLDER = Path(os.environ.get("REFERENCE_DIR", Path(__file__).parent / "fixtures"))
 TOLERANCE = 1e-5
 FLOAT32 = 1e-6  # what is left of it where hundreds of cosines are summed
-
-
-def arrays(name):
-    path = FOLDER / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    with np.load(path, allow_pickle=False) as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
 
 
 def test_every_fixture_has_a_check():
     known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "metrics"}
     assert {path.stem for path in FOLDER.glob("*.npz")} <= known
-
-
-def length_mask(lengths, longest):
-    return torch.arange(longest) < lengths[:, None]
 
 
 def layer_count(names, prefix):

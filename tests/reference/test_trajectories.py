@@ -17,13 +17,13 @@ import torch
 
 from crossmodal.datasets.splits import Split
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
-from crossmodal.models.import_checkpoint import PROJECTS, Published
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
-from crossmodal.params import Params
-from crossmodal.reproduction import read_reproduction, resolved
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
+from crossmodal.published.checkpoints import PROJECTS, Published
+from crossmodal.recipes.recipes import read_reproduction, resolved
+from crossmodal.settings.params import Params
 from crossmodal.training import loop
 from crossmodal.training.validation import TrainingData
 

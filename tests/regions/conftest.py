@@ -17,8 +17,8 @@ def grid_network(tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from crossmodal.params import Grid
     from crossmodal.regions.grid import obtain_backbone
+    from crossmodal.settings.params import Grid
 
     torch.manual_seed(0)
     weights, folder = tmp_path / "weights.safetensors", tmp_path / "network"
@@ -33,7 +33,7 @@ def grid_network(tmp_path):
 def small_windows(monkeypatch):
     """Windows of 4 rows (with batches of 2), shards of 4, parts of 4."""
     from crossmodal.features import store
-    from crossmodal.regions import extract, parts
+    from crossmodal.regions.extraction import extract, parts
 
     monkeypatch.setattr(store, "SHARD_ROWS", 4)
     monkeypatch.setattr(extract, "WINDOW", 4)

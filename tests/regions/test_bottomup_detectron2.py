@@ -1,20 +1,18 @@
 """detectron2's network and the one on torchvision's operators say the same of the same random weights."""
 
 import importlib.util
-import sys
 
 import numpy as np
 import pytest
 import torch
 from bottomup_random import random_detector, random_images, settings
 
-from crossmodal.errors import UserError
 from crossmodal.regions.bottomup import backend
 from crossmodal.regions.bottomup.backend import BottomUpRegions
 from crossmodal.regions.bottomup.boxes import CAFFE, DETECTRON2
+from crossmodal.regions.bottomup.detectron2_backend import Detectron2Regions
 from crossmodal.regions.bottomup.folder import write_folder
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
-from crossmodal.regions.detectron2_backend import Detectron2Regions
 
 needs_detectron2 = pytest.mark.skipif(
     importlib.util.find_spec("detectron2") is None, reason="detectron2 is not installed (requirements-detectron2.txt)"
@@ -49,7 +47,7 @@ def test_same_regions(folder, selection):
 @pytest.mark.parametrize("attributes", [7, 0])
 @torch.inference_mode()
 def test_same_outputs(rules, attributes):
-    from crossmodal.regions.detectron2_parts import Detectron2Network
+    from crossmodal.regions.bottomup.detectron2_parts import Detectron2Network
 
     architecture = Architecture(depth=101, width=8, rpn_channels=16, classes=20, attributes=attributes)
     detector = random_detector(architecture)
@@ -62,11 +60,3 @@ def test_same_outputs(rules, attributes):
         assert len(one.boxes) > 20
         for name in ("boxes", "features", "class_logits", "deltas", "attribute_logits"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-4, msg=name)
-
-
-def test_without_detectron2_the_way_out_is_named(folder, monkeypatch):
-    for name in ("detectron2", "detectron2.config"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "crossmodal.regions.detectron2_parts", raising=False)
-    with pytest.raises(UserError, match=r"requirements-detectron2\.txt; regions\.backend bottomup gives the same"):
-        Detectron2Regions(folder, settings())

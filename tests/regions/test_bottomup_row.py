@@ -97,15 +97,6 @@ def test_regions_are_paired_whatever_their_order(made, run):
     assert lines[-1] == f"cosine of the mean features: {cosine:.4f}"
 
 
-def test_what_is_missing_is_said_in_a_line(made, run, capsys):
-    folder, _ = made
-    write_rows(folder / "other.tsv", ["7", "1", "1", "1", encoded(np.ones(4)), encoded(np.ones(8))])
-    with pytest.raises(SystemExit) as end:
-        run("--weights", folder / "weights.pkl", "--image", f"{IMAGE}.png", "--tsv", "other.tsv")
-    assert end.value.code == 2
-    assert capsys.readouterr().err == f"error: other.tsv: no row of {IMAGE}\n"
-
-
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published rows (../shared/butd) are not here")
 @pytest.mark.parametrize(
     ("tsv", "name"),

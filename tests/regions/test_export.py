@@ -6,9 +6,9 @@ import pytest
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
-from crossmodal.params import Precomputed
 from crossmodal.regions.export import export_scan
 from crossmodal.regions.precomputed.importing import import_regions
+from crossmodal.settings.params import Precomputed
 
 SPLITS = ("train", "test", "val", "train", "train", "test", "val", "train")
 R, D = 3, 5
@@ -98,28 +98,6 @@ def test_images_left_out_stay_out(tmp_path, dataset, values):
     assert back.left_out == {3}
 
 
-def test_too_few_captions(tmp_path, values):
-    (tmp_path / "few").mkdir()
-    write_dataset(tmp_path / "few", "few", [ImageRecord("p0", "p0.jpg", "train", 4, 2, ("one", "two"))])
-    store = make_store(tmp_path / "store", values[:1])
-    with pytest.raises(UserError, match="image p0 has 2 captions, this format has 5"):
-        export_scan(read_dataset(tmp_path / "few"), store, tmp_path / "scan", pad=False)
-
-
-def test_a_store_of_something_else(tmp_path, dataset, values):
-    with pytest.raises(UserError, match=r"3 rows, .* has 8 images"):
-        export_scan(dataset, make_store(tmp_path / "store", values[:3]), tmp_path / "scan", pad=False)
-
-
-def test_too_little_space(tmp_path, dataset, values, monkeypatch):
-    store = make_store(tmp_path / "store", values)
-    needed = 4 * values.size
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": needed - 1}))
-    with pytest.raises(UserError, match=f"scan: the export needs {needed} bytes, only {needed - 1} bytes are free"):
-        export_scan(dataset, store, tmp_path / "scan", pad=False)
-    assert not list(tmp_path.glob("scan*"))
-
-
 @pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize("ids", [None, "names", "numbers"])
 def test_published_forms(tmp_path, dataset, values, repeated, ids):
@@ -201,20 +179,6 @@ def test_what_is_wrong_is_named(tmp_path, dataset, values, case):
     scan_files(tmp_path / "scan", "train", *change(values[train].astype("f4"), captions_of(dataset, train)))
     with pytest.raises(UserError, match=expected):
         read_back(dataset, tmp_path / "scan", tmp_path / "out", max_missing=4)
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04N."])
-def test_damaged_arrays(tmp_path, dataset, content):
-    (tmp_path / "scan").mkdir()
-    (tmp_path / "scan" / "train_ims.npy").write_bytes(content)
-    with pytest.raises(UserError, match=r"train_ims\.npy: not a readable \.npy file"):
-        read_back(dataset, tmp_path / "scan", tmp_path / "out")
-
-
-def test_an_empty_folder(tmp_path, dataset):
-    (tmp_path / "scan").mkdir()
-    with pytest.raises(UserError, match=r"holds no train_ims\.npy"):
-        read_back(dataset, tmp_path / "scan", tmp_path / "out")
 
 
 @pytest.mark.parametrize("form", ["cells", "channels first", "channels last"])

@@ -15,7 +15,7 @@ from crossmodal import runtime
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.regions.extract import extract_regions, plan
+from crossmodal.regions.extraction.extract import extract_regions, plan
 from crossmodal.regions.grid import GridExtractor
 
 pytestmark = pytest.mark.usefixtures("small_windows")
@@ -42,7 +42,7 @@ def test_rows_are_the_records(tmp_path, noise):
 
 
 def test_batches_hold_images_of_a_size(tmp_path, noise, monkeypatch):
-    monkeypatch.setattr("crossmodal.regions.extract.WINDOW", 20)
+    monkeypatch.setattr("crossmodal.regions.extraction.extract.WINDOW", 20)
     network = MeanColour()
     extract_regions(noise, network, tmp_path / "out", **OPTIONS)
     mixed = [call for call in network.calls if len(set(call)) > 1]
@@ -69,7 +69,7 @@ sys.path.insert(0, {tests!r})
 from noise_images import MeanColour
 from crossmodal.datasets.records import read_dataset
 from crossmodal.features import store
-from crossmodal.regions import extract
+from crossmodal.regions.extraction import extract
 
 class Slow(MeanColour):
     def __call__(self, images):

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from crossmodal.datasets.records import GroundTruth, ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import pairwise_iou
-from crossmodal.params import Detector, load_params
-from crossmodal.regions import fit
-from crossmodal.regions.faster_rcnn import NO_ATTRIBUTE, build_detector, load_detector, save_detector
-from crossmodal.regions.torchvision_backend import TorchvisionRegions
+from crossmodal.regions.fitted import fit as fit
+from crossmodal.regions.fitted.backend import TorchvisionRegions
+from crossmodal.regions.fitted.network import NO_ATTRIBUTE, build_detector, load_detector, save_detector
+from crossmodal.settings.params import Detector, load_params
 
 CLASSES = ("disc", "square")
 ATTRIBUTES = ("red plain", "blue plain")
@@ -198,16 +198,6 @@ def test_dataset_without_attributes(tmp_path):
     assert (regions.attributes == -1).all()
 
 
-def test_images_above_the_cache_are_read_again(dataset, fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "CACHE_BYTES", 60_000)
-    data = fit.Annotated(dataset, "train")
-    fresh = fit.Annotated(dataset, "train")
-    fresh._free = 2**40
-    for index in range(len(data)):
-        np.testing.assert_array_equal(data.image(index), fresh.image(index))
-    assert 0 < len(data._decoded) < len(fresh._decoded) == len(data)
-
-
 def test_mirrored_sample_mirrors_its_boxes(dataset):
     data = fit.Annotated(dataset, "train")
     for index in (0, 2):
@@ -218,12 +208,6 @@ def test_mirrored_sample_mirrors_its_boxes(dataset):
             assert x1 == 0 or torch.allclose(image[:, (y1 + y2) // 2, x1 - 1], torch.tensor(128 / 255))
 
 
-def test_image_that_cannot_be_read_is_named(dataset, monkeypatch):
-    monkeypatch.setattr("crossmodal.datasets.decode.MAX_PIXELS", 100)
-    with pytest.raises(UserError, match=r"0\.png: unreadable image \(.* pixels, more than 100\)"):
-        fit.Annotated(dataset, "train").image(0)
-
-
 def test_boxes_of_a_picture_that_is_reduced(dataset, monkeypatch):
     whole = fit.Annotated(dataset, "train")
     image, boxes = whole.image(0), whole.targets[0]["boxes"]
@@ -231,22 +215,6 @@ def test_boxes_of_a_picture_that_is_reduced(dataset, monkeypatch):
     reduced = fit.Annotated(dataset, "train")
     assert reduced.image(0).shape[:2] == (image.shape[0] // 2, image.shape[1] // 2)
     torch.testing.assert_close(reduced.targets[0]["boxes"], boxes / 2)
-
-
-def test_dataset_without_boxes_is_refused(tmp_path):
-    dataset = make_dataset(tmp_path / "dataset", train=2, boxes=False)
-    with pytest.raises(UserError, match=r"no boxes.*regions\.backend=grid"):
-        fit.fit_detector(dataset, SETTINGS, tmp_path / "detector")
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-@pytest.mark.parametrize("content", [None, b"nonsense"])
-def test_missing_or_broken_file_is_named(tmp_path, fitted, name, content):
-    for path in fitted.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=name):
-        load_detector(tmp_path)
 
 
 def test_files_of_other_models_are_refused(tmp_path, fitted):

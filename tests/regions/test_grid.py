@@ -1,7 +1,5 @@
 """Grid features from a timm backbone, and extraction into the store."""
 
-import json
-
 import numpy as np
 import pytest
 import timm
@@ -13,9 +11,9 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Grid
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.extraction.extract import extract_regions
 from crossmodal.regions.grid import GridExtractor, cell_boxes, obtain_backbone
+from crossmodal.settings.params import Grid
 
 NAME = "mobilenetv3_small_050"
 
@@ -75,55 +73,18 @@ def test_batch_of_different_sizes(extractor):
         assert regions.boxes.max(axis=0).tolist()[2:] == [image.shape[1], image.shape[0]]
 
 
-def test_vision_transformer_tokens_become_a_grid(tmp_path):
-    torch.manual_seed(0)
-    path = tmp_path / "vit.safetensors"
-    kwargs = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    save_file(timm.create_model("vit_tiny_patch16_224", **kwargs).state_dict(), path)
-    settings = grid(path, model="vit_tiny_patch16_224", kwargs=kwargs, image_size=32)
-    obtain_backbone(settings, tmp_path)
-    regions = GridExtractor(tmp_path)([np.zeros((32, 32, 3), dtype=np.uint8)])[0]
-    assert regions.features.shape == (4, 32)
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"model": "mobilenet_of_nowhere"}, "grid.model 'mobilenet_of_nowhere': timm has no such model"),
-        ({"weights": "/nowhere/x.safetensors"}, "/nowhere/x.safetensors: not found"),
         ({"model": "resnet18"}, "not the weights of resnet18"),
-        ({"kwargs": {"pad_type": "SAME "}}, "grid.kwargs.pad_type"),
         ({"kwargs": {"no_such": 1}}, f"grid.kwargs: {NAME} does not take them"),
-        ({"kwargs": {"in_chans": -1}}, f"grid.kwargs: {NAME} does not take them"),
     ],
 )
 def test_errors_name_the_key(tmp_path, weights, changes, expected):
     with pytest.raises(UserError) as error:
         obtain_backbone(grid(weights, **changes), tmp_path)
     assert expected in str(error.value)
-
-
-def test_damaged_weights(tmp_path, weights):
-    path = tmp_path / "cut.safetensors"
-    path.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match="not a readable safetensors file"):
-        obtain_backbone(grid(path), tmp_path)
-
-
-def test_missing_weights_are_named(tmp_path, weights):
-    obtain_backbone(grid(weights), tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model\.safetensors: not found; run the detector stage first"):
-        GridExtractor(tmp_path)
-
-
-def test_another_network_in_the_folder(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"backend": "torchvision"}))
-    with pytest.raises(UserError, match="holds a torchvision network, expected grid"):
-        GridExtractor(tmp_path)
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match="expected an object"):
-        GridExtractor(tmp_path)
 
 
 @pytest.fixture

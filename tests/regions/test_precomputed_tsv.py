@@ -13,10 +13,10 @@ import pytest
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Precomputed
 from crossmodal.regions.precomputed.importing import import_regions
 from crossmodal.regions.precomputed.rows import image_key, record_rows
 from crossmodal.regions.precomputed.tsv import TsvReader, parse_line, read_lines
+from crossmodal.settings.params import Precomputed
 
 BUTD = Path(__file__).resolve().parents[3] / "shared" / "butd"
 COLUMNS = {

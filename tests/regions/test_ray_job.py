@@ -1,16 +1,15 @@
 """The extraction on a Ray of this machine: two actors, the bytes of one process."""
 
-import sys
 from functools import partial
 
 import pytest
 from noise_images import same_bytes, write_noise
 
 from crossmodal.errors import UserError
-from crossmodal.params import RayCluster
-from crossmodal.regions.extract import extract_regions
+from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.jobs import extract_all
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.regions.jobs import extract_all
+from crossmodal.settings.params import RayCluster
 
 CLUSTER = RayCluster(address=None, workers=2, gpus=0)
 
@@ -28,12 +27,3 @@ def test_two_actors_make_the_store_of_one_process(tmp_path, grid_network, monkey
         extract_all(dataset, make, tmp_path / "work", executor="ray", cluster=CLUSTER, max_broken=0, **options)
     out = extract_all(dataset, make, tmp_path / "work", executor="ray", cluster=CLUSTER, max_broken=1, **options)
     same_bytes(tmp_path / "whole", out)
-
-
-def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    dataset = write_noise(tmp_path / "noise", 2)
-    with pytest.raises(UserError, match=r"regions\.executor ray: .*pip install 'crossmodal\[ray\]'"):
-        extract_all(
-            dataset, GridExtractor, tmp_path / "work", executor="ray", cluster=CLUSTER, batch_size=2, max_broken=0
-        )

@@ -12,10 +12,10 @@ from processes import run_stage
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_boxes
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.retrieval.inputs import check_boxes
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,12 +83,3 @@ def test_paths_are_of_the_repository_not_of_dvcs_copy(workspace, monkeypatch):
     monkeypatch.chdir(copy)
     assert run("detector")[0] == 0
     assert run("regions")[1] == "regions: 720 regions of 20 images (precomputed) in data/regions\n"
-
-
-def test_a_path_is_needed(workspace):
-    content = yaml.safe_load(Path("params.yaml").read_text())
-    content["precomputed"]["path"] = None
-    Path("params.yaml").write_text(yaml.safe_dump(content))
-    code, _, errors = run("regions")
-    assert code == 2
-    assert "precomputed.path: null; regions.backend precomputed needs a file or folder there" in errors

@@ -9,13 +9,13 @@ from bottomup_random import random_detector, random_images, settings
 from threads import answers_of_threads
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from crossmodal.params import Detector, load_params
 from crossmodal.regions.bottomup import backend
-from crossmodal.regions.clip_backend import ClipRegions
-from crossmodal.regions.extract import autocast
-from crossmodal.regions.faster_rcnn import build_detector, save_detector
+from crossmodal.regions.clip import ClipRegions
+from crossmodal.regions.extraction.extract import autocast
+from crossmodal.regions.fitted.backend import TorchvisionRegions
+from crossmodal.regions.fitted.network import build_detector, save_detector
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.regions.torchvision_backend import TorchvisionRegions
+from crossmodal.settings.params import Detector, load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 

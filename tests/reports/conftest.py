@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw
 
 from crossmodal.datasets.records import Dataset, ImageRecord, read_dataset, write_dataset
 from crossmodal.datasets.splits import Split, split_rows
+from crossmodal.evidence.evidence import Evidence
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.words import WordReader
-from crossmodal.retrieval.evidence import Evidence
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 NASTY = """<script>alert("1")</script> & 'quotes' | "more" {{ 7 * 7 }}"""
 BOX = (0.25, 0.125, 0.75, 0.5)

@@ -10,7 +10,7 @@ from PIL import Image
 from crossmodal.errors import UserError
 from crossmodal.reports.gallery import write_gallery
 from crossmodal.reports.sheets import RIGHT
-from crossmodal.retrieval.search import summary
+from crossmodal.retrieval.results import summary
 
 
 def write(material, folder, *, queries=24, title="Model <on> tiny", **changes):
@@ -58,13 +58,6 @@ def test_right_images_are_framed_and_shown_even_when_far_down(page, material):
         assert ("beyond" in tiles[-1]) == (material.results.t2i_ranks[number] > 1)
 
 
-def test_right_captions_are_marked(page, material):
-    for query, found, number in zip(page.of("i2t"), material.results.i2t_top, range(4), strict=True):
-        marked = [classes == ["right"] for classes, text in query["tiles"] if re.match(r"\d", text)]
-        assert marked == [caption // 2 == number for caption in found]
-    assert "−0.500" in page.of("i2t")[3]["text"]
-
-
 def test_nothing_is_loaded_from_outside(material, tmp_path, read_page):
     text = write(material, tmp_path / "out").read_text(encoding="utf-8")
     links = read_page(text).links
@@ -82,43 +75,6 @@ def test_boxes_are_shares_of_the_picture_with_names(page, material):
     assert [float(first[key]) for key in ("x", "y", "width", "height")] == [x1, y1, x2 - x1, y2 - y1]
     assert "red <b>square" in page.of("i2t")[0]["text"]  # row 1 of the store
     assert "red circle" in page.of("i2t")[1]["text"]
-
-
-def test_grid_cells_are_drawn_beside_words_alone(material, write_regions, read_page, tmp_path):
-    grid = write_regions(tmp_path / "grid", len(material.dataset.records), "grid")
-    page = read_page(write(material, tmp_path / "out", regions=grid).read_text(encoding="utf-8"))
-    assert not any("boxes" in query for part in ("t2i", "i2t", "probe") for query in page.of(part))
-
-
-def test_without_a_probe_there_is_no_section(material, tmp_path):
-    text = write(material, tmp_path / "out", probe=np.zeros((0, 2, 2))).read_text(encoding="utf-8")
-    assert 'id="probe"' not in text and 'value="probe"' not in text
-
-
-def test_the_same_bytes_twice(material, tmp_path):
-    for folder in ("once", "twice"):
-        write(material, tmp_path / folder)
-    names = sorted(path.name for path in (tmp_path / "once").iterdir())
-    assert names == ["gallery.html", "image-to-text.png", "regions-and-words.png", "text-to-image.png"]
-    for name in names:
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
-
-
-def test_no_more_queries_than_asked_for(material, tmp_path, read_page):
-    page = read_page(write(material, tmp_path, queries=3).read_text(encoding="utf-8"))
-    assert len(page.of("t2i")) == len(page.of("i2t")) == 3
-
-
-def test_sheets_open_and_frame_the_right_image(material, tmp_path):
-    write(material, tmp_path, title="A long title " * 12)
-    green = tuple(int(RIGHT[place : place + 2], 16) for place in (1, 3, 5))
-    for name in ("text-to-image.png", "image-to-text.png", "regions-and-words.png"):
-        with Image.open(tmp_path / name) as image:
-            pixels = np.asarray(image.convert("RGB")).astype(int)
-        assert pixels.shape[1] == 1600
-        assert (pixels[0, 0] == 255).all()
-        if name != "regions-and-words.png":  # its one caption is a miss
-            assert (np.abs(pixels - green).max(axis=2) <= 4).sum() > 100
 
 
 def test_a_store_of_another_dataset_is_refused(material, write_regions, tmp_path):
@@ -144,3 +100,24 @@ def test_models_without_alignments_have_plain_words(material, tmp_path, without_
     text = write(material, tmp_path, evidence=without_alignments).read_text(encoding="utf-8")
     assert "data-word=" not in text and 'id="answers"' not in text and 'value="words"' not in text
     assert not (tmp_path / "regions-and-words.png").exists()
+
+
+def test_the_same_bytes_twice(material, tmp_path):
+    for folder in ("once", "twice"):
+        write(material, tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "once").iterdir())
+    assert names == ["gallery.html", "image-to-text.png", "regions-and-words.png", "text-to-image.png"]
+    for name in names:
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
+
+
+def test_sheets_open_and_frame_the_right_image(material, tmp_path):
+    write(material, tmp_path, title="A long title " * 12)
+    green = tuple(int(RIGHT[place : place + 2], 16) for place in (1, 3, 5))
+    for name in ("text-to-image.png", "image-to-text.png", "regions-and-words.png"):
+        with Image.open(tmp_path / name) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        assert pixels.shape[1] == 1600
+        assert (pixels[0, 0] == 255).all()
+        if name != "regions-and-words.png":  # its one caption is a miss
+            assert (np.abs(pixels - green).max(axis=2) <= 4).sum() > 100

@@ -3,7 +3,7 @@
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.reports.note import run_note
-from crossmodal.retrieval.search import summary
+from crossmodal.retrieval.results import summary
 
 
 def test_it_has_the_figures(results):
@@ -16,10 +16,3 @@ def test_it_has_the_figures(results):
     assert lines[0].startswith(
         "**tern on scenes**, 4 test images, 8 captions: rsum 462.5 of 600, probe image score 50.0 %"
     )
-
-
-def test_without_a_probe(results):
-    metrics = summary(results)
-    del metrics["probe"]
-    config = MatcherConfig("tern", {}, InputSizes(8, 8), "key", "bert", {})
-    assert "probe" not in run_note(config, "scenes", metrics)

@@ -14,17 +14,6 @@ def test_text_query(material):
     assert (query.beyond.picture.id, query.beyond.position, query.beyond.right) == ("test-1", 4, True)
 
 
-def test_image_query(material):
-    query = material.reader().image_query(2)
-    assert (query.picture.id, query.rank, query.hit) == ("test-2", 1, True)
-    assert [(result.sentence.text, result.right) for result in query.results] == [
-        ("test-2 second", True),
-        ("test-2 first", True),
-    ]
-    assert query.own == ()
-    assert material.reader().image_query(3).own == ("test-3 first", "test-3 second")
-
-
 def test_probe_pair_is_read_by_caption(material):
     solved, missed = (material.reader().probe_pair(number) for number in range(2))
     assert solved.hit and not missed.hit
@@ -61,10 +50,3 @@ def test_a_caption_beside_its_image_with_the_regions_in_the_order_of_its_words(m
     assert example.regions[1].box == material.box
     assert example.pairs == [(1, 3)]
     assert material.reader().word_example(material.reader().text_query(0)) is None
-
-
-def test_pairs_that_are_shown_together(material):
-    reader = material.reader()
-    assert reader.text_query(3).pairs == [(1, 5), (3, 5), (2, 5)]  # two results, then the right image
-    assert reader.image_query(0).pairs == [(1, 3), (1, 9)]
-    assert reader.probe_pair(1).pairs == [(7, 12), (7, 13), (8, 12), (8, 13)]

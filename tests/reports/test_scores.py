@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossmodal.reports.scores import best_wrong, score_rows, separation, write_scores
+from crossmodal.reports.scores import best_wrong, roc_auc, score_rows, write_scores
 
 
 def test_shares_of_each_kind_in_equal_bins(evidence, results):
@@ -26,17 +26,17 @@ def test_the_best_wrong_image_of_each_caption(results):
     assert len(best_wrong(replace(results, t2i_top=top))) == 7
 
 
-def test_separation_counts_pairs(evidence):
+def test_roc_auc_counts_pairs(evidence):
     pairs = [(match, other) for match in evidence.matches for other in evidence.non_matches]
     expected = 100 * np.mean([1 if match > other else 0.5 if match == other else 0 for match, other in pairs])
-    assert separation(evidence) == pytest.approx(expected)
+    assert roc_auc(evidence) == pytest.approx(expected)
     same = replace(evidence, matches=np.ones(3), non_matches=np.ones(4))
-    assert separation(same) == 50  # constant scores tell nothing apart
+    assert roc_auc(same) == 50  # constant scores separate nothing
 
 
 def test_a_single_image_has_no_pair_to_tell_apart(tmp_path, evidence, results):
     alone = replace(evidence, non_matches=evidence.non_matches[:0])
-    assert separation(alone) is None
+    assert roc_auc(alone) is None
     write_scores(tmp_path, tmp_path, alone, results)
     assert (tmp_path / "scores.png").is_file()
 
@@ -50,10 +50,3 @@ def test_files_are_the_same_bytes_twice(tmp_path, evidence, results):
         assert list(next(csv.reader(file))) == ["score", "matches", "best_wrong", "non_matches"]
     with Image.open(tmp_path / "once/scores.png") as image:
         image.load()
-
-
-def test_scores_that_are_all_equal_are_drawn(tmp_path, evidence, results):
-    same = replace(evidence, matches=np.full(3, 0.5), non_matches=np.full(4, 0.5))
-    flat = replace(results, t2i_scores=np.full_like(results.t2i_scores, 0.5))
-    write_scores(tmp_path, tmp_path, same, flat)
-    assert (tmp_path / "scores.png").is_file()

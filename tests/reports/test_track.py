@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from crossmodal import tracking_store
 from crossmodal.datasets.records import read_dataset
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.checkpoint import read_config
-from crossmodal.params import load_params
+from crossmodal.paths import DATASET, EVALUATION, MATCHER, REGIONS
 from crossmodal.reports.metrics_files import read_metrics
-from crossmodal.retrieval.search import load_results
-from stages.paths import DATASET, EVALUATION, MATCHER, REGIONS
+from crossmodal.retrieval.results import load_results
+from crossmodal.settings.params import load_params
+from crossmodal.tracking import store as tracking_store
 from stages.report import track
 
 

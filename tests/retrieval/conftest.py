@@ -9,11 +9,11 @@ from crossmodal import runtime
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import SearchInputs
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.retrieval.similarity import SearchInputs
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = InputSizes(regions=12, words=12)

@@ -81,13 +81,9 @@ def test_saved_embeddings_are_normalised_and_give_up_their_queries(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "not found"),
         (b"text", "not readable as a .npy file of numbers"),
         (np.zeros(5), r"float64 \(5,\), expected a matrix"),
-        (np.zeros((5, 3), dtype=int), r"int64 .* expected a matrix"),
-        (np.zeros((1, 3)), r"float64 .* expected a matrix"),
         (np.zeros((5, 3)), "a row is all zeros or not finite"),
-        (np.full((5, 3), np.nan), "a row is all zeros or not finite"),
         (np.array([[object()]] * 5), "not readable as a .npy file of numbers"),
     ],
 )

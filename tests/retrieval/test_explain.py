@@ -10,18 +10,18 @@ from crossmodal.captions.fit import fit_tokenizer
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
+from crossmodal.evidence import alignment
+from crossmodal.evidence.alignment import keep_evidence, sample_scores
+from crossmodal.evidence.evidence import load_evidence
+from crossmodal.evidence.selection import gallery_queries
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig
 from crossmodal.models.registry import build_model
-from crossmodal.params import load_params
-from crossmodal.retrieval import explain
-from crossmodal.retrieval.evidence import load_evidence
-from crossmodal.retrieval.explain import keep_evidence, sample_scores
-from crossmodal.retrieval.search import rank_pairs
-from crossmodal.retrieval.selection import gallery_queries
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
+from crossmodal.retrieval.results import rank_pairs
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 
@@ -65,7 +65,7 @@ def keep(model, data, folder, *, explained=3, bert="bert"):
 
 @torch.inference_mode()
 def test_alignments_are_those_of_the_pairs_alone(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(explain, "PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(alignment, "PAIRS_AT_ONCE", 5)
     model, (dataset, regions, words) = build("scan"), data
     evidence, results, _ = keep(model, data, tmp_path / "out")
     texts = [caption for record in dataset.records for caption in record.captions]
@@ -117,8 +117,8 @@ def test_sampled_scores_are_those_of_the_matrix(data, tmp_path, monkeypatch):
     own = results.caption_image[None, :] == np.arange(8)[:, None]
     np.testing.assert_allclose(np.sort(evidence.matches), np.sort(matrix[own]), atol=1e-6)
     np.testing.assert_allclose(np.sort(evidence.non_matches), np.sort(matrix[~own]), atol=1e-6)
-    monkeypatch.setattr(explain, "SAMPLED_IMAGES", 3)
-    monkeypatch.setattr(explain, "NON_MATCHES", 5)
+    monkeypatch.setattr(alignment, "SAMPLED_IMAGES", 3)
+    monkeypatch.setattr(alignment, "NON_MATCHES", 5)
     dataset, regions, words = data
     matches, others = sample_scores(SearchInputs(model, regions, words, split_rows(dataset, "test"), 4))
     assert len(matches) == 6 and len(others) == 5

@@ -8,9 +8,9 @@ import pytest
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.compatibility import check_inputs
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig
-from crossmodal.retrieval.inputs import check_inputs
 
 CONFIG = MatcherConfig("tern", {}, InputSizes(regions=6, words=4), "key", "bert", {})
 
@@ -46,11 +46,6 @@ def test_what_fits_is_taken(tmp_path, stores):
 def test_what_does_not_fit_is_named(tmp_path, stores, changes, expected):
     with pytest.raises(UserError, match=expected):
         check_inputs(tmp_path, dataclasses.replace(CONFIG, **changes), *stores)
-
-
-def test_ids_instead_of_features_are_named(tmp_path, stores):
-    with pytest.raises(UserError, match=r"ids: holds token ids, .* was made for captions\.encoder bert"):
-        check_inputs(tmp_path, CONFIG, stores[0], store(tmp_path / "ids", token_ids=0))
 
 
 def test_ids_of_another_vocabulary_are_named(tmp_path, stores):

@@ -9,12 +9,12 @@ import pytest
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
-from crossmodal.retrieval.modes import cost_line, describe, mode_of, search_split
-from crossmodal.retrieval.similarity import (
+from crossmodal.inference.scoring import (
     encode_captions,
     encode_images,
     similarity_matrix,
 )
+from crossmodal.retrieval.search_split import cost_line, describe, mode_of, search_split
 
 SET_MODELS = ["teran", "scan", "sgraf"]
 

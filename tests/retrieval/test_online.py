@@ -8,9 +8,9 @@ import pytest
 
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
-from crossmodal.retrieval.gallery import read_info, save_info
-from crossmodal.retrieval.modes import describe, search_split
-from crossmodal.retrieval.online import SearchEngine
+from crossmodal.retrieval.gallery import save_info
+from crossmodal.retrieval.search_split import describe, search_split
+from crossmodal.serving.engine import SearchEngine
 
 WAYS = [
     ("tern", "embeddings"),
@@ -56,13 +56,6 @@ def test_queries_find_what_the_evaluation_found(engine, name, mode):
         np.testing.assert_allclose([result.score for result in found], results.i2t_scores[query], atol=1e-5)
 
 
-def test_a_long_list_is_no_longer_than_the_gallery(engine):
-    for name, mode in (("tern", "embeddings"), ("teran", "shortlist_rerank"), ("teran", "exact_pairwise")):
-        opened, searched, _ = engine(name, mode)
-        found = opened.images(read_words(searched.words, searched.split.captions[:1]), 1000)
-        assert sorted(result.item for result in found) == list(range(24))
-
-
 def test_another_matcher_finds_the_shortlist(engine, material):
     finder = material("tern")
     folder = finder.regions.folder.parent / "tern"
@@ -86,11 +79,3 @@ def test_a_gallery_of_another_dataset_is_refused(engine, material):
     opened, searched, _ = engine("tern", "embeddings")
     with pytest.raises(UserError, match="made of 24 images and 48 captions, the dataset has 8 and 16"):
         open_engine(opened.gallery, searched, "tern", material("tern", "test").split)
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"model": "tern"}'])
-def test_an_unreadable_description_is_named(tmp_path, content):
-    if content is not None:
-        (tmp_path / "gallery.json").write_text(content)
-    with pytest.raises(UserError, match=r"gallery\.json: (not|expected|.*missing)"):
-        read_info(tmp_path)

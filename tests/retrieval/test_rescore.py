@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from crossmodal.retrieval import modes, rescore
-from crossmodal.retrieval.similarity import similarity_matrix
+from crossmodal.inference import rescore
+from crossmodal.inference.scoring import similarity_matrix
+from crossmodal.retrieval import search_split
 
 
 @pytest.fixture
@@ -49,6 +50,6 @@ def test_a_matcher_in_fp32_is_left_alone(made):
 def test_evaluation_ranks_by_what_is_rescored(tmp_path, made, params):
     found, matrices = made
     settings = params.evaluate.model_copy(update={"batch_size": 7, "top_k": 10, "mode": "exact_pairwise"})
-    results = modes.search_split(found, settings, tmp_path).results
+    results = search_split.search_split(found, settings, tmp_path).results
     for scores, matrix in ((results.i2t_scores, matrices["fp32"]), (results.t2i_scores, matrices["fp32"].T)):
         np.testing.assert_allclose(scores, -np.sort(-matrix, axis=1)[:, :10], atol=1e-6)

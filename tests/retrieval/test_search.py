@@ -8,7 +8,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.retrieval.index import IndexKind
-from crossmodal.retrieval.search import (
+from crossmodal.retrieval.results import (
     build_indexes,
     draw_sample,
     load_results,

@@ -5,17 +5,16 @@ import pytest
 
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.probe import probe_scores
-from crossmodal.retrieval.search import SearchResults
-from crossmodal.retrieval.selection import (
+from crossmodal.evidence.selection import (
     WORST,
     Selection,
     choose,
-    gallery_queries,
     probe_hits,
     shown_pairs,
     worst,
     worst_queries,
 )
+from crossmodal.retrieval.results import SearchResults
 
 
 @pytest.mark.parametrize(
@@ -40,16 +39,6 @@ def test_hits_and_misses_in_proportion(hits, misses, count, chosen_hits):
     assert right[chosen].sum() == chosen_hits
     assert np.array_equal(chosen, choose(right, count, (0, 0)))
     assert np.array_equal(chosen, np.sort(chosen))
-
-
-def test_a_few_of_each_is_a_setting():
-    right = np.arange(1000) < 20
-    assert right[choose(right, 6, (0, 0), at_least=1)].sum() == 1
-
-
-def test_another_seed_draws_others():
-    right = np.arange(1000) % 2 == 0
-    assert not np.array_equal(choose(right, 20, (0, 0)), choose(right, 20, (1, 0)))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
@@ -93,12 +82,6 @@ def test_the_worst_of_all_parts():
     assert selection.i2t.tolist() == [1]
     assert selection.probe.tolist() == [2, 1]
     assert len(worst(np.arange(100))) == WORST
-
-
-def test_the_gallery_without_a_probe():
-    without = SearchResults(**{**vars(results()), "probe": np.zeros((0, 2, 2))})
-    drawn = gallery_queries(without, 10)
-    assert drawn.t2i.tolist() == [0, 1, 2, 3] and drawn.i2t.tolist() == [0, 1] and len(drawn.probe) == 0
 
 
 def test_pairs_are_store_rows_of_all_that_is_shown():

@@ -12,8 +12,8 @@ from trainers import KilledError, data_of, trainer_of
 from crossmodal import runtime
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.reports.curves import best_epoch
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
 
@@ -22,17 +22,7 @@ def nothing(metrics, step):
     del metrics, step
 
 
-@pytest.mark.parametrize(
-    ("model", "loss"),
-    [
-        ("tern", "infonce"),
-        ("tern", "triplet"),
-        ("vsepp", "infonce"),
-        ("vsepp", "contrastive"),
-        ("vsepp", "ntxent"),
-        ("vsepp", "multisimilarity"),
-    ],
-)
+@pytest.mark.parametrize(("model", "loss"), [("tern", "infonce"), ("tern", "triplet"), ("vsepp", "infonce")])
 def test_learns(tiny_data, model, loss):
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state", model, epochs=15, name=loss)
     history = trainer.fit(nothing)
@@ -78,12 +68,6 @@ def test_killed_run_ends_with_the_same_weights(tiny_data, monkeypatch, kill_at, 
         torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=0, rtol=0)
 
 
-def test_same_seed_same_weights(tiny_data):
-    data = data_of(tiny_data)
-    first, second = (trainer_of(data, tiny_data / name).fit(nothing) for name in "ab")
-    assert first == second
-
-
 def test_ema_is_the_moving_average_of_the_weights(tiny_data):
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state", epochs=1, ema=0.7)
     update, average = trainer.average.update_parameters, {}
@@ -125,14 +109,6 @@ def test_bf16_falls_back_where_the_processor_is_slow_in_it(tiny_data, monkeypatc
     assert history("bf16") == history("fp32")
 
 
-def test_bf16(tiny_data, monkeypatch):
-    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
-    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", precision="bf16", epochs=8)
-    history = trainer.fit(nothing)
-    assert history[-1]["loss"] < history[1]["loss"]
-    assert all(value.dtype == torch.float32 for value in trainer.model.state_dict().values())
-
-
 def test_infinite_loss_is_a_clear_error(tiny_data):
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state")
     with torch.no_grad():
@@ -163,20 +139,6 @@ def test_a_loss_of_vectors_is_refused_for_sets(tiny_data):
     assert "\n" not in str(error.value)
 
 
-def test_compiled_encoders_train_the_same(tiny_data, monkeypatch):
-    """Traced by torch.compile, but run by its plain backend: the others need a C++ compiler and minutes."""
-    data, compiled = data_of(tiny_data), []
-
-    def compile_plainly(function, **options):
-        compiled.append((function.__name__, options))
-        return torch._dynamo.optimize("eager", **options)(function)
-
-    monkeypatch.setattr(torch, "compile", compile_plainly)
-    expected, found = (trainer_of(data, tiny_data / str(on), epochs=1, compile=on).fit(nothing) for on in (False, True))
-    assert [name for name, _ in compiled] == ["encode_images", "encode_text"]
-    assert found[0] == pytest.approx(expected[0], rel=1e-5)
-
-
 def epoch_of(data, **changes):
     settings = {
         "batch_size": 8,
@@ -197,8 +159,8 @@ def test_an_epoch_has_every_caption_once_with_its_image(tiny_data):
     assert sorted(rows) == sorted(data.train.captions)
     batch = epoch[1]
     captions = epoch.batches[1][np.argsort(data.words.lengths[epoch.batches[1]], kind="stable")]
-    images, image_of = np.unique(captions // 2, return_inverse=True)
-    assert batch.image_of.tolist() == image_of.tolist()
+    images, image_index = np.unique(captions // 2, return_inverse=True)
+    assert batch.image_index.tolist() == image_index.tolist()
     np.testing.assert_array_equal(batch.regions.features, data.regions.padded(images, "features"))
     for words, part in zip(batch.words, np.array_split(captions, 4), strict=True):
         np.testing.assert_array_equal(words.features, data.words.padded(part, "features"))
@@ -217,14 +179,14 @@ def test_shares_make_up_the_batch(tiny_data):
     assert [len(share.regions.features) for share in shares] == [len(p) for p in np.array_split(images, 3)]
     assert [sum(len(words.mask) for words in share.words) for share in shares] == [4, 3, 3]
 
-    def pairs(images, captions, image_of):
+    def pairs(images, captions, image_index):
         return sorted(
-            (float(images[i].sum()), float(caption.sum())) for caption, i in zip(captions, image_of, strict=True)
+            (float(images[i].sum()), float(caption.sum())) for caption, i in zip(captions, image_index, strict=True)
         )
 
-    expected = pairs(whole.regions.features, [c for words in whole.words for c in words.features], whole.image_of)
+    expected = pairs(whole.regions.features, [c for words in whole.words for c in words.features], whole.image_index)
     for share in shares:
-        np.testing.assert_allclose(pairs(images, captions, share.image_of), expected, rtol=1e-5)
+        np.testing.assert_allclose(pairs(images, captions, share.image_index), expected, rtol=1e-5)
 
 
 def test_shares_draw_dropout_of_their_own(tiny_data):
@@ -232,17 +194,6 @@ def test_shares_draw_dropout_of_their_own(tiny_data):
     shares = [epoch_of(data, batch_size=24, word_dropout=0.5, share=(rank, 2)) for rank in (0, 1, 0)]
     first, second, again = (torch.cat([words.mask.sum(1) for words in share[0].words]) for share in shares)
     assert first.tolist() == again.tolist() != second.tolist()
-
-
-def test_batches_are_pinned_whole(tiny_data, monkeypatch):
-    """A DataLoader pins what has the method; without it a batch would be copied while the device waits."""
-    pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.data_ptr()) or tensor)
-    batch = epoch_of(data_of(tiny_data))[0]
-    torch.utils.data._utils.pin_memory.pin_memory(batch)
-    parts = (batch.regions, *batch.words)
-    tensors = [value for part in parts for value in vars(part).values() if value is not None] + [batch.image_of]
-    assert sorted(pinned) == sorted(tensor.data_ptr() for tensor in tensors)
 
 
 def test_captions_of_an_image_stay_together(tiny_data):
@@ -327,3 +278,25 @@ def test_ndcg_of_the_validation_captions(tiny_data):
     metrics = loop.validate(trainer.model, trainer.data, 8)
     scores = similarity_matrix(SearchInputs(trainer.model, data.regions, data.words, data.val, 8))
     assert metrics["t2i"]["ndcg25"] == pytest.approx(ndcg_score(2**relevance - 1, scores.T, k=25), abs=1e-6)
+
+
+def test_bf16(tiny_data, monkeypatch):
+    monkeypatch.setattr(runtime, "computes_fast", lambda *_: True)
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", precision="bf16", epochs=8)
+    history = trainer.fit(nothing)
+    assert history[-1]["loss"] < history[1]["loss"]
+    assert all(value.dtype == torch.float32 for value in trainer.model.state_dict().values())
+
+
+def test_compiled_encoders_train_the_same(tiny_data, monkeypatch):
+    """Traced by torch.compile, but run by its plain backend: the others need a C++ compiler and minutes."""
+    data, compiled = data_of(tiny_data), []
+
+    def compile_plainly(function, **options):
+        compiled.append((function.__name__, options))
+        return torch._dynamo.optimize("eager", **options)(function)
+
+    monkeypatch.setattr(torch, "compile", compile_plainly)
+    expected, found = (trainer_of(data, tiny_data / str(on), epochs=1, compile=on).fit(nothing) for on in (False, True))
+    assert [name for name, _ in compiled] == ["encode_images", "encode_text"]
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from trainers import KilledError, data_of, trainer_of
 
+from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding, Matcher
+from crossmodal.models.base import Matcher
 from crossmodal.training import loop
 from crossmodal.training.processes import ALONE, start_processes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossmodal.params import load_params
+from crossmodal.settings.params import load_params
 from crossmodal.training.schedule import Schedule, _one_cycle
 
 TRAIN = load_params(Path(__file__).resolve().parents[2] / "params.yaml").train

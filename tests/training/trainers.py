@@ -7,8 +7,8 @@ from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes, StoredFeatures
 from crossmodal.models.registry import build_model
-from crossmodal.params import Loss, load_params
 from crossmodal.runtime import seed_everything
+from crossmodal.settings.params import Loss, load_params
 from crossmodal.training.loop import Trainer
 from crossmodal.training.processes import ALONE
 from crossmodal.training.validation import TrainingData

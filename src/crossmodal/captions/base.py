@@ -13,7 +13,7 @@ import numpy as np
 from crossmodal.captions.spans import Positions, SpanReader, check_ids
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import SETTINGS, FeatureStore
-from crossmodal.params import Captions, Params
+from crossmodal.settings.params import Captions, Params
 
 FEATURES, IDS = "features", "token_ids"  # arrays of the caption store
 Row = dict[str, np.ndarray]

@@ -17,9 +17,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError, first_line
-from crossmodal.hub_models import CAUTIOUS, be_quiet, check_config, check_source, reading
+from crossmodal.files.checked_json import read_json
+from crossmodal.files.hub_models import CAUTIOUS, be_quiet, check_config, check_source, reading
 from crossmodal.runtime import hub_name_or_path
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from crossmodal.captions.token_table import table_of_tokenizer
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Params
 from crossmodal.runtime import pick_device
+from crossmodal.settings.params import Params
 
 
 class _Bert(CaptionEncoder):

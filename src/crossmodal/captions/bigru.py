@@ -12,7 +12,7 @@ from crossmodal.captions.token_table import table_of_vocabulary
 from crossmodal.captions.vocabulary import Vocabulary, obtain_vocabulary
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
-from crossmodal.params import Captions, Params
+from crossmodal.settings.params import Captions, Params
 
 _FILE = "vocabulary.json"
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossmodal.captions.base import FEATURES, CaptionEncoder, Row
-from crossmodal.dual_encoder import embedding, embedding_size, load_half
+from crossmodal.published.dual_encoder import embedding, embedding_size, load_half
 from crossmodal.runtime import pick_device
 
 

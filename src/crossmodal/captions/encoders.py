@@ -8,7 +8,7 @@ from crossmodal.captions.base import CaptionEncoder
 from crossmodal.captions.bert_encoders import BertFeatures, BertIds
 from crossmodal.captions.bigru import WordIds
 from crossmodal.captions.clip import ClipText
-from crossmodal.params import Params
+from crossmodal.settings.params import Params
 
 ENCODERS: dict[str, type[CaptionEncoder]] = {
     "bert": BertFeatures,

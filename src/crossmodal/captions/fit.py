@@ -19,9 +19,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
-from crossmodal.features.resume import load_state, save_state
-from crossmodal.params import Bert
 from crossmodal.runtime import pick_device, progress, random_state, restore_random_state, seed_everything
+from crossmodal.settings.params import Bert
+from crossmodal.workspace import load_state, save_state
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _MAX_TOKENS = 64

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from crossmodal.batch import Words
 from crossmodal.captions.base import FEATURES, IDS
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.errors import UserError
 from crossmodal.limits import check_sentence, shown
-from crossmodal.models.base import Words
 
 
 class SentenceReader:

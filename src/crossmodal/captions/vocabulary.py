@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tokenizers import normalizers, pre_tokenizers
 
-from crossmodal.checked_json import read_json, write_json
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import read_json, write_json
 from crossmodal.runtime import setting_path
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")  # ids 0 to 3, as in SCAN's vocabularies

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal import paths
+
 
 def add_overrides(parser: argparse.ArgumentParser, purpose: str) -> None:
     """``-S KEY=VALUE``, as ``dvc exp run`` takes it, collected in ``overrides``."""
@@ -26,7 +28,7 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
         "--in",
         dest="gallery",
         type=Path,
-        default=Path("results/evaluation"),
+        default=paths.EVALUATION,
         metavar="GALLERY",
         help="what is searched: the last evaluated one (default: %(default)s), or what crossmodal embed made",
     )

@@ -1,4 +1,4 @@
-"""``crossmodal compare``: the figures of two runs, how sure they are, and whether the difference is chance."""
+"""``crossmodal compare``: the metrics of two runs with confidence intervals and a test of the difference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossmodal.commands.arguments import positive
 from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
-    from crossmodal.evaluation.significance import Figure
+    from crossmodal.evaluation.significance import MetricComparison
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=5,
         metavar="K",
-        help="where a run does not say whose captions they are (default: %(default)s)",
+        help="captions per image, where a run does not map captions to images (default: %(default)s)",
     )
     parser.add_argument(
         "--resamples",
@@ -49,25 +49,25 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.evaluation.significance import compare, read_run
 
     runs = [read_run(path, arguments.captions_per_image) for path in (arguments.a, arguments.b)]
-    figures = compare(*runs, resamples=arguments.resamples)
+    comparisons = compare(*runs, resamples=arguments.resamples)
     if arguments.json:
-        print(json.dumps({figure.name: vars(figure) for figure in figures}, indent=2))
+        print(json.dumps({metric.name: vars(metric) for metric in comparisons}, indent=2))
         return
     print(f"A {printable(arguments.a)}\nB {printable(arguments.b)}")
     print(f"{len(runs[0].i2t)} images, {len(runs[0].t2i)} captions\n")
-    print(table(figures))
+    print(table(comparisons))
 
 
-def table(figures: list[Figure]) -> str:
+def table(comparisons: list[MetricComparison]) -> str:
     """Values with 95 % intervals, the difference with its own, and the p-value."""
     lines = [f"{'':10}{'A':>8}  {'95 % interval':17}{'B':>8}  {'95 % interval':17}{'B - A':>8}  {'95 % interval':19}p"]
-    for figure in figures:
-        digits = 4 if figure.name.endswith("mrr") else 2
+    for metric in comparisons:
+        digits = 4 if metric.name.endswith("mrr") else 2
         cells = [
             f"{value:8.{digits}f}  {f'[{low:.{digits}f}, {high:.{digits}f}]':17}"
-            for value, (low, high) in ((figure.a, figure.a_interval), (figure.b, figure.b_interval))
+            for value, (low, high) in ((metric.a, metric.a_interval), (metric.b, metric.b_interval))
         ]
-        low, high = figure.difference_interval
-        change = f"{figure.difference:+8.{digits}f}  {f'[{low:+.{digits}f}, {high:+.{digits}f}]':19}"
-        lines.append(f"{figure.name:10}{''.join(cells)}{change}{figure.p:.4f}")
+        low, high = metric.difference_interval
+        change = f"{metric.difference:+8.{digits}f}  {f'[{low:+.{digits}f}, {high:+.{digits}f}]':19}"
+        lines.append(f"{metric.name:10}{''.join(cells)}{change}{metric.p:.4f}")
     return "\n".join(lines)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
-from crossmodal.derived import bert_source, region_backend
+from crossmodal.settings.derived import bert_source, region_backend
 from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
-    from crossmodal.params import Params
+    from crossmodal.settings.params import Params
 
 MARKS = {"ok": "ok", "part": "part", "get": "to do", "mend": "MEND", "?": "?", "": ""}
 
@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: params.yaml or an override cannot be used.
     """
-    from crossmodal.commands import doctor_checks as checks
-    from crossmodal.commands import doctor_project as project
+    from crossmodal.doctor import checks as checks
+    from crossmodal.doctor import project as project
 
     params = _params(arguments.overrides)
     offline = " (offline)" if params.download.offline else ""
@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _params(overrides: list[str]) -> Params:
-    from crossmodal.checked_yaml import read_yaml
-    from crossmodal.params import load_params
-    from crossmodal.reproduction import PARAMS, resolved
+    from crossmodal.files.checked_yaml import read_yaml
+    from crossmodal.recipes.recipes import PARAMS, resolved
+    from crossmodal.settings.params import load_params
 
     if not overrides:
         return load_params(PARAMS)
@@ -83,7 +83,7 @@ def _params(overrides: list[str]) -> Params:
 def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:
     """The command to type."""
     again = " ".join(["crossmodal doctor", *(f"-S {shlex.quote(override)}" for override in overrides)])
-    from crossmodal.commands.doctor_project import path_prefix
+    from crossmodal.doctor.project import path_prefix
 
     if blocked:
         return f"do what is said above, then: {again}"

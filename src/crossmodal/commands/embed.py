@@ -31,9 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     import shutil
 
     from crossmodal.errors import UserError
-    from crossmodal.params import load_params
-    from crossmodal.retrieval.embed import embed_folder
-    from crossmodal.retrieval.session import Folders
+    from crossmodal.serving.embed import embed_folder
+    from crossmodal.serving.session import Folders
+    from crossmodal.settings.params import load_params
 
     folder, out = arguments.folder, arguments.out
     if not folder.is_dir():

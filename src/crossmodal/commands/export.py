@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal import paths
 from crossmodal.terminal import printable
 
 
@@ -12,8 +13,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of export."""
     parser.add_argument("--format", required=True, choices=["scan"], help="scan: SCAN, SGRAF, VSE-infinity and others")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--dataset", type=Path, default=Path("data/dataset"), metavar="FOLDER", help="(%(default)s)")
-    parser.add_argument("--regions", type=Path, default=Path("data/regions"), metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument("--dataset", type=Path, default=paths.DATASET, metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument("--regions", type=Path, default=paths.REGIONS, metavar="FOLDER", help="(%(default)s)")
     parser.add_argument(
         "--pad", action="store_true", help="zeros behind the regions of images that have fewer than others"
     )

@@ -1,4 +1,4 @@
-"""``crossmodal gate``: have the figures become worse than another commit's, by more than params.yaml allows?"""
+"""``crossmodal gate``: fail if a metric is worse than at another commit by more than params.yaml allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossmodal.commands.arguments import add_base
 from crossmodal.terminal import printable_lines
 
 if TYPE_CHECKING:
-    from crossmodal.gate import Gate
+    from crossmodal.revisions.gate import GateResult
 
 WORSE = 1  # exit code
 HEADER = ("metric", "base", "now", "change", "allowed", "verdict")
@@ -27,13 +27,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a Markdown table, or JSON; needs neither data nor DVC's cache.
 
-    Exits with 1 where a figure is worse by more than section ``gate`` of params.yaml allows.
+    Exits with 1 if a metric is worse by more than section ``gate`` of params.yaml allows.
 
     Raises:
-        UserError: see crossmodal.gate and crossmodal.revisions.
+        UserError: see crossmodal.revisions.gate and crossmodal.revisions.files.
     """
-    from crossmodal.gate import read_gate
-    from crossmodal.revisions import base_revision
+    from crossmodal.revisions.files import base_revision
+    from crossmodal.revisions.gate import read_gate
 
     base, commit = base_revision(arguments.base)
     gate = read_gate(commit)
@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
         sys.exit(WORSE)
 
 
-def record(gate: Gate, base: str, commit: str) -> dict:
-    """The gate for JSON, which has no NaN: null stands for it."""
+def record(gate: GateResult, base: str, commit: str) -> dict:
+    """The result as JSON values; NaN and infinity become null."""
     figures = [
         {name: _finite(value) for name, value in vars(row).items()}
         | {"change": _finite(row.change and round(row.change, 6)), "verdict": row.verdict}
@@ -63,15 +63,15 @@ def record(gate: Gate, base: str, commit: str) -> dict:
     }
 
 
-def markdown(gate: Gate, base: str, commit: str) -> str:
-    """A sentence, a table in aligned columns, and what there is to say besides."""
+def markdown(gate: GateResult, base: str, commit: str) -> str:
+    """A sentence, a table in aligned columns, and notes."""
     against = f"`{base}`" if commit.startswith(base) else f"`{base}` ({commit[:7]})"
     if gate.differences:
         sentence = f"Not comparable with {against}: {'; '.join(gate.differences)}. The gate holds nothing against it."
     elif gate.fallen:
         sentence = f"Worse than {against} by more than allowed: {', '.join(row.metric for row in gate.fallen)}."
     else:
-        sentence = f"No figure is worse than {against} by more than allowed."
+        sentence = f"No metric is worse than {against} by more than allowed."
     rows = [
         (row.metric, number(row.base), number(row.now), number(row.change, "+"), number(row.allowed), row.verdict)
         for row in gate.rows
@@ -87,7 +87,7 @@ def markdown(gate: Gate, base: str, commit: str) -> str:
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """Up to four decimals; a dash for what is not there."""
+    """Up to four decimals; a dash for a missing value."""
     return "-" if value is None else f"{round(value, 4):{sign}.10g}"
 
 

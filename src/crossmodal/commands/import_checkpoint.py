@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
     from crossmodal.errors import UserError
-    from crossmodal.features.resume import content_key
     from crossmodal.models.checkpoint import save_matcher
-    from crossmodal.models.import_checkpoint import import_checkpoint
+    from crossmodal.published.checkpoints import import_checkpoint
+    from crossmodal.workspace import content_key
 
     paths, out = arguments.checkpoints, arguments.out
     if out.exists():

@@ -18,14 +18,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     for name, default, purpose in (
         ("vectors", 1_000_000, "synthetic embeddings"),
         ("dim", 256, "of the synthetic embeddings"),
-        ("queries", 1_000, "given at once"),
+        ("queries", 1_000, "searched in one batch"),
         ("k", 10, "results of a query"),
     ):
         parser.add_argument(
             f"--{name}", type=positive, default=default, metavar="N", help=f"{purpose} (default: %(default)s)"
         )
     parser.add_argument(
-        "--embeddings", type=Path, metavar="FILE.npy", help="your own, a row each, in place of synthetic ones"
+        "--embeddings", type=Path, metavar="FILE.npy", help="your own, one row each, instead of synthetic ones"
     )
     parser.add_argument(
         "--kind",
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     kinds = kinds or usual_kinds(*vectors.shape)
     gpus = f", {faiss.get_num_gpus()} GPUs" if faiss.get_num_gpus() else ""
     print(
-        f"{len(vectors):,} embeddings of {vectors.shape[1]}, {len(queries):,} queries at once, "
+        f"{len(vectors):,} embeddings of {vectors.shape[1]}, {len(queries):,} queries in one batch, "
         f"{faiss.omp_get_max_threads()} threads{gpus}, FAISS {faiss.__version__}"
     )
     print(f"| index | search | recall@{arguments.k} | queries/s | bytes per vector | build (s) |")

@@ -1,4 +1,4 @@
-"""``crossmodal plots``: the curves of metrics/plots beside another commit's, for a pull request."""
+"""``crossmodal plots``: the curves of metrics/plots compared with another commit's, for a pull request."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Print Markdown with charts and tables of the curves that changed; needs neither data nor DVC's cache.
 
     Raises:
-        UserError: a file is where the folder of pictures is to be; see crossmodal.plot_difference and
-            crossmodal.revisions.
+        UserError: the folder of pictures is a file; see crossmodal.revisions.curves and
+            crossmodal.revisions.files.
     """
     from crossmodal.errors import UserError
-    from crossmodal.plot_difference import draw, markdown, read_plots
-    from crossmodal.revisions import base_revision
+    from crossmodal.revisions.curves import draw, markdown, read_plots
+    from crossmodal.revisions.files import base_revision
 
     if arguments.pictures and arguments.pictures.is_file():
         raise UserError(f"--pictures {arguments.pictures}: a file; name a folder")

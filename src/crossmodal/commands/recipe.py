@@ -14,13 +14,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line of ``-S key=value``, or the list. What the recipe needs besides goes to stderr.
+    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr.
 
     Raises:
-        UserError: see crossmodal.reproduction.
+        UserError: see crossmodal.recipes.recipes.
     """
-    from crossmodal.reproduction import read_reproduction
-    from crossmodal.reproduction_table import listing
+    from crossmodal.recipes.recipes import read_reproduction
+    from crossmodal.recipes.tables import listing
 
     reproduction = read_reproduction()
     if arguments.name is None:

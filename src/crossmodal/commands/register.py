@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery
-from crossmodal.derived import run_settings
+from crossmodal.settings.derived import run_settings
 from crossmodal.terminal import printable
 
 
@@ -44,11 +44,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     import crossmodal
     from crossmodal.errors import UserError
-    from crossmodal.params import load_params
-    from crossmodal.retrieval import served
-    from crossmodal.retrieval.bundle import Serving, digest, pack, unpack
-    from crossmodal.retrieval.session import Folders
-    from crossmodal.tracked_models import Loadable, register
+    from crossmodal.serving import mlflow_model
+    from crossmodal.serving.bundle import Serving, digest, pack, unpack
+    from crossmodal.serving.session import Folders
+    from crossmodal.settings.params import load_params
+    from crossmodal.tracking.registry import Loadable, register
 
     if arguments.name is not None and (not arguments.name.strip() or set("/:") & set(arguments.name)):
         raise UserError(f"NAME {arguments.name!r}: the name of a registered model is not empty and has no / and no :")
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         registered = register(
-            Loadable(folder, digest([folder, package]), served.__name__, package, served.REQUIREMENTS),
+            Loadable(folder, digest([folder, package]), mlflow_model.__name__, package, mlflow_model.REQUIREMENTS),
             arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
             session.config.key,
             run_settings(load_params(settings)),

@@ -1,4 +1,4 @@
-"""``crossmodal reproduce``: run a recipe and say whether it gives the published figures."""
+"""``crossmodal reproduce``: run a recipe and check that it gives the published metrics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
-from crossmodal.derived import run_settings
+from crossmodal.settings.derived import run_settings
 from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
-    from crossmodal.reproduction import Figures, Protocol, Recipe
+    from crossmodal.recipes.recipes import Protocol, Recalls, Recipe
 
 DIFFERS = 1  # exit code
-CODE = ("src", "stages", "dvc.yaml")  # what a figure depends on besides settings
+CODE = ("src", "stages", "dvc.yaml")  # what a metric depends on besides settings
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,21 +26,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("name", nargs="?", metavar="NAME", help="recipe to run; `crossmodal recipe` lists them")
     what.add_argument("--table", action="store_true", help="run nothing, print the Markdown table of all recipes")
-    add_overrides(parser, "a further setting, over the recipe's, such as the place of a file or train.workers")
+    add_overrides(parser, "a further setting, over the recipe's, such as the path of a file or train.workers")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the pipeline with a recipe, print its figures beside the published ones and OK or what is missing.
+    """Run the pipeline with a recipe and compare its metrics with the published ones.
 
     Exits with 1 where rsum is below the published one by more than the tolerance.
 
     Raises:
         UserError: there is no such recipe; it needs a setting that is not given; params.yaml has changes that would
-            count; the pipeline failed; see also crossmodal.reproduction.
+            count; the pipeline failed; see also crossmodal.recipes.recipes.
     """
-    from crossmodal.reproduction import read_figures, read_reproduction
-    from crossmodal.reproduction_table import markdown
-    from crossmodal.revisions import changed_since
+    from crossmodal.recipes.recipes import read_recalls, read_reproduction
+    from crossmodal.recipes.tables import markdown
+    from crossmodal.revisions.files import changed_since
 
     reproduction = read_reproduction()
     if arguments.table:
@@ -54,37 +54,37 @@ def run(arguments: argparse.Namespace) -> None:
     _run_pipeline(overrides)
     minutes = (time.monotonic() - started) / 60
 
-    figures = read_figures(recipe.dataset)
-    good = _compare(arguments.name, recipe, figures, reproduction.tolerance)
+    recalls = read_recalls(recipe.dataset)
+    good = _compare(arguments.name, recipe, recalls, reproduction.tolerance)
     if recipe.note:
         print(f"note: {printable(recipe.note)}")
     keys = {_key(override) for override in recipe.overrides()}
     for override in arguments.overrides:
         if _key(override) in keys:
-            print(f"note: {printable(override)} took the place of the recipe's")
+            print(f"note: {printable(override)} replaces the recipe's")
     if changed:
         more = f" and {len(changed) - 1} more" if changed[1:] else ""
         print(f"note: not as committed: {printable(changed[0])}{more}; the commit below is not the code that ran")
     print("\nFor reproduction.yaml, with the minutes of training where stages came from the cache:\n")
-    print(_record(figures, minutes))
+    print(_record(recalls, minutes))
     if not good:
         sys.exit(DIFFERS)
 
 
-def _compare(name: str, recipe: Recipe, figures: dict[Protocol, Figures], tolerance: float) -> bool:
-    """Print the figures beside those expected; whether no rsum is further below than ``tolerance``."""
-    from crossmodal.reproduction_table import comparison
+def _compare(name: str, recipe: Recipe, recalls: dict[Protocol, Recalls], tolerance: float) -> bool:
+    """Print the metrics and those expected; return whether every rsum is at most ``tolerance`` below."""
+    from crossmodal.recipes.tables import comparison
 
     good = True
     label = "published" if recipe.published else "recorded"
     for protocol, expected in recipe.expected.items():
         print(f"\n{printable(name)}, {'mean of five folds' if protocol == 'folds' else 'all test images'}")
-        if protocol not in figures:
-            print(f"no: metrics/test.json has no figures of folds to compare with {label} rsum {expected.rsum:.1f}")
+        if protocol not in recalls:
+            print(f"no: metrics/test.json has no metrics of folds to compare with {label} rsum {expected.rsum:.1f}")
             good = False
             continue
-        print(comparison(expected, figures[protocol], label))
-        difference = figures[protocol].rsum - expected.rsum
+        print(comparison(expected, recalls[protocol], label))
+        difference = recalls[protocol].rsum - expected.rsum
         reproduced = difference >= -tolerance
         good = good and reproduced
         print(
@@ -99,12 +99,12 @@ def _key(override: str) -> str:
 
 
 def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
-    """Refuse what would not be the recipe: a setting that it needs is missing, or params.yaml says otherwise."""
-    from crossmodal.checked_yaml import dotted
+    """Raise if the run would not be the recipe: a needed setting is missing, or params.yaml has other changes."""
     from crossmodal.errors import UserError
-    from crossmodal.params import load_params
-    from crossmodal.reproduction import FILE, PARAMS, resolved
-    from crossmodal.revisions import file_at
+    from crossmodal.files.checked_yaml import dotted
+    from crossmodal.recipes.recipes import FILE, PARAMS, resolved
+    from crossmodal.revisions.files import file_at
+    from crossmodal.settings.params import load_params
 
     given = {_key(override) for override in overrides}
     missing = [key for key in recipe.needs if key not in given]
@@ -134,13 +134,13 @@ def _run_pipeline(overrides: list[str]) -> None:
         raise UserError(f"dvc exp run ended with exit code {code}; what it says is above")
 
 
-def _record(figures: dict[Protocol, Figures], minutes: float) -> str:
+def _record(recalls: dict[Protocol, Recalls], minutes: float) -> str:
     """The run as the recipe's ``ours``."""
     import yaml
 
-    from crossmodal.revisions import base_revision
+    from crossmodal.revisions.files import base_revision
 
-    rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in figures.items()}
+    rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in recalls.items()}
     ours = {
         "figures": rows,
         "commit": base_revision("HEAD")[1][:7],

@@ -1,4 +1,4 @@
-"""``crossmodal score``: every metric of a similarity matrix, whosever model it is from."""
+"""``crossmodal score``: every metric of a similarity matrix, of any model."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """One line a metric, i2t and t2i beside each other."""
+    """One line a metric, with columns i2t and t2i."""
     folds = f", mean of {metrics['folds']} folds" if "folds" in metrics else ""
     lines = [f"{metrics['images']} images, {metrics['captions']} captions{folds}", f"{'':16}{'i2t':>10}{'t2i':>10}"]
     for name, value in metrics["i2t"].items():

@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     if photograph is not None and not is_file(photograph):
         raise UserError(f"--image {shown(photograph)}: no such file")
     from crossmodal.commands.search_page import answer_of, write_page
-    from crossmodal.params import load_params
-    from crossmodal.retrieval.session import Folders, SearchSession
+    from crossmodal.serving.session import Folders, SearchSession
+    from crossmodal.settings.params import load_params
 
     session = SearchSession(arguments.gallery, load_params(), Folders())
     session.load(photographs=photograph is not None)

@@ -9,8 +9,8 @@ from pathlib import Path
 from crossmodal.datasets.decode import read_thumbnail
 from crossmodal.reports.page import environment
 from crossmodal.reports.pictures import SIDE, data_uri
-from crossmodal.retrieval.online import Found
-from crossmodal.retrieval.session import SearchSession
+from crossmodal.serving.engine import Found
+from crossmodal.serving.session import SearchSession
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmodal.datasets.archives.obtain import explain_left_out, limit_bad
 from crossmodal.datasets.decode import upright_size
-from crossmodal.datasets.download import explain_left_out, limit_bad
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.runtime import progress

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossmodal.datasets import coco, flickr8k, flickr30k
-from crossmodal.datasets.download import Archive
+from crossmodal.datasets.archives.obtain import Archive
 from crossmodal.datasets.folder import build_folder
 from crossmodal.datasets.scenes.build import build_scenes
-from crossmodal.params import Params
 from crossmodal.runtime import project_root
+from crossmodal.settings.params import Params
 
 
 def download_cache() -> Path:

@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from crossmodal.checked_json import parse_json
+from crossmodal.datasets.archives.unpack import leads_out
 from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
 from crossmodal.datasets.caption_json import document_rows, line_rows
 from crossmodal.datasets.delimited import table_rows
 from crossmodal.datasets.records import Skipped
-from crossmodal.datasets.unpack import leads_out
 from crossmodal.errors import UserError
-from crossmodal.text_files import read_text
+from crossmodal.files.checked_json import parse_json
+from crossmodal.files.text_files import read_text
 
 log = logging.getLogger(__name__)
 

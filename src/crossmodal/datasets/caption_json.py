@@ -6,10 +6,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import parse_json
 from crossmodal.datasets.caption_columns import Rows, find_columns
 from crossmodal.errors import UserError
-from crossmodal.text_files import split_lines
+from crossmodal.files.checked_json import parse_json
+from crossmodal.files.text_files import split_lines
 
 FORMS = (
     'COCO\'s {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}, Karpathy\'s '

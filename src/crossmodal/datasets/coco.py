@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossmodal.datasets.download import Archive
+from crossmodal.datasets.archives.obtain import Archive
 from crossmodal.datasets.karpathy import CAPTION_DATASETS, Published, Selection, build_karpathy
-from crossmodal.params import Coco, Download
+from crossmodal.settings.params import Coco, Download
 
 IMAGES = "http://images.cocodataset.org/zips"
 PUBLISHED = Published(

@@ -17,7 +17,7 @@ from pathlib import Path
 from crossmodal.datasets.caption_columns import Rows, find_columns
 from crossmodal.datasets.decode import SUFFIXES
 from crossmodal.errors import UserError
-from crossmodal.text_files import split_lines
+from crossmodal.files.text_files import split_lines
 
 DELIMITERS = ",;\t|"
 LONGEST_CELL = 50  # lines that one quoted cell may span

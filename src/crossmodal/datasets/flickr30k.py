@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossmodal.datasets.download import Archive
+from crossmodal.datasets.archives.obtain import Archive
 from crossmodal.datasets.karpathy import CAPTION_DATASETS, Published, Selection, build_karpathy
-from crossmodal.params import Download, Flickr30k
+from crossmodal.settings.params import Download, Flickr30k
 
 FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
 TERMS = (

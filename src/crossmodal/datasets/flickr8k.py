@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from crossmodal.datasets.archives.obtain import Archive, obtain
+from crossmodal.datasets.archives.unpack import plain_name, unpack
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
-from crossmodal.datasets.download import Archive, obtain
 from crossmodal.datasets.records import Skipped
-from crossmodal.datasets.unpack import plain_name, unpack
 from crossmodal.errors import UserError
-from crossmodal.params import Download, Flickr8k
+from crossmodal.settings.params import Download, Flickr8k
 
 RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 PHOTOGRAPHS = Archive(

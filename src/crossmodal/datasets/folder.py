@@ -10,14 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from crossmodal.datasets.archives.obtain import explain_left_out
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
-from crossmodal.datasets.download import explain_left_out
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
-from crossmodal.params import Download, Folder
 from crossmodal.runtime import check_space, progress, setting_path
+from crossmodal.settings.params import Download, Folder
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import read_json
+from crossmodal.datasets.archives.obtain import Archive, Obtained, obtain_one_of
+from crossmodal.datasets.archives.unpack import plain_name, unpack
 from crossmodal.datasets.assemble import Entry, check_images, write_entries
 from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
 from crossmodal.datasets.caption_json import json_id
-from crossmodal.datasets.download import Archive, Obtained, obtain_one_of
 from crossmodal.datasets.records import Skipped
-from crossmodal.datasets.unpack import plain_name, unpack
 from crossmodal.errors import UserError
-from crossmodal.params import Download
+from crossmodal.files.checked_json import read_json
+from crossmodal.settings.params import Download
 
 SPLITS = ("train", "val", "test")
 RESTVAL = "restval"  # COCO: images of val2014 that are in neither val nor test

@@ -21,7 +21,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from crossmodal.checked_json import Record, as_record, read_json_lines, read_record, write_json
+from crossmodal.files.checked_json import Record, as_record, read_json_lines, read_record, write_json
 
 SPLITS = ("train", "val", "test", "probe")
 

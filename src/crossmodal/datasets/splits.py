@@ -42,7 +42,7 @@ def split_rows(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> S
     )
 
 
-def filled_split(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> Split:
+def require_split(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> Split:
     """``split_rows`` of a split that a stage cannot do without.
 
     Raises:

@@ -36,19 +36,19 @@ def f1(ranking: Ranking, k: int) -> np.ndarray:
 
 
 def reciprocal_rank(ranking: Ranking) -> np.ndarray:
-    """1 over the rank, from 1, of the best placed relevant item; its mean is MRR."""
+    """1 over the rank, from 1, of the best-ranked relevant item; its mean is MRR."""
     return 1 / (ranking.first + 1)
 
 
 def average_precision(ranking: Ranking, k: int | np.ndarray | None = None) -> np.ndarray:
-    """Precision at the place of every relevant item, 0 for those beyond K, averaged over all R; its mean is MAP.
+    """Precision at the rank of every relevant item, 0 for those beyond K, averaged over all R; its mean is MAP.
 
     Args:
-        k: None for the full ranking. ``ranking.total`` gives AP@R, whose mean is the mAP@R of ECCV Caption
+        k: None for the full ranking. ``ranking.total`` gives AP@R; its mean is the mAP@R of ECCV Caption
             (arXiv 2204.03359).
     """
     limit = np.broadcast_to(ranking.gallery if k is None else k, ranking.total.shape)[ranking.query]
-    precisions = (ranking.place + 1) / (ranking.rank + 1)
+    precisions = (ranking.position + 1) / (ranking.rank + 1)
     return ranking.per_query(precisions * (ranking.rank < limit)) / ranking.total
 
 
@@ -59,7 +59,7 @@ def dcg(ranking: Ranking, k: int) -> np.ndarray:
 
 def ndcg(ranking: Ranking, k: int) -> np.ndarray:
     """DCG at K over that of the best order, in which the relevant items come first."""
-    return dcg(ranking, k) / dcg(replace(ranking, rank=ranking.place), k)
+    return dcg(ranking, k) / dcg(replace(ranking, rank=ranking.position), k)
 
 
 def first_tier(ranking: Ranking) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""COCO's test captions judged anew: ECCV Caption (arXiv 2204.03359), Crisscrossed Captions, plausible matches.
+"""Further judgements of COCO's test captions: ECCV Caption (arXiv 2204.03359), Crisscrossed Captions and PMRP.
 
-COCO calls every caption of another image wrong, also where it describes the image as well as its own do. ECCV Caption
-(1,261 image and 1,332 caption queries) and CxC (arXiv 2004.15020; images with captions) add what people found to be
-right; PMRP (arXiv 2101.05068) calls right what has the same objects. The judgements come with the package
-eccv-caption, those of PMRP in two files of their own. Rankings are of all 5,000 images and 25,000 captions.
+COCO counts every caption of another image as wrong, even if it fits as well as the image's own. ECCV Caption
+(1,261 image and 1,332 caption queries) and CxC (arXiv 2004.15020; images with captions) add the pairs that
+people judged right; PMRP (arXiv 2101.05068) counts images with the same objects as right. The judgements come with
+the package eccv-caption, those of PMRP in two files. Rankings are of all 5,000 images and 25,000 captions.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def coco_metrics(similarity: np.ndarray, pmrp: Path | None = None) -> dict[str, 
     for name, judged in (("eccv", judgements.eccv_gts), ("cxc", judgements.cxc_gts), ("pm", judgements.pm_gts)):
         if not judged:
             continue
-        i2t = rank_captions(similarity, Pairs(*_places(judged["i2t"], images, captions)))
-        t2i = rank_images(similarity, Pairs(*reversed(_places(judged["t2i"], captions, images))))
-        metrics["i2t"] |= _figures(name, i2t)
-        metrics["t2i"] |= _figures(name, t2i)
+        i2t = rank_captions(similarity, Pairs(*_rows(judged["i2t"], images, captions)))
+        t2i = rank_images(similarity, Pairs(*reversed(_rows(judged["t2i"], captions, images))))
+        metrics["i2t"] |= _metrics(name, i2t)
+        metrics["t2i"] |= _metrics(name, t2i)
     return metrics
 
 
-def _figures(name: str, ranking: Ranking) -> dict[str, float]:
-    """What is reported of a set of judgements."""
+def _metrics(name: str, ranking: Ranking) -> dict[str, float]:
+    """The metrics reported for one set of judgements."""
     if name == "pm":
         return {"pmrp": float(binary.first_tier(ranking).mean())}
     recalls = {f"{name}_r{k}": float(100 * np.mean(ranking.first < k)) for k in RECALL_AT}
@@ -69,7 +69,7 @@ def _figures(name: str, ranking: Ranking) -> dict[str, float]:
     }
 
 
-def _places(judged: Judged, queries: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rows(judged: Judged, queries: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of query and item of every pair (P,) from their COCO ids; no pair twice."""
     pairs = np.array([(query, item) for query, found in judged.items() for item in set(found)])
     return tuple(_number(ids, column) for ids, column in zip((queries, items), pairs.T, strict=True))

@@ -53,7 +53,7 @@ def average_precision(scores: np.ndarray, right: np.ndarray, positives: int) -> 
     """Area under the precision-recall curve, all-point interpolation, in 0..1.
 
     The precision at a recall is the best precision at that recall or a higher one; each right detection adds
-    1 / positives of recall. Of equal scores the wrong detections stand first: ties count against the model.
+    1 / positives of recall. Of equal scores the wrong detections rank first: ties count against the model.
 
     Args:
         scores, right: (N,) of the detections of one class in all images; right is bool.

@@ -1,4 +1,4 @@
-"""Similarity matrices, pairs and relevances from anyone's files, checked before they are believed.
+"""Similarity matrices, pairs and relevances read from files and checked.
 
 Arrays are NumPy's .npy and are mapped, not read. Nothing is unpickled: a file of Python objects is refused.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.checked_arrays import DAMAGED
 from crossmodal.errors import UserError
 from crossmodal.evaluation.ranking import Pairs
+from crossmodal.files.checked_arrays import DAMAGED
 
-_ROWS = 256  # checked at once
+_CHUNK = 256  # rows checked together
 
 
 def read_similarity(path: Path) -> np.ndarray:
@@ -46,7 +46,7 @@ def read_relevance(path: Path, images: int, captions: int) -> np.ndarray:
     for start, block in _row_blocks(matrix):
         good = (block >= 0) & (block < np.inf)
         if not good.all():
-            row, column = (int(places[0]) for places in np.nonzero(~good))
+            row, column = (int(indices[0]) for indices in np.nonzero(~good))
             value = block[row, column]
             raise UserError(
                 f"{path}: {value} at row {start + row}, column {column}; relevance is finite and not negative"
@@ -70,7 +70,7 @@ def equal_pairs(images: int, captions: int, captions_per_image: int) -> Pairs:
 
 
 def read_pairs(path: Path, images: int, captions: int) -> Pairs:
-    """Which captions belong to which images, counted from 0.
+    """Pairs of images and captions that belong together, counted from 0.
 
     The file is .npy or text, commas or spaces between numbers. One column: the image of each caption, in the captions'
     order. Two columns: image and caption of each pair, in any order, any number of pairs an image or caption.
@@ -135,5 +135,5 @@ def _read_table(path: Path) -> np.ndarray:
 
 
 def _row_blocks(matrix: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(matrix), _ROWS):
-        yield start, matrix[start : start + _ROWS]
+    for start in range(0, len(matrix), _CHUNK):
+        yield start, matrix[start : start + _CHUNK]

@@ -1,9 +1,9 @@
-"""The metrics of kaylode/tern as it defines them, to compare with its table and for nothing else.
+"""The metrics of kaylode/tern as it defines them, only for comparison with its table.
 
 They differ from the field's: everything is computed on the ten items retrieved; R@K is the share of all right
 items, so that with five captions i2t R@1 ends at 0.2; MAP@10 sums precisions without dividing by the number of
 right items and can pass 1; FT and ST (first and second tier) count right items inside the list instead of the
-class size, and look one place too far. Its published t2i figures also average over the i2t queries.
+class size, and look one rank too far. Its published t2i metrics also average over the i2t queries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def f1(ranking: Ranking) -> np.ndarray:
 
 def average_precision(ranking: Ranking) -> np.ndarray:
     """MAP@10 before the mean: (Q,), the sum of precisions at the right items retrieved, which is not divided."""
-    precisions = (ranking.place + 1) / (ranking.rank + 1)
+    precisions = (ranking.position + 1) / (ranking.rank + 1)
     return ranking.per_query(precisions * (ranking.rank < DEPTH))
 
 

@@ -3,7 +3,7 @@
 Notation: N images, C captions, ``caption_image`` (C,) the image of each caption, in any numbers per image.
 i2t: an image is the query and captions are ranked; t2i: the other way round. Ranks are 0-based here and
 1-based in the summaries, as the field prints them. Ties count against the model: an item that scores the
-same as the right one stands before it, so constant scores get the worst rank and not the best.
+same as the right one ranks before it, so constant scores get the worst rank and not the best.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SORT_FROM = 16  # levels of one row
 
 
 def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
-    """Rank of the best placed own caption of each image: (N,) int64 from similarity (N, C) without NaN.
+    """Rank of the best-ranked own caption of each image: (N,) int64 from similarity (N, C) without NaN.
 
-    The any-hit protocol of VSE++ and all that followed. Wrong captions that tie with the best right one
-    stand before it; other captions of the image do not count. An image without captions has rank C; a caption
+    The any-hit protocol of VSE++ and later work. Wrong captions that tie with the best right one
+    rank before it; other captions of the image do not count. An image without captions has rank C; a caption
     of -1 belongs to none of the images.
     """
     captions = np.flatnonzero(caption_image >= 0)
@@ -31,28 +31,28 @@ def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     best = np.full(len(similarity), -np.inf, dtype=np.result_type(own, np.float16))
     np.maximum.at(best, images, own)
     own_not_below = np.bincount(images, weights=own >= best[images], minlength=len(best))
-    return not_below_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
+    return count_at_least_in_rows(similarity, np.arange(len(best)), best) - own_not_below.astype(np.int64)
 
 
 def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of each caption's image: (C,) int64 from similarity (N, C) without NaN."""
     own = similarity[caption_image, np.arange(len(caption_image))]
-    return not_below_in_columns(similarity, own) - 1
+    return count_at_least_in_columns(similarity, own) - 1
 
 
-def not_below_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """How many scores of a row are not below a level, for P rows and levels: (P,) int64.
+def count_at_least_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Number of scores of a row that are at least a level, for P rows and levels: (P,) int64.
 
-    A row is counted while the processor's cache holds it, and sorted only where many levels make that the quicker
-    way. The matrix may be a memory map.
+    Row by row, so that a row stays in the processor's cache; a row with many levels is
+    sorted, which is faster then. The matrix may be a memory map.
 
     Args:
         scores: (N, C) without NaN. rows: (P,) ascending, a row as often as it has levels. levels: (P,).
     """
     counts = np.empty(len(rows), dtype=np.int64)
-    places, starts = np.unique(rows, return_index=True)
-    for place, start, end in zip(places, starts, [*starts[1:], len(rows)], strict=True):
-        row = scores[place]
+    indices, starts = np.unique(rows, return_index=True)
+    for index, start, end in zip(indices, starts, [*starts[1:], len(rows)], strict=True):
+        row = scores[index]
         if end - start > SORT_FROM:
             counts[start:end] = len(row) - np.searchsorted(np.sort(row), levels[start:end])
             continue
@@ -61,8 +61,8 @@ def not_below_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) 
     return counts
 
 
-def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """How many scores of each column are not below its level: (C,) int64, read row by row as well.
+def count_at_least_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Number of scores of each column that are at least its level: (C,) int64, also read row by row.
 
     Args:
         scores: (N, C) without NaN. levels: (C,); a NaN counts nothing.
@@ -82,12 +82,12 @@ def not_below_in_columns(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def ranks_from_search(
     scores: np.ndarray, found: np.ndarray, relevant: np.ndarray, gallery: int, *, cut: bool = False
 ) -> np.ndarray:
-    """Rank of the best placed relevant item in search results that may be incomplete.
+    """Rank of the best-ranked relevant item in search results that may be incomplete.
 
     Args:
         scores, found: (Q, K) results of an index, best first; found -1 means no result.
         relevant: (Q, K) bool, whether the item found is right for the query.
-        gallery: items searched; the rank of a query whose right items were not found.
+        gallery: items searched; the rank of a query if none of its right items was found.
         cut: items after the K-th may score the same as it. A relevant item that ties with wrong ones up to the end of
             the list is then a miss: how many more tie with it is not known.
 
@@ -136,7 +136,7 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def merged(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested metrics with others beside them, e.g. {"i2t": {"r1": ..}} with {"i2t": {"mrr": ..}}."""
+    """Nested metrics merged with others, e.g. {"i2t": {"r1": ..}} with {"i2t": {"mrr": ..}}."""
     result = dict(metrics)
     for name, value in others.items():
         result[name] = merged(result.get(name, {}), value) if isinstance(value, Mapping) else value

@@ -5,11 +5,11 @@ common subsequence of words of a caption c and a reference r, and an image's cap
 
     P = max_r LCS(c, r) / |c|        R = max_r LCS(c, r) / |r|        F = (1 + beta^2) P R / (R + beta^2 P)
 
-Words are what stands between single spaces, in lower case. A caption is a reference of its own image: F is 1 there.
+Words are separated by single spaces, in lower case. A caption is a reference of its own image: F is 1 there.
 
 Every word becomes one character, and RapidFuzz computes the LCS of all pairs of strings, bit-parallel over 64-bit
 words (Hyyrö, Bit-parallel LCS-length computation revisited, 2004), longer captions in several such words.
-benchmarks/rouge_relevance.py has the figures.
+benchmarks/rouge_relevance.py measures it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rapidfuzz.process import cdist
 from crossmodal.runtime import progress
 
 BETA = 1.2
-_CAPTIONS_AT_ONCE = 256
+_CAPTION_CHUNK = 256
 
 
 def rouge_l_relevance(
@@ -44,8 +44,8 @@ def rouge_l_relevance(
     lengths = [np.maximum([len(text) for text in column], 1) for column in columns]
     longest = max(map(len, candidates), default=0)
     matrix = np.empty((len(captions), len(references)), dtype=np.float32) if out is None else out
-    for start in progress(range(0, len(candidates), _CAPTIONS_AT_ONCE), desc="ROUGE-L", leave=False):
-        block = candidates[start : start + _CAPTIONS_AT_ONCE]
+    for start in progress(range(0, len(candidates), _CAPTION_CHUNK), desc="ROUGE-L", leave=False):
+        block = candidates[start : start + _CAPTION_CHUNK]
         common, recall = np.zeros((len(block), len(references)), np.int32), np.zeros((len(block), len(references)))
         for column, length in zip(columns, lengths, strict=True):
             lcs = cdist(
@@ -75,5 +75,5 @@ class _WordCharacters:
 
 def _columns(references: Sequence[Sequence[str]]) -> Iterator[list[str | None]]:
     """The first reference of every image, then the second, and so on; None where an image has no more."""
-    for place in range(max(map(len, references), default=0)):
-        yield [texts[place] if place < len(texts) else None for texts in references]
+    for index in range(max(map(len, references), default=0)):
+        yield [texts[index] if index < len(texts) else None for texts in references]

@@ -1,8 +1,8 @@
-"""How sure a figure is, and whether two runs differ: bootstrap over images, paired permutation of images.
+"""Confidence intervals of metrics and a test of two runs: bootstrap and paired permutation over images.
 
-The image is what was drawn at random: its captions, and their queries, come and go with it. Intervals are percentile
+Images are the sampling unit; an image's captions are resampled with it. Intervals are percentile
 intervals (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13). The test exchanges, image by image, the
-results of the two runs and asks how often chance alone makes a difference as large as the one seen (Smucker et al.,
+results of the two runs and measures how often chance alone gives a difference as large (Smucker et al.,
 CIKM 2007). Both are scipy.stats', with a fixed seed.
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from crossmodal.checked_arrays import read_npz
 from crossmodal.errors import UserError
 from crossmodal.evaluation.files import equal_pairs, read_similarity
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, t2i_ranks
+from crossmodal.files.checked_arrays import read_npz
 
-_BATCH_NUMBERS = 1 << 22  # of what is resampled at once
+_BATCH_NUMBERS = 1 << 22  # values resampled in one batch
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A metric of two runs and what is known of it: values, intervals (low, high), difference B - A, p-value."""
+class MetricComparison:
+    """A metric of two runs: values, intervals (low, high), difference B - A, p-value."""
 
     name: str
     a: float
@@ -55,7 +55,7 @@ def read_run(path: Path, captions_per_image: int) -> Run:
     """A run from the folder results/evaluation, an .npz with ``i2t_ranks`` and ``t2i_ranks``, or a similarity .npy.
 
     Args:
-        captions_per_image: where the file does not say whose captions they are (``caption_image``).
+        captions_per_image: used if the file has no ``caption_image``.
 
     Raises:
         UserError: not such a file, or ranks that cannot be.
@@ -89,7 +89,9 @@ def read_run(path: Path, captions_per_image: int) -> Run:
     return Run(i2t, t2i, owners, *exact)
 
 
-def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, seed: int = 0) -> list[Figure]:
+def compare(
+    a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, seed: int = 0
+) -> list[MetricComparison]:
     """R@1, R@5, R@10, mean and mean reciprocal rank of both directions, and rsum, of two runs on the same test set.
 
     Raises:
@@ -99,7 +101,7 @@ def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, 
         sizes = [f"{len(run.i2t)} images and {len(run.t2i)} captions" for run in (a, b)]
         raise UserError(f"not the same test set: {sizes[0]}, {sizes[1]}, or other captions to the images")
     if len(a.i2t) < 2:
-        raise UserError("1 image: how sure a figure is takes two or more to tell")
+        raise UserError("1 image: expected at least 2, the intervals resample images")
     first, second = _image_values(a), _image_values(b)
     names, count = list(first), len(a.i2t)
     x, y = (np.stack(list(values.values())) for values in (first, second))  # (metrics, N)
@@ -132,7 +134,7 @@ def compare(a: Run, b: Run, *, resamples: int = 9999, confidence: float = 0.95, 
     ]
     a_means, b_means = x.sum(axis=-1) / count, y.sum(axis=-1) / count
     return [
-        Figure(
+        MetricComparison(
             name=name,
             a=float(a_means[i]),
             b=float(b_means[i]),
@@ -151,7 +153,7 @@ def _mean_difference(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _image_values(run: Run) -> dict[str, np.ndarray]:
-    """What each image adds to a metric, scaled so that the metric is the mean over images: name to (N,).
+    """Contribution of each image to a metric, scaled so that the metric is their mean: name to (N,).
 
     A caption query counts for its image: N / C of the sum of its image's captions.
     """

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from crossmodal.batch import Regions, Words
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Regions, Words
 
-AT_ONCE = 16  # rows that are converted together
+ROW_CHUNK = 16  # rows that are converted together
 MASKED, REPLACED = 0.5, 0.1  # shares of the chosen words; the rest is dropped
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """What the words of a caption are, by token ids 0 .. V-1.
+    """Grouping of token ids 0 .. V-1 into words.
 
     continues: (V,) bool, True for an id that belongs to the word of the token before it. mask: id of a masked word,
     None where there is none. ends: the first and last token of a caption are no words, as [CLS] and [SEP].
@@ -76,7 +76,7 @@ def read_words(
 
 
 def _floats(store: FeatureStore, rows: np.ndarray) -> torch.Tensor:
-    """Features of rows side by side in float32, zeros behind the shorter ones: (rows, longest, size).
+    """Features of rows as one float32 batch, zero-padded: (rows, longest, size).
 
     A few rows at a time, which stay in the processor's cache, are converted by torch (numpy takes many times as long
     for halves) into numpy's memory. That comes in huge pages; to fill torch's own costs a page fault every 4 KiB, more
@@ -84,7 +84,7 @@ def _floats(store: FeatureStore, rows: np.ndarray) -> torch.Tensor:
     """
     longest, (size,) = store.lengths[rows].max(), store.arrays["features"][1]
     batch = torch.from_numpy(np.zeros((len(rows), longest, size), dtype=np.float32))
-    for part, some in zip(batch.split(AT_ONCE), np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)), strict=True):
+    for part, some in zip(batch.split(ROW_CHUNK), np.split(rows, range(ROW_CHUNK, len(rows), ROW_CHUNK)), strict=True):
         values = torch.from_numpy(store.padded(some, "features"))
         part[:, : values.shape[1]] = values
     return batch
@@ -97,8 +97,8 @@ def _mask(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
 
 def _inner(mask: np.ndarray) -> np.ndarray:
     """The tokens of each caption but the first and last: (C, L) bool."""
-    place = np.arange(mask.shape[1])
-    return mask & (place > 0) & (place < mask.sum(axis=1, keepdims=True) - 1)
+    index = np.arange(mask.shape[1])
+    return mask & (index > 0) & (index < mask.sum(axis=1, keepdims=True) - 1)
 
 
 def _drop_words(
@@ -118,7 +118,7 @@ def _drop_words(
 
 
 def _thin(mask: np.ndarray, rng: np.random.Generator, drop: float) -> np.ndarray:
-    """Drop True places with a probability, never all of a row."""
+    """Set True entries to False with a probability, never all of a row."""
     kept = mask & (rng.random(mask.shape) >= drop)
     emptied = ~kept.any(axis=1)
     kept[emptied] = mask[emptied]

@@ -21,13 +21,13 @@ import h5py
 import numpy as np
 from pydantic import Field, field_validator
 
-from crossmodal.checked_json import Record, read_record, write_json
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import Record, read_record, write_json
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
 SETTINGS = "settings"  # metadata: the settings that the features were made by, by dotted key of params.yaml
-LEFT_OUT = "left_out"  # metadata: rows that stand for an image without regions, [{"row", "image", "reason"}]
+LEFT_OUT = "left_out"  # metadata: rows of images without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
 _DTYPES = tuple(np.dtype(kind).name for kind in "efdbhilBHIL?")  # real numbers of every size
 _GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
@@ -53,7 +53,7 @@ class StoreWriter:
         for path in found:
             try:
                 self._shards.append(_shard_entry(path))
-            except (OSError, KeyError):  # damaged: it and those behind it are written again
+            except (OSError, KeyError):  # damaged: it and the following shards are written again
                 break
         for path in found[len(self._shards) :]:
             path.unlink()
@@ -65,7 +65,7 @@ class StoreWriter:
         return sum(shard["rows"] for shard in self._shards)
 
     def drop_from(self, row: int) -> None:
-        """Remove the shard on disk that holds ``row`` and all behind it, to write them again."""
+        """Remove the shard on disk that holds ``row`` and all following ones, to be rewritten."""
         while self._shards and len(self) > row:
             (self.folder / self._shards.pop()["file"]).unlink()
 
@@ -87,7 +87,7 @@ class StoreWriter:
     def flush(self) -> None:
         """Write the gathered rows as one shard: whole under a temporary name, then renamed.
 
-        HDF5 makes it in memory: where the disk is full it would take the whole process down, without an exception.
+        HDF5 makes it in memory: on a full disk HDF5 would end the process without an exception.
         """
         if not self._buffer:
             return
@@ -115,7 +115,7 @@ class StoreWriter:
             "shards": self._shards,
             "metadata": dict(metadata or {}),
         }
-        # Where it is, others take the store for whole.
+        # Last: a folder with an index counts as a complete store.
         write_json(self.folder / "index.json", index)
 
 
@@ -193,7 +193,7 @@ class _Index(Record):
 
 
 class FeatureStore:
-    """A store, read: rows by number, nothing loaded before it is asked for.
+    """Read access to a store: rows by number, loaded on demand.
 
     Raises:
         UserError: the folder is no store, or a shard is missing, cut off or of another layout.
@@ -253,7 +253,7 @@ class FeatureStore:
 
     @property
     def left_out(self) -> frozenset[int]:
-        """Rows that stand for an image without regions: it could not be read, or nobody had features of it."""
+        """Rows of images without regions: unreadable images, or images without precomputed features."""
         return frozenset(entry["row"] for entry in self.metadata.get(LEFT_OUT, ()))
 
     def read(self, row: int, name: str) -> np.ndarray:
@@ -262,10 +262,10 @@ class FeatureStore:
         return self._maps[self._shard_of[row]][name][first : first + self.lengths[row]]
 
     def padded(self, rows: Sequence[int] | np.ndarray, name: str) -> np.ndarray:
-        """Rows side by side, zeros behind the shorter ones: (rows, longest, *item shape)."""
+        """Rows as one zero-padded batch: (rows, longest, *item shape)."""
         dtype, shape = self.arrays[name]
         longest = int(self.lengths[rows].max()) if len(rows) else 0
         batch = np.zeros((len(rows), longest, *shape), dtype=dtype)
-        for place, row in enumerate(rows):
-            batch[place, : self.lengths[row]] = self.read(row, name)
+        for index, row in enumerate(rows):
+            batch[index, : self.lengths[row]] = self.read(row, name)
         return batch

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
 
 EPS = 1e-8
 SLOPE = 0.1  # of f, as in the published code of SCAN and SGRAF

@@ -16,14 +16,14 @@ import torch
 from pydantic import Field, ValidationError
 from safetensors.torch import save_file
 
-from crossmodal.checked_json import Record, read_record, write_json
-from crossmodal.checked_yaml import explain
 from crossmodal.errors import UserError, first_line
-from crossmodal.features.weights import check_tensors, read_tensors
+from crossmodal.files.checked_json import Record, read_record, write_json
+from crossmodal.files.checked_yaml import first_problem
+from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.models.text import build_text, check_text
-from crossmodal.params import EncoderName, Params, Section
+from crossmodal.settings.params import EncoderName, Params, Section
 
 _MOST = 1 << 24  # of a size in config.json
 _FEW = 16  # layers that no number of tensors is held against: some models have none
@@ -149,4 +149,4 @@ def _section(config: MatcherConfig, path: Path) -> Section:
     try:
         return Params.model_fields[config.model].annotation.model_validate(config.settings)
     except ValidationError as error:
-        raise UserError(f"{path}: settings: {explain(error)}") from None
+        raise UserError(f"{path}: settings: {first_problem(error)}") from None

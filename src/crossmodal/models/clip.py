@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
-from crossmodal.params import Clip
+from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.settings.params import Clip
 
 
 class ClipMatcher(Matcher):

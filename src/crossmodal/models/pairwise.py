@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
 
 GROUPS = 4  # sets are grouped by size in at least so many tiles
 

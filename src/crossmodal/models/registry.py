@@ -15,7 +15,7 @@ from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.vsepp import VseppMatcher
 from crossmodal.models.vsrn import VsrnMatcher
-from crossmodal.params import Section
+from crossmodal.settings.params import Section
 
 MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "tern": TernMatcher,

@@ -24,11 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.attention import attended_cosines, pair_attention
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.pairwise import score_in_tiles
-from crossmodal.params import Scan
+from crossmodal.settings.params import Scan
 
 CELLS = 2**22  # cosines of a region and a word in a tile
 

@@ -27,11 +27,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.attention import attended_cosines
-from crossmodal.models.base import Encoding, InputSizes, Regions, Words
+from crossmodal.models.base import InputSizes
 from crossmodal.models.pairwise import score_in_tiles
 from crossmodal.models.tern import TernMatcher
-from crossmodal.params import Teran, Tern
+from crossmodal.settings.params import Teran, Tern
 
 CELLS = 2**20  # cosines of a region and a word in a tile
 

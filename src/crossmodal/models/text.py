@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from crossmodal.checked_json import Record, as_record
+from crossmodal.batch import Words
 from crossmodal.errors import UserError
-from crossmodal.hub_models import CAUTIOUS, check_config, reading
-from crossmodal.models.base import StoredFeatures, Words
+from crossmodal.files.checked_json import Record, as_record
+from crossmodal.files.hub_models import CAUTIOUS, check_config, reading
+from crossmodal.models.base import StoredFeatures
 from crossmodal.models.blocks import run_rnn
 
 

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import run_rnn
-from crossmodal.params import VseInfty
+from crossmodal.settings.params import VseInfty
 
 
 class GeneralisedPooling(nn.Module):

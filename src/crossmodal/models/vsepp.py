@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import SetDropout, pool
-from crossmodal.params import Vsepp
+from crossmodal.settings.params import Vsepp
 
 
 class VseppMatcher(Matcher):

@@ -25,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import run_rnn
-from crossmodal.params import Vsrn
+from crossmodal.settings.params import Vsrn
 
 
 class VsrnMatcher(Matcher):

@@ -22,12 +22,12 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import nn
 
-from crossmodal.checked_json import Record, as_record, read_json, write_json
 from crossmodal.errors import UserError, first_line
-from crossmodal.features.weights import check_tensors, read_tensors
-from crossmodal.params import Grid
+from crossmodal.files.checked_json import Record, as_record, read_json, write_json
+from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.regions.base import ImageRegions
 from crossmodal.runtime import pick_device, setting_path
+from crossmodal.settings.params import Grid
 
 
 def obtain_backbone(settings: Grid, folder: Path) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from crossmodal.evaluation.probe import probe_scores
+from crossmodal.evidence.selection import SHOWN, worst_queries
 from crossmodal.reports.breakdown import Breakdown
 from crossmodal.reports.figures import write_rows
 from crossmodal.reports.page import write_page
 from crossmodal.reports.pictures import Picture, file_uri
 from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery
-from crossmodal.retrieval.search import SearchResults
-from crossmodal.retrieval.selection import SHOWN, worst_queries
+from crossmodal.retrieval.results import SearchResults
 
 HUBS = 10  # images found too often
 RANKS = (1, 5, 10, 50)  # shares of queries up to these
@@ -32,7 +32,7 @@ CHARTS = {
 
 @dataclass(frozen=True)
 class Hub:
-    """An image that stands first for ``wrong`` captions of others, and for ``own`` of its own."""
+    """An image that ranks first for ``wrong`` captions of others, and for ``own`` of its own."""
 
     picture: Picture
     wrong: int
@@ -47,13 +47,13 @@ def write_analysis(
     metrics: Mapping[str, Any],
     title: str,
     dataset: str,
-    separation: float | None,
+    roc_auc: float | None,
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
 
     Args:
         folder: holds the CHARTS.
-        metrics: of the split. separation: of reports.scores.
+        metrics: of the split. roc_auc: of reports.scores.
 
     Returns:
         The page.
@@ -65,7 +65,7 @@ def write_analysis(
     t2i = [reader.text_query(number) for number in numbers.t2i]
     i2t = [reader.image_query(number) for number in numbers.i2t]
     probe = [reader.probe_pair(number) for number in numbers.probe]
-    wrong, own = first_places(results)
+    wrong, own = first_result_counts(results)
     hubs = [
         Hub(reader.picture(image), int(wrong[image]), int(own[image]))
         for image in np.argsort(-wrong, kind="stable")[:HUBS]
@@ -90,7 +90,7 @@ def write_analysis(
         dataset=dataset,
         summary=metrics,
         sections=[(name, label) for name, (label, shown) in parts.items() if shown],
-        separation=separation,
+        roc_auc=roc_auc,
         charts=[_chart(folder / name, alt) for name, alt in CHARTS.items()],
         rank_shares=rank_shares(results),
         breakdown=breakdown,
@@ -110,8 +110,8 @@ def write_analysis(
     return path
 
 
-def first_places(results: SearchResults) -> tuple[np.ndarray, np.ndarray]:
-    """How often an image stands first for captions of others, and for its own: (N,) each."""
+def first_result_counts(results: SearchResults) -> tuple[np.ndarray, np.ndarray]:
+    """How often an image ranks first for captions of others, and for its own: (N,) each."""
     count, first = len(results.i2t_ranks), results.t2i_top[:, 0]
     right = first == results.caption_image
     wrong = np.bincount(first[~right & (first >= 0)], minlength=count)
@@ -119,7 +119,7 @@ def first_places(results: SearchResults) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rank_shares(results: SearchResults) -> list[dict[str, str | float]]:
-    """Share of queries in percent whose right answer has rank 1, 2 to 5, and so on: keys label, i2t, t2i.
+    """Percentage of queries with the right answer at rank 1, 2 to 5, and so on: keys label, i2t, t2i.
 
     Up to the length of the lists that the ranks are of; what is in no list is in the last row.
     """
@@ -160,7 +160,7 @@ def _chart(path: Path, alt: str) -> dict[str, str | int]:
 
 
 def _write_worst(path: Path, t2i: list[TextQuery], i2t: list[ImageQuery]) -> None:
-    """A row per query: what was asked, the rank of the right answer (empty: not found), and what stood first."""
+    """A row per query: the query, the rank of the right answer (empty: not found), and the first result."""
     rows = [_worst_row("t2i", query, query.sentence.text, query.right.id) for query in t2i]
     rows += [_worst_row("i2t", query, query.picture.id, "") for query in i2t]
     if rows:

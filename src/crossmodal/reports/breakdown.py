@@ -17,7 +17,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT
 from crossmodal.features.store import FeatureStore
 from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, save_figure, write_rows
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 BINS = 6
 
@@ -90,7 +90,7 @@ def write_breakdown(plots: Path, pictures: Path, breakdown: Breakdown) -> None:
 
 
 def group_edges(values: np.ndarray) -> np.ndarray:
-    """Where groups of about equal size begin, at most BINS of them, and one more than the largest value at the end."""
+    """Edges of at most BINS groups of about equal size; the last edge is one more than the largest value."""
     starts = np.quantile(values, np.linspace(0, 1, BINS, endpoint=False), method="nearest")
     return np.unique([*starts, values.max() + 1]).astype(np.int64)
 
@@ -132,11 +132,11 @@ def _bars(axes: Axes, parts: dict[str, Sequence[Group]]) -> None:
     """R@1 of each group, with one standard error up and down."""
     width = 0.8 / len(parts)
     for number, (way, found) in enumerate(parts.items()):
-        places = np.arange(len(found)) + (number - (len(parts) - 1) / 2) * width
+        positions = np.arange(len(found)) + (number - (len(parts) - 1) / 2) * width
         recall = np.array([group.recall[0] for group in found])
         error = np.array([group.error for group in found])
         axes.bar(
-            places,
+            positions,
             recall,
             0.92 * width,
             yerr=np.stack([np.minimum(error, recall), error]),

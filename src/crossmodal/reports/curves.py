@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import RECALL_AT, recall_curve
 from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, Row, save_figure, write_rows
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 DEPTH = 50  # of the recall curves
 
@@ -86,7 +86,7 @@ def read_history(path: Path) -> list[Row]:
 
 
 def best_epoch(history: Iterable[Row]) -> Row:
-    """The row with the highest ``kept_by``, else validation rsum, the earliest of equals: whose weights were kept.
+    """The row with the highest ``kept_by``, else validation rsum, the earliest of equals: that of the kept weights.
 
     Of models that were trained in turn each keeps an epoch of its own; this is the best of all.
     """
@@ -97,7 +97,7 @@ def _recall_figure(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     k = [row["k"] for row in rows]
-    marked = [place for place, value in enumerate(k) if value in RECALL_AT]
+    marked = [index for index, value in enumerate(k) if value in RECALL_AT]
     highest = max(row[way] for row in rows for way in DIRECTIONS)
     top = 105 if highest > 40 else max(1.25 * highest, 1)
     for way, label in DIRECTIONS.items():
@@ -106,12 +106,12 @@ def _recall_figure(rows: Sequence[Row]) -> Figure:
             k, recall, "o-", markevery=marked, color=COLOURS[way], label=label, solid_capstyle="round",
             clip_on=False,
         )  # fmt: skip
-        for place in marked:
-            above = recall[place] == max(rows[place][other] for other in DIRECTIONS)
-            if above or recall[place] > 0.1 * top:  # no room between the lower point and the axis
+        for index in marked:
+            above = recall[index] == max(rows[index][other] for other in DIRECTIONS)
+            if above or recall[index] > 0.1 * top:  # no room between the lower point and the axis
                 axes.annotate(
-                    f"{recall[place]:.1f}",
-                    (k[place], recall[place]),
+                    f"{recall[index]:.1f}",
+                    (k[index], recall[index]),
                     xytext=(0, 11 if above else -11),
                     textcoords="offset points",
                     ha="center",

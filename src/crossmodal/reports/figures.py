@@ -1,4 +1,4 @@
-"""How plots look, and how they and the rows behind them are written: the same bytes for the same rows."""
+"""Style of the plots, and writing of PNG and CSV: the same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from crossmodal.checked_json import write_whole
+from crossmodal.files.checked_json import write_atomic
 
 DIGITS = 4
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # a spreadsheet takes a cell that begins so for a formula
@@ -56,7 +56,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
-    write_whole(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crossmodal.evidence.selection import AT_LEAST, SEED, SHOWN, choose, gallery_queries, probe_hits
 from crossmodal.reports.page import write_page
 from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery, WordExample
 from crossmodal.reports.sheets import (
@@ -18,9 +19,8 @@ from crossmodal.reports.sheets import (
     text_to_image_sheet,
     words_sheet,
 )
-from crossmodal.retrieval.selection import AT_LEAST, SEED, SHOWN, choose, gallery_queries, probe_hits
 
-EXAMPLES = 8  # captions beside their own images, their words in colours
+EXAMPLES = 8  # captions next to their own images, words coloured
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import read_json, write_json
+from crossmodal.files.checked_json import read_json, write_json
 from crossmodal.reports.curves import best_epoch, read_history
 
 DIGITS = 4
@@ -30,20 +30,20 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any], history: Path, detec
     _write(folder / "detector.json", read_metrics(detector) if detector.is_file() else {})
 
 
-def write_search(folder: Path, figures: Path) -> None:
-    """Write ``search.json``: what the index or the shortlists lose, and bytes per vector; empty for all pairs.
+def write_search(folder: Path, source: Path) -> None:
+    """Write ``search.json``: recall lost by the index or the shortlists, and bytes per vector; empty for all pairs.
 
     Args:
-        folder: exists. figures: ``search.json`` of the evaluation folder.
+        folder: exists. source: ``search.json`` of the evaluation folder.
 
     Raises:
-        UserError: ``figures`` is missing or unreadable.
+        UserError: ``source`` is missing or unreadable.
     """
-    _write(folder / "search.json", read_metrics(figures))
+    _write(folder / "search.json", read_metrics(source))
 
 
 def validation_metrics(history: Path) -> dict[str, float]:
-    """Epoch whose weights were kept (see ``best_epoch``), its validation rsum, and the epochs trained."""
+    """Epoch of the kept weights (see ``best_epoch``), its validation rsum, and the epochs trained."""
     rows = read_history(history)
     best = best_epoch(rows)
     return {"epoch": int(best["epoch"]), "rsum": best["rsum"], "epochs": int(rows[-1]["epoch"])}

@@ -1,4 +1,4 @@
-"""The description at the top of a run's page in MLflow: what was trained, its figures, where the pictures are."""
+"""The description at the top of a run's page in MLflow: model and dataset, metrics, paths of the pictures."""
 
 from __future__ import annotations
 

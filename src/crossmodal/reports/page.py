@@ -1,4 +1,4 @@
-"""What the HTML pages share. They need nothing from outside: pictures are data URIs, styles and script are inline."""
+"""Shared parts of the HTML pages, which are self-contained: pictures are data URIs, styles and script inline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_page(
 
 
 def answers_json(pictures: Pictures, words: WordReader, shown: Iterable[Shown]) -> str:
-    """What the page's script draws when a word is pointed at, as JSON of numbers alone; empty of models without.
+    """Data for the page's highlighting of words, as JSON of numbers alone; empty for models without alignment.
 
     answers: of "image row-caption row" a list of words, each a list of [region, strength 0 to 9]. boxes: of an image
     row the boxes of its regions, x1 y1 x2 y2 in thousandths of the image.
@@ -43,14 +43,14 @@ def answers_json(pictures: Pictures, words: WordReader, shown: Iterable[Shown]) 
         found = words.answers(image, caption)
         if found is not None:
             answers[f"{image}-{caption}"] = [
-                [[place, round(9 * strength)] for place, strength in word] for word in found
+                [[region, round(9 * strength)] for region, strength in word] for word in found
             ]
             boxes[image] = (1000 * pictures.boxes(image)).round().astype(int).tolist()
     return json.dumps({"boxes": boxes, "answers": answers}, separators=(",", ":")) if answers else ""
 
 
 def environment() -> Environment:
-    """Where the templates of the pages are, and how they write numbers."""
+    """The Jinja environment of the pages, with filters for numbers."""
     pages = Environment(
         loader=PackageLoader("crossmodal.reports", "templates"),
         autoescape=True,

@@ -18,7 +18,7 @@ from crossmodal.features.store import FeatureStore
 SIDE = 192  # pixels of a thumbnail's longer side
 JPEG_QUALITY = 75
 MAX_REGIONS = 4
-ALT = 400  # characters of the text in place of an image, at most: every picture of a page has one
+ALT = 400  # maximum characters of an alt text: every picture of a page has one
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Pictures:
         return self._read[row]
 
     def region(self, row: int, item: int) -> NamedRegion:
-        """A region of a picture, by its place in the store."""
+        """A region of a picture, by its index in the store."""
         return named_region(self.store, row, item)
 
     def boxes(self, row: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Queries and what was found for them: plain data for the pages and the sheets."""
+"""Queries and their results: plain data for the pages and the sheets."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split, split_rows
 from crossmodal.errors import UserError
+from crossmodal.evidence.selection import SHOWN
 from crossmodal.reports.pictures import NamedRegion, Picture, Pictures
 from crossmodal.reports.words import Sentence, WordReader
-from crossmodal.retrieval.search import SearchResults
-from crossmodal.retrieval.selection import SHOWN
+from crossmodal.retrieval.results import SearchResults
 
 COLOURS = 6  # regions with a colour of their own in a word example
 
 
 @dataclass(frozen=True)
-class Result:
+class RankedResult:
     """One result: position from 1, its score (None where the search kept none), whether it is right."""
 
     position: int | None
@@ -28,14 +28,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class ImageResult(Result):
+class ImageResult(RankedResult):
     """An image found for a caption."""
 
     picture: Picture
 
 
 @dataclass(frozen=True)
-class CaptionResult(Result):
+class CaptionResult(RankedResult):
     """A caption found for an image."""
 
     sentence: Sentence
@@ -119,7 +119,7 @@ class ProbePair:
 class WordExample:
     """A caption with its own image: ``regions`` answer most of its words, ``colours`` is the region of each word.
 
-    A colour is a place in ``regions``; None of a word that another region answers, or none.
+    A colour is an index into ``regions``; None for a word that another region answers, or none.
     """
 
     sentence: Sentence
@@ -139,7 +139,7 @@ class WordExample:
 
 
 class QueryReader:
-    """Turns numbers of queries into what was found for them.
+    """Turns query numbers into queries with results.
 
     Raises:
         UserError: results and dataset are not of the same run.
@@ -155,7 +155,7 @@ class QueryReader:
         if not same or len(results.i2t_ranks) != len(split.images):
             raise UserError(
                 f"results of {len(results.i2t_ranks)} images and {len(results.t2i_ranks)} captions do not "
-                f"fit {dataset.folder}, whose split has {len(split.images)} and {len(split.captions)}; "
+                f"fit {dataset.folder}, its split has {len(split.images)} and {len(split.captions)}; "
                 "run the evaluate stage again"
             )
         if len(results.probe) and len(self.probe_rows) != 2 * len(results.probe):

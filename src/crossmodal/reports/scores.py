@@ -8,9 +8,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from crossmodal.evidence.evidence import Evidence
 from crossmodal.reports.figures import COLOURS, STYLE, Row, save_figure, write_rows
-from crossmodal.retrieval.evidence import Evidence
-from crossmodal.retrieval.search import SearchResults
+from crossmodal.retrieval.results import SearchResults
 
 BINS = 40
 LABELS = {
@@ -27,7 +27,7 @@ def write_scores(plots: Path, pictures: Path, evidence: Evidence, results: Searc
     rows = score_rows(evidence, results)
     write_rows(plots / "scores.csv", rows)
     with matplotlib.rc_context(STYLE):
-        save_figure(_score_figure(rows, separation(evidence)), pictures / "scores.png")
+        save_figure(_score_figure(rows, roc_auc(evidence)), pictures / "scores.png")
 
 
 def score_rows(evidence: Evidence, results: SearchResults) -> list[Row]:
@@ -42,22 +42,22 @@ def score_rows(evidence: Evidence, results: SearchResults) -> list[Row]:
     shares = {name: 100 * np.histogram(values, edges)[0] / max(len(values), 1) for name, values in samples.items()}
     middles = (edges[:-1] + edges[1:]) / 2
     return [
-        {"score": float(middle), **{name: float(share[place]) for name, share in shares.items()}}
-        for place, middle in enumerate(middles)
+        {"score": float(middle), **{name: float(share[index]) for name, share in shares.items()}}
+        for index, middle in enumerate(middles)
     ]
 
 
 def best_wrong(results: SearchResults) -> np.ndarray:
-    """Score of the best image that is not the caption's own, of captions whose results hold one: (at most C,)."""
+    """Score of the best wrong image, for captions that have one in their results: (at most C,)."""
     wrong = (results.t2i_top != results.caption_image[:, None]) & (results.t2i_top >= 0)
     first = wrong.argmax(axis=1)
     return results.t2i_scores[np.arange(len(wrong)), first][wrong.any(axis=1)]
 
 
-def separation(evidence: Evidence) -> float | None:
-    """Percentage of pairs of a match and a non-match in which the match scores higher, ties half: the ROC's area.
+def roc_auc(evidence: Evidence) -> float | None:
+    """Area under the ROC curve of matches against non-matches, in percent; a tie counts half.
 
-    None where there is no such pair: of a single image.
+    That is the share of (match, non-match) pairs in which the match scores higher. None if there is no such pair.
     """
     others = np.sort(evidence.non_matches)
     if not len(others) or not len(evidence.matches):
@@ -66,7 +66,7 @@ def separation(evidence: Evidence) -> float | None:
     return float(100 * np.mean((below + up_to) / 2) / len(others))
 
 
-def _score_figure(rows: list[Row], separated: float | None) -> Figure:
+def _score_figure(rows: list[Row], auc: float | None) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     scores = [row["score"] for row in rows]
@@ -78,6 +78,6 @@ def _score_figure(rows: list[Row], separated: float | None) -> Figure:
     axes.set_ylim(0, 1.42 * max(row[name] for row in rows for name in LABELS))
     axes.margins(x=0.02)
     axes.legend(loc="upper left", bbox_to_anchor=(-0.01, 1.03), fontsize=14, handlelength=1.4)
-    if separated is not None:
-        axes.set_title(f"{separated:.1f} % told apart", loc="right", fontsize=15, fontweight="normal", color="#5c6673")
+    if auc is not None:
+        axes.set_title(f"AUC {auc:.1f} %", loc="right", fontsize=15, fontweight="normal", color="#5c6673")
     return figure

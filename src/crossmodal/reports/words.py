@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmodal.datasets.records import Dataset
-from crossmodal.retrieval.evidence import Evidence
+from crossmodal.evidence.evidence import Evidence
 
 MOST = 4  # regions that answer a word, at most
 LEAST = 0.35  # strength of a region that still answers
@@ -80,10 +80,10 @@ def words_of(text: str, spans: np.ndarray) -> list[list[int]]:
 
 
 def answering(weights: np.ndarray) -> list[Answer]:
-    """The regions that stand out, (R,) weights of one word: strength from the median, 0, to the highest, 1.
+    """Regions with a weight well above the median, from (R,) weights of one word: strength 0 at the median, 1 at most.
 
-    Attention that sums to 1 and cosines that lie close together become alike by that. Nothing of a word that takes no
-    part, whose weights are all 0.
+    Attention that sums to 1 and cosines that lie close together become comparable by that. A word that takes
+    no part, with all weights 0, gives none.
     """
     highest = float(weights.max())
     if highest <= 0:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.checked_arrays import read_npy
 from crossmodal.errors import UserError
+from crossmodal.files.checked_arrays import read_npy
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index
 
 CLUSTERS = 500  # of the synthetic embeddings

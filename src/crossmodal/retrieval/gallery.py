@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from crossmodal.checked_json import Record, read_record, write_json
-from crossmodal.derived import with_reading
 from crossmodal.errors import UserError, first_line
-from crossmodal.params import Params
+from crossmodal.files.checked_json import Record, read_record, write_json
+from crossmodal.settings.derived import with_reading
+from crossmodal.settings.params import Params
 
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 

@@ -17,8 +17,8 @@ import torch
 
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, summarise, t2i_ranks
-from crossmodal.retrieval.search import Indexes, Sample, Searched, index_figures, results_of
-from crossmodal.retrieval.similarity import SearchInputs, scored
+from crossmodal.inference.scoring import SearchInputs, scored
+from crossmodal.retrieval.results import Indexes, Sample, Searched, index_figures, results_of
 
 
 @dataclass

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable, read_regions, read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import Regions, Words
 
 LENGTH_BUCKETS = 4
 
@@ -23,26 +23,26 @@ class PairBatch:
     """B captions and the N distinct images they belong to, each image read and encoded once; or a process's share.
 
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
-    ``image_of``: (B,) int64, place among the N of each caption's image, of the whole batch; the captions in the
+    ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them.
     """
 
     regions: Regions
     words: tuple[Words, ...]
-    image_of: torch.Tensor
+    image_index: torch.Tensor
 
     def to(self, device: torch.device) -> PairBatch:
         words = tuple(part.to(device) for part in self.words)
-        return PairBatch(self.regions.to(device), words, self.image_of.to(device, non_blocking=True))
+        return PairBatch(self.regions.to(device), words, self.image_index.to(device, non_blocking=True))
 
     def pin_memory(self) -> PairBatch:
-        """What a DataLoader calls, so that ``to`` copies while the device computes."""
+        """Called by a DataLoader, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
-        return PairBatch(self.regions.pin_memory(), words, self.image_of.pin_memory())
+        return PairBatch(self.regions.pin_memory(), words, self.image_index.pin_memory())
 
 
 class EpochBatches(Dataset):
-    """The batches of one epoch; batch i is the same whoever reads it, in whatever process or order.
+    """The batches of one epoch; batch i is the same in any process or order of reading.
 
     Args:
         captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
@@ -96,7 +96,7 @@ class EpochBatches(Dataset):
     def __getitem__(self, number: int) -> PairBatch:
         captions = self.batches[number]
         captions = captions[np.argsort(self.word_store.lengths[captions], kind="stable")]
-        images, image_of = np.unique(self.caption_image[captions], return_inverse=True)
+        images, image_index = np.unique(self.caption_image[captions], return_inverse=True)
         rank, count = self.share
         order = np.concatenate([np.arange(first, len(captions), count) for first in range(count)])
         own = captions[rank::count]
@@ -107,7 +107,7 @@ class EpochBatches(Dataset):
                 read_words(self.word_store, part, rng, self.word_dropout, self.token_table)
                 for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
             ),
-            image_of=torch.from_numpy(image_of[order]),
+            image_index=torch.from_numpy(image_index[order]),
         )
 
 
@@ -117,9 +117,9 @@ def _pair_order(
     """Captions in random order, but with ``together`` of an image side by side, and ``neighbours`` images."""
     shuffled = rng.permutation(captions)
     by_image = shuffled[np.argsort(caption_image[shuffled], kind="stable")]
-    _, first, place = np.unique(caption_image[by_image], return_index=True, return_inverse=True)
-    part = (np.arange(len(by_image)) - first[place]) // together  # which share of its image's captions
-    block = place // neighbours
+    _, first, image = np.unique(caption_image[by_image], return_index=True, return_inverse=True)
+    part = (np.arange(len(by_image)) - first[image]) // together  # which share of its image's captions
+    block = image // neighbours
     _, group = np.unique(np.stack([block, part]), axis=1, return_inverse=True)
     turn = rng.permutation(group.max() + 1)
     return by_image[np.argsort(turn[group], kind="stable")]
@@ -127,7 +127,7 @@ def _pair_order(
 
 @contextmanager
 def batch_norms_explained(batch: PairBatch) -> Iterator[None]:
-    """A training step whose batch norms may have a single value, of which there is no variance.
+    """A training step in which a batch norm may get a single value, which has no variance.
 
     Raises:
         UserError: torch refuses that.

@@ -1,6 +1,6 @@
 """The training loop: a loss on the similarity matrix, best epoch by validation, resumable.
 
-Whole of it: for every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
+For every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
 ends with the recalls on the validation split. State goes to disk after every epoch and every few minutes
 within one, so that a killed run goes on and ends with the weights an undisturbed run would have.
 
@@ -25,15 +25,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
-from crossmodal.features.resume import load_state, save_state
-from crossmodal.losses import build_loss
+from crossmodal.losses.pair import build_loss
 from crossmodal.models.base import Matcher
-from crossmodal.params import Loss, Train
 from crossmodal.runtime import progress, usable_precision
+from crossmodal.settings.params import Loss, Train
 from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
-from crossmodal.training.validation import TrainingData, best_figure, validate
+from crossmodal.training.validation import TrainingData, best_metric, validate
+from crossmodal.workspace import load_state, save_state
 
 SAVE_SECONDS = 300
 LOG_EVERY = 10  # optimiser steps
@@ -42,12 +42,12 @@ KEPT_BY = "kept_by"  # column of the history
 
 @dataclass
 class TrainingState:
-    """What a run has come to: everything beside model, optimiser and schedule that a resumed run needs."""
+    """Progress of a run: everything besides model, optimiser and schedule that a resumed run needs."""
 
     epoch: int = 0
     batch: int = 0
     best_epoch: int = -1
-    best_figure: float = -math.inf
+    best_metric: float = -math.inf
     loss_sum: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     run_id: str | None = None
@@ -64,7 +64,7 @@ class Trainer:
         settings, loss, seed: of params.yaml.
         resume: folder of the state, taken up when it holds one; needed by the first process alone.
         text_lr: factor of the learning rate of ``model.text``.
-        processes: those that train together.
+        processes: the distributed group.
 
     Raises:
         UserError: the loss needs one vector an item and the model gives sets; or a batch is too small to share.
@@ -120,7 +120,7 @@ class Trainer:
 
         Returns:
             One row per epoch: epoch (from 1), loss per pair, lr, the validation metrics, and where it is not rsum the
-            figure by which the best epoch is kept.
+            metric by which the best epoch is kept.
 
         Raises:
             UserError: the loss is no longer finite.
@@ -129,14 +129,14 @@ class Trainer:
             loss = self._train_epoch(self.state.epoch, report)
             candidate = self.average.module if self.average else self.model
             metrics = validate(candidate, self.data, self.settings.batch_size, self.processes)
-            figure = best_figure(metrics, self.settings.best)
-            self.schedule.end_epoch(figure)
-            if figure > self.state.best_figure:
-                self.state.best_figure, self.state.best_epoch = figure, self.state.epoch
+            metric = best_metric(metrics, self.settings.best)
+            self.schedule.end_epoch(metric)
+            if metric > self.state.best_metric:
+                self.state.best_metric, self.state.best_epoch = metric, self.state.epoch
                 self.best_weights = {k: v.detach().clone() for k, v in candidate.state_dict().items()}
             row = {"epoch": self.state.epoch + 1, "loss": loss, "lr": self.schedule.lr, **flat(metrics)}
             if self.settings.best != "rsum":
-                row[KEPT_BY] = figure
+                row[KEPT_BY] = metric
             self.state.history.append(row)
             report({f"val/{name}": value for name, value in flat(metrics).items()}, self.schedule.steps)
             self.state.epoch, self.state.batch, self.state.loss_sum = self.state.epoch + 1, 0, 0.0
@@ -189,7 +189,7 @@ class Trainer:
 
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
         """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
-        processes, image_of = self.processes, batch.image_of
+        processes, image_index = self.processes, batch.image_index
         self._seed(epoch, 1 + processes.rank)  # dropout differs between processes
         with self._autocast():
             images, captions = self.model(batch.regions, batch.words)
@@ -197,12 +197,12 @@ class Trainer:
         if self.loss.takes_vectors:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
-            return self.loss(images.vectors[image_of], vectors, image_of)
-        sparse = getattr(self.loss, "sparse", None)  # a loss need not tell
+            return self.loss(images.vectors[image_index], vectors, image_index)
+        sparse = getattr(self.loss, "sparse", None)  # optional method of a loss
         few = sparse is not None and sparse(epoch)
         scores = self.model.batch_similarity(images, captions, sparse=few)  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
-        return self.loss(similarity[image_of], image_of, epoch)  # (B, B), the pairs on the diagonal
+        return self.loss(similarity[image_index], image_index, epoch)  # (B, B), the pairs on the diagonal
 
     def _seed(self, epoch: int, stream: int) -> None:
         """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
@@ -289,7 +289,7 @@ def fit_in_turn(trainers: list[Trainer], report: Report) -> list[dict[str, float
 
 
 def untrained_history(model: Matcher, data: TrainingData, batch_size: int, report: Report) -> list[dict[str, float]]:
-    """What ``fit_in_turn`` gives, of a model without parameters: its validation as epoch 0, with loss and rate 0."""
+    """The history of a model without parameters: its validation as epoch 0, with loss and learning rate 0."""
     metrics = flat(validate(model, data, batch_size))
     report({f"val/{name}": value for name, value in metrics.items()}, 0)
     return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]

@@ -41,8 +41,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
-from crossmodal.models.base import Encoding
 from crossmodal.models.process_norms import share_batch_norms
 from crossmodal.runtime import pick_device
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossmodal.params import Train
+from crossmodal.settings.params import Train
 
 
 class Schedule:
@@ -32,10 +32,10 @@ class Schedule:
         self.steps += 1
         self._apply()
 
-    def end_epoch(self, figure: float) -> None:
-        """Tell the plateau schedule the validation figure of the epoch (``train.best``)."""
-        if figure > self.best:
-            self.best, self.stale_epochs = figure, 0
+    def end_epoch(self, metric: float) -> None:
+        """Tell the plateau schedule the validation metric of the epoch (``train.best``)."""
+        if metric > self.best:
+            self.best, self.stale_epochs = metric, 0
             return
         self.stale_epochs += 1
         if self.stale_epochs > self.settings.plateau_patience:

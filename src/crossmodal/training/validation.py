@@ -1,4 +1,4 @@
-"""What is trained on, and how an epoch is validated."""
+"""Training data, and validation of an epoch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, retrieval_metric
 from crossmodal.evaluation.relevance import DEPTH, best_relevance, exponential, normalised, ranked_relevance
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import Matcher
-from crossmodal.retrieval.similarity import SearchInputs, similarity_matrix
 from crossmodal.training.processes import ALONE, Processes
 
 NDCG = f"ndcg{DEPTH}"
@@ -58,8 +58,8 @@ def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Pro
     return metrics
 
 
-def best_figure(metrics: Mapping[str, Any], best: str) -> float:
-    """The figure of ``validate``'s metrics by which ``train.best`` keeps an epoch; higher is better."""
+def best_metric(metrics: Mapping[str, Any], best: str) -> float:
+    """The one of ``validate``'s metrics by which ``train.best`` keeps an epoch; higher is better."""
     if best == "t2i":
         return sum(metrics["t2i"][f"r{k}"] for k in RECALL_AT)
     return metrics["t2i"][NDCG] if best == "ndcg" else metrics["rsum"]

@@ -12,9 +12,8 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.scenes.build import build_scenes
 from crossmodal.datasets.scenes.plan import plan_group
 from crossmodal.datasets.scenes.render import render
-from crossmodal.datasets.scenes.shapes import RING_HOLE, unit_outline
 from crossmodal.datasets.scenes.vocabulary import ATTRIBUTES, COLOURS, PATTERNS, SHAPES
-from crossmodal.params import Scenes
+from crossmodal.settings.params import Scenes
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +94,6 @@ def test_objects_stay_visible(settings):
             own = np.abs(alone - empty).max(axis=2) > 8
             kept = own & (np.abs(whole - alone).max(axis=2) <= 8)
             assert kept.sum() > 0.5 * own.sum(), thing
-
-
-def test_outlines_are_centred_and_a_ring_can_hold_something():
-    for shape in SHAPES:
-        corners = unit_outline(shape)
-        np.testing.assert_allclose(corners.min(axis=0), -corners.max(axis=0), atol=1e-9)
-        assert 0.85 < np.abs(corners).max() < 1.2
-    assert 0.5 < RING_HOLE < 0.8
 
 
 def test_a_pair_shares_background_and_noise(settings):

@@ -12,7 +12,7 @@ from crossmodal.datasets.scenes.captions import facts_of
 from crossmodal.datasets.scenes.plan import groups_of, plan_group
 from crossmodal.datasets.scenes.relations import EXISTS
 from crossmodal.datasets.scenes.vocabulary import ADDITIONS, ADJECTIVES, NOUNS
-from crossmodal.params import Scenes
+from crossmodal.settings.params import Scenes
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 
@@ -148,21 +148,6 @@ def test_captions_name_what_they_claim(photographs):
                         assert any(noun in caption.text for noun in NOUNS[reference.shape]), caption
 
 
-def test_articles_agree(images):
-    for image in images:
-        for caption in image.captions:
-            assert not re.search(r"\b(a [aeiou]|an [^aeiou])", caption.text), caption.text
-            assert "  " not in caption.text
-            assert caption.text == caption.text.strip().lower()
-
-
-def test_few_captions_are_shared_and_most_relate(photographs):
-    seen = Counter(caption.text for image in photographs for caption in image.captions)
-    captions = [caption for image in photographs for caption in image.captions]
-    assert sum(seen[caption.text] > 1 for caption in captions) < 0.05 * len(captions)
-    assert sum(caption.relational for caption in captions) >= 2 / 3 * len(captions)
-
-
 def test_relations_tell_siblings_apart(groups):
     telling = []
     for group in groups:
@@ -230,13 +215,6 @@ def test_smallest_and_largest_scenes(settings, lowest, highest):
     extreme = settings.model_copy(update={"min_objects": lowest, "max_objects": highest, "probe": 2})
     for group in (("train", 0), ("probe", 0), ("probe", 1)):
         assert all(len(image.scene) == lowest for image in plan_group(extreme, *group))
-
-
-def test_another_seed_gives_other_scenes(settings):
-    other = settings.model_copy(update={"seed": settings.seed + 1})
-    assert plan_group(settings, "train", 0) == plan_group(settings, "train", 0)
-    assert plan_group(settings, "train", 0)[0].scene != plan_group(other, "train", 0)[0].scene
-    assert plan_group(settings, "val", 0)[0].scene != plan_group(settings, "train", 0)[0].scene
 
 
 # --- the probe

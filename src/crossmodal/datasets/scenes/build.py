@@ -13,8 +13,8 @@ from crossmodal.datasets.records import SPLITS, ImageRecord, write_dataset
 from crossmodal.datasets.scenes.plan import groups_of
 from crossmodal.datasets.scenes.render import render_group
 from crossmodal.datasets.scenes.vocabulary import ATTRIBUTES, SHAPES
-from crossmodal.params import Scenes
 from crossmodal.runtime import progress
+from crossmodal.settings.params import Scenes
 
 
 def build_scenes(folder: Path, settings: Scenes, workers: int | None = None) -> None:

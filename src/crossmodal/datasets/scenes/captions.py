@@ -1,4 +1,4 @@
-"""What is said about an image: claims that are true of it, clear, and mostly false of its siblings."""
+"""Captions of an image: claims that are true of it, unambiguous, and mostly false of its siblings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crossmodal.datasets.scenes.relations import (
     COMPARISONS,
     DIRECTIONS,
     EXISTS,
-    PLACES,
+    POSITIONS,
     RELATIONS,
     Claim,
     Reference,
@@ -27,7 +27,7 @@ from crossmodal.datasets.scenes.relations import (
 RELATIONAL_ODDS = 0.74
 ATTEMPTS = 8  # candidates among which the one that fewest siblings share is taken
 
-# How often an attribute is said where it is not needed.
+# Probability of mentioning an attribute that is not needed.
 COLOUR_ODDS = 0.95
 SHAPE_ODDS = 0.93
 PATTERN_ODDS = {"plain": 0.05, "striped": 0.2, "dotted": 0.2}
@@ -88,7 +88,7 @@ def refer(rng: np.random.Generator, scene: Scene, index: int, *, vivid: bool = T
     if "colour" not in said and ("shape" not in said or (vivid and "pattern" not in said)):
         said.append("colour")
     last = ("pattern", "size") if rng.random() < 0.5 else ("size", "pattern")
-    # What is missing to tell it apart; "a medium-sized dotted thing" is the last resort.
+    # Attributes still needed to identify it; "a medium-sized dotted thing" is the last resort.
     missing = [name for name in ("shape", "colour", *last) if name not in said]
     for extra in range(len(missing) + 1):
         reference = Reference(**{name: getattr(kind, name) for name in (*said, *missing[:extra])})
@@ -116,7 +116,7 @@ def _without_size(reference: Reference, scene: Scene) -> Reference:
 
 
 def _draw_fact(rng: np.random.Generator, facts: Facts, names: Sequence[str] = RELATIONS) -> Fact | None:
-    """A fact of these names; its sort is drawn first, or the many directions would drown the rest."""
+    """A fact of these names; its sort is drawn first, since directions would otherwise dominate."""
     sorts = [
         available
         for sort, weight in RELATION_SORTS
@@ -127,12 +127,12 @@ def _draw_fact(rng: np.random.Generator, facts: Facts, names: Sequence[str] = RE
 
 
 def _draw_second(rng: np.random.Generator, facts: Facts, fits: Callable[[Fact], bool]) -> Fact | None:
-    """A fact that goes with a former one."""
+    """A second fact that fits the first one."""
     fitting = {name: chosen for name, found in facts.items() if (chosen := [fact for fact in found if fits(fact)])}
     return _draw_fact(rng, fitting)
 
 
-# The makers below return a caption, or None where the scene does not lend itself to what they try.
+# The makers below return a caption, or None if the scene does not allow that kind.
 
 
 def _single(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
@@ -253,7 +253,7 @@ def _list(rng: np.random.Generator, scene: Scene) -> Caption | None:
     references = [refer(rng, scene, index) for index in indices]
     group = _group(rng, scene) if rng.random() < 0.5 else None
     if group is not None:
-        # Listed objects beside a group are none of its own.
+        # Objects listed next to a group must not belong to it.
         references = [
             group,
             *(ref for ref, i in zip(references, indices, strict=True) if not group.matches(scene[i].kind)),
@@ -266,13 +266,13 @@ def _list(rng: np.random.Generator, scene: Scene) -> Caption | None:
     )
 
 
-def _place(rng: np.random.Generator, scene: Scene) -> Caption | None:
+def _position(rng: np.random.Generator, scene: Scene) -> Caption | None:
     index = int(rng.integers(len(scene)))
-    places = [name for name in PLACES if holds(name, scene[index], strict=True)]
+    positions = [name for name in POSITIONS if holds(name, scene[index], strict=True)]
     reference = refer(rng, scene, index)
-    if not places or reference is None:
+    if not positions or reference is None:
         return None
-    claim = Claim(pick(rng, places), reference)
+    claim = Claim(pick(rng, positions), reference)
     return Caption(grammar.say_relation(claim, Wording(rng)), (claim,))
 
 
@@ -293,7 +293,7 @@ RELATIONAL = (
     (_clauses, 6),
     (_plural, 24),
 )
-OTHER = ((_list, 3), (_place, 8), (_total, 1))
+OTHER = ((_list, 3), (_position, 8), (_total, 1))
 
 
 def write_captions(
@@ -317,7 +317,7 @@ def _most_telling(
     siblings: Sequence[Scene],
     written: Sequence[Caption],
 ) -> Caption | None:
-    """Of a few candidates the one that fewest siblings share and that is news."""
+    """The candidate, different from those written, that describes the fewest siblings."""
     best, best_score = None, float("inf")
     makers = [maker for maker, weight in (RELATIONAL if facts else OTHER) for _ in range(weight)]
     tries = 0

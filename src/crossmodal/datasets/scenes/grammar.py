@@ -1,7 +1,7 @@
-"""How claims are said: noun phrases, relation phrases and sentence frames, all lower-case.
+"""Wording of claims: noun phrases, relation phrases and sentence frames, all lower-case.
 
 A caption makes each choice of words once (``Wording``): it does not call one colour by two names, and two
-captions made with the same wording differ in nothing but what they say. The probe pairs live on that.
+captions made with the same wording differ in nothing but what they say. The probe pairs depend on that.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from crossmodal.datasets.scenes.vocabulary import (
     NOUNS,
     NUMBERS,
     PICTURE,
-    PLACE_PHRASES,
+    POSITION_PHRASES,
     RELATION_PHRASES,
     RELATION_TAILS,
 )
 
 T = TypeVar("T")
 
-USUAL_ODDS = 0.6  # the first word of a list is taken at once, else any of them
+USUAL_ODDS = 0.6  # the first word of a list is taken with this probability, else any of them
 ADDITION_ODDS = 0.16  # "a circle with dots" instead of "a dotted circle"
 SOMETHING_ODDS = 0.5  # "something red" instead of "a red object"
 
@@ -137,7 +137,7 @@ VERBS = {
 
 
 class Wording:
-    """The word choices of one caption: asked twice for the same thing, it answers the same."""
+    """The word choices of one caption: the same key always gives the same word."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -151,7 +151,7 @@ class Wording:
         return self._chosen[key]  # type: ignore[return-value]
 
     def chance(self, key: Hashable, odds: float) -> bool:
-        """Whether something of these odds is done, once for all."""
+        """A random yes or no with these odds, drawn once per key."""
         if key not in self._chosen:
             self._chosen[key] = bool(self._rng.random() < odds)
         return bool(self._chosen[key])
@@ -212,12 +212,12 @@ def relative(
     comparative: str | None = None,
     named: bool = False,
 ) -> str:
-    """Relation and other objects, or the place: "to the left of a red star", "at the top of the picture".
+    """Relation and other objects, or the position: "to the left of a red star", "at the top of the picture".
 
     ``named``: the sentence says "picture" already.
     """
     if not claim.others:
-        phrase = wording.choose(claim.relation, PLACE_PHRASES[claim.relation])
+        phrase = wording.choose(claim.relation, POSITION_PHRASES[claim.relation])
         if named or not wording.chance("of the picture", 0.4):
             return phrase
         return f"{phrase} of the {wording.choose('picture', PICTURE)}"
@@ -237,7 +237,7 @@ def _others(wording: Wording, frame: str) -> str:
 
 
 def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> str:
-    """One relation or place in a sentence or noun phrase; ``comparative`` is said of the other object."""
+    """One relation or position in a sentence or noun phrase; ``comparative`` is said of the other object."""
     subject = claim.subject
     if claim.relation in RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
         frame = wording.choose("tail frame", TAIL_FRAMES)
@@ -282,7 +282,7 @@ def say_clauses(first: Claim, second: Claim, wording: Wording) -> str:
 
 
 def _say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
-    # What "sits" or "lies" has a place, not a size.
+    # "sits" and "lies" go with a position, not with a size.
     sizes = first.relation in COMPARISONS or second.relation in COMPARISONS
     frame = wording.choose(frames, [text for text in frames if not (sizes and PLACING_VERB in text)])
     determiner = _others(wording, frame)

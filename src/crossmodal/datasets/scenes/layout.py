@@ -1,4 +1,4 @@
-"""What stands where: scenes, and families of scenes that show the same objects in other places."""
+"""Layout of scenes, and families of scenes that show the same objects at other positions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
 
 
 def draw_kinds(rng: np.random.Generator, count: int) -> list[Kind]:
-    """``count`` kinds that fit into one scene, mostly telling apart by colour and shape."""
+    """``count`` kinds that fit into one scene, mostly distinct in colour and shape."""
     while True:
         sizes = [_draw_size(rng) for _ in range(count)]
         if sum(SIZES[size][1] ** 2 for size in sizes) <= MAX_FILL:
@@ -66,21 +66,21 @@ def _draw_size(rng: np.random.Generator) -> str:
     return SIZE_ODDS[-1][0]
 
 
-def place(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
+def arrange(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
     """A scene of these kinds, in their order; objects may touch or overlap a little."""
     spacing = float(rng.uniform(0.9, 1.2))
     guest, host = _nested_pair(rng, kinds)
     order = sorted(range(len(kinds)), key=lambda i: (i == guest, list(SIZES).index(kinds[i].size) * -1))
     while True:
-        placed: dict[int, SceneObject] = {}
+        arranged: dict[int, SceneObject] = {}
         for i in order:
-            anchor = placed[host] if i == guest else None
-            found = _find_place(rng, kinds[i], list(placed.values()), spacing, anchor)
+            anchor = arranged[host] if i == guest else None
+            found = _find_position(rng, kinds[i], list(arranged.values()), spacing, anchor)
             if found is None:
                 break
-            placed[i] = found
+            arranged[i] = found
         else:
-            return tuple(placed[i] for i in range(len(kinds)))
+            return tuple(arranged[i] for i in range(len(kinds)))
         spacing *= 0.97
 
 
@@ -96,7 +96,7 @@ def _nested_pair(rng: np.random.Generator, kinds: Sequence[Kind]) -> tuple[int, 
     return pick(rng, pairs) if pairs and rng.random() < INSIDE_ODDS else (-1, -1)
 
 
-def _find_place(
+def _find_position(
     rng: np.random.Generator,
     kind: Kind,
     others: Sequence[SceneObject],
@@ -127,8 +127,8 @@ def apart(a: SceneObject, b: SceneObject, spacing: float) -> bool:
     return math.hypot(a.x - b.x, a.y - b.y) >= spacing * (a.radius + b.radius)
 
 
-def exchange_places(scene: Scene, i: int, j: int) -> Scene | None:
-    """The scene with objects i and j in each other's place, or None where they do not fit."""
+def swap_positions(scene: Scene, i: int, j: int) -> Scene | None:
+    """The scene with objects i and j at each other's position, or None if they do not fit."""
     things = list(scene)
     things[i] = replace(scene[i], x=scene[j].x, y=scene[j].y)
     things[j] = replace(scene[j], x=scene[i].x, y=scene[i].y)
@@ -148,36 +148,36 @@ def exchange_attribute(kinds: Sequence[Kind], i: int, j: int, attribute: str) ->
 
 
 def draw_family(rng: np.random.Generator, siblings: int, lowest: int, highest: int) -> list[Scene]:
-    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects, told apart by where two of them are.
+    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects, distinguished by the positions of two of them.
 
-    The second scene is the first with two objects in each other's place, the third with their colours
-    exchanged, the fourth with both; further ones show the objects of the first or third in new places. Shapes
+    The second scene is the first with the positions of two objects exchanged, the third with their colours
+    exchanged, the fourth with both; further ones show the objects of the first or third at new positions. Shapes
     with their sizes and patterns are the same in all of them, and so is the multiset of colours.
     """
     while True:
-        scene = place(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
-        pairs = [pair for pair in itertools.combinations(range(len(scene)), 2) if _tells_apart(scene, *pair)]
+        scene = arrange(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
+        pairs = [pair for pair in itertools.combinations(range(len(scene)), 2) if _distinguishes(scene, *pair)]
         if not pairs:
             continue
         i, j = pick(rng, pairs)
         kinds = [thing.kind for thing in scene]
         rebound = exchange_attribute(kinds, i, j, "colour")
-        swapped = exchange_places(scene, i, j)
+        swapped = swap_positions(scene, i, j)
         if swapped is None:
             continue
         family = [scene, swapped, with_kinds(scene, rebound), with_kinds(swapped, rebound)][:siblings]
         while len(family) < siblings:
-            family.append(place(rng, pick(rng, (kinds, rebound))))
+            family.append(arrange(rng, pick(rng, (kinds, rebound))))
         return family
 
 
-def _tells_apart(scene: Scene, i: int, j: int) -> bool:
-    """Whether an exchange of i and j, of places or of colours, changes what can be said clearly."""
+def _distinguishes(scene: Scene, i: int, j: int) -> bool:
+    """Whether exchanging i and j, positions or colours, changes a clear caption."""
     a, b = scene[i], scene[j]
     near, far = sorted((abs(a.x - b.x), abs(a.y - b.y)))
     return a.kind.shape != b.kind.shape and a.kind.colour != b.kind.colour and far >= 0.2 and far > 1.2 * near
 
 
 def with_kinds(scene: Scene, kinds: Sequence[Kind]) -> Scene:
-    """The scene with other kinds of objects in the same places."""
+    """The scene with other kinds of objects at the same positions."""
     return tuple(replace(thing, kind=kind) for thing, kind in zip(scene, kinds, strict=True))

@@ -1,4 +1,4 @@
-"""Which images the dataset has: scenes and captions, without pixels.
+"""The images of the dataset: scenes and captions, without pixels.
 
 A split is planned in groups (families of siblings, probe pairs) that depend on nothing but the settings and
 their own number, so that any number of processes gives the same dataset.
@@ -14,7 +14,7 @@ from crossmodal.datasets.records import SPLITS, GroundTruth, ImageRecord
 from crossmodal.datasets.scenes.captions import Caption, write_captions
 from crossmodal.datasets.scenes.layout import Scene, draw_family
 from crossmodal.datasets.scenes.probe import draw_pair
-from crossmodal.params import Scenes
+from crossmodal.settings.params import Scenes
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The compositional probe: pairs of images with the same objects and captions with the same words.
 
-In a "relation" pair two objects stand in each other's place: "a red circle left of a blue square" against
+In a "relation" pair two objects have exchanged positions: "a red circle left of a blue square" against
 "a blue square left of a red circle". In an "attribute" pair two objects have exchanged their colours or
 patterns: "a red circle and a blue square" against "a blue circle and a red square". Each caption is true of
-its own image and false of the other, and only word order tells the two captions apart.
+its own image and false of the other, and the two captions differ only in word order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from crossmodal.datasets.scenes.captions import Caption, facts_of, refer
 from crossmodal.datasets.scenes.grammar import Wording
 from crossmodal.datasets.scenes.layout import (
     Scene,
+    arrange,
     draw_kinds,
     exchange_attribute,
-    exchange_places,
     pick,
-    place,
+    swap_positions,
     with_kinds,
 )
 from crossmodal.datasets.scenes.relations import DIRECTIONS, EXISTS, Claim, Reference, is_true
@@ -44,7 +44,7 @@ def draw_pair(rng: np.random.Generator, kind: str, lowest: int, highest: int) ->
     """One pair of ``kind`` "relation" or "attribute", with ``lowest`` to ``highest`` objects."""
     draw = {"relation": _relation_pair, "attribute": _attribute_pair}[kind]
     while True:
-        scene = place(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
+        scene = arrange(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))
         pair = draw(rng, scene)
         if pair is not None and _is_sound(pair):
             return pair
@@ -65,7 +65,7 @@ def _relation_pair(rng: np.random.Generator, scene: Scene) -> Pair | None:
         return None
     name = pick(rng, names)
     i, j, *rest = pick(rng, facts[name])[1]
-    swapped = exchange_places(scene, i, j)
+    swapped = swap_positions(scene, i, j)
     references = [refer(rng, scene, index) for index in (i, j, *rest)]
     if swapped is None or None in references:
         return None

@@ -1,4 +1,4 @@
-"""What is true of a scene: references to objects, claims about them, and how claims are decided.
+"""Truth of claims: references to objects, claims about them, and how they are decided for a scene.
 
 Every relation has two thresholds. A caption is only written where its claims hold *strictly*; it only
 counts as false of another scene where not even the *loose* reading holds. Between the two lie the cases
@@ -19,12 +19,12 @@ from crossmodal.datasets.scenes.vocabulary import SIZE_RANK
 EXISTS = "exists"
 DIRECTIONS = ("left", "right", "above", "below")
 COMPARISONS = ("larger", "smaller", "same size")
-PLACES = ("top left", "top right", "bottom left", "bottom right", "top", "bottom", "middle")
+POSITIONS = ("top left", "top right", "bottom left", "bottom right", "top", "bottom", "middle")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Objects as a caption speaks of them: what is None is not said; ``count`` objects are meant."""
+    """Objects as a caption refers to them: None is not mentioned; ``count`` objects are meant."""
 
     shape: str | None = None
     colour: str | None = None
@@ -46,7 +46,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Claim:
-    """``relation`` of the subject to ``others``: none for EXISTS and places, two for "between", else one."""
+    """``relation`` of the subject to ``others``: none for EXISTS and positions, two for "between", else one."""
 
     relation: str
     subject: Reference
@@ -85,20 +85,20 @@ def holds(relation: str, *things: SceneObject, strict: bool) -> bool:
     """Whether a relation holds between objects: the subject first."""
     if relation == EXISTS:
         return True
-    if relation in PLACES:
+    if relation in POSITIONS:
         return _is_at(relation, things[0], strict)
     return _TESTS[relation](*things, strict)
 
 
-def _is_at(place: str, a: SceneObject, strict: bool) -> bool:
+def _is_at(position: str, a: SceneObject, strict: bool) -> bool:
     edge = 0.3 if strict else 0.42
-    if place == "middle":
+    if position == "middle":
         return max(abs(a.x - 0.5), abs(a.y - 0.5)) < (0.1 if strict else 0.2)
     tests = {"top": a.y < edge, "bottom": a.y > 1 - edge, "left": a.x < edge, "right": a.x > 1 - edge}
-    # "At the top" alone is said of what touches the upper fifth.
-    if place in ("top", "bottom") and strict:
-        return (a.y if place == "top" else 1 - a.y) < 0.2
-    return all(tests[word] for word in place.split())
+    # "At the top" alone means the centre is in the upper fifth.
+    if position in ("top", "bottom") and strict:
+        return (a.y if position == "top" else 1 - a.y) < 0.2
+    return all(tests[word] for word in position.split())
 
 
 def _direction(sign: int, axis: str) -> Callable[[SceneObject, SceneObject, bool], bool]:

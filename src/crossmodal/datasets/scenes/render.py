@@ -13,12 +13,12 @@ from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.plan import plan_group
 from crossmodal.datasets.scenes.shapes import RING_HOLE, SceneObject
 from crossmodal.datasets.scenes.vocabulary import COLOURS
-from crossmodal.params import Scenes
+from crossmodal.settings.params import Scenes
 
 FINE = 3  # subpixels a side: objects are drawn this much larger, then averaged
 QUALITY = 92
 
-# Muted, of middle brightness: black and white objects stand out from all of them.
+# Muted, of middle brightness: black and white objects contrast with all of them.
 BACKGROUNDS = (
     (176, 168, 152),
     (150, 160, 168),
@@ -116,7 +116,7 @@ def _decorate(
 
 
 def render_group(folder: Path, settings: Scenes, split: str, number: int) -> list[ImageRecord]:
-    """Draw the images of one group (see ``plan.groups_of``) into ``folder``, whose subfolders exist."""
+    """Draw the images of one group (see ``plan.groups_of``) into ``folder``; its subfolders exist."""
     planned = plan_group(settings, split, number)
     for image in planned:
         pixels = render(image.scene, settings.size, image.canvas)

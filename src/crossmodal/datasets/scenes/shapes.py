@@ -1,4 +1,4 @@
-"""Outlines of the shapes, and objects: a kind of thing at a place."""
+"""Outlines of the shapes, and objects: a kind at a position."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_TURN = {
 
 
 class Kind(NamedTuple):
-    """What an object is, wherever it stands."""
+    """Attributes of an object apart from its position."""
 
     shape: str
     colour: str
@@ -55,11 +55,11 @@ class SceneObject:
     angle: float
 
     def outline(self) -> np.ndarray:
-        """(K, 2) corners (x, y) as shares of the image's side, turned and placed."""
+        """(K, 2) corners (x, y) as shares of the image's side, rotated and translated."""
         turn = math.radians(self.angle)
         matrix = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
         corners = unit_outline(self.kind.shape) @ matrix * self.radius
-        # A turned shape's box has its centre elsewhere, and the box is what a detector sees.
+        # Rotation moves the centre of the box; recentre, as a detector predicts boxes.
         return corners - (corners.min(axis=0) + corners.max(axis=0)) / 2 + (self.x, self.y)
 
     def box(self, size: int) -> tuple[float, float, float, float]:
@@ -128,7 +128,7 @@ def _cross() -> np.ndarray:
 
 
 def _crescent() -> np.ndarray:
-    # The unit disc less a disc of radius r whose centre lies d to the right; they cross at angle `tip`.
+    # The unit disc less a disc of radius r with its centre d to the right; they cross at angle `tip`.
     d, r = 0.5, 0.78
     tip = math.acos((1 + d * d - r * r) / (2 * d))
     inner_tip = math.atan2(math.sin(tip), math.cos(tip) - d)

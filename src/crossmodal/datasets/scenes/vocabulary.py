@@ -1,4 +1,4 @@
-"""What a scene is made of, and the words people use for it.
+"""Shapes, colours, sizes and relations of scenes, and the words for them.
 
 The first word of a list is the usual one; ``grammar.Wording`` takes it most often.
 """
@@ -30,7 +30,7 @@ SIZE_RANK = {size: rank for rank, size in enumerate(SIZES)}
 
 ATTRIBUTES = tuple(f"{colour} {pattern}" for colour in COLOURS for pattern in PATTERNS)
 
-# A shape is a noun; where none is said, one of these stands for it.
+# A shape is a noun; these are used where no shape is mentioned.
 ANY_SHAPE = ("shape", "object", "thing")
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -95,7 +95,7 @@ RELATION_TAILS: dict[str, tuple[str, ...]] = {
 
 COMPARATIVES: dict[str, tuple[str, ...]] = {"larger": ("larger", "bigger"), "smaller": ("smaller",)}
 
-PLACE_PHRASES: dict[str, tuple[str, ...]] = {
+POSITION_PHRASES: dict[str, tuple[str, ...]] = {
     "top left": ("in the top left corner", "at the top left"),
     "top right": ("in the top right corner", "at the top right"),
     "bottom left": ("in the bottom left corner", "at the bottom left"),

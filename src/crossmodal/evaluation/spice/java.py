@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmodal.checked_json import read_json
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import read_json
 from crossmodal.runtime import progress
 
 # Of tuples (object,), (object, attribute) or (object, relation, object); merged words are "car/auto".
@@ -26,7 +26,7 @@ Graph = list[tuple[str, ...]]
 
 _MEMORY = "-Xmx8G"  # as pycocoevalcap has it
 _NEWEST_JAVA = 14
-_AT_ONCE = 2_000  # captions and images; each time takes seconds to load the parser
+_CHUNK = 2_000  # captions and images per call; each call takes seconds to load the parser
 # coco-caption's list, which is compared with tokens in lower case: brackets stay.
 _PUNCTUATION = {
     "''",
@@ -108,15 +108,15 @@ class Spice:
         texts = self._tokens([*captions, *(text for column in references for text in column)])
         singles, rest = texts[: len(captions)], iter(texts[len(captions) :])
         together = [[next(rest) for _ in column] for column in references]
-        # The caption behind an image's own, where captions are in the order of images.
-        behind = 0
+        # The first caption after an image's own, where captions are in the order of images.
+        following = 0
         items: list[dict[str, Any]] = [{"test": text, "refs": []} for text in singles]
         for column in together:
-            behind += len(column)
-            items.append({"test": singles[behind % len(singles)], "refs": column})
+            following += len(column)
+            items.append({"test": singles[following % len(singles)], "refs": column})
         results: list[dict[str, Any]] = []
-        for start in progress(range(0, len(items), _AT_ONCE), desc="SPICE parses", leave=False):
-            results += self._parsed(items[start : start + _AT_ONCE], work / f"{start:09d}.json")
+        for start in progress(range(0, len(items), _CHUNK), desc="SPICE parses", leave=False):
+            results += self._parsed(items[start : start + _CHUNK], work / f"{start:09d}.json")
         graphs = [_graph(result["test_tuples"]) for result in results[: len(captions)]]
         scored = [
             Scored(_graph(result["ref_tuples"]), _graph(result["test_tuples"]), result["scores"]["All"]["f"] or 0.0)
@@ -156,15 +156,15 @@ class Spice:
         done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             lines = done.stderr.splitlines() or ["no reason given"]
-            told = [line for line in lines if re.search(r"Exception|\wError", line)][:1] or lines[:2]
-            raise UserError(f"{name} ended with code {done.returncode}: {' '.join(told)[:300]}")
+            reasons = [line for line in lines if re.search(r"Exception|\wError", line)][:1] or lines[:2]
+            raise UserError(f"{name} ended with code {done.returncode}: {' '.join(reasons)[:300]}")
         return done.stdout
 
 
 def _java_version(java: str) -> int:
-    """8 of "1.8.0_412", 11 of "11.0.23"; 0 where it cannot be told."""
-    told = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
-    found = re.search(r'version "(?:1\.)?(\d+)', told)
+    """8 of "1.8.0_412", 11 of "11.0.23"; 0 if unknown."""
+    output = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', output)
     return int(found[1]) if found else 0
 
 

@@ -14,7 +14,7 @@ from crossmodal.evaluation.spice.synonyms import Synonyms
 from crossmodal.runtime import progress
 
 _ARITIES = (1, 2, 3)  # objects, attributes, relations
-_AT_ONCE = 256
+_CHUNK = 256
 _CLOSE = 1e-6  # float32
 
 
@@ -57,8 +57,8 @@ def graph_relevance(
         parts.append((held, _found(theirs, wanted, there, alike)))
     sizes, image_sizes = (np.array([len(graph) for graph in graphs], dtype=np.int64) for graphs in (captions, images))
     matrix = np.empty((len(captions), len(images)), dtype=np.float32) if out is None else out
-    for start in progress(range(0, len(captions), _AT_ONCE), desc="SPICE", leave=False):
-        block = slice(start, start + _AT_ONCE)
+    for start in progress(range(0, len(captions), _CHUNK), desc="SPICE", leave=False):
+        block = slice(start, start + _CHUNK)
         matched = sum(held[block] @ found for held, found in parts).toarray()
         total = sizes[block, None] + image_sizes
         matrix[block] = np.divide(2 * matched, total, out=np.zeros(total.shape), where=total > 0)
@@ -82,15 +82,15 @@ def _alike(concepts: list[str], synonyms: Synonyms) -> sparse.csr_array:
 def _incidence(graphs: Sequence[Graph], arity: int, concepts: dict[str, int]) -> tuple[np.ndarray, sparse.csr_array]:
     """The T different tuples of one arity as concept numbers (T, arity), and how often each graph has each (G, T)."""
     numbers: dict[tuple[str, ...], int] = {}
-    places = [
+    entries = [
         (row, numbers.setdefault(found, len(numbers)))
         for row, graph in enumerate(graphs)
         for found in graph
         if len(found) == arity
     ]
-    rows, columns = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    rows, columns = np.array(entries, dtype=np.int64).reshape(-1, 2).T
     members = np.array([[concepts[concept] for concept in found] for found in numbers], dtype=np.int64)
-    counts = np.ones(len(places), dtype=np.int32)
+    counts = np.ones(len(entries), dtype=np.int32)
     held = sparse.coo_array((counts, (rows, columns)), shape=(len(graphs), len(numbers))).tocsr()  # repeats are added
     return members.reshape(-1, arity), held
 
@@ -98,10 +98,10 @@ def _incidence(graphs: Sequence[Graph], arity: int, concepts: dict[str, int]) ->
 def _found(
     theirs: np.ndarray, wanted: np.ndarray, there: sparse.csr_array, alike: sparse.csr_array
 ) -> sparse.csr_array:
-    """(T, N), 1 where an image has a tuple like that of the caption: every member alike, place by place."""
+    """(T, N), 1 where an image has a tuple like that of the caption: every member alike, position by position."""
     blocks = [sparse.csr_array((0, there.shape[0]), dtype=np.int32)]
-    for start in range(0, len(theirs), _AT_ONCE):
-        rows = theirs[start : start + _AT_ONCE].T
+    for start in range(0, len(theirs), _CHUNK):
+        rows = theirs[start : start + _CHUNK].T
         similar = alike[rows[0]][:, wanted[:, 0]]
         for own, other in zip(rows[1:], wanted.T[1:], strict=True):
             similar = similar.multiply(alike[own][:, other])

@@ -30,7 +30,7 @@ class Synonyms:
                 self._bases.setdefault(form, []).append(base)
 
     def synsets(self, word: str) -> set[int]:
-        """Numbers of the synsets of a word as it stands and of its base forms; empty where there are none."""
+        """Numbers of the synsets of a word and of its base forms; empty if there are none."""
         name = word.strip().lower().replace(" ", "_")
         forms = [name, *(self._bases.get(name) or self._detached(name))]
         return {int(number) for form in forms for number in self._sets.get(form, "").split()}

@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.batch import Encoding
 from crossmodal.models.attention import EPS, attention_weights
-from crossmodal.models.base import Encoding
 from crossmodal.models.blocks import masked_mean
 from crossmodal.models.process_norms import sum_over_processes
 from crossmodal.models.region_norm import RegionNorm

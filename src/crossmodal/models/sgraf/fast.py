@@ -17,8 +17,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from crossmodal.batch import Encoding
 from crossmodal.models.attention import EPS
-from crossmodal.models.base import Encoding
 from crossmodal.models.sgraf.compiled import pack, packs
 from crossmodal.models.sgraf.equations import AttentionFiltration, GraphReasoning, PairScorer, unit
 from crossmodal.models.sgraf.graph import GraphStep, MakeMap, Map, graph_steps, reason_over_graph

@@ -18,14 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.attention import pair_attention
-from crossmodal.models.base import Encoding, InputSizes, Matcher, Regions, Words
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
 from crossmodal.models.sgraf.fast import score_matrix
-from crossmodal.params import Sgraf
 from crossmodal.runtime import usable_precision
+from crossmodal.settings.params import Sgraf
 
 
 def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from crossmodal.models.base import Encoding
+from crossmodal.batch import Encoding
 from crossmodal.models.sgraf.equations import GraphReasoning, PairScorer
 from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
 from crossmodal.models.sgraf.threads import Buffers

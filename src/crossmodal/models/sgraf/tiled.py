@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from crossmodal.batch import Batched, Encoding
 from crossmodal.models.attention import EPS, attention_weights
-from crossmodal.models.base import Batched, Encoding
 from crossmodal.models.sgraf.threads import Buffers
 
 

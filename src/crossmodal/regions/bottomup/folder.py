@@ -14,9 +14,9 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crossmodal.checked_json import Record, as_record, read_json, write_json
 from crossmodal.errors import UserError
-from crossmodal.features.weights import check_tensors, read_tensors
+from crossmodal.files.checked_json import Record, as_record, read_json, write_json
+from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.regions.bottomup.boxes import DETECTRON2
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
 

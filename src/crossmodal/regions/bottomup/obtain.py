@@ -7,12 +7,12 @@ import logging
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from crossmodal.datasets.transfer import TransferError, discard, fetch
+from crossmodal.datasets.archives.transfer import TransferError, discard, fetch
 from crossmodal.errors import UserError
-from crossmodal.params import Bottomup
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
 from crossmodal.runtime import setting_path
+from crossmodal.settings.params import Bottomup
 
 log = logging.getLogger(__name__)
 

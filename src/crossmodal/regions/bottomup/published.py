@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from crossmodal.errors import UserError
-from crossmodal.features.weights import read_tensors
-from crossmodal.models.unpickle import read_array_pickle, read_checkpoint
+from crossmodal.files.weights import read_tensors
+from crossmodal.published.unpickle import read_array_pickle, read_checkpoint
 from crossmodal.regions.bottomup.boxes import ANCHORS, DETECTRON2, RATIOS, REGRESSION_WEIGHTS, SIZES
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork, architecture_of
 
@@ -43,7 +43,7 @@ def read_published(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     """Weights of a published file for ``BottomUpNetwork``, float32, and the sizes that they have.
 
     A .pkl file is read as a pickle of NumPy arrays, .safetensors as that, any other as what ``torch.save`` wrote;
-    nothing in it is run (see ``crossmodal.models.unpickle``).
+    nothing in it is run (see ``crossmodal.published.unpickle``).
 
     Raises:
         UserError: missing, damaged, or not such weights: names the file, and the entry that is missing, of another

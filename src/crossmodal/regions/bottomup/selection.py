@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
-from crossmodal.params import Bottomup
 from crossmodal.regions.bottomup.boxes import REGRESSION_WEIGHTS, clip, decode, far_corner
 from crossmodal.regions.bottomup.network import Found
+from crossmodal.settings.params import Bottomup
 
 _NMS_STEP = 0.1  # by which airsplay's threshold rises until enough regions are left
 _NMS_END = 0.95

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from crossmodal.checked_arrays import DAMAGED, read_npz
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
+from crossmodal.files.checked_arrays import DAMAGED, read_npz
 from crossmodal.regions.precomputed.rows import as_features, as_shares, check_aspect, image_key, record_rows
 
 _ARRAYS = ("x", "bbox", "image_w", "image_h")

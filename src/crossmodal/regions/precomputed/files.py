@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.checked_arrays import read_npy, read_npz
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
+from crossmodal.files.checked_arrays import read_npy, read_npz
 from crossmodal.regions.precomputed.rows import as_features, as_shares, image_key, record_rows
 
 _SUFFIXES = (".npz", ".npy")

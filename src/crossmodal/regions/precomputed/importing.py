@@ -8,14 +8,14 @@ from pathlib import Path
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import LEFT_OUT, StoreWriter
-from crossmodal.params import Precomputed
-from crossmodal.regions.extract import empty_row
+from crossmodal.regions.extraction.extract import empty_row
 from crossmodal.regions.precomputed.bottomup_npz import BottomUpReader, holds_bottom_up_files
 from crossmodal.regions.precomputed.files import FileReader
 from crossmodal.regions.precomputed.rows import FeatureReader
 from crossmodal.regions.precomputed.scan import ScanReader
 from crossmodal.regions.precomputed.tsv import TsvReader
 from crossmodal.runtime import progress, setting_path
+from crossmodal.settings.params import Precomputed
 
 
 def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:

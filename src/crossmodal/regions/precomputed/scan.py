@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.checked_arrays import DAMAGED
 from crossmodal.datasets.records import SPLITS, Dataset
 from crossmodal.errors import UserError
+from crossmodal.files.checked_arrays import DAMAGED
+from crossmodal.files.text_files import read_text, split_lines
 from crossmodal.regions.grid import cell_boxes
 from crossmodal.regions.precomputed.rows import as_features, image_key, record_rows
-from crossmodal.text_files import read_text, split_lines
 
 NAMES = {"train": ("train",), "val": ("dev", "val"), "test": ("testall", "test"), "probe": ("probe",)}
 REPEATS = 5  # captions of an image, and its rows where it is repeated

@@ -22,9 +22,9 @@ import numpy as np
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
+from crossmodal.files.text_files import require_regular_file
 from crossmodal.regions.precomputed.rows import as_features, as_shares, check_aspect, image_key, record_rows
 from crossmodal.runtime import progress
-from crossmodal.text_files import require_regular_file
 
 log = logging.getLogger(__name__)
 

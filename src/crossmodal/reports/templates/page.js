@@ -63,8 +63,8 @@ if (data) {
     if (event.key === "Escape") show(held = null);
     if (!step || !sentence) return;
     const words = [...sentence.querySelectorAll("[data-word]")];
-    const place = words.indexOf(shown);
-    held = words[place < 0 ? (step > 0 ? 0 : words.length - 1) : (place + step + words.length) % words.length];
+    const index = words.indexOf(shown);
+    held = words[index < 0 ? (step > 0 ? 0 : words.length - 1) : (index + step + words.length) % words.length];
     show(held);
     event.preventDefault();
   });

@@ -1,0 +1,335 @@
+"""What ``crossmodal doctor`` looks at: each check gives findings and never raises.
+
+A finding is a line of the report. Its ``state``: "ok", "part" (of it is here), "get" (will be obtained or made by the
+pipeline), "mend" (stands in the way until somebody does something), "?" (could not be found out), "" (plain fact).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec
+from urllib.parse import urlsplit
+
+import requests
+
+from crossmodal import paths
+from crossmodal.datasets.archives.obtain import Archive, mirror_folder
+from crossmodal.datasets.archives.transfer import explain
+from crossmodal.datasets.build import archives_of, download_cache
+from crossmodal.runtime import in_units, progress, project_root, setting_path
+from crossmodal.settings.derived import bert_source, region_backend
+from crossmodal.settings.params import Params
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line; ``mend`` is what to do about it, where it stands in the way."""
+
+    state: str
+    what: str
+    text: str
+    mend: str = ""
+
+
+def never_raises(check: Callable[P, list[Finding]]) -> Callable[P, list[Finding]]:
+    """A check that fails is itself a finding: this command is for machines where things are broken."""
+
+    @functools.wraps(check)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> list[Finding]:
+        try:
+            return check(*args, **kwargs)
+        except Exception as error:  # whatever it is
+            reason = " ".join(str(error).split())[:200] or "no reason given"
+            return [Finding("?", check.__name__.removeprefix("check_"), f"{type(error).__name__}: {reason}")]
+
+    return wrapper
+
+
+@never_raises
+def check_machine(params: Params) -> list[Finding]:
+    """Processor, accelerator, detectron2, and the space that is free."""
+    import torch
+
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    names = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus)
+    root = project_root()
+    return [
+        Finding("", "GPU", names or f"none that torch {torch.__version__} can use; {os.cpu_count()} CPU cores"),
+        _detectron2(params),
+        Finding("", "disk", f"{in_units(shutil.disk_usage(root).free)} free in {root}"),
+    ]
+
+
+def _detectron2(params: Params) -> Finding:
+    needed = region_backend(params) == "detectron2"
+    if importlib.util.find_spec("detectron2"):
+        return Finding("ok", "detectron2", f"{importlib.metadata.version('detectron2')} installed")
+    if needed:
+        return Finding("mend", "detectron2", "not installed", "install detectron2, see the README, or another backend")
+    return Finding("", "detectron2", f"not installed; regions.backend {region_backend(params)} needs none")
+
+
+@never_raises
+def check_dataset(params: Params, timeout: float) -> list[Finding]:
+    """The files that the chosen dataset is made from: here, begun, or to be had; and whether they will fit."""
+    if params.dataset == "folder":
+        return [_path(f"folder.{key}", getattr(params.folder, key)) for key in ("images", "captions")]
+    if _is_built(params.dataset):
+        return [Finding("ok", "data/dataset", f"{params.dataset} is made; its files are not needed again")]
+    groups = archives_of(params.dataset)
+    if not groups:
+        return [Finding("ok", params.dataset, "made by the pipeline, nothing is downloaded")]
+    findings = [_archive(forms, params, timeout) for forms in groups]
+    return [*findings, _space(groups, params)]
+
+
+def _path(key: str, value: str | None) -> Finding:
+    if value is None:
+        return Finding("mend", key, "null", f"set {key} in params.yaml, or add -S {key}=PATH")
+    path = setting_path(value)
+    return Finding("ok", key, str(path)) if path.exists() else Finding("mend", key, f"{path}: not there", f"mend {key}")
+
+
+def _is_built(dataset: str) -> bool:
+    from crossmodal.datasets.records import read_dataset
+    from crossmodal.errors import UserError
+
+    try:
+        return read_dataset(paths.DATASET).name == dataset
+    except UserError:
+        return False
+
+
+def _here(archive: Archive, params: Params) -> Path | None:
+    """Where the file is, in the mirror or among the downloads."""
+    folder = mirror_folder(params.download.mirror)
+    places = ([folder] if folder else []) + [download_cache(), *sorted(download_cache().glob("mirror-*"))]
+    return next((place / archive.name for place in places if (place / archive.name).is_file()), None)
+
+
+def _begun(archive: Archive) -> int:
+    """Bytes that a broken-off download has."""
+    parts = (path for path in download_cache().glob(f"**/{archive.name}.part-*") if path.suffix != ".json")
+    return max((path.stat().st_size for path in parts), default=0)
+
+
+def _archive(forms: tuple[Archive, ...], params: Params, timeout: float) -> Finding:
+    for form in forms:
+        if path := _here(form, params):
+            return Finding("ok", form.name, f"{in_units(path.stat().st_size)} in {path.parent}")
+    first = forms[0]
+    size = f"about {in_units(first.size)}" if first.size else "size unknown"
+    put = "put it into a folder and set download.mirror to that folder"
+    if params.download.offline:
+        return Finding("mend", first.name, f"{size}, not here, and download.offline", first.terms or put)
+    urls = [url for form in forms for url in form.urls]
+    mirror = params.download.mirror
+    if mirror and not mirror_folder(mirror):
+        urls = [f"{mirror.rstrip('/')}/{form.name}" for form in forms] + urls
+    if not urls:
+        return Finding("mend", first.name, f"{size}, not here; given out on request", f"{first.terms} Then {put}.")
+    answers = {}
+    for url in urls:
+        answers[url] = answer(url, timeout)
+        if answers[url] is None:
+            begun = _begun(first)
+            state, done = ("part", f"{in_units(begun)} of ") if begun else ("get", "")
+            return Finding(state, first.name, f"{done}{size}, from {url}")
+    tried = "; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in answers.items())
+    elsewhere = f"get it from {' or '.join(urls)} on another machine, {put}"
+    return Finding("mend", first.name, f"{size}, no address answers ({tried})", elsewhere)
+
+
+def answer(url: str, timeout: float) -> str | None:
+    """None if an address answers a request for its headers, else what is wrong with it."""
+    try:
+        with requests.head(url, timeout=timeout, allow_redirects=True) as response:
+            return None if response.status_code < 400 else f"HTTP {response.status_code}"
+    except requests.RequestException as error:
+        return explain(error)
+
+
+def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
+    files = [(forms[0], next(filter(None, (_here(form, params) for form in forms)), None)) for forms in groups]
+    missing = sum(max(0, first.size - _begun(first)) for first, path in files if not path)
+    # Photographs do not get smaller in an archive.
+    unpacked = sum(path.stat().st_size if path else first.size for first, path in files[1:])
+    free = shutil.disk_usage(project_root()).free
+    text = f"{in_units(missing)} to download and {in_units(unpacked)} to unpack, {in_units(free)} free (computed)"
+    if missing + unpacked > free:
+        return Finding("mend", "space", text, f"free {in_units(missing + unpacked - free)} or more")
+    return Finding("ok", "space", text)
+
+
+@never_raises
+def check_files(params: Params, timeout: float) -> list[Finding]:
+    """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
+    named = {}
+    if not _has_run(paths.DETECTOR, params):
+        if region_backend(params) == "grid" and params.grid.weights != "hub":
+            named["grid.weights"] = params.grid.weights
+        if region_backend(params) in ("bottomup", "detectron2"):
+            named["bottomup.weights"] = params.bottomup.weights
+    if region_backend(params) == "precomputed" and not _has_run(paths.REGIONS, params):
+        named["precomputed.path"] = params.precomputed.path
+    if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
+        named["captions.vocabulary"] = params.captions.vocabulary
+    return [
+        _address(key, name, params, timeout) if urlsplit(name).scheme in ("http", "https") else _path(key, name)
+        for key, name in named.items()
+    ]
+
+
+def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
+    if found := next(download_cache().glob(f"*-{Path(urlsplit(url).path).name}"), None):
+        return Finding("ok", key, f"{in_units(found.stat().st_size)} in {found.parent}")
+    if params.download.offline:
+        return Finding("?", key, f"{url}, not asked (download.offline)")
+    reason = answer(url, timeout)
+    if reason is None:
+        return Finding("get", key, f"from {url}")
+    return Finding("mend", key, f"{url}: {reason}", f"set {key} to a file on disk")
+
+
+@never_raises
+def check_hub(params: Params, timeout: float) -> list[Finding]:
+    """The published weights that the settings ask for: on this machine, or to be had from the hub."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    findings, missing = [], []
+    for key, name in _from_hub(params).items():
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            findings.append(Finding("ok", key, f"{name} is in the cache of this machine"))
+        else:
+            missing.append((key, name))
+    if not missing:
+        return findings or [Finding("ok", "weights", "none that would come from a hub")]
+    reason = answer(constants.ENDPOINT, timeout)
+    for key, name in missing:
+        if reason is None:
+            findings.append(Finding("get", key, f"{name}, from {constants.ENDPOINT}"))
+        else:
+            text = f"{name} is not in the cache of this machine; {constants.ENDPOINT}: {reason}"
+            findings.append(Finding("mend", key, text, f"set {key} to a file or folder on disk"))
+    return findings
+
+
+def _from_hub(params: Params) -> dict[str, str]:
+    """Hub names by the setting that asks for them, of stages that have not run."""
+    names = {}
+    grid_from_hub = region_backend(params) == "grid" and params.grid.weights == "hub"
+    if grid_from_hub and not _has_run(paths.DETECTOR, params):
+        from timm.models import get_pretrained_cfg
+
+        config = get_pretrained_cfg(params.grid.model)
+        names["grid.weights"] = (config and config.hf_hub_id) or params.grid.model
+    if not _has_run(paths.BERT, params):
+        source = bert_source(params)
+        if source == "clip":
+            names["clip.source"] = params.clip.source
+        elif source != "fit":
+            names["bert.source"] = source
+    return {key: name for key, name in names.items() if not setting_path(name).is_dir()}
+
+
+def _has_run(out: Path, params: Params) -> bool:
+    """Whether a stage's out (its name is the stage's) is here, and made by these settings, as dvc.lock has it."""
+    import yaml
+
+    settings = params.model_dump(mode="json")
+    try:
+        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+        locked = stages[out.name]["params"]["params.yaml"]
+        wanted = {key: functools.reduce(lambda part, name: part[name], key.split("."), settings) for key in locked}
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return False
+    return out.exists() and wanted == locked
+
+
+@never_raises
+def check_stages() -> list[Finding]:
+    """Every stage of dvc.yaml, as DVC sees it: up to date, or why it would run."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(".")
+    except NotDvcRepoError:  # of a copy without the files whose names begin with a dot
+        init = "dvc init" if Path(".git").exists() else "dvc init --no-scm"
+        return [Finding("mend", "DVC", "no .dvc folder here", init)]
+    with repo:
+        changed = repo.status()
+        stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # those of .dvc files have none
+        outs = {stage.name: [Path(out.fs_path) for out in stage.outs] for stage in stages}
+    return [_stage(name, paths, changed.get(name, [])) for name, paths in outs.items()]
+
+
+def _stage(name: str, outs: list[Path], problems: list) -> Finding:
+    size = sum(_size(path) for path in outs)
+    if not problems:
+        return Finding("ok", name, f"up to date, {in_units(size)}")
+    if not any(path.exists() for path in outs):
+        return Finding("get", name, "has not run here")
+    reasons = []
+    for problem in problems:
+        entries = problem.items() if isinstance(problem, dict) else [(problem, {})]
+        for kind, items in entries:
+            reasons.append(f"{kind}: {', '.join(items)}" if items else str(kind))
+    return Finding("get", name, f"would run: {'; '.join(reasons)}; {in_units(size)} of a former run")
+
+
+@never_raises
+def check_cache() -> list[Finding]:
+    """The files of DVC's cache that are not what their names say.
+
+    DVC itself takes a write-protected file for whole: one that a disk has damaged would go back into the outs.
+    """
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        folder = Path(repo.cache.local.path)
+        outs = {
+            out.hash_info.value: stage.addressing
+            for stage in repo.index.stages
+            for out in stage.outs
+            if out.hash_info.value  # else it has not run
+        }
+    files = [path for path in sorted(folder.glob("??/*")) if path.is_file()]
+    damaged = [path for path in progress(files, desc="cache", unit="file") if not _is_whole(path)]
+    findings = [
+        Finding("mend", os.path.relpath(path), "differs from its checksum", _again(path, outs)) for path in damaged
+    ]
+    total = in_units(sum(path.stat().st_size for path in files))
+    return findings or [Finding("ok", "cache", f"{len(files):,} files, {total}, as their checksums say")]
+
+
+def _is_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == path.parent.name + path.name.removesuffix(".dir")
+
+
+def _again(path: Path, outs: dict[str, str]) -> str:
+    """How to be rid of a damaged object: it goes, and the stage whose out it belongs to makes it again."""
+    digest = path.parent.name + path.name
+    for out, stage in outs.items():
+        listing = path.parent.parent / out[:2] / out[2:]
+        if digest == out or (
+            out.endswith(".dir") and listing.is_file() and digest in listing.read_text(errors="replace")
+        ):
+            return f"rm -f {os.path.relpath(path)} && dvc repro --force --single-item {stage}"
+    return f"rm -f {os.path.relpath(path)} (of a former run)"
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else (file for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files)

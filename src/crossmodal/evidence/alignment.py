@@ -1,0 +1,106 @@
+"""Makes retrieval.evidence from a trained matcher: the evaluate stage's part of the report's pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossmodal.captions.encoders import ENCODERS
+from crossmodal.datasets.records import Dataset
+from crossmodal.datasets.splits import Split
+from crossmodal.evidence.evidence import Evidence, save_evidence
+from crossmodal.evidence.selection import SEED, gallery_queries, shown_pairs, worst_queries
+from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import SearchInputs, evaluating, similarity_matrix
+from crossmodal.models.base import Matcher
+from crossmodal.retrieval.results import SearchResults
+
+SAMPLED_IMAGES = 200  # whose scores with all their captions are sampled
+NON_MATCHES = 20_000  # scores kept of other pairs
+PAIRS_AT_ONCE = 64
+
+
+def keep_evidence(
+    folder: Path,
+    inputs: SearchInputs,
+    dataset: Dataset,
+    probe: Split,
+    results: SearchResults,
+    *,
+    bert: Path,
+    explained: int,
+) -> None:
+    """Write ``evidence.npz`` into ``folder``.
+
+    Args:
+        inputs: of the split that was searched. probe: the split that was scored. results: of both.
+        bert: the bert stage's folder; see ``CaptionEncoder.spans``.
+        explained: queries of each direction, as the gallery draws them, whose alignments are kept; none where
+            regions have no boxes, as nothing could be drawn.
+
+    Raises:
+        UserError: the token ids of the caption store are not those of the dataset's captions.
+    """
+    regions, words = inputs.regions, inputs.words
+    matches, non_matches = sample_scores(inputs)
+    drawable = explained and "boxes" in regions.arrays
+    selections = (gallery_queries(results, explained), worst_queries(results)) if drawable else ()
+    pairs = shown_pairs(selections, results, inputs.split, probe)
+    alignments = align_pairs(inputs.model, regions, words, pairs)
+    if not alignments:
+        pairs = pairs[:0]
+    captions = np.unique(pairs[:, 1])
+    spans = []
+    if len(captions):
+        texts = [caption for record in dataset.records for caption in record.captions]
+        read = ENCODERS[inputs.config.encoder].spans(bert, words.folder)
+        spans = [read(texts[row], words.read(row, "token_ids").tolist()) for row in captions]
+    evidence = Evidence(
+        matches=matches,
+        non_matches=non_matches,
+        pairs=pairs,
+        sizes=np.array([weights.shape for weights in alignments], dtype=np.int64).reshape(-1, 2),
+        weights=np.concatenate([np.zeros(0), *(weights.ravel() for weights in alignments)]).astype(np.float16),
+        captions=captions,
+        lengths=np.array([len(places) for places in spans], dtype=np.int64),
+        spans=np.concatenate([np.zeros((0, 2), dtype=np.int32), *spans]),
+    )
+    save_evidence(evidence, folder)
+
+
+def sample_scores(inputs: SearchInputs) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of SAMPLED_IMAGES images with their own captions, and NON_MATCHES with each other's, or all there are.
+
+    Returns:
+        matches (M,) and non-matches (S,), float32.
+    """
+    generator, split = np.random.default_rng(SEED), inputs.split
+    images = np.sort(generator.permutation(len(split.images))[:SAMPLED_IMAGES])
+    captions = np.flatnonzero(np.isin(split.caption_image, images))
+    sampled = Split(
+        split.images[images], split.captions[captions], np.searchsorted(images, split.caption_image[captions])
+    )
+    matrix = similarity_matrix(replace(inputs, split=sampled))
+    own = sampled.caption_image[None, :] == np.arange(len(images))[:, None]
+    return matrix[own], generator.permutation(matrix[~own])[:NON_MATCHES]
+
+
+@torch.inference_mode()
+def align_pairs(model: Matcher, regions: FeatureStore, words: FeatureStore, pairs: np.ndarray) -> list[np.ndarray]:
+    """``Matcher.alignment`` of images and captions, store rows (P, 2): (R, L) of each; nothing of models without."""
+    device = next(model.parameters(), torch.empty(0)).device
+    alignments = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        images, captions = pairs[start : start + PAIRS_AT_ONCE].T
+        with evaluating(model):
+            weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
+        if weights is None:
+            break
+        sizes = zip(regions.lengths[images], words.lengths[captions], strict=True)
+        parts = zip(weights.float().cpu().numpy(), sizes, strict=True)
+        alignments += [part[:rows, :columns] for part, (rows, columns) in parts]
+    return alignments

@@ -1,0 +1,75 @@
+"""What the report shows of a model beside its results: scores of pairs, and which region answers which word.
+
+The evaluate stage, which has the model, keeps it (see retrieval.explain); the report reads it without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.files.arrays import load_arrays, save_arrays
+
+FILE = "evidence.npz"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scores of sampled pairs; the alignment of the pairs that the report shows, none of models that have no alignment.
+
+    matches (M,), non_matches (S,): float32 scores of images with their own captions, and with others.
+    pairs (P, 2): image and caption as store rows; sizes (P, 2): their regions R and tokens L; weights: (R, L) of
+    every pair, flat, one after the other, float16. captions (K,): store rows of the captions; spans (T, 2): where
+    their tokens stand in their texts (see captions.spans), one caption after the other, lengths (K,) of each.
+    """
+
+    matches: np.ndarray
+    non_matches: np.ndarray
+    pairs: np.ndarray
+    sizes: np.ndarray
+    weights: np.ndarray
+    captions: np.ndarray
+    lengths: np.ndarray
+    spans: np.ndarray
+
+    def alignment(self, image: int, caption: int) -> np.ndarray | None:
+        """How much each region of an image answers each token of a caption: (R, L); None of a pair not kept."""
+        number = self._numbers.get((image, caption))
+        if number is None:
+            return None
+        start, (regions, tokens) = self._starts[number], self.sizes[number]
+        return self.weights[start : start + regions * tokens].reshape(regions, tokens).astype(np.float32)
+
+    def token_spans(self, caption: int) -> np.ndarray | None:
+        """Place of each token in a caption's text: (L, 2); None of a caption not kept."""
+        return self._spans.get(caption)
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[int, int], int]:
+        return {(image, caption): number for number, (image, caption) in enumerate(self.pairs.tolist())}
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *self.sizes.prod(axis=1)])
+
+    @cached_property
+    def _spans(self) -> dict[int, np.ndarray]:
+        parts = np.split(self.spans, np.cumsum(self.lengths)[:-1])
+        return dict(zip(self.captions.tolist(), parts, strict=False))
+
+
+def save_evidence(evidence: Evidence, folder: Path) -> None:
+    """Write ``evidence.npz``."""
+    save_arrays(evidence, folder / FILE)
+
+
+def load_evidence(folder: Path) -> Evidence:
+    """Read what ``save_evidence`` wrote.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    return load_arrays(Evidence, folder / FILE)

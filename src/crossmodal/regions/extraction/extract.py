@@ -1,0 +1,209 @@
+"""Regions of every image of a dataset into the feature store.
+
+Images are taken in windows of about WINDOW rows; within one they are sorted by shape, so that a batch holds images
+of one size or of nearly one, and the rows are written in the dataset's order again. Windows and batches depend on
+the dataset and the batch size alone: not on where a killed run stopped, and not on which worker has which rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from crossmodal.datasets.decode import decode
+from crossmodal.datasets.records import Dataset
+from crossmodal.errors import UserError
+from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
+from crossmodal.files.checked_json import read_json, write_json
+from crossmodal.regions.base import ImageRegions, RegionExtractor
+from crossmodal.runtime import pick_device, progress, usable_precision
+
+WINDOW = 256  # rows
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def extract_regions(
+    dataset: Dataset,
+    extractor: RegionExtractor,
+    folder: Path,
+    *,
+    batch_size: int,
+    backend: str,
+    rows: range | None = None,
+    workers: int = 0,
+    max_broken: int = 0,
+    precision: str = "fp32",
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a store whose row i holds the regions of record i.
+
+    Arrays: ``features`` (R, D) float16, ``boxes`` (R, 4) float32 as shares of the image, ``classes`` and
+    ``attributes`` (R,) int16, ``scores`` (R,) float32. Goes on behind the shards ``folder`` already holds.
+
+    An image that cannot be read keeps its row: one region of zeros over the whole image, score 0. The store's
+    metadata names it under ``left_out``, and splits leave it out (datasets.splits).
+
+    Args:
+        rows: of the records, from the start of a window; None: all. Row i of the store is then ``rows[i]``.
+        workers: processes that decode images while the network works; 0: none, it waits.
+        max_broken: images that may turn out unreadable.
+        precision: fp32, or bf16 or fp16 by autocast.
+        settings: kept with the store, what photographs that come later are to be read by.
+
+    Raises:
+        UserError: more images than ``max_broken`` are missing or unreadable. What was done before is kept.
+    """
+    rows = range(len(dataset.records)) if rows is None else rows
+    writer = StoreWriter(folder, region_arrays(extractor.feature_dim))
+    broken = _Broken(dataset, folder, writer, rows.start, max_broken)
+    done = rows.start + len(writer)
+    windows = [[batch for batch in window if max(batch) >= done] for window in plan(dataset, rows, batch_size)]
+    loader = DataLoader(
+        [[dataset.image_path(row) for row in batch] for window in windows for batch in window],
+        batch_size=None,
+        collate_fn=_decode_all,
+        num_workers=workers,
+    )
+    images = iter(loader)
+    with progress(total=len(rows), initial=len(writer), desc="regions", unit="image") as bar, autocast(precision):
+        for window in windows:
+            found = {}
+            for batch in window:
+                found |= _regions_of(extractor, batch, next(images), broken)
+                bar.update(sum(row >= done for row in batch))
+            for row in sorted(row for row in found if row >= done):
+                writer.append(found.pop(row))
+    metadata = {
+        "backend": backend,
+        "feature_dim": extractor.feature_dim,
+        "classes": list(getattr(extractor, "classes", ())),
+        "attributes": list(getattr(extractor, "attributes", ())),
+    } | ({SETTINGS: dict(settings)} if settings else {})
+    writer.close(metadata | broken.metadata())
+    broken.forget()
+
+
+def autocast(precision: str) -> torch.autocast:
+    """What networks extract under: ``regions.precision``, where the device is fast in it, as autocast; else fp32."""
+    device = pick_device().type
+    dtype = PRECISIONS.get(usable_precision(precision, device, "regions.precision"))
+    return torch.autocast(device, dtype, enabled=dtype is not None)
+
+
+def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The arrays of a store of regions, as StoreWriter takes them."""
+    return {
+        "features": ("float16", (feature_dim,)),
+        "boxes": ("float32", (4,)),
+        "classes": ("int16", ()),
+        "attributes": ("int16", ()),
+        "scores": ("float32", ()),
+    }
+
+
+def window_rows(batch_size: int) -> int:
+    """Rows of a window: whole batches, about WINDOW of them."""
+    return batch_size * max(WINDOW // batch_size, 1)
+
+
+def plan(dataset: Dataset, rows: range, batch_size: int) -> list[list[list[int]]]:
+    """Windows of batches of rows; a window's batches are of images of the same shape as far as there are enough."""
+
+    def shape(row: int) -> tuple[float, int]:
+        record = dataset.records[row]
+        return record.width / record.height, record.width  # networks that resize have one size for one aspect
+
+    windows = []
+    for start in range(rows.start, rows.stop, window_rows(batch_size)):
+        order = sorted(range(start, min(start + window_rows(batch_size), rows.stop)), key=shape)
+        windows.append([order[first : first + batch_size] for first in range(0, len(order), batch_size)])
+    return windows
+
+
+def empty_row(arrays: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+    """What stands in the row of an image that was left out: zeros, the whole image as box, no class."""
+    row = {name: np.zeros((1, *shape), dtype) for name, (dtype, shape) in arrays.items()}
+    for name in {"classes", "attributes"} & set(row):
+        row[name] -= 1
+    if "boxes" in row:
+        row["boxes"][0, 2:] = 1
+    return row
+
+
+def _decode_all(paths: Sequence[Path]) -> list[np.ndarray | str]:
+    return [decode(path) for path in paths]
+
+
+def _regions_of(
+    extractor: RegionExtractor, batch: list[int], images: list[np.ndarray | str], broken: _Broken
+) -> dict[int, dict[str, np.ndarray]]:
+    """Store rows of a batch, by record."""
+    found, whole = {}, []
+    for row, image in zip(batch, images, strict=True):
+        if isinstance(image, str):
+            broken.add(row, image)
+            found[row] = empty_row(region_arrays(extractor.feature_dim))
+        else:
+            whole.append((row, image))
+    regions = extractor([image for _, image in whole]) if whole else []
+    for (row, image), of_image in zip(whole, regions, strict=True):
+        found[row] = store_row(of_image, image.shape)
+    return found
+
+
+def store_row(regions: ImageRegions, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The regions of an image of ``shape`` (H, W, 3) as a row of the store: boxes as shares of it, (R, 4) in 0..1."""
+    height, width = shape[:2]
+    scale = np.array([width, height, width, height], dtype=np.float32)
+    return {
+        "features": regions.features,
+        "boxes": np.clip(regions.boxes / scale, 0, 1),
+        "classes": regions.classes,
+        "attributes": regions.attributes,
+        "scores": regions.scores,
+    }
+
+
+class _Broken:
+    """Images that could not be read, kept beside the unfinished store so that a run which goes on knows them.
+
+    One that has been mended in the meantime takes the shards from its own on back.
+    """
+
+    def __init__(self, dataset: Dataset, folder: Path, writer: StoreWriter, first: int, limit: int) -> None:
+        self.dataset, self.limit = dataset, limit
+        self.file = folder.with_name(f"{folder.name}.broken.json")
+        content = read_json(self.file, dict) if self.file.is_file() else {}
+        if not all(row.isdecimal() and len(row) < 12 and isinstance(reason, str) for row, reason in content.items()):
+            raise UserError(f"{self.file}: expected reasons by row; remove the file, the same command goes on without")
+        self.reasons = {int(row): reason for row, reason in content.items()}
+        written = sorted(row for row in self.reasons if row < first + len(writer))
+        mended = next((row for row in written if not isinstance(decode(dataset.image_path(row)), str)), None)
+        if mended is not None:
+            writer.drop_from(mended - first)
+        self.reasons = {row: self.reasons[row] for row in written if row < first + len(writer)}
+
+    def add(self, row: int, reason: str) -> None:
+        self.reasons[row] = reason
+        write_json(self.file, self.reasons, indent=None)
+        if len(self.reasons) > self.limit:
+            path = self.dataset.image_path(min(self.reasons))
+            raise UserError(
+                f"{path}: {self.reasons[min(self.reasons)]}; {len(self.reasons)} images could not be read, "
+                f"regions.max_broken is {self.limit}. Mend them, or raise it; the same command goes on"
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        entries = [
+            {"row": row, "image": self.dataset.records[row].id, "reason": reason}
+            for row, reason in sorted(self.reasons.items())
+        ]
+        return {LEFT_OUT: entries} if entries else {}
+
+    def forget(self) -> None:
+        self.file.unlink(missing_ok=True)

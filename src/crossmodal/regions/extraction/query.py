@@ -1,0 +1,37 @@
+"""A photograph that is not in the region store, read as the regions stage would have stored it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossmodal.batch import Regions
+from crossmodal.datasets.decode import NOT_FOUND, decode
+from crossmodal.errors import UserError
+from crossmodal.limits import shown
+from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.extraction.extract import autocast, store_row
+
+
+def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> Regions:
+    """Regions of one photograph: (1, R, D) features, rounded to float16 as stored ones are, and boxes as shares.
+
+    Args:
+        precision: ``regions.precision``, with which the stage extracts.
+
+    Raises:
+        UserError: the file is missing, truncated, too large, or no image.
+    """
+    image = decode(path)
+    if isinstance(image, str):
+        raise UserError(f"{shown(path)}: {'no such file; give a photograph' if image == NOT_FOUND else image}")
+    with autocast(precision):
+        row = store_row(extractor([image])[0], image.shape)
+    features = torch.from_numpy(row["features"].astype(np.float16)).float()
+    return Regions(
+        features=features.unsqueeze(0),
+        boxes=torch.from_numpy(row["boxes"]).unsqueeze(0),
+        mask=torch.ones(1, len(features), dtype=torch.bool),
+    )

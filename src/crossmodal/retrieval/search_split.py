@@ -1,0 +1,117 @@
+"""The three ways to search a split: embeddings in an index, all pairs, or a shortlist whose pairs are scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.errors import UserError
+from crossmodal.inference.compatibility import check_inputs
+from crossmodal.inference.rescore import rescore_leading
+from crossmodal.inference.scoring import SearchInputs, similarity_matrix
+from crossmodal.models.base import Matcher
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher, read_config
+from crossmodal.retrieval.gallery import GalleryInfo, Mode
+from crossmodal.retrieval.index import IndexKind
+from crossmodal.retrieval.rerank import rerank_shortlists
+from crossmodal.retrieval.results import Searched, build_indexes, draw_sample, rank_pairs, search_both_ways
+from crossmodal.runtime import pick_device, setting_path
+from crossmodal.settings.params import Evaluate
+
+
+def mode_of(setting: str, model: Matcher, name: str) -> Mode:
+    """What ``evaluate.mode`` stands for with this matcher.
+
+    Raises:
+        UserError: embeddings of a matcher whose items are sets of vectors.
+    """
+    if setting == "auto":
+        return "embeddings" if model.pooled else "exact_pairwise"
+    if setting == "embeddings" and not model.pooled:
+        raise UserError(
+            f"evaluate.mode embeddings: {name} compares sets of vectors, which FAISS cannot search; "
+            "use exact_pairwise or shortlist_rerank"
+        )
+    return setting
+
+
+def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> Searched:
+    """Search the split as ``evaluate.mode`` says; indexes, or the matrix of all pairs, are left in ``folder``.
+
+    Raises:
+        UserError: a mode, an index or a shortlist's matcher that does not go with this matcher.
+    """
+    mode = mode_of(settings.mode, inputs.model, inputs.config.model)
+    kind = IndexKind(settings.index, settings.metric, settings.search)
+    sample = draw_sample(inputs.split, settings.exact_queries)
+    if mode == "embeddings":
+        indexes = build_indexes(*inputs.vectors(), kind, folder)
+        return search_both_ways(indexes, inputs.split, sample, top_k=settings.top_k)
+    if mode == "exact_pairwise":
+        matrix = np.lib.format.open_memmap(folder / "similarity.npy", mode="w+", dtype=np.float32, shape=inputs.shape)
+        similarity_matrix(inputs, out=matrix)
+        rescore_leading(inputs, matrix)
+        return rank_pairs(matrix, inputs.split, top_k=settings.top_k)
+    indexes = build_indexes(*shortlist_inputs(inputs, settings.shortlist_by).vectors(), kind, folder)
+    return rerank_shortlists(inputs, indexes, sample, shortlist=settings.shortlist, top_k=settings.top_k)
+
+
+def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
+    """What ``search_split`` leaves, for those who search it again."""
+    config, split = inputs.config, inputs.split
+    mode = mode_of(settings.mode, inputs.model, config.model)
+    read_by = inputs.regions.settings | inputs.words.settings
+    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode, settings=read_by)
+    if mode == "exact_pairwise":
+        return info
+    if mode == "embeddings":
+        return replace(info, index=settings.index)
+    return replace(
+        info,
+        index=settings.index,
+        shortlist=settings.shortlist,
+        shortlist_by=settings.shortlist_by,
+        shortlist_key=config.key if settings.shortlist_by == "own" else _shortlist_config(settings.shortlist_by)[1].key,
+    )
+
+
+def cost_line(info: GalleryInfo, searched: Searched) -> str:
+    """What the search cost and lost, in one line; of all pairs there is nothing to tell."""
+    figures, timings = searched.figures, searched.timings
+    if info.mode == "exact_pairwise":
+        return "all pairs scored"
+    i2t, t2i = figures["i2t"], figures["t2i"]
+    recall = f"{i2t['recall_against_flat']:.3f} i2t and {t2i['recall_against_flat']:.3f} t2i"
+    index = f"FAISS {info.index}: recall against Flat {recall}, {t2i['bytes_per_vector']:.0f} bytes per vector"
+    if info.mode == "embeddings":
+        rates = [timings[f"{name}/queries_per_second"] for name in ("i2t", "t2i")]
+        return f"{index}, {rates[0]:,.0f} and {rates[1]:,.0f} queries/s, both built in {timings['build_seconds']:.1f} s"
+    return (
+        f"{index}; shortlists of {info.shortlist} cost {i2t['lost_r1']:.1f} points of R@1 i2t and {t2i['lost_r1']:.1f} "
+        f"t2i, {timings['shortlist_seconds']:.1f} s instead of {timings['all_pairs_seconds']:.1f} s for all pairs"
+    )
+
+
+def shortlist_inputs(inputs: SearchInputs, source: str) -> SearchInputs:
+    """The same with the matcher that ``evaluate.shortlist_by`` names.
+
+    Raises:
+        UserError: there is none in that folder, it needs other features, or its items are sets of vectors too.
+    """
+    if source == "own":
+        return inputs
+    folder, config = _shortlist_config(source)
+    check_inputs(folder, config, inputs.regions, inputs.words)
+    model, _ = load_matcher(folder)
+    if not model.pooled:
+        raise UserError(f"evaluate.shortlist_by {source!r}: a {config.model}, whose items are not one vector")
+    return replace(inputs, model=model.to(pick_device()), config=config)
+
+
+def _shortlist_config(source: str) -> tuple[Path, MatcherConfig]:
+    folder = setting_path(source)
+    if not folder.is_dir():
+        raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, or own")
+    return folder, read_config(folder)

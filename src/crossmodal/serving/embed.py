@@ -1,0 +1,116 @@
+"""A folder of new photographs as a gallery: the pipeline's own steps from detector to index.
+
+gallery.json, images.faiss   as in results/evaluation
+embeddings.npy               (N, E) float32, L2-normalised: an image's vector, or the mean of its set of vectors
+dataset/                     the photographs' records: row n of the embeddings is record n
+regions/                     their region store, where a matcher scores pairs
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossmodal.captions.encoders import caption_reading
+from crossmodal.datasets.assemble import check_images
+from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
+from crossmodal.datasets.walk import list_files
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.inference.scoring import image_vectors
+from crossmodal.models.checkpoint import load_matcher
+from crossmodal.regions.backends import load_extractor
+from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
+from crossmodal.retrieval.index import IndexKind, build_index, save_index
+from crossmodal.runtime import pick_device
+from crossmodal.serving.session import Folders
+from crossmodal.settings.derived import image_reading, region_backend
+from crossmodal.settings.params import Params
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What ``embed_folder`` made: vectors (N, E), the gallery's description, what was passed over."""
+
+    vectors: np.ndarray
+    info: GalleryInfo
+    skipped: tuple[Skipped, ...]
+
+
+def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
+    """Make a gallery of all photographs in a folder and those below it, linked ones too, in the order of their names.
+
+    Every file is tried, whatever its suffix.
+
+    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images. The
+    photographs are read as those in data/regions were, which the matcher goes with, whatever ``params`` say by now.
+
+    Args:
+        out: made; must not exist.
+        factory: FAISS factory string of the index.
+
+    Raises:
+        UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
+    """
+    model, config = load_matcher(folders.matcher)
+    for folder in (folders.regions, folders.captions):
+        if (folder / "index.json").is_file():
+            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
+    extractor = load_extractor(params, folders.detector)
+    if extractor.feature_dim != config.sizes.regions:
+        raise UserError(
+            f"{folders.detector}: region features of {extractor.feature_dim}, "
+            f"{folders.matcher} takes {config.sizes.regions}"
+        )
+    dataset = _record(photographs, out / "dataset")
+    extract_regions(
+        dataset,
+        extractor,
+        out / "regions",
+        batch_size=params.regions.batch_size,
+        backend=region_backend(params),
+        workers=params.regions.workers,
+        precision=params.regions.precision,
+        settings=image_reading(params),
+    )
+    store = FeatureStore(out / "regions")
+    rows = np.arange(len(store))
+    vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
+    np.save(out / "embeddings.npy", vectors)
+    save_index(build_index(vectors, IndexKind(factory, option="--index")), out / "images.faiss")
+    info = GalleryInfo(
+        model=config.model,
+        key=config.key,
+        images=len(rows),
+        captions=0,
+        mode="embeddings" if model.pooled else "shortlist_rerank",
+        index=factory,
+        shortlist=0 if model.pooled else params.evaluate.shortlist,
+        settings=image_reading(params) | caption_reading(params),
+    )
+    save_info(out, info)
+    if model.pooled:
+        shutil.rmtree(out / "regions")
+    return Embedded(vectors, info, dataset.skipped)
+
+
+def _record(photographs: Path, folder: Path) -> Dataset:
+    """Records of the readable photographs, with absolute paths, as a dataset folder."""
+    listing = list_files(photographs)
+    records, skipped = [], list(listing.skipped)
+    sizes = check_images(list(listing.files.values()))
+    for (name, path), size in zip(listing.files.items(), sizes, strict=True):
+        if isinstance(size, str):
+            skipped.append(Skipped(name, size))
+        else:
+            records.append(ImageRecord(name, str(path.resolve()), "test", *size, captions=()))
+    if not records:
+        first = f"; {len(skipped)} files or folders skipped, {skipped[0].item}: {skipped[0].reason}" if skipped else ""
+        raise UserError(f"{photographs}: no photographs in it that can be read{first}")
+    folder.mkdir(parents=True)
+    write_dataset(folder, photographs.resolve().name, records, skipped=skipped)
+    return read_dataset(folder)

@@ -1,0 +1,127 @@
+"""Everything that queries need, loaded once: gallery, matcher, and what reads sentences and photographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossmodal import paths
+from crossmodal.captions.query import SentenceReader
+from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore
+from crossmodal.models.checkpoint import read_config
+from crossmodal.regions.backends import load_extractor
+from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.extraction.query import read_photograph
+from crossmodal.retrieval.gallery import as_made, read_info
+from crossmodal.runtime import loaded_once
+from crossmodal.serving.engine import Found, SearchEngine
+from crossmodal.settings.params import Params
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the stages' outs are."""
+
+    dataset: Path = paths.DATASET
+    regions: Path = paths.REGIONS
+    captions: Path = paths.CAPTIONS
+    detector: Path = paths.DETECTOR
+    bert: Path = paths.BERT
+    matcher: Path = paths.MATCHER
+    evaluation: Path = paths.EVALUATION
+
+
+class SearchSession:
+    """Sentences and photographs in, what was found out. Several threads may share it: no query changes anything.
+
+    Args:
+        gallery: results/evaluation, or a folder that ``crossmodal embed`` made (with ``dataset`` and, where pairs
+            are scored, ``regions`` of its own).
+        params: of the pipeline; queries are read by the settings that the gallery was made by where these differ.
+
+    Raises:
+        UserError: an out is missing or damaged, or they do not belong together.
+    """
+
+    def __init__(self, gallery: Path, params: Params, folders: Folders) -> None:
+        self.info = read_info(gallery)  # first: without it nothing else matters
+        own = (gallery / "dataset").is_dir()
+        self.params, self.folders = as_made(params, self.info.settings, gallery / "gallery.json"), folders
+        self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
+        self.regions = gallery / "regions" if own else folders.regions
+        left_out = FeatureStore(self.regions).left_out if self.regions.is_dir() else ()
+        self.split = split_rows(self.dataset, "test", left_out)
+        self.config = read_config(folders.matcher)
+        self.engine = SearchEngine(
+            gallery,
+            folders.matcher,
+            self.split,
+            regions=lambda: FeatureStore(self.regions),
+            words=lambda: FeatureStore(folders.captions),
+        )
+        self._texts = [text for row in self.split.images for text in self.dataset.records[row].captions]
+
+    def load(self, *, photographs: bool) -> None:
+        """Load what reads photographs, or sentences, so that the first query does not wait for it."""
+        _ = self._extractor if photographs else self._reader
+
+    def describe(self) -> str:
+        """What is searched and how, e.g. "500 images of scenes, tern, FAISS Flat"."""
+        info = self.info
+        ways = {
+            "embeddings": f"FAISS {info.index}",
+            "exact_pairwise": "every pair scored",
+            "shortlist_rerank": f"FAISS {info.index}, the first {info.shortlist} scored again",
+        }
+        what = f"{info.images:,} images" + (f" and {info.captions:,} captions" if info.captions else "")
+        return f"{what} of {self.dataset.name}, {info.model}, {ways[info.mode]}"
+
+    def find_images(self, sentence: str, k: int) -> list[Found]:
+        """The k images that fit a sentence best; ``item`` counts within the gallery."""
+        return self.engine.images(self._reader(sentence), k)
+
+    def find_captions(self, photograph: Path, k: int) -> list[Found]:
+        """The k captions that fit a photograph best."""
+        regions = read_photograph(photograph, self._extractor, self.params.regions.precision)
+        return self.engine.captions(regions, k)
+
+    def image_path(self, item: int) -> Path:
+        return self.dataset.image_path(self.split.images[item])
+
+    def first_caption(self, item: int) -> str:
+        """Of an image, to show what it is; empty if it has none."""
+        captions = self.dataset.records[self.split.images[item]].captions
+        return captions[0] if captions else ""
+
+    def caption(self, item: int) -> str:
+        return self._texts[item]
+
+    def image_of(self, caption: int) -> int:
+        return int(self.split.caption_image[caption])
+
+    @loaded_once
+    def _reader(self) -> SentenceReader:
+        folders, encoder = self.folders, self.config.encoder
+        own = folders.matcher / "vocabulary.json"  # of an imported matcher
+        vocabulary = own if own.is_file() else folders.captions / "vocabulary.json"
+        reader = SentenceReader(encoder, folders.bert, vocabulary, self.params.captions.max_tokens)
+        size = reader.feature_dim
+        if size is not None and size != self.config.sizes.words:
+            raise UserError(
+                f"{folders.bert}: token features of {size}, {folders.matcher} takes {self.config.sizes.words}"
+            )
+        return reader
+
+    @loaded_once
+    def _extractor(self) -> RegionExtractor:
+        folders = self.folders
+        extractor = load_extractor(self.params, folders.detector)
+        if extractor.feature_dim != self.config.sizes.regions:
+            raise UserError(
+                f"{folders.detector}: region features of {extractor.feature_dim}, "
+                f"{folders.matcher} takes {self.config.sizes.regions}"
+            )
+        return extractor

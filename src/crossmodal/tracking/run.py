@@ -1,0 +1,305 @@
+"""One MLflow run per trained model, found again by content; a store that fails never fails a stage.
+
+Example, as the train and evaluate stages use it::
+
+    with open_training_run(key, params, run_id=state.run_id) as tracker:
+        state.run_id = tracker.run_id
+        tracker.log_metrics({"train/loss": 0.3}, step=20)
+
+    with find_run(key, params) as tracker:
+        tracker.log_metrics({"test/i2t/r1": 41.2})
+
+Where the store is and how it is reached: tracking_store. mlflow is imported when the first run is opened: it takes
+seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from crossmodal.files.checked_yaml import dotted
+from crossmodal.terminal import printable_lines
+from crossmodal.tracking.store import connect, failure, store_error, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KEY_TAG = "model.key"
+KIND_TAG = "kind"  # training | evaluation-only
+EXPERIMENTS_TAG = "dvc.experiments"  # all DVC experiments that wrote to the run; DVC_EXP_NAME is the last of them
+_NOTE_TAG, _NOTE_MARK = "mlflow.note.content", "<!-- written by the pipeline -->"
+
+_MAX_VALUE = 6000  # characters of a parameter, MLflow's limit
+_MAX_DIGEST = 36  # the same of a dataset's digest
+_BATCH = 100  # parameters or tags in one request
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as flat text: ``{"a": {"b": 1}}`` becomes ``{"a.b": "1"}``; long values are cut."""
+    return {name: str(value)[:_MAX_VALUE] for name, value in dotted(params).items()}
+
+
+class Tracker:
+    """A run that is written to; or a no-op, when tracking is off or the store failed (one warning says so).
+
+    As a context manager it ends the run: FINISHED, FAILED on an exception, KILLED on Ctrl-C.
+
+    Attributes:
+        run_id: of the MLflow run, for the resume state of training; None without a run.
+    """
+
+    def __init__(
+        self, uri: str = "", find: Callable[[MlflowClient, str], Run] | None = None, *, strict: bool = False
+    ) -> None:
+        """Write to the run that ``find(client, experiment id)`` gives; without a URI do nothing.
+
+        ``strict``: a failure is a UserError, for commands that are about the store and nothing else.
+        """
+        self.run_id: str | None = None
+        self._uri, self._strict = uri, strict
+        self._client: MlflowClient | None = None
+        if uri:
+            self._guard(self._open, find)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add one point to each metric. Names: letters, digits and ``_ - . space : /``, so no ``@``.
+
+        Logging a step twice stores two points, so resume after the last logged step. Without a step it is a run-level
+        metric, logged again only if its value has changed.
+        """
+
+        def changed(client: MlflowClient) -> None:
+            there = client.get_run(self.run_id).data.metrics
+            self._log_points({name: value for name, value in metrics.items() if there.get(name) != value}, 0)
+
+        if step is None:
+            self._attempt(changed)
+        else:
+            self._log_points(metrics, step)
+
+    def describe(self, text: str) -> None:
+        """Set the description at the top of the run's page, in Markdown; one that a person wrote stays."""
+
+        def log(client: MlflowClient) -> None:
+            there = client.get_run(self.run_id).data.tags.get(_NOTE_TAG, _NOTE_MARK)
+            if there.endswith(_NOTE_MARK):
+                client.set_tag(self.run_id, _NOTE_TAG, f"{text}\n\n{_NOTE_MARK}")
+
+        self._attempt(log)
+
+    def log_curve(self, name: str, values: Sequence[float]) -> None:
+        """Add a metric with a point for each value, its steps from 1: a curve that is not over time.
+
+        The points have the time of the run's start, so that what is logged twice is there once.
+        """
+
+        def log(client: MlflowClient) -> None:
+            from mlflow.entities import Metric
+
+            at = client.get_run(self.run_id).info.start_time
+            points = [Metric(name, float(value), at, step) for step, value in enumerate(values, start=1)]
+            client.log_batch(self.run_id, metrics=points, synchronous=True)
+
+        self._attempt(log)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Add parameters, nested ones by dotted name. MLflow refuses to change one that is there."""
+        self._log("params", "Param", flatten(params).items())
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        """Add or replace tags, nested ones by dotted name."""
+        self._log("tags", "RunTag", flatten(tags).items())
+
+    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
+        """Copy a file into the run, below ``folder`` of its artifacts."""
+        self._attempt(lambda client: client.log_artifact(self.run_id, str(path), folder))
+
+    def log_artifacts(self, folder: Path | str, into: str | None = None) -> None:
+        """Copy what a folder holds into the run, below ``into`` of its artifacts."""
+        self._attempt(lambda client: client.log_artifacts(self.run_id, str(folder), into))
+
+    def log_dataset(self, name: str, digest: str, context: str) -> None:
+        """Note a dataset by name and digest (36 characters are kept); context: training, evaluation, ..."""
+
+        def log(client: MlflowClient) -> None:
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            dataset = Dataset(name, digest[:_MAX_DIGEST], "local", json.dumps({"uri": name}))
+            tags = [InputTag("mlflow.data.context", context)]
+            client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+
+        self._attempt(log)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
+        self._attempt(lambda client: client.set_terminated(self.run_id, status))
+        self._client = None
+
+    def _open(self, find: Callable[[MlflowClient, str], Run]) -> None:
+        client, experiment = connect(self._uri)
+        self.run_id = find(client, experiment).info.run_id
+        self._client = client
+
+    def _log_points(self, metrics: Mapping[str, float], step: int) -> None:
+        at = int(time.time() * 1000)
+        self._log("metrics", "Metric", ((name, float(value), at, step) for name, value in metrics.items()))
+
+    def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
+        def log(client: MlflowClient) -> None:
+            from mlflow import entities
+
+            items = [getattr(entities, entity)(*row) for row in rows]
+            for start in range(0, len(items), _BATCH):
+                batch = {field: items[start : start + _BATCH]}
+                client.log_batch(self.run_id, **batch, synchronous=True)
+
+        self._attempt(log)
+
+    def _attempt(self, action: Callable[[MlflowClient], Any]) -> None:
+        if self._client is not None:
+            self._guard(action, self._client)
+
+    def _guard(self, action: Callable[[Any], Any], argument: Any) -> None:
+        """Call ``action(argument)``; a failure is one line on stderr and turns the tracker into a no-op."""
+        try:
+            action(argument)
+        except Exception as error:
+            self._client = None
+            if self._strict:
+                raise store_error(self._uri, error) from None
+            text = failure(self._uri, error, ", this stage goes on without it")
+            tqdm.write(f"warning: {printable_lines(text)}", file=sys.stderr)
+
+
+def open_training_run(
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] | None = None,
+    *,
+    run_id: str | None = None,
+    enabled: bool = True,
+) -> Tracker:
+    """Open the run of a training: a new one, unless resume state carries the id of one that still exists.
+
+    Args:
+        key: hash of what determines the model (settings and data); ``find_run`` looks for it.
+        params: settings, nested; logged once, when the run is new.
+        tags: set on the run, be it new or resumed.
+        run_id: ``Tracker.run_id`` of the training that this one continues.
+        enabled: False gives a tracker that does nothing.
+    """
+    return _open_run(lambda client, _: _existing(client, run_id), "training", key, params, tags, enabled)
+
+
+def find_run(
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] | None = None,
+    *,
+    enabled: bool = True,
+    strict: bool = False,
+) -> Tracker:
+    """Reopen the newest run of a trained model; without one open a run tagged ``kind: evaluation-only``.
+
+    Arguments as in ``open_training_run``; the parameters count for the evaluation-only run alone.
+
+    Raises:
+        UserError: the store failed, with ``strict``.
+    """
+    query = f"tags.`{KEY_TAG}` = '{key}'"
+
+    def newest(client: MlflowClient, experiment: str) -> Run | None:
+        order = ["attributes.start_time DESC"]
+        return next(iter(client.search_runs([experiment], query, max_results=1, order_by=order)), None)
+
+    return _open_run(newest, "evaluation-only", key, params, tags, enabled, strict)
+
+
+def _open_run(
+    find: Callable[[MlflowClient, str], Run | None],
+    kind: str,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any] | None,
+    enabled: bool,
+    strict: bool = False,
+) -> Tracker:
+    """Go on with the run that ``find`` gives, or else with a new one that gets the parameters."""
+    created = False
+
+    def choose(client: MlflowClient, experiment: str) -> Run:
+        nonlocal created
+        run = find(client, experiment)
+        created = run is None
+        if run is None:
+            return client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
+        client.update_run(run.info.run_id, "RUNNING")
+        for name, value in _dvc_experiment(run.data.tags).items():
+            client.set_tag(run.info.run_id, name, value)
+        return run
+
+    tracker = Tracker(tracking_uri() if enabled else "", choose, strict=strict)
+    if created:
+        tracker.log_params(params)
+    tracker.log_tags(tags or {})
+    return tracker
+
+
+def _existing(client: MlflowClient, run_id: str | None) -> Run | None:
+    """The run with this id; None without an id, or when the run is gone or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id) if run_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run and run.info.lifecycle_stage == "active" else None
+
+
+def _origin(params: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that say where a run comes from: user, script, git commit, DVC experiment; and its name."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    tags = {name: str(value) for name, value in resolve_tags().items()}
+    if "mlflow.source.git.commit" not in tags:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+            tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    tags |= _dvc_experiment({})
+    if "DVC_EXP_NAME" in tags:  # the same name in `dvc exp show` and in MLflow
+        tags["mlflow.runName"] = tags["DVC_EXP_NAME"]
+    elif {"model", "dataset"} <= params.keys():
+        tags["mlflow.runName"] = f"{params['model']}-{params['dataset']}"
+    return tags
+
+
+def _dvc_experiment(before: Mapping[str, str]) -> dict[str, str]:
+    """Tags of the DVC experiment that this process is part of; ``before``: the run's tags, if it was there."""
+    names = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+    tags = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if "DVC_EXP_NAME" in tags:
+        others = [name for name in before.get(EXPERIMENTS_TAG, before.get("DVC_EXP_NAME", "")).split(", ") if name]
+        experiments = list(dict.fromkeys([*others, tags["DVC_EXP_NAME"]]))
+        while len(text := ", ".join(experiments)) > _MAX_VALUE:  # the oldest go
+            del experiments[0]
+        tags[EXPERIMENTS_TAG] = text
+    return tags

@@ -1,0 +1,111 @@
+"""Work that survives a kill: a folder outside the outs, keyed by what determines the result."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import pickle
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock
+
+from crossmodal.runtime import project_root
+from crossmodal.terminal import printable
+
+_PACKAGE = Path(__file__).resolve().parent
+_SOURCE_SUFFIXES = {".py", ".c"}
+_HELD: list[FileLock] = []
+
+
+def content_key(settings: dict[str, Any], files: Iterable[Path] = ()) -> str:
+    """A short hash of settings (JSON-able) and of the bytes of files."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def source_files(stage: str, pipeline: Path = Path("dvc.yaml")) -> list[Path]:
+    """Source files that a stage depends on, sorted: those that dvc.yaml lists, folders with all their .py and .c files.
+
+    Without a dvc.yaml, or without that stage in it, all source files of the package.
+    """
+    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"] if pipeline.is_file() else {}
+    if stage not in stages:
+        found = [_PACKAGE]
+    else:
+        found = [pipeline.parent / path for path in stages[stage]["deps"] if path.startswith(("src/", "stages/"))]
+    files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path])}
+    return sorted(file for file in files if file.suffix in _SOURCE_SUFFIXES)
+
+
+def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = (), *, shared: bool = False) -> Path:
+    """The place for a stage's unfinished work, the same one again after a kill.
+
+    Keyed by settings, input files and the source files that the stage depends on, so that nothing half done by
+    other code or on other data is taken up, and an edit elsewhere loses nothing. Folders of the stage under other keys
+    are left: they belong to other settings. The folder is locked until this process ends: an experiment with the same
+    key that runs at the same time waits.
+    ``shared``: it is not, for processes that share the work by locks of their own.
+    """
+    folder = project_root() / ".resume" / stage / content_key(settings, [*files, *source_files(stage)])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if shared:
+        folder.mkdir(exist_ok=True)
+        return folder
+    lock = FileLock(folder.with_suffix(".lock"), is_singleton=True)
+    lock.acquire()
+    _HELD.append(lock)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def publish(out: Path, place: Path, work: Path) -> None:
+    """Move a finished folder to where the stage's out is declared, and clear the work folder.
+
+    The out appears whole or not at all: it is renamed, from a copy beside its place where that is another disk.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        shutil.rmtree(place)
+    try:
+        out.rename(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        part = place.with_name(f".{place.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(out, part)
+        part.rename(place)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a killed process goes on from, whole under a temporary name and then renamed."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:  # torch's own writer does not say why a write failed
+        torch.save(state, file)
+    part.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """What ``save_state`` wrote, on the CPU; None where there is nothing, or, with a warning, nothing readable."""
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        text = printable(f"warning: {path}: damaged, this starts from the beginning ({reason})")
+        print(text, file=sys.stderr)
+        path.unlink()
+        return None
