@@ -25,7 +25,7 @@ from crossmodal.datasets.archives.obtain import Archive, mirror_folder
 from crossmodal.datasets.archives.transfer import explain
 from crossmodal.datasets.build import archives_of, download_cache
 from crossmodal.runtime import in_units, progress, project_root, setting_path
-from crossmodal.settings.derived import bert_source, region_backend
+from crossmodal.settings.derived import BACKENDS, bert_source, region_backend
 from crossmodal.settings.params import Params
 
 P = ParamSpec("P")
@@ -176,10 +176,10 @@ def check_files(params: Params, timeout: float) -> list[Finding]:
     """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
     named = {}
     if not _has_run(paths.DETECTOR, params):
-        if region_backend(params) == "grid" and params.grid.weights != "hub":
-            named["grid.weights"] = params.grid.weights
-        if region_backend(params) in ("bottomup", "detectron2"):
-            named["bottomup.weights"] = params.bottomup.weights
+        section = BACKENDS[region_backend(params)].section
+        weights = getattr(getattr(params, section), "weights", "hub")
+        if weights != "hub":
+            named[f"{section}.weights"] = weights
     if region_backend(params) == "precomputed" and not _has_run(paths.REGIONS, params):
         named["precomputed.path"] = params.precomputed.path
     if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":

@@ -6,6 +6,7 @@ A dependency of the stages in dvc.yaml: unlike the types of params.yaml it can c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,10 +22,30 @@ _BOTTOMUP = (
     "bottomup.min_score",
     "bottomup.nms",
 )
-_IMAGE_KEYS = {"torchvision": _FITTED, "bottomup": _BOTTOMUP, "detectron2": _BOTTOMUP}
 _READING_KEYS = {"regions.backend", "regions.precision", "captions.max_tokens", *_FITTED, *_BOTTOMUP}
 WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # keys of section regions that cannot change a feature
-_BACKEND_SECTIONS = {name: name for name in ("grid", "clip", "bottomup", "precomputed")} | {"detectron2": "bottomup"}
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """section: of params.yaml, where the network or the files of a region backend are named.
+
+    reads: further settings that an image's regions depend on, by dotted key; None where the features came from files,
+    of which nothing is known.
+    """
+
+    section: str
+    reads: tuple[str, ...] | None = ()
+
+
+BACKENDS = {
+    "torchvision": BackendSettings("detector", _FITTED),
+    "grid": BackendSettings("grid"),
+    "clip": BackendSettings("clip"),
+    "bottomup": BackendSettings("bottomup", _BOTTOMUP),
+    "detectron2": BackendSettings("bottomup", _BOTTOMUP),
+    "precomputed": BackendSettings("precomputed", None),
+}
 
 
 def region_backend(params: Params) -> str:
@@ -53,10 +74,10 @@ def image_reading(params: Params) -> dict[str, Any]:
     features, of which nothing is known.
     """
     backend = region_backend(params)
-    if backend == "precomputed":
+    reads = BACKENDS[backend].reads
+    if reads is None:
         return {}
-    keys = (*_IMAGE_KEYS.get(backend, ()), "regions.precision")
-    return {"regions.backend": backend} | {key: _value(params, key) for key in keys}
+    return {"regions.backend": backend} | {key: _value(params, key) for key in (*reads, "regions.precision")}
 
 
 def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
@@ -88,7 +109,7 @@ def run_settings(params: Params) -> dict[str, Any]:
 
     Logged with the MLflow run, and hashed together with the data into the key by which the run is found again.
     """
-    backend = _BACKEND_SECTIONS.get(region_backend(params), "detector")
+    backend = BACKENDS[region_backend(params)].section
     chosen = (params.dataset, params.model, params.captions.encoder)
     sections = ("regions", backend, "bert", "captions", "train", "loss", *chosen)
     settings = {name: getattr(params, name).model_dump(mode="json") for name in sections}

@@ -96,10 +96,13 @@ class Download(Section):
 # ------------------------------------------------------------------------------------------------------------- features
 
 
+BackendName = Literal["torchvision", "grid", "clip", "bottomup", "detectron2", "precomputed"]  # derived.BACKENDS
+
+
 class Regions(Section):
     """Region features."""
 
-    backend: Literal["auto", "torchvision", "grid", "clip", "bottomup", "detectron2", "precomputed"]
+    backend: Literal["auto", BackendName]
     per_image: Count
     min_score: Share
     nms: Annotated[float, Field(gt=0, le=1)]
