@@ -4,7 +4,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.files.checked_json import read_json
 from crossmodal.paths import DATASET, DETECTOR
-from crossmodal.regions import backends
+from crossmodal.regions.fetch import Job, fetch_network
 from crossmodal.settings.derived import BACKENDS, region_backend
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
@@ -20,7 +20,7 @@ def main() -> None:
     out, state = work / "out", work / "state"
     out.mkdir(exist_ok=True)
     state.mkdir(exist_ok=True)
-    backends.BACKENDS[backend].fetch(backends.Job(params, dataset, out, state))
+    fetch_network(Job(params, dataset, out, state))
     publish(out, DETECTOR, work)
     measured = DETECTOR / "metrics.json"
     ap50 = read_json(measured, dict, nan=True).get("ap50") if measured.is_file() else None

@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 
 from crossmodal.errors import UserError
-from crossmodal.regions import backends
+from crossmodal.regions.backends import LOAD, load_extractor
+from crossmodal.regions.fetch import FETCH, Job, fetch_network
 from crossmodal.settings import derived
 from crossmodal.settings.params import BackendName, Regions, load_params
 
@@ -19,7 +20,7 @@ def with_backend(name):
 
 def test_the_backends_are_those_of_the_settings():
     names = set(get_args(BackendName))
-    assert set(backends.BACKENDS) == set(derived.BACKENDS) == names
+    assert set(LOAD) == set(FETCH) == set(derived.BACKENDS) == names
     assert set(get_args(Regions.model_fields["backend"].annotation)) == names | {"auto"}
 
 
@@ -42,8 +43,8 @@ def test_a_run_is_logged_with_the_settings_of_its_backend(name, section):
 
 
 def test_of_precomputed_features_no_network_reads_photographs(tmp_path):
-    job = backends.Job(with_backend("precomputed"), None, tmp_path, tmp_path)
-    backends.BACKENDS["precomputed"].fetch(job)
+    job = Job(with_backend("precomputed"), None, tmp_path, tmp_path)
+    fetch_network(job)
     assert (tmp_path / "config.json").read_text() == '{"backend": "precomputed"}\n'
     with pytest.raises(UserError, match=r"regions\.backend precomputed"):
-        backends.load_extractor(job.params, tmp_path)
+        load_extractor(job.params, tmp_path)
