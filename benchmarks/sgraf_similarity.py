@@ -5,10 +5,9 @@
     python benchmarks/sgraf_similarity.py --device cuda --images 1000 --captions 1000 --steps 3
 
 The published form, equations.score_by_caption, goes through the captions one by one, each against all images in batched
-products. Matrices are
-compared first, then made in turn in one process; medians are reported. A training step is forward and backward of the
-hinge loss with hard negatives, gradients compared as well; its memory is what it takes beside its inputs, of a process
-of its own on a CPU.
+products. Matrices are compared first, then made in turn in one process; medians are reported. A training step is
+forward and backward of the hinge loss with hard negatives, gradients compared as well; its memory is what it takes
+beside its inputs, of a process of its own on a CPU.
 
 The first command, and one with --images 16 --captions 32 --steps 2 (of which the steps are shown), on 2 cores (Zen 4)
 that had nothing else to do, with a C compiler (models/sgraf/compiled.py), printed

@@ -86,3 +86,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, published, changes, expec
     assert err.count("\n") == 1
     assert expected in err
     assert sorted(path.name for path in published.iterdir()) == ["model_best.pth", "vocab.json"]
+
+
+def test_what_a_cut_off_import_left_is_not_taken_along(run, published):
+    (published / "matcher.part").mkdir()
+    (published / "matcher.part/vocabulary.json").write_text("of another model")
+    (published / "matcher.part/more.bin").write_text("")
+    assert run(*arguments_of(published))[0] == 0
+    assert not (published / "matcher.part").exists()
+    names = sorted(path.name for path in (published / "matcher").iterdir())
+    assert names == ["config.json", "model.safetensors", "vocabulary.json"]

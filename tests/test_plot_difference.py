@@ -9,9 +9,6 @@ import yaml
 from git_commands import git
 from PIL import Image
 
-from crossmodal.errors import UserError
-from crossmodal.revisions.curves import read_plots
-
 PLOTS = [
     {
         "recall": {
@@ -117,17 +114,9 @@ def test_pictures(run, tmp_path):
     assert (code, out, err) == (2, "", "error: --pictures dvc.yaml: a file; name a folder\n")
 
 
-@pytest.mark.parametrize(
-    ("path", "content", "expected"),
-    [
-        ("plots/loss.csv", "epoch,loss\n1,much\n", "plots/loss.csv: columns epoch and loss: expected numbers"),
-        ("dvc.yaml", "plots: [", "dvc.yaml: not valid YAML"),
-        ("dvc.yaml", "plots: [a.csv]", "dvc.yaml: plots: expected title, x, y by file"),
-    ],
-)
-def test_what_is_wrong_is_one_line(path, content, expected):
-    Path(path).write_text(content, errors="surrogateescape")
-    with pytest.raises(UserError) as error:
-        read_plots("main")
-    assert str(error.value).startswith(expected)
-    assert "\n" not in str(error.value)
+def test_points_at_equal_distances_are_drawn_as_they_are(run):
+    write()
+    Path("plots/loss.csv").write_text("epoch,loss\n1,9\n2,1\n3,7\n")
+    ((base, now),) = lines(run("plots")[1])
+    assert base.tolist() == [9, 4.5, 3]
+    assert now.tolist() == [9, 1, 7]

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from processes import run_stage
 
-from crossmodal.datasets.records import ImageRecord, write_dataset
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -28,14 +26,6 @@ def test_a_stage_without_its_inputs(workspace, stage, expected):
     done = run_stage(stage, workspace)
     assert done.returncode == 2
     assert expected in done.stderr
-
-
-def test_captions_without_bert(workspace):
-    dataset = workspace / "data/dataset"
-    dataset.mkdir(parents=True)
-    write_dataset(dataset, "one", [ImageRecord("a", "images/a.jpg", "train", 4, 2, ("one",))])
-    done = run_stage("captions", workspace)
-    assert (done.returncode, done.stderr) == (2, "error: models/bert: not found; run the bert stage first\n")
 
 
 def test_a_bad_value_stops_before_any_work(workspace):

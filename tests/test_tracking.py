@@ -323,3 +323,27 @@ def test_four_processes_can_be_the_first_writers(tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         keys = sorted(row[0] for row in connection.execute(query))
     assert keys == ["key0", "key1", "key2", "key3"]
+
+
+def test_resume_with_a_run_that_is_gone_opens_a_new_one(root, client, key, capsys):
+    with open_training_run(key, PARAMS) as deleted:
+        pass
+    client.delete_run(deleted.run_id)
+    for gone in (deleted.run_id, uuid.uuid4().hex):
+        with open_training_run(key, PARAMS, run_id=gone) as tracker:
+            assert tracker.run_id not in (None, gone)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_project_folder_with_characters_that_mean_something_in_a_url(tmp_path, monkeypatch):
+    """The database is in the folder itself, not in one of the name's first part."""
+    root = tmp_path / "a b'\u00e9 [x] #1 %41 ?c=d&e"
+    root.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(tracking_store, "project_root", lambda: root)
+    client, experiment = tracking_store.connect(tracking_store.tracking_uri())
+    run = client.create_run(experiment)
+    client.log_dict(run.info.run_id, {"a": 1}, "a.json")
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        assert connection.execute("SELECT run_uuid FROM runs").fetchall() == [(run.info.run_id,)]
+    assert [path.name for path in (root / "mlruns").rglob("*.json")] == ["a.json"]

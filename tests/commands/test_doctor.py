@@ -124,21 +124,6 @@ def test_weights_of_other_settings_do_not_count(doctor, tmp_path, monkeypatch):
     assert "weights none that would come from a hub" in doctor(*settings)[1]
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("dataset=imagenet", "dataset: input should be 'scenes'"),
-        ("trian.lr=1", "-S: Could not override 'trian.lr'"),
-        ("dataset", "-S: Error parsing override 'dataset'"),
-    ],
-)
-def test_wrong_setting(doctor, override, message):
-    code, out, err = doctor("-S", override)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
-
-
 def test_stages_as_dvc_sees_them():
     """In this repository, without the mocks."""
     findings = checks.check_stages()

@@ -1,6 +1,7 @@
 """Photographs are read as a viewer shows them, and what is no photograph costs neither memory nor time."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from odd_photographs import upright, write_page
 from PIL import EpsImagePlugin, Image
 
 from crossmodal.datasets.decode import decode, kept_size, read_thumbnail, upright_size
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LOSSY = {".jpg": 1.5, ".jfif": 1.5, ".avif": 1.5, ".mpo": 1.5}  # mean difference of a value
 
@@ -173,6 +176,12 @@ def test_no_other_program_is_started(tmp_path, monkeypatch):
     (tmp_path / "plain.eps").rename(tmp_path / "photo.jpg")
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
     assert decode(tmp_path / "photo.jpg") == "no image"
+
+
+def test_every_open_names_its_formats():
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
+        for call in re.findall(r"Image\.open\([^\n]*", path.read_text(encoding="utf-8")):
+            assert "formats=" in call, f"{path.name}: {call}"
 
 
 def test_damage_gives_a_reason(page, tmp_path):

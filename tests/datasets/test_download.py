@@ -100,6 +100,13 @@ class TestBrokenOff:
         assert "it was downloaded in pieces, getting it again from the start" in caplog.text
         assert server.ranges.count(None) == 2
 
+    def test_pieces_of_a_wrong_file_are_got_twice_and_no_more(self, server, tmp_path):
+        server.files["good.zip"] = GOOD[::-1]
+        with pytest.raises(UserError, match="wrong checksum"):
+            obtain(archive_at(f"{server.url}/pieces/good.zip"), tmp_path, None, delays=QUICK)
+        assert server.ranges.count(None) == 2
+        assert files(tmp_path) == []
+
 
 class TestOffline:
     def test_no_address_is_asked(self, server, tmp_path):

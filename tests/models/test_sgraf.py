@@ -9,7 +9,6 @@ import torch
 from crossmodal import runtime
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes
-from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.sgraf.equations import score_by_caption
 from crossmodal.models.sgraf.fast import score_matrix
@@ -166,21 +165,8 @@ def test_running_statistics_are_those_of_all_processes(monkeypatch):
     reasoning.norm.running_mean.zero_()
     reasoning.norm.running_var.fill_(1)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(torch.tensor([7.0, 5.0, 1.0])))
     reasoning.track(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 1.0]))
     torch.testing.assert_close(reasoning.norm.running_mean, torch.tensor([0.4]))
     torch.testing.assert_close(reasoning.norm.running_var, torch.tensor([1.1]))
-
-
-@torch.inference_mode()
-def test_a_matcher_saved_with_the_former_name_of_lambda_softmax_is_read(tmp_path):
-    model = build("sgr")
-    settings = PARAMS.sgraf.model_copy(update={"module": "sgr", "embed_dim": 16, "sim_dim": 6, "lambda_softmax": 4.0})
-    save_matcher(tmp_path, model, MatcherConfig("sgraf", settings.model_dump(), SIZES, "key", "bert", {}))
-    path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace("lambda_softmax", "smooth"))
-    found, config = load_matcher(tmp_path)
-    assert found.scorer.lambda_softmax == config.settings["lambda_softmax"] == 4.0
-    images, captions = encoded(model)
-    model.scorer.lambda_softmax = 4.0
-    torch.testing.assert_close(found.similarity(images, captions), model.similarity(images, captions))

@@ -242,7 +242,6 @@ def saf_norm(file, trainer):
     return running, trainer.model.get_submodule("scorer.reasoning.norm")
 
 
-@pytest.mark.xfail(reason="statistics are taken in once a bucket of lengths, not once a step", strict=False)
 def test_saf_statistics_are_taken_in_once_a_step(replayed):
     """Of the mean over a batch's captions; the published ones are of the last dozen captions."""
     file, trainer, _ = replayed

@@ -8,7 +8,6 @@ from bottomup_random import SMALL, random_detector, random_images, settings
 from PIL import Image
 
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.bottomup import backend
 from crossmodal.regions.bottomup.backend import BottomUpRegions, preprocess, resize_scale
@@ -196,20 +195,3 @@ def test_a_folder_is_read_back(folder):
     assert detector.architecture == SMALL
     assert detector.classes == expected.classes and detector.attributes == expected.attributes
     assert all(torch.equal(detector.weights[name], value) for name, value in expected.weights.items())
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (None, "config.json: not found; run the detector stage first"),
-        ('{"backend": "grid"}', "config.json: holds no bottom-up attention detector"),
-        ('{"backend": "bottomup"}', "config.json: source: missing"),
-        ("{", "not readable as JSON"),
-    ],
-)
-def test_another_folder_is_named(tmp_path, config, expected):
-    if config is not None:
-        (tmp_path / "config.json").write_text(config)
-    with pytest.raises(UserError) as error:
-        BottomUpRegions(tmp_path, settings())
-    assert expected in str(error.value)

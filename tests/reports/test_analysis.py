@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from crossmodal.datasets.records import read_dataset, write_dataset
@@ -109,3 +110,13 @@ def test_without_misses_and_without_a_probe(material, tmp_path):
     for section in ("t2i", "i2t", "probe", "hubs"):
         assert f'id="{section}"' not in text and f'value="{section}"' not in text
     assert not (tmp_path / "out/worst.csv").exists() and not (tmp_path / "out/probe.csv").exists()
+
+
+def test_the_probe_as_a_table(material, tmp_path):
+    write(material, tmp_path / "out")
+    solved, missed = rows(tmp_path / "out/probe.csv")
+    assert (solved["solved"], missed["solved"]) == ("1", "0")
+    assert (missed["image_a"], missed["caption_b"]) == ("probe-2", "probe-3 probed")
+    assert [float(missed[name]) for name in ("a_with_a", "a_with_b", "b_with_a", "b_with_b")] == pytest.approx(
+        [0.5, 0.4, 0.7, 0.6], abs=1e-4
+    )

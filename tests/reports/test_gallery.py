@@ -121,3 +121,10 @@ def test_sheets_open_and_frame_the_right_image(material, tmp_path):
         assert (pixels[0, 0] == 255).all()
         if name != "regions-and-words.png":  # its one caption is a miss
             assert (np.abs(pixels - green).max(axis=2) <= 4).sum() > 100
+
+
+def test_right_captions_are_marked(page, material):
+    for query, found, number in zip(page.of("i2t"), material.results.i2t_top, range(4), strict=True):
+        marked = [classes == ["right"] for classes, text in query["tiles"] if re.match(r"\d", text)]
+        assert marked == [caption // 2 == number for caption in found]
+    assert "−0.500" in page.of("i2t")[3]["text"]

@@ -50,3 +50,14 @@ def test_a_caption_beside_its_image_with_the_regions_in_the_order_of_its_words(m
     assert example.regions[1].box == material.box
     assert example.pairs == [(1, 3)]
     assert material.reader().word_example(material.reader().text_query(0)) is None
+
+
+def test_image_query(material):
+    query = material.reader().image_query(2)
+    assert (query.picture.id, query.rank, query.hit) == ("test-2", 1, True)
+    assert [(result.sentence.text, result.right) for result in query.results] == [
+        ("test-2 second", True),
+        ("test-2 first", True),
+    ]
+    assert query.own == ()
+    assert material.reader().image_query(3).own == ("test-3 first", "test-3 second")

@@ -97,7 +97,7 @@ def three_steps(trainer):
         losses.append(loss.item())
         if (number + 1) % trainer.settings.accumulate == 0:
             trainer._step()
-    running = {name: value for name, value in trainer.model.named_buffers() if ".reasoning." not in name}
+    running = dict(trainer.model.named_buffers())
     return {"losses": losses, "gradients": gradients, "weights": [p.detach() for p in trained], "running": running}
 
 

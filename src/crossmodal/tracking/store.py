@@ -48,7 +48,14 @@ def tracking_uri() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     if not uri.startswith("sqlite:///"):
         return uri
-    return f"sqlite:///{project_root() / uri.removeprefix('sqlite:///')}"
+    from sqlalchemy import make_url
+
+    url = make_url(uri)
+    path = str(project_root() / (url.database or ""))
+    plain = f"sqlite:///{path}"
+    if make_url(plain).database == path and not url.query:
+        return plain
+    return url.set(database=path).render_as_string(hide_password=False)  # ? and % of a path are not those of a URL
 
 
 def connect(uri: str) -> tuple[MlflowClient, str]:
@@ -64,7 +71,9 @@ def connect(uri: str) -> tuple[MlflowClient, str]:
     if not uri.startswith("sqlite:///"):
         client = MlflowClient(uri)
         return client, _experiment(client, None)
-    database = Path(uri.removeprefix("sqlite:///"))
+    from sqlalchemy import make_url
+
+    database = Path(make_url(uri).database or "")
     database.parent.mkdir(parents=True, exist_ok=True)
     # Two processes that create the schema at the same time break each other: "duplicate column name" (mlflow#4123).
     with FileLock(f"{database}.lock", timeout=_SCHEMA_SECONDS):

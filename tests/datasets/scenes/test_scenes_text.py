@@ -254,3 +254,10 @@ def test_facts_come_in_opposites(photographs):
         facts = facts_of(image.scene)
         for name, opposite in (("left", "right"), ("above", "below"), ("larger", "smaller")):
             assert {(i, j) for _, (i, j) in facts.get(name, ())} == {(j, i) for _, (i, j) in facts.get(opposite, ())}
+
+
+def test_few_captions_are_shared_and_most_relate(photographs):
+    seen = Counter(caption.text for image in photographs for caption in image.captions)
+    captions = [caption for image in photographs for caption in image.captions]
+    assert sum(seen[caption.text] > 1 for caption in captions) < 0.05 * len(captions)
+    assert sum(caption.relational for caption in captions) >= 2 / 3 * len(captions)

@@ -107,6 +107,6 @@ class SparseGradients(torch.autograd.Function):
 
 
 def _added(totals: Sequence[torch.Tensor | None], parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Sums in which None is nothing: a weight that no score depends on, as SGR's key biases, keeps no gradient."""
+    """Sums, in place. None is nothing: a weight that no score depends on, as SGR's key biases, gets no gradient."""
     pairs = zip(totals, parts, strict=True)
-    return [total if part is None else part if total is None else total + part for total, part in pairs]
+    return [total if part is None else part if total is None else total.add_(part) for total, part in pairs]
