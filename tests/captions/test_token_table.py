@@ -4,8 +4,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from crossmodal.captions import bert_encoders
+from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.token_table import table_of_tokenizer, table_of_vocabulary
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
+from crossmodal.errors import UserError
 
 
 def tokenizer_of(model, pre_tokenizer, special):
@@ -60,3 +63,14 @@ def test_a_vocabulary_has_one_id_more_for_masks_unless_it_holds_one():
     assert (table.mask, len(table.continues), table.continues.any(), table.ends) == (6, 7, False, False)
     table = table_of_vocabulary(Vocabulary([*SPECIAL, "a", "<mask>", "dog"]))
     assert (table.mask, len(table.continues)) == (5, 7)
+
+
+def test_masking_needs_a_token_for_it(tmp_path, monkeypatch):
+    """Of ids, words are masked; of features, they are dropped and no mask is needed."""
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    monkeypatch.setattr(bert_encoders, "load_bert", lambda folder: (None, tokenizer))
+    assert ENCODERS["bert"].token_table(tmp_path, tmp_path).mask is None
+    assert ENCODERS["clip"].token_table(tmp_path, tmp_path) is None
+    with pytest.raises(UserError, match=r"no mask token, which train\.word_dropout_kind words needs"):
+        ENCODERS["bert_finetune"].token_table(tmp_path, tmp_path)
