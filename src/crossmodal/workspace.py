@@ -72,11 +72,14 @@ def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = ()
 def publish(out: Path, place: Path, work: Path) -> None:
     """Move a finished folder to where the stage's out is declared, and clear the work folder.
 
-    The out appears whole or not at all: it is renamed, from a copy beside its place where that is another disk.
+    The out appears whole or not at all, and a former one goes as a whole: folders are renamed, from a copy next to the
+    out where that is another disk.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    former = work.with_suffix(".former")
+    shutil.rmtree(former, ignore_errors=True)
     if place.exists():
-        shutil.rmtree(place)
+        _rename_or_delete(place, former)
     try:
         out.rename(place)
     except OSError as error:
@@ -87,6 +90,16 @@ def publish(out: Path, place: Path, work: Path) -> None:
         shutil.copytree(out, part)
         part.rename(place)
     shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _rename_or_delete(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(folder)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

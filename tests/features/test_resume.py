@@ -180,3 +180,23 @@ def test_half_a_state_is_none(tmp_path, capsys, size):
     warning = capsys.readouterr().err
     assert warning.startswith(f"warning: {path}: damaged, this starts from the beginning")
     assert warning.count("\n") == 1
+
+
+def test_a_kill_leaves_no_part_of_a_former_out(tmp_path, monkeypatch):
+    """Deleting a folder takes its files one by one: a kill in between must not leave some of them as the out."""
+    work, place = work_folder("train", {"lr": 3}), tmp_path / "models" / "matcher"
+    (work / "out").mkdir()
+    place.mkdir(parents=True)
+    for name in "ab":
+        (place / name).touch()
+
+    def killed(path, **_):
+        for file in [file for file in Path(path).glob("*") if file.is_file()][:1]:
+            file.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(work / "out", place, work)
+    assert sorted(path.name for path in place.iterdir()) in ([], ["a", "b"])
