@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
-from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import run_rnn
+from crossmodal.models.blocks import run_rnn, word_map
 from crossmodal.settings.params import VseInfty
 
 
@@ -65,11 +64,6 @@ class VseInftyMatcher(Matcher):
 
     def __init__(self, settings: VseInfty, sizes: InputSizes) -> None:
         super().__init__()
-        if settings.word_map == "none" and sizes.words != settings.embed_dim:
-            raise UserError(
-                f"vse_infty.word_map none: token features of size {sizes.words} are pooled as they are, "
-                f"vse_infty.embed_dim is {settings.embed_dim}; make them equal (bigru.hidden) or word_map linear"
-            )
         pooling = (settings.pe_dim, settings.pool_hidden, settings.temperature)
         self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
         nn.init.xavier_uniform_(self.image_map.weight)
@@ -77,8 +71,7 @@ class VseInftyMatcher(Matcher):
         self.image_mlp = _mlp(sizes.regions, settings.mlp_hidden, settings.embed_dim) if settings.mlp_hidden else None
         self.norm_padding = settings.norm_padding
         self.image_pool = GeneralisedPooling(*pooling)
-        linear = settings.word_map == "linear"
-        self.caption_map = nn.Linear(sizes.words, settings.embed_dim) if linear else nn.Identity()
+        self.caption_map = word_map("vse_infty", settings.word_map, sizes.words, settings.embed_dim)
         self.caption_pool = GeneralisedPooling(*pooling)
 
     def encode_images(self, regions: Regions) -> Encoding:
