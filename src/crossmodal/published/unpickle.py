@@ -118,15 +118,7 @@ def read_vocabulary_pickle(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing; not a pickle; or it holds anything but a Vocabulary of plain data.
     """
-    try:
-        with path.open("rb") as file:
-            content = _VocabularyUnpickler(file, encoding="utf-8").load()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except _UnknownNameError as error:
-        raise UserError(_refusal(path, str(error))) from None
-    except Exception:  # a damaged pickle fails in many ways
-        raise UserError(f"{path}: not a pickled vocabulary, or damaged") from None
+    content = _unpickled(path, _VocabularyUnpickler, "utf-8", "pickled vocabulary")
     return content if isinstance(content, dict) else getattr(content, "__dict__", {})
 
 
@@ -136,15 +128,19 @@ def read_array_pickle(path: Path) -> Any:
     Raises:
         UserError: missing; not a pickle; or it holds anything but plain data and arrays of numbers.
     """
+    return _unpickled(path, _ArrayUnpickler, "latin1", "pickle of NumPy arrays")
+
+
+def _unpickled(path: Path, unpickler: type[pickle.Unpickler], encoding: str, what: str) -> Any:
     try:
         with path.open("rb") as file:
-            return _plain(_ArrayUnpickler(file, encoding="latin1").load())
+            return _plain(unpickler(file, encoding=encoding).load())
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except _UnknownNameError as error:
         raise UserError(_refusal(path, str(error))) from None
     except Exception:  # a damaged pickle fails in many ways
-        raise UserError(f"{path}: not a pickle of NumPy arrays, or damaged") from None
+        raise UserError(f"{path}: not a {what}, or damaged") from None
 
 
 class _Array:
