@@ -1,9 +1,8 @@
 """A small BERT of the dataset's own: WordPiece vocabulary and masked language modelling (arXiv 1810.04805)
-on the training captions. For datasets whose language no hub model is needed for, and machines without one.
+on the training captions. For datasets of simple language, and for machines without access to a hub.
 
-Two captions of an image make one training text, as BERT's sentence pairs do. A masked colour can then be told
-from the other caption when both speak of the same thing, which teaches the encoder what belongs together;
-in a single caption any colour would be as good.
+Two captions of an image make one training text, as BERT's sentence pairs do: a masked colour can then be predicted
+from the other caption, which teaches the encoder which words belong together.
 """
 
 from __future__ import annotations

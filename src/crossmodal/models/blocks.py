@@ -130,7 +130,7 @@ class BoxPositions(nn.Module):
     concat: Linear(D + 5 -> E), ReLU, Linear(E -> E) over features and location side by side, TERN's published
     form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position, boxes
     may be None.
-    The location is multiplied by ``scale``: beside features far larger than 1 it would hardly be seen.
+    The location is multiplied by ``scale``: next to features far larger than 1 it would have little weight.
     """
 
     def __init__(self, feature_dim: int, dim: int, mode: str, scale: float) -> None:

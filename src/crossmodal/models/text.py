@@ -32,7 +32,7 @@ class BiGru(nn.Module):
 
     def forward(self, words: Words) -> Words:
         embedded = self.dropout(self.embed(words.ids))
-        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # a token is never behind a gap
+        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # tokens have no gaps
         forward, backward = output.chunk(2, dim=-1)
         return Words((forward + backward) / 2, words.mask, words.ids)
 

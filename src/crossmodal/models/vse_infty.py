@@ -6,7 +6,7 @@ hold. Both sides have one of their own.
 
 Published setting: embed_dim 1024, residual MLP of regions with 512 hidden units, whose batch norm counts padding,
 positions of size 32, BiGRU of 32 units, temperature 0.1, BERT trained with the model at a tenth of the learning rate
-(or a BiGRU over words, 300 to 1024, no map behind it), a fifth of regions and words dropped in training, hinge with
+(or a BiGRU over words, 300 to 1024, no map after it), a fifth of regions and words dropped in training, hinge with
 hard negatives after one epoch of the sum over all.
 """
 
@@ -60,7 +60,7 @@ class GeneralisedPooling(nn.Module):
 
 
 class VseInftyMatcher(Matcher):
-    """Linear maps, for regions with a residual MLP beside it, pooled by GPO and L2-normalised."""
+    """Linear maps, for regions with a residual MLP in parallel, pooled by GPO and L2-normalised."""
 
     def __init__(self, settings: VseInfty, sizes: InputSizes) -> None:
         super().__init__()

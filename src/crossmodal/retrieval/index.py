@@ -45,7 +45,7 @@ class IndexMeasures:
     """How an index compares with exact search.
 
     recall: share of the exact k best that it finds, 0 to 1. bytes_per_vector: of the saved index, all its parts.
-    queries_per_second: of all queries given at once, with the threads (or GPUs) there are.
+    queries_per_second: of all queries in one batch, with the threads (or GPUs) there are.
     """
 
     recall: float
@@ -138,7 +138,8 @@ def measure_index(index: faiss.Index, embeddings: np.ndarray, queries: np.ndarra
         embeddings: (N, E) that the index holds. queries: (Q, E).
     """
     k = min(k, index.ntotal)
-    _, exact = faiss.knn(_contiguous(queries), _contiguous(embeddings), k, metric=faiss.METRIC_INNER_PRODUCT)
+    both = (np.ascontiguousarray(vectors, dtype=np.float32) for vectors in (queries, embeddings))
+    _, exact = faiss.knn(*both, k, metric=faiss.METRIC_INNER_PRODUCT)
     searcher = _on_gpus(index, k)
     _search(searcher, queries[:1], k)  # what is set up on first use is not timed
     started = time.perf_counter()
@@ -152,7 +153,7 @@ def measure_index(index: faiss.Index, embeddings: np.ndarray, queries: np.ndarra
 
 
 def _search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    scores, found = index.search(_contiguous(queries), k)
+    scores, found = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
     if not faiss.is_similarity_metric(index.metric_type):
         scores = 1 - scores / 2  # |a - b|^2 = 2 - 2 cos(a, b)
     return scores, found
@@ -166,10 +167,6 @@ def _on_gpus(index: faiss.Index, k: int) -> faiss.Index:
         return faiss.index_cpu_to_all_gpus(index)
     except RuntimeError:
         return index
-
-
-def _contiguous(vectors: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
 @contextmanager

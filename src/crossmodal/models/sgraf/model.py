@@ -7,7 +7,7 @@ graph (``module: sgr``) or gates (``saf``) turn into a score: equations.py has t
 take part, those around the caption too, as published.
 
 Published setting: embed_dim 1024, sim_dim 256, 3 graph steps, lambda_softmax 9, dropout 0.4, 36 regions with a batch
-norm each, BiGRU over words (300 to 1024, no map behind it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
+norm each, BiGRU over words (300 to 1024, no map after it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
 """
 
 from __future__ import annotations
