@@ -48,7 +48,8 @@ def write_gallery(folder: Path, images: int, folders: Folders) -> None:
     )
     mode = "embeddings" if model.pooled else "shortlist_rerank"
     shortlist = 0 if model.pooled else settings.shortlist
-    save_info(folder, GalleryInfo(config.model, config.key, images, 0, mode, "Flat", shortlist))
+    info = {"model": config.model, "key": config.key, "images": images, "captions": 0, "mode": mode}
+    save_info(folder, GalleryInfo(**info, index="Flat", shortlist=shortlist))
     if not model.pooled:
         arrays = {name: store.arrays[name] for name in REGION_ARRAYS if name in store.arrays}
         writer = StoreWriter(folder / "regions", arrays)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from single_changes import changed, single_changes
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from crossmodal.captions.bert import load_bert, obtain_bert
@@ -102,22 +103,6 @@ def test_weights_that_are_none(bert, copy, spoil):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=name):
         load_bert(folder)
-
-
-def single_changes(content, path=()):
-    for key, value in content.items():
-        yield (*path, key)
-        if isinstance(value, dict):
-            yield from single_changes(value, (*path, key))
-
-
-def changed(content, path, value):
-    content = json.loads(json.dumps(content))
-    inner = content
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    return content
 
 
 def try_single_changes(path, read, *, every):

@@ -4,7 +4,7 @@ import pytest
 
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.fit import fit_tokenizer
-from crossmodal.captions.spans import split_places
+from crossmodal.captions.spans import split_spans
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, split_words
 from crossmodal.errors import UserError
 
@@ -52,7 +52,7 @@ def test_of_a_vocabulary(tmp_path):
     read = ENCODERS["bigru"].spans(tmp_path, tmp_path)
     for text in CAPTIONS:
         found = spelled(text, read(text, vocabulary.encode(text, 40)))
-        assert found == ["", *(text[first:last] for _, (first, last) in split_places(text)), ""]
+        assert found == ["", *(text[first:last] for _, (first, last) in split_spans(text)), ""]
     text = "a strange red zebra"
     assert spelled(text, read(text, vocabulary.encode(text, 40))) == ["", "a", "strange", "red", "zebra", ""]
     assert spelled(text, read(text, vocabulary.encode(text, 4))) == ["", "a", "strange", ""]
@@ -69,7 +69,7 @@ def test_words_of_a_vocabulary_that_are_several_parts(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "  a\tb\u00a0c", "日本語 text", "it's o'clock ... ok\x00x", "İstanbul CAFÉ"])
 def test_parts_are_those_of_the_vocabulary(text):
-    assert [word for word, _ in split_places(text)] == split_words(text)
+    assert [word for word, _ in split_spans(text)] == split_words(text)
 
 
 def test_what_does_not_belong_together_is_refused(bert, tmp_path):

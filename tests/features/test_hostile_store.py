@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from single_changes import changed, single_changes
 
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
@@ -109,23 +110,6 @@ def test_the_honest_one_is_read(folder):
 
 
 OTHER_TYPES = (None, True, -1, 2**70, 1.5, "text", [], {}, ["a"], {"a": 1})
-
-
-def single_changes(content, path=()):
-    """Every value of nested content, by its path."""
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in items:
-        yield (*path, key)
-        yield from single_changes(value, (*path, key))
-
-
-def changed(content, path, value):
-    content = json.loads(json.dumps(content))
-    inner = content
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    return content
 
 
 def test_every_single_change_of_the_index_gives_a_line_or_the_same_rows(folder):

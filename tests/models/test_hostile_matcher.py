@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from single_changes import changed, single_changes
 
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes
@@ -72,22 +73,6 @@ def test_weights_of_half_precision_are_rounded_ones(saved, kind, tmp_path):
     name, read = spoiled(saved, kind, tmp_path, lambda v: v.half())
     expected = load_file(saved[kind][0] / "model.safetensors")[name]
     torch.testing.assert_close(read().state_dict()[name], expected.half().float(), rtol=0, atol=0)
-
-
-def single_changes(content, path=()):
-    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-        yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from single_changes(value, (*path, key))
-
-
-def changed(content, path, value):
-    content = json.loads(json.dumps(content))
-    inner = content
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    return content
 
 
 @BOTH

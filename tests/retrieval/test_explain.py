@@ -65,7 +65,7 @@ def keep(model, data, folder, *, explained=3, bert="bert"):
 
 @torch.inference_mode()
 def test_alignments_are_those_of_the_pairs_alone(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(alignment, "PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(alignment, "PAIR_CHUNK", 5)
     model, (dataset, regions, words) = build("scan"), data
     evidence, results, _ = keep(model, data, tmp_path / "out")
     texts = [caption for record in dataset.records for caption in record.captions]

@@ -68,13 +68,13 @@ def test_an_unprobed_item_is_not_found():
 
 @pytest.mark.parametrize("factory", ["Flatt", "IVF4096,Flat", "PQ5", "IDMap,Flat"])
 def test_an_impossible_index_is_named(factory):
-    with pytest.raises(UserError, match=rf"evaluate\.index '{factory}'.*60 embeddings of size 16"):
+    with pytest.raises(UserError, match=rf"index '{factory}'.*60 embeddings of size 16"):
         build_index(unit((60, 16)), IndexKind(factory))
 
 
 @pytest.mark.parametrize("settings", ["nprobe=4", "nprobe", "efSearch=many"])
 def test_a_search_setting_that_the_index_lacks_is_named(settings):
-    with pytest.raises(UserError, match=r"evaluate\.search .* not a setting of index 'Flat'"):
+    with pytest.raises(UserError, match=r"evaluate\.search.* not a setting of index 'Flat'"):
         build_index(unit((60, 16)), IndexKind("Flat", search=settings))
 
 

@@ -135,7 +135,7 @@ def test_a_matcher_of_nan_finds_nothing(tmp_path, material, settings, mode):
     searched = material("tern")
     for parameter in searched.model.parameters():
         parameter.data.fill_(float("nan"))
-    with pytest.raises(UserError, match="NaN in place of scores"):
+    with pytest.raises(UserError, match="NaN scores"):
         search_split(searched, settings(mode=mode, shortlist=5), tmp_path)
 
 

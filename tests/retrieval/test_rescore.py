@@ -25,7 +25,7 @@ def made(material):
 def test_leading_places_are_those_of_fp32_and_others_stay(monkeypatch, made, leading):
     found, matrices = made
     monkeypatch.setattr(rescore, "LEADING", leading)
-    monkeypatch.setattr(rescore, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(rescore, "ROW_CHUNK", 7)
     matrix = matrices["bf16"].copy()
     again = rescore.rescore_leading(found, matrix)
     leads = np.zeros(matrix.shape, dtype=bool)

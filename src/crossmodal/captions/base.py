@@ -23,8 +23,7 @@ Row = dict[str, np.ndarray]
 class TextSettings:
     """The text encoder of a matcher.
 
-    settings: what ``models.text.build_text`` takes. size: of the token features that it gives. lr_factor: of
-    train.lr for its weights.
+    settings: for ``models.text.build_text``. size: of its token features. lr_factor: of train.lr for its weights.
     """
 
     settings: dict[str, Any]
@@ -33,10 +32,10 @@ class TextSettings:
 
 
 class CaptionEncoder(ABC):
-    """Reads captions: to token features, to the ids of tokens whose encoder is trained with the matcher, or to both.
+    """Reads captions as token features, as token ids (of an encoder that is trained with the matcher), or as both.
 
-    Both the captions stage and a query call ``rows``, so that a sentence gets the features of an equal caption, but
-    for what the padding of a batch changes in the last bits before they are rounded to float16.
+    The captions stage and a query both call ``rows``: a sentence gets the features of an equal caption, but for the
+    last bits, which the padding of a batch can change before they are rounded to float16.
 
     arrays: of a caption's row in the store, name -> (dtype, item shape). size: of stored features, None without.
     """
@@ -50,15 +49,14 @@ class CaptionEncoder(ABC):
     @classmethod
     @abstractmethod
     def load(cls, bert: Path, vocabulary: Path, max_tokens: int) -> Self:
-        """Read what an encoder is made of.
+        """Load an encoder, from whichever of the two paths it needs.
 
         Args:
             bert: folder of the bert stage. vocabulary: ``vocabulary.json`` of the captions stage or of an imported
-                matcher; each encoder reads what it needs of the two.
-            max_tokens: ``captions.max_tokens``.
+                matcher.
 
         Raises:
-            UserError: it is missing or is something else.
+            UserError: it is missing or unreadable.
         """
 
     @classmethod
@@ -67,7 +65,7 @@ class CaptionEncoder(ABC):
         return cls.load(bert, Path(), settings.max_tokens)  # an encoder with a vocabulary has a ``make`` of its own
 
     def save(self, folder: Path) -> None:  # noqa: B027 (most have nothing to write)
-        """Write into the stage's folder what ``load`` needs beside the bert stage's."""
+        """Write the files into the stage's folder that ``load`` needs in addition to the bert stage's."""
 
     @classmethod
     def reading(cls, max_tokens: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@ safetensors, config.json and tokenizer.json that transformers reads back."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +18,19 @@ from transformers import (
 
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.checked_json import read_json
-from crossmodal.files.hub_models import CAUTIOUS, be_quiet, check_config, check_source, reading
+from crossmodal.files.hub_models import (
+    CAUTIOUS,
+    check_config,
+    load_model,
+    obtaining,
+    reading,
+    reading_folder,
+    require_config,
+    save_pretrained,
+)
 from crossmodal.runtime import hub_name_or_path
 
-log = logging.getLogger(__name__)
+UNREADABLE = "not a readable BERT folder"
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
@@ -38,23 +46,18 @@ def obtain_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
-    be_quiet()
-    place, name = hub_name_or_path(source), f"bert.source {source!r}"
-    advice = "; give a folder with config.json, model.safetensors and tokenizer files, or use fit"
-    with reading(name, "neither a readable folder nor to be had from the hub", advice):
-        check_source(place, name)
-        tokenizer = AutoTokenizer.from_pretrained(place, **CAUTIOUS)
+    found, setting = hub_name_or_path(source), f"bert.source {source!r}"
+    with obtaining(found, setting, " and tokenizer files", ", or use fit"):
+        tokenizer = AutoTokenizer.from_pretrained(found, **CAUTIOUS)
         try:
-            model = AutoModel.from_pretrained(place, add_pooling_layer=False, use_safetensors=True, **CAUTIOUS)
+            model = AutoModel.from_pretrained(found, add_pooling_layer=False, use_safetensors=True, **CAUTIOUS)
         except TypeError as error:  # of a model that has no pooler to leave out
-            raise UserError(f"{name}: not a BERT ({first_line(error)})") from None
+            raise UserError(f"{setting}: not a BERT ({first_line(error)})") from None
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
         _cut(model, layers, source)
-    model.config._name_or_path = ""
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    save_pretrained(folder, model, tokenizer)
 
 
 def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -63,24 +66,9 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
-    be_quiet()
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
-    with reading(str(folder), "not a readable BERT folder"):
-        check_source(folder, str(folder))
+    with reading_folder(folder, "bert", UNREADABLE):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
-        model, told = AutoModel.from_pretrained(
-            folder,
-            add_pooling_layer=False,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **CAUTIOUS,
-        )
-        if told["missing_keys"]:  # transformers would draw them at random
-            raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
-        model = model.eval()
+        model = load_model(AutoModel, folder, add_pooling_layer=False)
         with torch.inference_mode():  # some of what is wrong in a config shows only here; a snowman is no known word
             ids = tokenizer(["a \u2603"], truncation=True, max_length=8)["input_ids"]
             finite = model(torch.tensor(ids if ids[0] else [[0]])).last_hidden_state.isfinite().all()
@@ -143,9 +131,8 @@ def read_bert_config(folder: Path) -> PreTrainedConfig:
     Raises:
         UserError: the folder is missing, or its config.json is not a model's.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder / 'config.json'}: not found; run the bert stage first")
-    with reading(str(folder), "not a readable BERT folder"):
+    require_config(folder, "bert")
+    with reading(str(folder), UNREADABLE):
         check_config(read_json(folder / "config.json", dict), str(folder / "config.json"))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
     config.dtype = torch.float32  # as load_bert reads weights, whatever they are stored as

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from crossmodal.captions.base import CaptionEncoder, TextSettings
-from crossmodal.captions.spans import Positions, positions_of_vocabulary
+from crossmodal.captions.spans import Positions, positions_in_vocabulary
 from crossmodal.captions.token_table import table_of_vocabulary
 from crossmodal.captions.vocabulary import Vocabulary, obtain_vocabulary
 from crossmodal.features.batches import TokenTable
@@ -40,7 +41,7 @@ class WordIds(CaptionEncoder):
 
     @classmethod
     def positions(cls, bert: Path, captions: Path) -> Positions:
-        return positions_of_vocabulary(Vocabulary.load(captions / _FILE))
+        return partial(positions_in_vocabulary, Vocabulary.load(captions / _FILE))
 
     @classmethod
     def token_table(cls, bert: Path, captions: Path) -> TokenTable | None:

@@ -1,4 +1,4 @@
-"""Every caption, read by an encoder, into the feature store."""
+"""Encoding of all captions into the feature store."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from crossmodal.runtime import progress
 def encode_captions(
     encoder: CaptionEncoder, captions: Sequence[str], folder: Path, *, batch_size: int, chunk: int = SHARD_ROWS
 ) -> None:
-    """Write a store whose row c is ``encoder``'s of caption c, and what the encoder keeps beside it.
+    """Write a store with one row a caption, and the encoder's own files.
 
-    Goes on after the shards that ``folder`` already holds. Captions are read in chunks that begin at multiples of
-    ``chunk``, wherever the last shard ended: the captions of a batch, and with them its padding and the last bits of
-    its features, are those of an undisturbed run.
+    Resumes after the shards that ``folder`` already holds. Chunks begin at multiples of ``chunk``, wherever the last
+    shard ended: batches, their padding and so the last bits of features are those of an uninterrupted run.
     """
     writer = StoreWriter(folder, encoder.arrays)
     done = len(writer)

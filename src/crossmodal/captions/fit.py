@@ -1,9 +1,8 @@
 """A small BERT of the dataset's own: WordPiece vocabulary and masked language modelling (arXiv 1810.04805)
-on the training captions. For datasets whose language no hub model is needed for, and machines without one.
+on the training captions. For datasets of simple language, and for machines without access to a hub.
 
-Two captions of an image make one training text, as BERT's sentence pairs do. A masked colour can then be told
-from the other caption when both speak of the same thing, which teaches the encoder what belongs together;
-in a single caption any colour would be as good.
+Two captions of an image make one training text, as BERT's sentence pairs do: a masked colour can then be predicted
+from the other caption, which teaches the encoder which words belong together.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
+from crossmodal.captions.vocabulary import NORMALIZER, SPLITTER, split_words
 from crossmodal.runtime import pick_device, progress, random_state, restore_random_state, seed_everything
 from crossmodal.settings.params import Bert
 from crossmodal.workspace import load_state, save_state
@@ -55,8 +55,7 @@ def fit_bert(captions: list[Sequence[str]], settings: Bert, folder: Path, resume
     steps = settings.epochs * -(-texts // settings.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=steps // 10, num_training_steps=steps)
-    state_path = resume / "state.pt"
-    first_epoch = 0
+    state_path, first_epoch = resume / "state.pt", 0
     if state := load_state(state_path):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -96,31 +95,20 @@ def fit_tokenizer(captions: list[str], vocab_size: int) -> PreTrainedTokenizerFa
     words; rarer words are spelled. It is the same for the same captions, which the merging trainer of the
     tokenizers library does not promise: it breaks ties by the order of a hash map.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    splitter = pre_tokenizers.BertPreTokenizer()
-    words = Counter(
-        word for caption in captions for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption))
-    )
+    words = Counter(word for caption in captions for word in split_words(caption))
     letters = sorted({letter for word in words for letter in word})
     entries = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
     frequent = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
     entries += frequent[: max(0, vocab_size - len(entries))]
     vocabulary = {token: number for number, token in enumerate(entries)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = splitter
+    tokenizer.normalizer, tokenizer.pre_tokenizer = NORMALIZER, SPLITTER
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}  # pad_token: [PAD], ...
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def _batches(tokens: list[list[list[int]]], size: int, rng: np.random.Generator) -> list[list[list[int]]]:
@@ -163,5 +151,5 @@ def _masked_loss(
     random_ids = torch.randint(len(SPECIAL_TOKENS), len(tokenizer), ids.shape)
     inputs = torch.where(chosen & (chance >= 0.8) & (chance < 0.9), random_ids, inputs)
     hidden = model.bert(inputs.to(device), attention_mask=attention.to(device)).last_hidden_state
-    logits = model.cls(hidden[chosen.to(device)])  # the vocabulary is scored at the chosen places only
+    logits = model.cls(hidden[chosen.to(device)])  # the vocabulary is scored at the chosen tokens only
     return F.cross_entropy(logits, ids[chosen].to(device)) if chosen.any() else hidden.sum() * 0

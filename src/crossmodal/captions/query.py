@@ -1,4 +1,4 @@
-"""Sentences that are not in the caption store, read as the captions stage would have stored them."""
+"""Sentences of queries, read as the captions stage reads captions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class SentenceReader:
         max_tokens: ``captions.max_tokens``.
 
     Raises:
-        UserError: the folder or the file is missing or is something else.
+        UserError: the folder or the file is missing or unreadable.
     """
 
     def __init__(self, encoder: str, bert: Path, vocabulary: Path, max_tokens: int) -> None:
         self.encoder = ENCODERS[encoder].load(bert, vocabulary, max_tokens)
         self.feature_dim = self.encoder.size  # of token features, where a matcher takes them and not ids
-        # A tokenizer keeps the truncation and padding of its last call. Those of a first sentence are those of every
-        # later one, so that no call changes them: several threads may share the reader.
+        # A tokenizer keeps the truncation and padding of its last call. This first call sets those of all later ones,
+        # so that several threads may share the reader.
         self("a first sentence")
 
     def __call__(self, sentence: str) -> Words:
@@ -46,10 +46,10 @@ class SentenceReader:
 
 
 def check_text(sentence: str) -> None:
-    """Refuse what is no sentence.
+    """Refuse a text that cannot be searched for.
 
     Raises:
-        UserError: too long (see ``limits``), empty, or not to be written as UTF-8.
+        UserError: too long (see ``limits``), empty, or not UTF-8.
     """
     check_sentence(sentence)
     try:

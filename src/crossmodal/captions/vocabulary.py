@@ -21,7 +21,7 @@ class Vocabulary:
     """Words by id. ``words``: the special ones first.
 
     A word may hold punctuation ("t-shirt", "'s"), as those of published vocabularies do, which were split in
-    another way: it is recognised where its parts stand together.
+    another way: it is recognised where its parts follow each other.
     """
 
     def __init__(self, words: Sequence[str]) -> None:

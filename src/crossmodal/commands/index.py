@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         vectors, queries = split_queries(read_embeddings(arguments.embeddings), arguments.queries)
     typed = [text.partition(":") for text in arguments.kind or ()]
-    kinds = [IndexKind(factory, search=search, option="--kind") for factory, _, search in typed]
+    kinds = [IndexKind(factory, search=search) for factory, _, search in typed]
     kinds = kinds or usual_kinds(*vectors.shape)
     gpus = f", {faiss.get_num_gpus()} GPUs" if faiss.get_num_gpus() else ""
     print(

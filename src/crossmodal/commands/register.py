@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     import crossmodal
     from crossmodal.errors import UserError
     from crossmodal.serving import mlflow_model
-    from crossmodal.serving.bundle import Serving, digest, pack, unpack
+    from crossmodal.serving.bundle import digest, pack, unpack
     from crossmodal.serving.session import Folders
     from crossmodal.settings.params import load_params
     from crossmodal.tracking.registry import Loadable, register
@@ -56,7 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     settings = Path("params.yaml")
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as temporary:
         folder, package = Path(temporary) / "search", Path(temporary) / "crossmodal"
-        session = pack(arguments.gallery, settings, Folders(), folder, arguments.limit, Serving(arguments.server_files))
+        session = pack(
+            arguments.gallery, settings, Folders(), folder, arguments.limit, server_files=arguments.server_files
+        )
         shutil.copytree(code, package, ignore=shutil.ignore_patterns("__pycache__"))
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

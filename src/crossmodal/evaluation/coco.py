@@ -72,12 +72,8 @@ def _metrics(name: str, ranking: Ranking) -> dict[str, float]:
 def _rows(judged: Judged, queries: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of query and item of every pair (P,) from their COCO ids; no pair twice."""
     pairs = np.array([(query, item) for query, found in judged.items() for item in set(found)])
-    return tuple(_number(ids, column) for ids, column in zip((queries, items), pairs.T, strict=True))
-
-
-def _number(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    order = np.argsort(ids)
-    return order[np.searchsorted(ids[order], values)]
+    columns = zip((queries, items), pairs.T, strict=True)
+    return tuple(np.argsort(ids)[np.searchsorted(np.sort(ids), column)] for ids, column in columns)
 
 
 def _package() -> ModuleType:

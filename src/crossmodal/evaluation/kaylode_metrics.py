@@ -21,7 +21,7 @@ DEPTH = 10  # items that are retrieved
 
 def f1(ranking: Ranking) -> np.ndarray:
     """F1@10: (Q,), of the items retrieved."""
-    return 2 * hits(ranking, DEPTH) / (ranking.total + _retrieved(ranking))
+    return 2 * hits(ranking, DEPTH) / (ranking.total + min(DEPTH, ranking.gallery))
 
 
 def average_precision(ranking: Ranking) -> np.ndarray:
@@ -32,12 +32,8 @@ def average_precision(ranking: Ranking) -> np.ndarray:
 
 def tier(ranking: Ranking, factor: int) -> np.ndarray:
     """FT (factor 1) and ST (2): (Q,), precision of ``factor`` x hits + 1 items: a slice has one too many."""
-    length = np.minimum(factor * hits(ranking, DEPTH) + 1, _retrieved(ranking))
+    length = np.minimum(factor * hits(ranking, DEPTH) + 1, min(DEPTH, ranking.gallery))
     return hits(ranking, length) / length
-
-
-def _retrieved(ranking: Ranking) -> int:
-    return min(DEPTH, ranking.gallery)
 
 
 # Fractions, (Q,) each. Ties count against the model here as everywhere; kaylode/tern leaves them to its index's order.

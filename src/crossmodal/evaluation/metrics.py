@@ -55,9 +55,8 @@ def count_at_least_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndar
         row = scores[index]
         if end - start > SORT_FROM:
             counts[start:end] = len(row) - np.searchsorted(np.sort(row), levels[start:end])
-            continue
-        for pair in range(start, end):
-            counts[pair] = np.count_nonzero(row >= levels[pair])
+        else:
+            counts[start:end] = [np.count_nonzero(row >= level) for level in levels[start:end]]
     return counts
 
 

@@ -14,7 +14,8 @@ benchmarks/rouge_relevance.py measures it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
@@ -40,7 +41,8 @@ def rouge_l_relevance(
     """
     encode = _WordCharacters()
     candidates = [encode(caption) for caption in captions]
-    columns = [[encode(text) for text in column] for column in _columns(references)]
+    # The first reference of every image, then the second, and so on; None where an image has no more.
+    columns = [[encode(text) for text in column] for column in zip_longest(*references)]
     lengths = [np.maximum([len(text) for text in column], 1) for column in columns]
     longest = max(map(len, candidates), default=0)
     matrix = np.empty((len(captions), len(references)), dtype=np.float32) if out is None else out
@@ -48,9 +50,8 @@ def rouge_l_relevance(
         block = candidates[start : start + _CAPTION_CHUNK]
         common, recall = np.zeros((len(block), len(references)), np.int32), np.zeros((len(block), len(references)))
         for column, length in zip(columns, lengths, strict=True):
-            lcs = cdist(
-                block, column, scorer=LCSseq.similarity, dtype=np.min_scalar_type(longest), workers=-1
-            )  # (block, N)
+            kind = np.min_scalar_type(longest)
+            lcs = cdist(block, column, scorer=LCSseq.similarity, dtype=kind, workers=-1)  # (block, N)
             np.maximum(common, lcs, out=common)
             np.maximum(recall, lcs / length, out=recall)
         precision = common / np.array([len(text) for text in block])[:, None]
@@ -71,9 +72,3 @@ class _WordCharacters:
         if caption is None:
             return ""
         return "".join(chr(self.ids.setdefault(word, len(self.ids))) for word in caption.lower().split(" "))
-
-
-def _columns(references: Sequence[Sequence[str]]) -> Iterator[list[str | None]]:
-    """The first reference of every image, then the second, and so on; None where an image has no more."""
-    for index in range(max(map(len, references), default=0)):
-        yield [texts[index] if index < len(texts) else None for texts in references]

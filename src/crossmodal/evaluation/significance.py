@@ -8,7 +8,6 @@ CIKM 2007). Both are scipy.stats', with a fixed seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +120,7 @@ def compare(
     ]
     p = stats.permutation_test(
         (x, y),
-        _mean_difference,
+        lambda x, y, axis: y.mean(axis=axis) - x.mean(axis=axis),
         permutation_type="samples",
         vectorized=True,
         n_resamples=resamples,
@@ -129,27 +128,11 @@ def compare(
         axis=-1,
         rng=np.random.default_rng(seed),
     ).pvalue
-    low_high: Sequence[list[tuple[float, float]]] = [
-        [(float(low), float(high)) for low, high in zip(*interval, strict=True)] for interval in intervals
-    ]
+    a_interval, b_interval, difference_interval = (map(tuple, np.stack(ends, axis=1).tolist()) for ends in intervals)
     a_means, b_means = x.sum(axis=-1) / count, y.sum(axis=-1) / count
-    return [
-        MetricComparison(
-            name=name,
-            a=float(a_means[i]),
-            b=float(b_means[i]),
-            a_interval=low_high[0][i],
-            b_interval=low_high[1][i],
-            difference=float(b_means[i] - a_means[i]),
-            difference_interval=low_high[2][i],
-            p=float(p[i]),
-        )
-        for i, name in enumerate(names)
-    ]
-
-
-def _mean_difference(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-    return y.mean(axis=axis) - x.mean(axis=axis)
+    means, difference = (a_means.tolist(), b_means.tolist()), (b_means - a_means).tolist()
+    rows = zip(names, *means, a_interval, b_interval, difference, difference_interval, p.tolist(), strict=True)
+    return [MetricComparison(*row) for row in rows]
 
 
 def _image_values(run: Run) -> dict[str, np.ndarray]:

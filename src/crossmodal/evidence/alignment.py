@@ -1,4 +1,4 @@
-"""Makes retrieval.evidence from a trained matcher: the evaluate stage's part of the report's pictures."""
+"""Evidence for the report from a trained matcher, kept by the evaluate stage: sampled scores and alignments."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import torch
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split
-from crossmodal.evidence.evidence import Evidence, save_evidence
+from crossmodal.evidence.evidence import FILE, Evidence
 from crossmodal.evidence.selection import SEED, gallery_queries, shown_pairs, worst_queries
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.arrays import save_arrays
 from crossmodal.inference.scoring import SearchInputs, evaluating, similarity_matrix
 from crossmodal.models.base import Matcher
 from crossmodal.retrieval.results import SearchResults
 
 SAMPLED_IMAGES = 200  # whose scores with all their captions are sampled
 NON_MATCHES = 20_000  # scores kept of other pairs
-PAIRS_AT_ONCE = 64
+PAIR_CHUNK = 64
 
 
 def keep_evidence(
@@ -66,10 +67,10 @@ def keep_evidence(
         sizes=np.array([weights.shape for weights in alignments], dtype=np.int64).reshape(-1, 2),
         weights=np.concatenate([np.zeros(0), *(weights.ravel() for weights in alignments)]).astype(np.float16),
         captions=captions,
-        lengths=np.array([len(places) for places in spans], dtype=np.int64),
+        lengths=np.array([len(span) for span in spans], dtype=np.int64),
         spans=np.concatenate([np.zeros((0, 2), dtype=np.int32), *spans]),
     )
-    save_evidence(evidence, folder)
+    save_arrays(evidence, folder / FILE)
 
 
 def sample_scores(inputs: SearchInputs) -> tuple[np.ndarray, np.ndarray]:
@@ -94,8 +95,8 @@ def align_pairs(model: Matcher, regions: FeatureStore, words: FeatureStore, pair
     """``Matcher.alignment`` of images and captions, store rows (P, 2): (R, L) of each; nothing of models without."""
     device = next(model.parameters(), torch.empty(0)).device
     alignments = []
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        images, captions = pairs[start : start + PAIRS_AT_ONCE].T
+    for start in range(0, len(pairs), PAIR_CHUNK):
+        images, captions = pairs[start : start + PAIR_CHUNK].T
         with evaluating(model):
             weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
         if weights is None:

@@ -1,7 +1,4 @@
-"""What the report shows of a model beside its results: scores of pairs, and which region answers which word.
-
-The evaluate stage, which has the model, keeps it (see retrieval.explain); the report reads it without one.
-"""
+"""Sampled pair scores and region-word alignments, written by the evaluate stage (alignment.py) for the report."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.files.arrays import load_arrays, save_arrays
+from crossmodal.files.arrays import load_arrays
 
 FILE = "evidence.npz"
 
@@ -23,7 +20,7 @@ class Evidence:
     matches (M,), non_matches (S,): float32 scores of images with their own captions, and with others.
     pairs (P, 2): image and caption as store rows; sizes (P, 2): their regions R and tokens L; weights: (R, L) of
     every pair, flat, one after the other, float16. captions (K,): store rows of the captions; spans (T, 2): where
-    their tokens stand in their texts (see captions.spans), one caption after the other, lengths (K,) of each.
+    their tokens are in their texts (see captions.spans), one caption after the other, lengths (K,) of each.
     """
 
     matches: np.ndarray
@@ -44,7 +41,7 @@ class Evidence:
         return self.weights[start : start + regions * tokens].reshape(regions, tokens).astype(np.float32)
 
     def token_spans(self, caption: int) -> np.ndarray | None:
-        """Place of each token in a caption's text: (L, 2); None of a caption not kept."""
+        """Characters of each token in a caption's text: (L, 2); None of a caption not kept."""
         return self._spans.get(caption)
 
     @cached_property
@@ -61,13 +58,8 @@ class Evidence:
         return dict(zip(self.captions.tolist(), parts, strict=False))
 
 
-def save_evidence(evidence: Evidence, folder: Path) -> None:
-    """Write ``evidence.npz``."""
-    save_arrays(evidence, folder / FILE)
-
-
 def load_evidence(folder: Path) -> Evidence:
-    """Read what ``save_evidence`` wrote.
+    """Read ``evidence.npz``.
 
     Raises:
         UserError: missing or unreadable.

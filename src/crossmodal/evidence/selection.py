@@ -1,6 +1,6 @@
-"""Which queries the report shows: drawn at random, the worst, and the probe's failures.
+"""Queries that the report shows: drawn at random, the worst, and the probe's failures.
 
-The evaluate stage keeps for them what the report cannot make without the model (see retrieval.explain).
+The evaluate stage keeps their alignments (see alignment.py), which the report cannot compute without the model.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def gallery_queries(results: SearchResults, count: int) -> Selection:
     return Selection(
         t2i=choose(results.t2i_ranks == 0, count, (SEED, 0)),
         i2t=choose(results.i2t_ranks == 0, count, (SEED, 1)),
-        probe=choose(probe_hits(results.probe), min(PROBE_PAIRS, count), (SEED, 2)),
+        probe=choose(image_hits(results.probe), min(PROBE_PAIRS, count), (SEED, 2)),
     )
 
 
 def worst_queries(results: SearchResults) -> Selection:
     """The WORST misses of each direction, worst first, and of the probe by the larger of a pair's two errors."""
     errors, (i2t_exact, t2i_exact) = probe_errors(results.probe), results.all_score_ranks
-    missed = np.flatnonzero(~probe_hits(results.probe))
+    missed = np.flatnonzero(~image_hits(results.probe))
     return Selection(
         t2i=worst(results.t2i_ranks, exact=t2i_exact),
         i2t=worst(results.i2t_ranks, exact=i2t_exact),
@@ -79,11 +79,6 @@ def worst(ranks: np.ndarray, count: int = WORST, *, exact: np.ndarray | None = N
     return order[ranks[order] > 0]
 
 
-def probe_hits(probe: np.ndarray) -> np.ndarray:
-    """Pairs of (pairs, 2, 2) image x caption that count in the image score: (pairs,) bool."""
-    return image_hits(probe)
-
-
 def probe_errors(probe: np.ndarray) -> np.ndarray:
     """Of (pairs, 2, 2) image x caption, by how much a caption prefers the wrong image, the worse of two: (pairs,)."""
     wrong = np.stack([probe[:, 1, 0] - probe[:, 0, 0], probe[:, 0, 1] - probe[:, 1, 1]], axis=1)
@@ -107,5 +102,5 @@ def shown_pairs(selections: Sequence[Selection], results: SearchResults, test: S
 
 
 def _results(found: np.ndarray, right: Sequence[int]) -> list[int]:
-    """The results that are shown and what is right; an approximate index fills up with -1."""
+    """The results that are shown, and the right items; an approximate index fills up with -1."""
     return [*(item for item in found[:SHOWN] if item >= 0), *right]

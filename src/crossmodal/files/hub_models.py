@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from crossmodal.errors import UserError, disk_trouble, first_line
@@ -108,6 +109,71 @@ def check_source(source: str | Path, name: str) -> None:
         check_folder(folder)
     else:
         check_config(PretrainedConfig.get_config_dict(source)[0], name)
+
+
+@contextmanager
+def obtaining(source: str, setting: str, files: str, otherwise: str = "") -> Iterator[None]:
+    """Check a source, and name the setting that holds it in whatever is wrong with the model read from it.
+
+    Args:
+        source: a hub's name, or a folder.
+        setting: key and value. files: that a folder needs besides its config and weights.
+
+    Raises:
+        UserError: see ``reading`` and ``check_source``.
+    """
+    be_quiet()
+    advice = f"; give a folder with config.json, model.safetensors{files}{otherwise}"
+    with reading(setting, "neither a readable folder nor available from the hub", advice):
+        check_source(source, setting)
+        yield
+
+
+def save_pretrained(folder: Path, model: PreTrainedModel, preparer: Any) -> None:
+    """Write a model, and the tokenizer or image processor that prepares its input, for ``reading_folder``."""
+    model.config._name_or_path = ""
+    preparer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+@contextmanager
+def reading_folder(folder: Path, stage: str, what: str) -> Iterator[None]:
+    """Check a folder that a stage wrote; whatever is wrong with the model read from it is "FOLDER: WHAT (reason)".
+
+    Raises:
+        UserError: it is missing, or see ``reading`` and ``check_source``.
+    """
+    be_quiet()
+    require_config(folder, stage)
+    with reading(str(folder), what):
+        check_source(folder, str(folder))
+        yield
+
+
+def require_config(folder: Path, stage: str) -> None:
+    """Raise a UserError where the stage's folder has no config.json."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder / 'config.json'}: not found; run the {stage} stage first")
+
+
+def load_model(kind: Any, folder: Path, **options: Any) -> PreTrainedModel:
+    """A model of a class of transformers from a folder, in float32 and evaluation mode, every weight from the file.
+
+    Raises:
+        UserError: a weight is missing; within ``reading`` also anything that transformers raises.
+    """
+    model, told = kind.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **options,
+        **CAUTIOUS,
+    )
+    if told["missing_keys"]:  # transformers would draw them at random
+        raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
+    return model.eval()
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""A matrix scored in bf16 whose leading items are scored again in fp32, so that recalls are in practice those of fp32.
+"""Rescoring the leading items of a bf16 matrix in fp32, so that recalls are in practice those of fp32.
 
 bf16 moves a score by some 1e-4, and with it recalls by a few tenths of a point where many scores are nearly equal.
 Recalls read the first ten items of every query. So the first ``LEADING`` are scored again: a few pairs in a hundred on
@@ -16,18 +16,18 @@ from crossmodal.batch import Encoding
 from crossmodal.inference.scoring import SearchInputs, evaluating, scored
 from crossmodal.models.sgraf.threads import map_tiles
 
-LEADING = 20  # places of a query's ranking: twice what recalls read
-ROWS_AT_ONCE = 256
+LEADING = 20  # ranks of a query: twice those that recalls read
+ROW_CHUNK = 256
 
 
 def rescore_leading(inputs: SearchInputs, matrix: np.ndarray) -> int:
-    """Score the first ``LEADING`` places of every image and caption again in fp32, where a matcher scored in bf16.
+    """Rescore the first ``LEADING`` items of every image and caption in fp32, where a matcher scored in bf16.
 
     Args:
         matrix: (N, C) of the split, written to.
 
     Returns:
-        How many pairs were scored again.
+        Number of pairs rescored.
 
     Raises:
         UserError: a score is NaN.
@@ -36,29 +36,29 @@ def rescore_leading(inputs: SearchInputs, matrix: np.ndarray) -> int:
     if not model.approximate:
         return 0
     leads = np.zeros(matrix.shape, dtype=bool)  # of an image
-    for start in range(0, len(matrix), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(matrix), ROW_CHUNK):
+        part = slice(start, start + ROW_CHUNK)
         np.put_along_axis(leads[part], _first(matrix[part], axis=1), True, axis=1)
     again = 0
     with evaluating(model):
         encoded = inputs.encode_images()
-        for places, chunk in inputs.caption_chunks():
-            wanted = leads[:, places]
-            np.put_along_axis(wanted, _first(matrix[:, places], axis=0), True, axis=0)
-            pairs = [(np.flatnonzero(column), row) for row, column in enumerate(wanted.T)]
+        for rows, chunk in inputs.caption_chunks():
+            wanted = leads[:, rows]
+            np.put_along_axis(wanted, _first(matrix[:, rows], axis=0), True, axis=0)
+            pairs = [(np.flatnonzero(leading), column) for column, leading in enumerate(wanted.T)]
 
-            def score(of_caption: np.ndarray, row: int, chunk: Encoding = chunk) -> np.ndarray:
+            def score(of_caption: np.ndarray, column: int, chunk: Encoding = chunk) -> np.ndarray:
                 subset = encoded[torch.from_numpy(of_caption).to(encoded.vectors.device)]
-                return scored(model, subset, chunk[row : row + 1], exact=True)[:, 0]
+                return scored(model, subset, chunk[column : column + 1], exact=True)[:, 0]
 
             scores = map_tiles(score, pairs, encoded.vectors.device.type)
-            for (of_caption, row), found in zip(pairs, scores, strict=True):
-                matrix[of_caption, places[row]] = found
+            for (of_caption, column), found in zip(pairs, scores, strict=True):
+                matrix[of_caption, rows[column]] = found
                 again += len(of_caption)
     return again
 
 
 def _first(scores: np.ndarray, axis: int) -> np.ndarray:
-    """Places of the largest along an axis, ``LEADING`` of them or all there are."""
+    """Indices of the largest along an axis, ``LEADING`` of them or all there are."""
     number = min(LEADING, scores.shape[axis])
     return np.argpartition(-scores, number - 1, axis=axis).take(range(number), axis=axis)

@@ -46,14 +46,27 @@ class SearchInputs:
         """The images of the split, in its order."""
         return encode_images(self.model, self.regions, self.split.images, self.batch_size)
 
+    def encode_captions(self, rows: np.ndarray | slice = slice(None)) -> Encoding:
+        """Captions of the split, in its order; ``rows``: which ones."""
+        return encode_captions(self.model, self.words, self.split.captions[rows], self.batch_size)
+
     def caption_chunks(self) -> Iterator[tuple[np.ndarray, Encoding]]:
-        """The captions of the split, see ``caption_chunks``."""
-        return caption_chunks(self.model, self.words, self.split.captions, self.batch_size)
+        """Chunks of the split's captions, from short to long: their rows in the split, and their encodings."""
+        by_length = np.argsort(self.words.lengths[self.split.captions], kind="stable")
+        for rows in progress(list(_chunks(by_length, CAPTION_CHUNK)), desc="score", leave=False):
+            yield rows, self.encode_captions(rows)
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray]:
-        """One vector an image (N, E) and a caption (C, E), see ``image_vectors`` and ``caption_vectors``."""
+        """One vector an image (N, E) and a caption (C, E), float32, see ``pooled``; sets are held chunk by chunk.
+
+        Raises:
+            UserError: a value is NaN.
+        """
         images = image_vectors(self.model, self.regions, self.split.images, self.batch_size)
-        return images, caption_vectors(self.model, self.words, self.split.captions, self.batch_size)
+        if self.model.pooled:
+            return images, _numbers(self.encode_captions().vectors)
+        rows, vectors = zip(*((rows, _numbers(pooled(chunk))) for rows, chunk in self.caption_chunks()), strict=True)
+        return images, np.concatenate(vectors)[np.argsort(np.concatenate(rows))]
 
 
 @contextmanager
@@ -88,7 +101,7 @@ def encode_captions(model: Matcher, store: FeatureStore, rows: np.ndarray, batch
 def similarity_matrix(inputs: SearchInputs, out: np.ndarray | None = None) -> np.ndarray:
     """Similarity of every image with every caption: (N, C) float32.
 
-    Images are encoded once and kept, captions by and by, from short to long, so that little padding is scored.
+    Images are encoded once and kept, captions in chunks, from short to long, so that little padding is scored.
 
     Args:
         out: (N, C) float32 to write to, a memory map where the matrix is larger than memory may be.
@@ -104,15 +117,6 @@ def similarity_matrix(inputs: SearchInputs, out: np.ndarray | None = None) -> np
     return matrix
 
 
-def caption_chunks(
-    model: Matcher, words: FeatureStore, captions: np.ndarray, batch_size: int
-) -> Iterator[tuple[np.ndarray, Encoding]]:
-    """Captions encoded by and by, from short to long: places in ``captions`` and what stands there."""
-    by_length = np.argsort(words.lengths[captions], kind="stable")
-    for places in progress(list(_chunks(by_length, CAPTION_CHUNK)), desc="score", leave=False):
-        yield places, encode_captions(model, words, captions[places], batch_size)
-
-
 def image_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> np.ndarray:
     """One vector an image: (N, E) float32, see ``pooled``.
 
@@ -122,21 +126,8 @@ def image_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_s
     return _numbers(pooled(encode_images(model, store, rows, batch_size)))
 
 
-def caption_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """One vector a caption: (C, E) float32, see ``pooled``; sets are not all held at once.
-
-    Raises:
-        UserError: a value is NaN.
-    """
-    if model.pooled:
-        return _numbers(encode_captions(model, store, rows, batch_size).vectors)
-    parts = [(places, _numbers(pooled(chunk))) for places, chunk in caption_chunks(model, store, rows, batch_size)]
-    order = np.argsort(np.concatenate([places for places, _ in parts]))
-    return np.concatenate([vectors for _, vectors in parts])[order]
-
-
 def pooled(encoding: Encoding) -> torch.Tensor:
-    """A matcher's own vectors, or the mean of each set, L2-normalised: (B, E). What a shortlist is found by."""
+    """A matcher's own vectors, or the mean of each set, L2-normalised: (B, E). Shortlists are found by them."""
     if encoding.mask is None:
         return encoding.vectors
     return F.normalize(masked_mean(encoding.vectors, encoding.mask), dim=-1)
@@ -150,7 +141,7 @@ def probe_similarity(inputs: SearchInputs) -> np.ndarray:
         return np.zeros((0, 2, 2), dtype=np.float32)
     with evaluating(model):
         images = inputs.encode_images()
-        captions = encode_captions(model, inputs.words, probe.captions, inputs.batch_size)
+        captions = inputs.encode_captions()
         pairs = [slice(start, start + 2) for start in range(0, len(probe.images), 2)]
         return np.stack([scored(model, images[pair], captions[pair]) for pair in pairs])
 
@@ -173,12 +164,12 @@ def scored(model: Matcher, images: Encoding, captions: Encoding, *, exact: bool 
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:
-    """In NumPy, float32; NaN, which no comparison ranks behind anything, would come first."""
+    """As NumPy float32, refusing NaN, which comparisons would rank first."""
     found = values.float().cpu().numpy()
     if np.isnan(found).any():
         raise UserError(
-            "the matcher gives NaN in place of scores: its training came apart (a lower train.lr, train.clip or "
-            "train.precision fp32 may help), or region or token features are not finite"
+            "the model produced NaN scores: training diverged (a lower train.lr, train.clip or train.precision fp32 "
+            "may help), or region or token features are not finite"
         )
     return found
 
@@ -195,10 +186,10 @@ def _encode(
     device = next(model.parameters(), torch.empty(0)).device
     from_long = np.argsort(-store.lengths[rows], kind="stable")
     vectors, mask = None, None
-    for places in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
+    for chunk in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
         with evaluating(model):
-            part = encode(read(store, rows[places]).to(device))
-        index = torch.from_numpy(places).to(device)
+            part = encode(read(store, rows[chunk]).to(device))
+        index = torch.from_numpy(chunk).to(device)
         if vectors is None:
             vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
             mask = None if part.mask is None else part.mask.new_zeros(len(rows), part.mask.shape[1])

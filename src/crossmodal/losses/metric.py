@@ -99,10 +99,8 @@ class MetricLoss(nn.Module):
         return both / 2 if self.settings.reducer == "sum" else both / 2 * len(image_index)
 
     def _one_way(self, anchors: torch.Tensor, references: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
-        labels = {
-            "labels": image_index,
-            "ref_labels": image_index.clone(),
-        }  # one tensor for both would drop the diagonal
+        # A copy: one tensor for both would drop the diagonal.
+        labels = {"labels": image_index, "ref_labels": image_index.clone()}
         indices = self.miner(anchors, **labels, ref_emb=references) if self.miner else None
         if self.settings.mask_same_image:
             indices = _own_pairs(indices, image_index, triplets=self.settings.name == "triplet")
@@ -162,8 +160,6 @@ def _own_pairs(mined: Indices | None, image_index: torch.Tensor, *, triplets: bo
     if mined is None:
         anchors, negatives = torch.where(image_index[:, None] != image_index[None, :])
         return (anchors, anchors, negatives) if triplets else (pairs, pairs, anchors, negatives)
-    if len(mined) == 3:
-        own = mined[0] == mined[1]
-        return tuple(index[own] for index in mined)
     own = mined[0] == mined[1]
-    return (mined[0][own], mined[1][own], *mined[2:])
+    filtered = 3 if len(mined) == 3 else 2  # a triplet goes as a whole, of four the negatives stay
+    return (*(index[own] for index in mined[:filtered]), *mined[filtered:])

@@ -1,4 +1,4 @@
-"""What a matcher takes and gives.
+"""The interface of a matcher.
 
 A model is one file: a subclass of Matcher with ``encode_images``, ``encode_captions`` and, where the
 similarity is more than an inner product, ``similarity``.
@@ -26,7 +26,7 @@ class InputSizes:
 
 
 class StoredFeatures(nn.Module):
-    """Token features as the captions stage stored them: nothing to do."""
+    """Token features as the captions stage stored them, unchanged."""
 
     def forward(self, words: Words) -> Words:
         return words
@@ -60,7 +60,7 @@ class Matcher(nn.Module):
         """Similarity of every image with every caption: (N, C); the cosine unless a model overrides it.
 
         Args:
-            exact: in fp32, whatever a setting says; asked of models alone that are ``approximate``.
+            exact: in fp32, whatever a setting says; only for models that are ``approximate``.
         """
         return images.vectors @ captions.vectors.T
 
@@ -68,7 +68,7 @@ class Matcher(nn.Module):
         """``similarity`` of a training batch, whose captions come in several paddings: (N, C), C captions in all.
 
         Args:
-            sparse: the loss has a gradient for few of these pairs, which a model may use.
+            sparse: hint: the loss has a gradient for few of these pairs.
         """
         return torch.cat([self.similarity(images, part) for part in captions], dim=1)
 

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from crossmodal.errors import UserError
+
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over the real items: (B, N, E), (B, N) -> (B, E)."""
@@ -40,6 +42,30 @@ def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[t
         packed = pack_padded_sequence(values.float(), lengths.cpu(), batch_first=True, enforce_sorted=False)
         output, state = rnn(packed)
         return pad_packed_sequence(output, batch_first=True, total_length=values.shape[1])[0], state
+
+
+def word_map(section: str, setting: str, inputs: int, dim: int) -> nn.Module:
+    """``SECTION.word_map``: a linear map of token features, or none where they have ``dim`` values already.
+
+    Raises:
+        UserError: none, and token features of another size.
+    """
+    if setting == "linear":
+        return nn.Linear(inputs, dim)
+    if inputs != dim:
+        raise UserError(
+            f"{section}.word_map none: token features of size {inputs} are used as they are, "
+            f"{section}.embed_dim is {dim}; make them equal (bigru.hidden) or word_map linear"
+        )
+    return nn.Identity()
+
+
+def draw_xavier(model: nn.Module) -> None:
+    """Xavier weights and zero biases of all linear maps, as SCAN and SGRAF publish."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class SetDropout(nn.Module):
@@ -104,7 +130,7 @@ class BoxPositions(nn.Module):
     concat: Linear(D + 5 -> E), ReLU, Linear(E -> E) over features and location side by side, TERN's published
     form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position, boxes
     may be None.
-    The location is multiplied by ``scale``: beside features far larger than 1 it would hardly be seen.
+    The location is multiplied by ``scale``: next to features far larger than 1 it would have little weight.
     """
 
     def __init__(self, feature_dim: int, dim: int, mode: str, scale: float) -> None:

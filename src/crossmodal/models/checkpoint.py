@@ -31,10 +31,7 @@ _FEW = 16  # layers that no number of tensors is held against: some models have 
 
 @dataclass(frozen=True)
 class MatcherConfig:
-    """What is needed to build the model again, and what it was trained on.
-
-    ``encoder``: captions.encoder; ``text``: what models.text.build_text takes beside it.
-    """
+    """Everything needed to rebuild the model. ``encoder``: captions.encoder; ``text``: settings of build_text."""
 
     model: str
     settings: dict[str, Any]

@@ -14,7 +14,7 @@ attended to, all of length 1:
 f keeps what is positive in the paper; the published code's feature norm clipped_l2norm, used here, is a leaky ReLU
 of slope 0.1. Equations 1 to 4 are in models/attention.py.
 
-Published setting: embed_dim 1024, BiGRU over words (300 to 1024, no map behind it), lambda_softmax 9 (t2i) or 4 (i2t),
+Published setting: embed_dim 1024, BiGRU over words (300 to 1024, no map after it), lambda_softmax 9 (t2i) or 4 (i2t),
 lambda_lse 6 (t2i), 5 (i2t, Flickr30k) or 20 (i2t, COCO), hinge with hard negatives and margin 0.2.
 """
 
@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
-from crossmodal.errors import UserError
 from crossmodal.models.attention import attended_cosines, pair_attention
 from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.models.blocks import draw_xavier, word_map
 from crossmodal.models.pairwise import score_in_tiles
 from crossmodal.settings.params import Scan
 
@@ -43,17 +43,9 @@ class ScanMatcher(Matcher):
         super().__init__()
         self.settings = settings
         dim = settings.embed_dim
-        if settings.word_map == "none" and sizes.words != dim:
-            raise UserError(
-                f"scan.word_map none: token features of size {sizes.words} are compared as they are, "
-                f"scan.embed_dim is {dim}; make them equal (bigru.hidden) or word_map linear"
-            )
         self.region_map = nn.Linear(sizes.regions, dim)
-        self.word_map = nn.Linear(sizes.words, dim) if settings.word_map == "linear" else nn.Identity()
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):  # as published
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        self.word_map = word_map("scan", settings.word_map, sizes.words, dim)
+        draw_xavier(self)
 
     def encode_images(self, regions: Regions) -> Encoding:
         return Encoding(F.normalize(self.region_map(regions.features).float(), dim=-1), regions.mask)

@@ -11,7 +11,7 @@ of their words by the cosine, and pools this alignment matrix to a score:
     scan_sentences  every region against what it attends to among the words (SCAN, arXiv 1803.08024), summed
 
 [I-CLS], [T-CLS] and the last two tokens of a caption, most often the full stop and [SEP], take no part. A caption
-of fewer than four tokens would have none left: its second token, the only word of [CLS] word [SEP], stands for it.
+of fewer than four tokens would have none left: its second token, the only word of [CLS] word [SEP], is compared.
 
 The published code pads sets with zero vectors that do take part: in a batch with longer ones, a short set counts
 no best cosine below 0, and ``mean`` divides by the padded sizes. Here a pair's score depends on that pair alone;
@@ -67,11 +67,11 @@ class TeranMatcher(TernMatcher):
 
 def aligned_words(mask: torch.Tensor) -> torch.Tensor:
     """Which tokens are compared: all but the first and the last two, but never none: (B, L) -> (B, L) bool."""
-    place = mask.cumsum(dim=1)  # of a token in its caption, from 1
-    length = place[:, -1:]
+    position = mask.cumsum(dim=1)  # of a token in its caption, from 1
+    length = position[:, -1:]
     first = length.clamp(max=2)
     last = torch.maximum(length - 2, first)
-    return mask & (place >= first) & (place <= last)
+    return mask & (position >= first) & (position <= last)
 
 
 def align(images: Encoding, captions: Encoding, mode: str, *, cells: int = CELLS) -> torch.Tensor:

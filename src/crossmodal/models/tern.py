@@ -47,11 +47,9 @@ class TernMatcher(Matcher):
         self.text_encoder = TransformerEncoder(sizes.words, layers=settings.text_layers, **encoder)
         self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
         self.encoder = TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
-        self.image_encoder = (
-            self.encoder
-            if settings.shared
-            else TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
-        )
+        self.image_encoder = self.encoder
+        if not settings.shared:
+            self.image_encoder = TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
 
     def region_set(self, regions: Regions) -> torch.Tensor:
         """Reasoned regions in the common space, [I-CLS] first: (B, R, D) -> (B, 1 + R, E)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import nn
 from transformers import AutoConfig, AutoModel
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoModel
 from crossmodal.batch import Words
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import Record, as_record
-from crossmodal.files.hub_models import CAUTIOUS, check_config, reading
+from crossmodal.files.hub_models import check_config, load_model, reading
 from crossmodal.models.base import StoredFeatures
 from crossmodal.models.blocks import run_rnn
 
@@ -33,7 +32,7 @@ class BiGru(nn.Module):
 
     def forward(self, words: Words) -> Words:
         embedded = self.dropout(self.embed(words.ids))
-        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # a token is never behind a gap
+        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # tokens have no gaps
         forward, backward = output.chunk(2, dim=-1)
         return Words((forward + backward) / 2, words.mask, words.ids)
 
@@ -101,12 +100,4 @@ def load_pretrained(text: nn.Module, folder: Path) -> None:
     if not isinstance(text, FineTunedBert):
         return
     with reading(str(folder), "not a readable BERT folder"):
-        source = AutoModel.from_pretrained(
-            folder,
-            add_pooling_layer=False,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            **CAUTIOUS,
-        )
-        text.bert.load_state_dict(source.state_dict())
+        text.bert.load_state_dict(load_model(AutoModel, folder, add_pooling_layer=False).state_dict())

@@ -6,7 +6,7 @@ hold. Both sides have one of their own.
 
 Published setting: embed_dim 1024, residual MLP of regions with 512 hidden units, whose batch norm counts padding,
 positions of size 32, BiGRU of 32 units, temperature 0.1, BERT trained with the model at a tenth of the learning rate
-(or a BiGRU over words, 300 to 1024, no map behind it), a fifth of regions and words dropped in training, hinge with
+(or a BiGRU over words, 300 to 1024, no map after it), a fifth of regions and words dropped in training, hinge with
 hard negatives after one epoch of the sum over all.
 """
 
@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
-from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import run_rnn
+from crossmodal.models.blocks import run_rnn, word_map
 from crossmodal.settings.params import VseInfty
 
 
@@ -61,15 +60,10 @@ class GeneralisedPooling(nn.Module):
 
 
 class VseInftyMatcher(Matcher):
-    """Linear maps, for regions with a residual MLP beside it, pooled by GPO and L2-normalised."""
+    """Linear maps, for regions with a residual MLP in parallel, pooled by GPO and L2-normalised."""
 
     def __init__(self, settings: VseInfty, sizes: InputSizes) -> None:
         super().__init__()
-        if settings.word_map == "none" and sizes.words != settings.embed_dim:
-            raise UserError(
-                f"vse_infty.word_map none: token features of size {sizes.words} are pooled as they are, "
-                f"vse_infty.embed_dim is {settings.embed_dim}; make them equal (bigru.hidden) or word_map linear"
-            )
         pooling = (settings.pe_dim, settings.pool_hidden, settings.temperature)
         self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
         nn.init.xavier_uniform_(self.image_map.weight)
@@ -77,8 +71,7 @@ class VseInftyMatcher(Matcher):
         self.image_mlp = _mlp(sizes.regions, settings.mlp_hidden, settings.embed_dim) if settings.mlp_hidden else None
         self.norm_padding = settings.norm_padding
         self.image_pool = GeneralisedPooling(*pooling)
-        linear = settings.word_map == "linear"
-        self.caption_map = nn.Linear(sizes.words, settings.embed_dim) if linear else nn.Identity()
+        self.caption_map = word_map("vse_infty", settings.word_map, sizes.words, settings.embed_dim)
         self.caption_pool = GeneralisedPooling(*pooling)
 
     def encode_images(self, regions: Regions) -> Encoding:

@@ -1,7 +1,6 @@
 """VSE++ over region features (Faghri et al., arXiv 1707.05612): linear maps and pooling, nothing else.
 
-The baseline that every reasoning model is measured against: it knows which regions and words there are, not
-how they stand to each other.
+The baseline of every reasoning model: it sees which regions and words there are, not their relations.
 """
 
 from __future__ import annotations

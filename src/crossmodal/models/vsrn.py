@@ -12,7 +12,7 @@ A GRU then reads the regions in the order of their scores, and its last state is
 Written from the paper alone. It leaves open how the rows of R are normalised and where the layers are batch
 normalised: both are done as non-local networks do with the same affinity (Wang et al., arXiv 1711.07971): R is
 divided by the number of regions (eq. 4 there), and the norm follows W_r, its scale 0 at the start, so that a new
-layer is the identity (section 4.1 there). GRUs are torch's, which multiply by the reset gate behind the recurrent
+layer is the identity (section 4.1 there). GRUs are torch's, which multiply by the reset gate after the recurrent
 matrix and not before it. The branch that generates a caption from the image while training (section 3.4) is left
 out: there is the matching loss alone.
 
@@ -84,7 +84,7 @@ class RelationLayer(nn.Module):
 
 
 def last_state(rnn: nn.GRU, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """State of a GRU behind the last real item of each row: (B, N, E), (B, N) -> (B, H).
+    """State of a GRU after the last real item of each row: (B, N, E), (B, N) -> (B, H).
 
     Gaps, where regions were dropped, are skipped.
     """

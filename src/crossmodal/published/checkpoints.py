@@ -1,14 +1,14 @@
 """Published checkpoints as matchers of this project.
 
 Paranioar/SGRAF, woodfrog/vse_infty, mesnico/TERN and mesnico/TERAN save, with torch.save, a dict whose ``model``
-is one state dict or a list of them (image, text and similarity encoder), and beside it the command line (``opt``)
+is one state dict or a list of them (image, text and similarity encoder), with the command line (``opt``)
 or the configuration (``config``). Sizes are read from the shapes, what shapes do not tell from ``opt`` or
-``config``, names are changed by ``models.published``. A BERT in the file is kept as the matcher's text encoder.
+``config``, names are changed by state_dicts.py. A BERT in the file is kept as the matcher's text encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,11 @@ class Published:
         return self.entries[name].shape[dimension]
 
     def layers(self, prefix: str) -> int:
-        """How many layers, numbered behind ``prefix``, there are."""
+        """Number of layers whose names begin with ``prefix`` and a number."""
         names = (name.removeprefix(prefix) for name in self.entries if name.startswith(prefix))
         return len({name.split(".")[0] for name in names})
 
-    def require(self, key: str, allowed: Iterable[Any]) -> None:
+    def require(self, key: str, allowed: Collection[Any]) -> None:
         """Refuse a setting that changes the published mathematics; one that is not in the file is the default.
 
         Raises:
@@ -60,8 +60,7 @@ class Published:
         """
         value = self.settings.get(key)
         plain = isinstance(value, str | bool | int | float | None)  # a tensor cannot be compared
-        if key in self.settings and (not plain or value not in (allowed := tuple(allowed))):
-            allowed = tuple(allowed)
+        if key in self.settings and (not plain or value not in allowed):
             values = " or ".join(repr(value) for value in allowed)
             raise UserError(f"{self.path}: {key} is {repr(value)[:100]}, only {values} can be imported")
 
@@ -134,7 +133,7 @@ def _tern(published: Published) -> Part:
 
 
 def _teran(published: Published) -> Part:
-    """TERAN: TERN's encoders; what its alignment is called stands in ``config`` alone."""
+    """TERAN: TERN's encoders; the name of its alignment is in ``config`` alone."""
     published.require("training.loss-type", ["alignment"])
     published.require("model.exclude-stopwords", [False])
     settings, text, state = _tern_encoders(published)
@@ -243,14 +242,14 @@ def _flat(path: Path, content: Any) -> Published:
 
 def _region_size(published: Published) -> int:
     """Size of a region's features: the input of the first map, without the five values of its position."""
-    for name, beside in (("img_enc.fc.weight", 0), ("img_txt_enc.img_enc.pos_encoding_image.map.0.weight", 5)):
+    for name, position in (("img_enc.fc.weight", 0), ("img_txt_enc.img_enc.pos_encoding_image.map.0.weight", 5)):
         if name in published.entries:
-            return published.size(name, 1) - beside
+            return published.size(name, 1) - position
     raise UserError(f"{published.path}: has no map of region features; is it a checkpoint of the project named?")
 
 
 def _bert(published: Published, prefix: str) -> tuple[Text | None, Tensors]:
-    """The BERT behind ``prefix``, None if the features were stored, and all other entries.
+    """The BERT whose names begin with ``prefix``, None if the features were stored, and all other entries.
 
     Its pooler, which no matcher reads, and buffers that newer releases compute are dropped.
     """
@@ -276,7 +275,7 @@ def _bert(published: Published, prefix: str) -> tuple[Text | None, Tensors]:
 
 
 def _bigru(published: Published, entries: Tensors, embed: str, rnn: str, dropout: float) -> tuple[Text, Tensors]:
-    """The word embeddings and the BiGRU behind two prefixes, and all other entries."""
+    """The word embeddings and the BiGRU, by their prefixes, and all other entries."""
     state = {}
     for prefix, ours in ((embed, "embed."), (rnn, "rnn.")):
         state |= {ours + name.removeprefix(prefix): v for name, v in entries.items() if name.startswith(prefix)}
@@ -313,7 +312,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
 
 
 def read_words(path: Path) -> list[str]:
-    """A published vocabulary's words, each at the place of its id.
+    """A published vocabulary's words, each at the index of its id.
 
     The JSON of SGRAF and VSE-infinity holds ``word2idx`` and ``idx2word``; older files are pickles of the same.
 

@@ -1,6 +1,6 @@
-"""A published dual encoder, CLIP or SigLIP, taken in two: the half that embeds images and the half that embeds texts.
+"""A published dual encoder, CLIP or SigLIP, split into the half that embeds images and the half that embeds texts.
 
-Each is kept with what prepares its input (image processor or tokenizer) as a folder that transformers reads back.
+Each is saved with its image processor or tokenizer as a folder that transformers reads back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from crossmodal.errors import UserError
-from crossmodal.files.hub_models import CAUTIOUS, be_quiet, check_source, reading
+from crossmodal.files.hub_models import CAUTIOUS, load_model, obtaining, reading_folder, save_pretrained
 from crossmodal.runtime import hub_name_or_path
 
 Half = Literal["vision", "text"]
@@ -44,24 +44,18 @@ def obtain_half(source: str, half: Half, folder: Path) -> None:
     Raises:
         UserError: unknown name, no way to the hub, unreadable folder, or a model of another kind.
     """
-    be_quiet()
-    place = hub_name_or_path(source)
-    name = f"clip.source {source!r}"
-    advice = "; give a folder with config.json, model.safetensors, preprocessor_config.json and tokenizer files"
-    with reading(name, "neither a readable folder nor to be had from the hub", advice):
-        check_source(place, name)
-        kind = AutoConfig.from_pretrained(place, **CAUTIOUS).model_type
+    found, setting = hub_name_or_path(source), f"clip.source {source!r}"
+    with obtaining(found, setting, ", preprocessor_config.json and tokenizer files"):
+        kind = AutoConfig.from_pretrained(found, **CAUTIOUS).model_type
         if kind not in _CLASSES:
-            raise UserError(f"clip.source {source!r}: holds a {kind} model, expected {' or '.join(_CLASSES)}")
-        preparer = _PREPARERS[half].from_pretrained(place, **CAUTIOUS)
-        model = _CLASSES[kind][half].from_pretrained(place, dtype=torch.float32, use_safetensors=True, **CAUTIOUS)
-    model.config._name_or_path = ""
-    preparer.save_pretrained(folder)
-    model.save_pretrained(folder)
+            raise UserError(f"{setting}: holds a {kind} model, expected {' or '.join(_CLASSES)}")
+        preparer = _PREPARERS[half].from_pretrained(found, **CAUTIOUS)
+        model = _CLASSES[kind][half].from_pretrained(found, dtype=torch.float32, use_safetensors=True, **CAUTIOUS)
+    save_pretrained(folder, model, preparer)
 
 
 def load_half(folder: Path, half: Half, stage: str) -> tuple[PreTrainedModel, Any]:
-    """What ``obtain_half`` wrote: the model in evaluation mode, and its image processor or tokenizer.
+    """Read what ``obtain_half`` wrote: the model in evaluation mode, and its image processor or tokenizer.
 
     Args:
         stage: that writes the folder, for messages.
@@ -69,27 +63,13 @@ def load_half(folder: Path, half: Half, stage: str) -> tuple[PreTrainedModel, An
     Raises:
         UserError: the folder is missing or incomplete, or holds something else.
     """
-    be_quiet()
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder / 'config.json'}: not found; run the {stage} stage first")
-    with reading(str(folder), f"not a readable {half} half of a dual encoder"):
-        check_source(folder, str(folder))
+    with reading_folder(folder, stage, f"not a readable {half} half of a dual encoder"):
         kind = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS).model_type
         classes = {f"{name}_{half}_model": halves[half] for name, halves in _CLASSES.items()}
         if kind not in classes:
             raise UserError(f"{folder / 'config.json'}: holds a {kind}, expected {' or '.join(classes)}")
         preparer = _PREPARERS[half].from_pretrained(folder, local_files_only=True, **CAUTIOUS)
-        model, told = classes[kind].from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **CAUTIOUS,
-        )
-        if told["missing_keys"]:  # transformers would draw them at random
-            raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
-    return model.eval(), preparer
+        return load_model(classes[kind], folder), preparer
 
 
 def embedding_size(model: PreTrainedModel) -> int:

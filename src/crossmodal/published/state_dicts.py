@@ -31,7 +31,7 @@ _VSE_INFTY = {
     "txt_enc.linear.": "caption_map.",
     "txt_enc.gpool.": "caption_pool.",
 }
-# A norm behind the last layer that the published MLP has and never applies, and the text encoders.
+# A norm after the last layer that the published MLP has and never applies, and the text encoders.
 _VSE_INFTY_UNUSED = ("img_enc.mlp.bns.1.", "txt_enc.bert.", "txt_enc.embed.", "txt_enc.rnn.")
 
 # Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered

@@ -1,7 +1,7 @@
 """Pickles that other projects published, read as data: nothing in a file is imported or run.
 
 A ``torch.save`` file goes through torch's weights-only reader, which looks every name up in a list instead of
-importing it. The list is lengthened by what those projects keep beside tensors: their command line
+importing it. To the list are added the types that those projects keep with tensors: their command line
 (argparse.Namespace) and NumPy scalars (a best recall). A pickled vocabulary, and a pickled dict of NumPy arrays,
 go through unpicklers whose lists are shorter still. Any other name is refused, and named.
 """
@@ -42,7 +42,7 @@ def _scalar(dtype: _Dtype, content: bytes) -> int | float | bool:
     return np.frombuffer(content, dtype=dtype.numpy).item()
 
 
-# Name in the file -> what stands for it here. NumPy's own functions are not called: the state of a pickled dtype
+# Stand-ins by their name in the file. NumPy's own functions are not called: the state of a pickled dtype
 # can be forged.
 _BESIDE_TENSORS = [
     (argparse.Namespace, "argparse.Namespace"),
@@ -70,7 +70,7 @@ def read_checkpoint(path: Path) -> Any:
         return content
     except UserError:
         raise
-    except Exception as error:  # a damaged file fails in any of the readers behind torch.load
+    except Exception as error:  # a damaged file fails in any of torch.load's readers
         unknown = re.search(r"GLOBAL (\S+)", str(error))
         if unknown:
             raise UserError(_refusal(path, unknown[1])) from None
@@ -118,15 +118,7 @@ def read_vocabulary_pickle(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing; not a pickle; or it holds anything but a Vocabulary of plain data.
     """
-    try:
-        with path.open("rb") as file:
-            content = _VocabularyUnpickler(file, encoding="utf-8").load()
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except _UnknownNameError as error:
-        raise UserError(_refusal(path, str(error))) from None
-    except Exception:  # a damaged pickle fails in many ways
-        raise UserError(f"{path}: not a pickled vocabulary, or damaged") from None
+    content = _unpickled(path, _VocabularyUnpickler, "utf-8", "pickled vocabulary")
     return content if isinstance(content, dict) else getattr(content, "__dict__", {})
 
 
@@ -136,15 +128,19 @@ def read_array_pickle(path: Path) -> Any:
     Raises:
         UserError: missing; not a pickle; or it holds anything but plain data and arrays of numbers.
     """
+    return _unpickled(path, _ArrayUnpickler, "latin1", "pickle of NumPy arrays")
+
+
+def _unpickled(path: Path, unpickler: type[pickle.Unpickler], encoding: str, what: str) -> Any:
     try:
         with path.open("rb") as file:
-            return _plain(_ArrayUnpickler(file, encoding="latin1").load())
+            return _plain(unpickler(file, encoding=encoding).load())
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except _UnknownNameError as error:
         raise UserError(_refusal(path, str(error))) from None
     except Exception:  # a damaged pickle fails in many ways
-        raise UserError(f"{path}: not a pickle of NumPy arrays, or damaged") from None
+        raise UserError(f"{path}: not a {what}, or damaged") from None
 
 
 class _Array:
@@ -213,7 +209,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _plain(content: Any, made: dict[int, Any] | None = None) -> Any:
-    """The same with arrays in place of their stand-ins; ``made``: of what was met before, so that it is made once."""
+    """The content with arrays for their stand-ins; ``made``: containers converted so far, each once."""
     made = {} if made is None else made
     if id(content) not in made:
         if isinstance(content, dict):
@@ -234,7 +230,7 @@ class _VocabularyUnpickler(pickle.Unpickler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.vocabulary = type("Vocabulary", (), {})  # of this file's own, so that nothing of it can stay behind
+        self.vocabulary = type("Vocabulary", (), {})  # of this file's own, so that nothing of it outlives the reader
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "Vocabulary":

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from crossmodal.evidence.selection import AT_LEAST, SEED, SHOWN, choose, gallery_queries, probe_hits
+from crossmodal.evaluation.probe import image_hits
+from crossmodal.evidence.selection import AT_LEAST, SEED, SHOWN, choose, gallery_queries
 from crossmodal.reports.page import write_page
 from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery, WordExample
 from crossmodal.reports.sheets import (
@@ -64,7 +65,7 @@ def write_gallery(
     parts = {
         "t2i": _part(reader.text_query, drawn.t2i, results.t2i_ranks == 0),
         "i2t": _part(reader.image_query, drawn.i2t, results.i2t_ranks == 0),
-        "probe": _part(reader.probe_pair, drawn.probe, probe_hits(results.probe)),
+        "probe": _part(reader.probe_pair, drawn.probe, image_hits(results.probe)),
     }
     examples = _examples(reader, parts["t2i"].queries)
     sections = [("t2i", "Text → image"), ("i2t", "Image → text")]

@@ -6,7 +6,6 @@ images.faiss, captions.faiss     indexes, where FAISS takes part
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,30 +19,14 @@ from crossmodal.settings.params import Params
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 
 
-@dataclass(frozen=True)
-class GalleryInfo:
-    """How a gallery is searched.
+class GalleryInfo(Record):
+    """How a gallery is searched: the content of gallery.json.
 
     model, key: name and key of the matcher that encoded it. images, captions: how many there are.
     index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
     shortlist_by: "own", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
-    settings: that its features were made by, by dotted key of params.yaml; queries are read by the same.
+    settings: of its features, by dotted key of params.yaml; queries are read by the same.
     """
-
-    model: str
-    key: str
-    images: int
-    captions: int
-    mode: Mode
-    index: str = ""
-    shortlist: int = 0
-    shortlist_by: str = "own"
-    shortlist_key: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-class _Gallery(Record):
-    """gallery.json."""
 
     model: str
     key: str
@@ -59,7 +42,7 @@ class _Gallery(Record):
 
 def save_info(folder: Path, info: GalleryInfo) -> None:
     """Write ``gallery.json``."""
-    write_json(folder / "gallery.json", asdict(info))
+    write_json(folder / "gallery.json", info.model_dump())
 
 
 def read_info(folder: Path) -> GalleryInfo:
@@ -68,18 +51,14 @@ def read_info(folder: Path) -> GalleryInfo:
     Raises:
         UserError: missing, or something else.
     """
-    record = read_record(folder / "gallery.json", _Gallery, advice="run the evaluate stage first")
-    return GalleryInfo(**record.model_dump())
+    return read_record(folder / "gallery.json", GalleryInfo, advice="run the evaluate stage first")
 
 
 def as_made(params: Params, settings: Any, path: Path) -> Params:
-    """Params with the settings that features were made by, as a gallery or a feature store holds them.
-
-    Args:
-        path: the file that holds them, for messages.
+    """Params with the settings of a gallery's or a feature store's features, which the file ``path`` holds.
 
     Raises:
-        UserError: they are none.
+        UserError: they are no settings of features.
     """
     try:
         return with_reading(params, settings)

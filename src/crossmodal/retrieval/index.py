@@ -23,18 +23,16 @@ GPU_MAX_K = 2048  # results that FAISS's GPU selection can give for a query
 
 @dataclass(frozen=True)
 class IndexKind:
-    """What ``evaluate.index``, ``evaluate.metric`` and ``evaluate.search`` say of an index.
+    """Kind of an index: ``evaluate.index``, ``evaluate.metric`` and ``evaluate.search``.
 
     factory: FAISS factory string, e.g. "Flat" (exact), "HNSW32", "IVF64,Flat", "IVF256,PQ16", "IVF64,PQ16x4fs,RFlat".
     metric: inner_product or l2; of L2-normalised vectors both rank alike.
     search: settings of the search as FAISS's ParameterSpace takes them, e.g. "nprobe=16,k_factor_rf=4"; may be empty.
-    option: of the command line, where it came from there and not from the settings; for messages.
     """
 
     factory: str
     metric: str = "inner_product"
     search: str = ""
-    option: str = ""
 
     @property
     def exact(self) -> bool:
@@ -47,7 +45,7 @@ class IndexMeasures:
     """How an index compares with exact search.
 
     recall: share of the exact k best that it finds, 0 to 1. bytes_per_vector: of the saved index, all its parts.
-    queries_per_second: of all queries given at once, with the threads (or GPUs) there are.
+    queries_per_second: of all queries in one batch, with the threads (or GPUs) there are.
     """
 
     recall: float
@@ -75,8 +73,8 @@ def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool =
             index.add(embeddings)
     except RuntimeError as error:
         raise UserError(
-            f"{kind.option or 'evaluate.index'} {kind.factory!r}: not possible over {len(embeddings)} embeddings "
-            f"of size {embeddings.shape[1]} ({_reason(error)})"
+            f"index {kind.factory!r} (evaluate.index, or the option given): not possible over {len(embeddings)} "
+            f"embeddings of size {embeddings.shape[1]} ({_reason(error)})"
         ) from None
     set_search(index, kind)
     return index
@@ -94,7 +92,7 @@ def set_search(index: faiss.Index, kind: IndexKind) -> None:
         faiss.ParameterSpace().set_index_parameters(index, kind.search)
     except RuntimeError as error:
         raise UserError(
-            f"{kind.option or 'evaluate.search'} {kind.search!r}: not a setting of index {kind.factory!r} "
+            f"search {kind.search!r} (evaluate.search, or the option given): not a setting of index {kind.factory!r} "
             f"({_reason(error)})"
         ) from None
 
@@ -140,7 +138,8 @@ def measure_index(index: faiss.Index, embeddings: np.ndarray, queries: np.ndarra
         embeddings: (N, E) that the index holds. queries: (Q, E).
     """
     k = min(k, index.ntotal)
-    _, exact = faiss.knn(_contiguous(queries), _contiguous(embeddings), k, metric=faiss.METRIC_INNER_PRODUCT)
+    both = (np.ascontiguousarray(vectors, dtype=np.float32) for vectors in (queries, embeddings))
+    _, exact = faiss.knn(*both, k, metric=faiss.METRIC_INNER_PRODUCT)
     searcher = _on_gpus(index, k)
     _search(searcher, queries[:1], k)  # what is set up on first use is not timed
     started = time.perf_counter()
@@ -154,7 +153,7 @@ def measure_index(index: faiss.Index, embeddings: np.ndarray, queries: np.ndarra
 
 
 def _search(index: faiss.Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    scores, found = index.search(_contiguous(queries), k)
+    scores, found = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
     if not faiss.is_similarity_metric(index.metric_type):
         scores = 1 - scores / 2  # |a - b|^2 = 2 - 2 cos(a, b)
     return scores, found
@@ -168,10 +167,6 @@ def _on_gpus(index: faiss.Index, k: int) -> faiss.Index:
         return faiss.index_cpu_to_all_gpus(index)
     except RuntimeError:
         return index
-
-
-def _contiguous(vectors: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
 @contextmanager
@@ -188,10 +183,8 @@ def _threads(count: int) -> Iterator[None]:
 def _limited(size: int) -> Iterator[None]:
     """Let FAISS read nothing that claims more than ``size`` bytes. Its limits are those of the whole process."""
     with _READING:
-        bytes_before, loops_before = (
-            faiss.get_deserialization_vector_byte_limit(),
-            faiss.get_deserialization_loop_limit(),
-        )
+        bytes_before = faiss.get_deserialization_vector_byte_limit()
+        loops_before = faiss.get_deserialization_loop_limit()
         faiss.set_deserialization_vector_byte_limit(size)
         faiss.set_deserialization_loop_limit(size)
         try:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, summarise, t2i_ranks
 from crossmodal.inference.scoring import SearchInputs, scored
 from crossmodal.retrieval.results import Indexes, Sample, Searched, index_figures, results_of
@@ -61,7 +60,7 @@ def rerank_shortlists(
 
     Args:
         indexes: of one vector an item. shortlist: items on a shortlist.
-        sample: queries that are also scored against everything, to measure what the shortlists lose and win.
+        sample: queries that are also scored against everything, to measure the loss and the time that shortlists save.
     """
     started = time.perf_counter()
     (_, i2t), (_, t2i) = indexes.search(shortlist)
@@ -69,7 +68,10 @@ def rerank_shortlists(
     scores = score_shortlists(inputs, i2t, t2i, sample)
     results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), inputs.split, top_k)
     measured = indexes.measure(sample, shortlist)
-    i2t_exact, t2i_exact = sample_ranks(scores, sample, inputs.split)
+    owners, number = inputs.split.caption_image, np.full(len(inputs.split.images), -1)
+    number[sample.images] = np.arange(len(sample.images))
+    i2t_exact = i2t_ranks(scores.exact_i2t, number[owners])  # 0-based ranks of the sample when everything is scored
+    t2i_exact = t2i_ranks(scores.exact_t2i, owners[sample.captions])
     images, captions = inputs.shape
     exact_seconds = scores.exact_timer.seconds * images * captions / scores.exact_timer.pairs
     seconds = search_seconds + scores.timer.seconds
@@ -135,16 +137,8 @@ def score_shortlists(inputs: SearchInputs, i2t: np.ndarray, t2i: np.ndarray, sam
     return result
 
 
-def sample_ranks(scores: Reranked, sample: Sample, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """0-based ranks of the sample's images (n,) and captions (m,) when everything is scored."""
-    place = np.full(len(split.images), -1)
-    place[sample.images] = np.arange(len(sample.images))
-    i2t = i2t_ranks(scores.exact_i2t, place[split.caption_image])
-    return i2t, t2i_ranks(scores.exact_t2i, split.caption_image[sample.captions])
-
-
 def _pairs_by_caption(i2t: np.ndarray, t2i: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each caption its pairs on any shortlist: their places in both lists, one behind the other, and images."""
+    """For each caption its pairs on any shortlist: their indices in both lists, concatenated, and their images."""
     captions = np.concatenate([i2t.ravel(), np.repeat(np.arange(len(t2i)), t2i.shape[1])])
     images = np.concatenate([np.repeat(np.arange(len(i2t)), i2t.shape[1]), t2i.ravel()])
     kept = np.flatnonzero((captions >= 0) & (images >= 0))

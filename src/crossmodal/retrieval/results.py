@@ -1,4 +1,4 @@
-"""The test split searched both ways, and what came of it."""
+"""Search of a split in both directions: ranks, top-k results and metrics."""
 
 from __future__ import annotations
 
@@ -10,21 +10,11 @@ import faiss
 import numpy as np
 
 from crossmodal.datasets.splits import Split
-from crossmodal.evaluation.metrics import (
-    RECALL_AT,
-    merged,
-    ranks_from_search,
-    retrieval_metrics,
-    summarise,
-)
+from crossmodal.evaluation.metrics import RECALL_AT, merged, ranks_from_search, retrieval_metrics, summarise
 from crossmodal.evaluation.probe import probe_scores
 from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
 from crossmodal.files.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
-
-
-def _none() -> np.ndarray:
-    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,8 @@ class SearchResults:
     caption_image: np.ndarray
     probe: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2), dtype=np.float32))
     depth: int = 0
-    i2t_exact_ranks: np.ndarray = field(default_factory=_none)
-    t2i_exact_ranks: np.ndarray = field(default_factory=_none)
+    i2t_exact_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    t2i_exact_ranks: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def all_score_ranks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +51,7 @@ class SearchResults:
 
 @dataclass(frozen=True)
 class Searched:
-    """Results, and what the search cost.
+    """Results of a search, and its cost.
 
     figures: nested, the same for the same inputs: recall against exact search (0 to 1) and bytes per vector of each
     index, and what re-ranking a shortlist loses. timings: flat, of this machine.
@@ -152,7 +142,7 @@ def build_indexes(images: np.ndarray, captions: np.ndarray, kind: IndexKind, fol
 
 
 def index_figures(measures: IndexMeasures) -> dict[str, float]:
-    """What of an index's measures does not depend on the clock."""
+    """Measures of an index that do not depend on the machine."""
     return {"recall_against_flat": measures.recall, "bytes_per_vector": measures.bytes_per_vector}
 
 

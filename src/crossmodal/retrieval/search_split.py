@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from crossmodal.settings.params import Evaluate
 
 
 def mode_of(setting: str, model: Matcher, name: str) -> Mode:
-    """What ``evaluate.mode`` stands for with this matcher.
+    """``evaluate.mode`` with ``auto`` resolved for this matcher.
 
     Raises:
         UserError: embeddings of a matcher whose items are sets of vectors.
@@ -59,26 +60,23 @@ def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> Sear
 
 
 def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
-    """What ``search_split`` leaves, for those who search it again."""
+    """The gallery that ``search_split`` leaves in its folder."""
     config, split = inputs.config, inputs.split
     mode = mode_of(settings.mode, inputs.model, config.model)
     read_by = inputs.regions.settings | inputs.words.settings
-    info = GalleryInfo(config.model, config.key, len(split.images), len(split.captions), mode, settings=read_by)
-    if mode == "exact_pairwise":
-        return info
-    if mode == "embeddings":
-        return replace(info, index=settings.index)
-    return replace(
-        info,
-        index=settings.index,
-        shortlist=settings.shortlist,
-        shortlist_by=settings.shortlist_by,
-        shortlist_key=config.key if settings.shortlist_by == "own" else _shortlist_config(settings.shortlist_by)[1].key,
+    how: dict[str, Any] = {} if mode == "exact_pairwise" else {"index": settings.index}
+    if mode == "shortlist_rerank":
+        source = settings.shortlist_by
+        key = config.key if source == "own" else _shortlist_config(source)[1].key
+        how |= {"shortlist": settings.shortlist, "shortlist_by": source, "shortlist_key": key}
+    images, captions = len(split.images), len(split.captions)
+    return GalleryInfo(
+        model=config.model, key=config.key, images=images, captions=captions, mode=mode, settings=read_by, **how
     )
 
 
 def cost_line(info: GalleryInfo, searched: Searched) -> str:
-    """What the search cost and lost, in one line; of all pairs there is nothing to tell."""
+    """Cost and loss of the search, in one line; all pairs have neither."""
     figures, timings = searched.figures, searched.timings
     if info.mode == "exact_pairwise":
         return "all pairs scored"

@@ -1,7 +1,7 @@
-"""Everything that a search needs in one folder which can be carried away; ``crossmodal register`` gives it to MLflow.
+"""Everything that a search needs, copied into one folder (a bundle), which ``crossmodal register`` gives to MLflow.
 
 params.yaml             settings of the pipeline
-serving.json            what a client may do, see Serving
+serving.json            rights of the clients, see Serving
 manifest.json           of the dataset that the gallery was made from, with its checksum
 matcher/ bert/ detector/     as the stages wrote them; bert/ and detector/ where there are such
 captions/               vocabulary.json of a BiGRU; where pairs are scored, the tokens of the gallery's captions
@@ -16,61 +16,51 @@ where the matcher compares regions with words (``exact_pairwise``, ``shortlist_r
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from crossmodal.datasets.records import write_dataset
-from crossmodal.errors import UserError, first_line
+from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.retrieval.gallery import save_info
 from crossmodal.runtime import setting_path
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import content_key
 
-REGION_ARRAYS, WORD_ARRAYS = ("features", "boxes"), ("features", "token_ids")  # what features.batches reads
+REGION_ARRAYS, WORD_ARRAYS = ("features", "boxes"), ("features", "token_ids")  # read by features.batches
 
 
-@dataclass(frozen=True)
-class Serving:
-    """What clients of a served model may do. server_files: name files of the machine it runs on as queries."""
+class Serving(Record):
+    """Rights of a served model's clients. server_files: name files of the machine it runs on as queries."""
 
     server_files: bool = False
 
 
 def read_serving(folder: Path) -> Serving:
-    """Of what ``pack`` wrote; bundles of former versions allow nothing.
+    """The rights in a bundle; one of a former version, without serving.json, allows nothing.
 
     Raises:
         UserError: the file is damaged.
     """
     path = folder / "serving.json"
-    if not path.is_file():
-        return Serving()
-    try:
-        serving = Serving(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not what clients may do ({first_line(error)})") from None
-    if not isinstance(serving.server_files, bool):
-        raise UserError(f"{path}: server_files: expected true or false, found {serving.server_files!r}")
-    return serving
+    return read_record(path, Serving) if path.is_file() else Serving()
 
 
 def pack(
-    gallery: Path, settings: Path, folders: Folders, out: Path, limit: float, serving: Serving = Serving()
+    gallery: Path, settings: Path, folders: Folders, out: Path, limit: float, *, server_files: bool = False
 ) -> SearchSession:
-    """Copy what a search of ``gallery`` needs; the session that was packed.
+    """Copy everything that a search of ``gallery`` needs into a bundle, and return the session over the original.
 
     Args:
-        gallery: results/evaluation, or what ``crossmodal embed`` made. settings: params.yaml.
-        out: made; must not exist.
-        limit: gigabytes of features that may go along.
-        serving: what clients may do.
+        gallery: results/evaluation, or a folder that ``crossmodal embed`` wrote. settings: params.yaml.
+        out: created; must not exist.
+        limit: gigabytes of features that the bundle may hold.
 
     Raises:
         UserError: an out is missing or damaged, they do not belong together, or the features are more than ``limit``.
@@ -87,7 +77,7 @@ def pack(
         )
     out.mkdir(parents=True)
     shutil.copy(settings, out / "params.yaml")
-    (out / "serving.json").write_text(json.dumps(asdict(serving)) + "\n", encoding="utf-8")
+    write_json(out / "serving.json", Serving(server_files=server_files).model_dump(), indent=None)
     shutil.copy(session.dataset.folder / "manifest.json", out / "manifest.json")
     for name in ("matcher", "bert", "detector"):
         if (folder := getattr(folders, name)).is_dir():
@@ -98,13 +88,13 @@ def pack(
         shutil.copy(path, packed / path.name)
     if info.shortlist_by != "own":
         shutil.copytree(setting_path(info.shortlist_by), packed / "finder")
-        info = replace(info, shortlist_by="finder")
+        info = info.model_copy(update={"shortlist_by": "finder"})
     save_info(packed, info)
     (packed / "dataset").mkdir()
     records = [replace(session.dataset.records[row], objects=()) for row in split.images]
     write_dataset(packed / "dataset", session.dataset.name, records)
-    for store, rows, arrays, place in stores:
-        _copy_rows(store, rows, arrays, out / place)
+    for store, rows, arrays, name in stores:
+        _copy_rows(store, rows, arrays, out / name)
     if (folders.captions / "vocabulary.json").is_file():
         (out / "captions").mkdir(exist_ok=True)
         shutil.copy(folders.captions / "vocabulary.json", out / "captions/vocabulary.json")
@@ -112,10 +102,10 @@ def pack(
 
 
 def unpack(folder: Path) -> SearchSession:
-    """Search what ``pack`` wrote.
+    """A search over a bundle.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is no bundle.
     """
     folders = Folders(
         dataset=folder / "gallery/dataset",
@@ -130,10 +120,10 @@ def unpack(folder: Path) -> SearchSession:
 
 
 def digest(folders: Iterable[Path]) -> str:
-    """A hash of all files of some folders and their names, which is the same wherever they lie."""
+    """A hash of all files of some folders and their names, whatever the folders' paths."""
     found = {
-        f"{place}/{path.relative_to(folder).as_posix()}": path
-        for place, folder in enumerate(folders)
+        f"{number}/{path.relative_to(folder).as_posix()}": path
+        for number, folder in enumerate(folders)
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -141,7 +131,7 @@ def digest(folders: Iterable[Path]) -> str:
 
 
 def _stores(session: SearchSession) -> list[tuple[FeatureStore, np.ndarray, tuple[str, ...], str]]:
-    """Store, rows, arrays and place within the bundle of the features that pairs are scored by."""
+    """Store, rows, arrays and folder within the bundle of the features that pairs are scored by."""
     split = session.split
     stores = [(FeatureStore(session.regions), split.images, REGION_ARRAYS, "gallery/regions")]
     if len(split.captions):

@@ -22,19 +22,18 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import image_vectors
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.extraction.extract import extract_regions
 from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.runtime import pick_device
-from crossmodal.serving.session import Folders
+from crossmodal.serving.session import Folders, matching_extractor
 from crossmodal.settings.derived import image_reading, region_backend
 from crossmodal.settings.params import Params
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What ``embed_folder`` made: vectors (N, E), the gallery's description, what was passed over."""
+    """Result of ``embed_folder``: vectors (N, E), the gallery's description, and the files left out."""
 
     vectors: np.ndarray
     info: GalleryInfo
@@ -42,15 +41,13 @@ class Embedded:
 
 
 def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
-    """Make a gallery of all photographs in a folder and those below it, linked ones too, in the order of their names.
+    """Make a gallery of all photographs in a folder and its subfolders, links followed, in the order of their names.
 
-    Every file is tried, whatever its suffix.
-
-    Matchers whose items are sets get a shortlist by the mean of each set, of ``evaluate.shortlist`` images. The
-    photographs are read as those in data/regions were, which the matcher goes with, whatever ``params`` say by now.
+    Every file is tried, whatever its suffix. Matchers whose items are sets get a shortlist by the mean of each set, of
+    ``evaluate.shortlist`` images. Photographs are read by the settings of data/regions, not by those of ``params``.
 
     Args:
-        out: made; must not exist.
+        out: created; must not exist.
         factory: FAISS factory string of the index.
 
     Raises:
@@ -60,12 +57,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     for folder in (folders.regions, folders.captions):
         if (folder / "index.json").is_file():
             params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
-    extractor = load_extractor(params, folders.detector)
-    if extractor.feature_dim != config.sizes.regions:
-        raise UserError(
-            f"{folders.detector}: region features of {extractor.feature_dim}, "
-            f"{folders.matcher} takes {config.sizes.regions}"
-        )
+    extractor = matching_extractor(params, folders, config)
     dataset = _record(photographs, out / "dataset")
     extract_regions(
         dataset,
@@ -81,7 +73,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     rows = np.arange(len(store))
     vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
     np.save(out / "embeddings.npy", vectors)
-    save_index(build_index(vectors, IndexKind(factory, option="--index")), out / "images.faiss")
+    save_index(build_index(vectors, IndexKind(factory)), out / "images.faiss")
     info = GalleryInfo(
         model=config.model,
         key=config.key,

@@ -90,7 +90,7 @@ class SearchEngine:
         self.model = _load(gallery, matcher, self.info.model, self.info.key).to(self.device)
         self.finder = self.model
         if self.info.shortlist_by != "own":
-            inside = gallery / self.info.shortlist_by  # of a gallery that was packed to be carried away
+            inside = gallery / self.info.shortlist_by  # of a gallery in a bundle
             folder = inside if inside.is_dir() else setting_path(self.info.shortlist_by)
             self.finder = _load(gallery, folder, "shortlist's matcher", self.info.shortlist_key).to(self.device)
         stores = {"images": cache(regions), "captions": cache(words)}
@@ -110,8 +110,8 @@ class SearchEngine:
         """The k images that fit a sentence best, best first; fewer where a gallery or a shortlist has fewer."""
         sentence = sentence.to(self.device)
         encoded = self.model.encode_text(sentence)
-        asked = encoded if self.finder is self.model else self.finder.encode_text(sentence)
-        return self._best(self._images, asked, lambda items: scored(self.model, items, encoded)[:, 0], k)
+        query = encoded if self.finder is self.model else self.finder.encode_text(sentence)
+        return self._best(self._images, query, lambda items: scored(self.model, items, encoded)[:, 0], k)
 
     @torch.inference_mode()
     def captions(self, photograph: Regions, k: int) -> list[Found]:
@@ -124,21 +124,21 @@ class SearchEngine:
             raise UserError("the gallery has no captions, so that a photograph finds nothing; give a sentence")
         photograph = photograph.to(self.device)
         encoded = self.model.encode_images(photograph)
-        asked = encoded if self.finder is self.model else self.finder.encode_images(photograph)
-        return self._best(self._captions, asked, lambda items: scored(self.model, encoded, items)[0], k)
+        query = encoded if self.finder is self.model else self.finder.encode_images(photograph)
+        return self._best(self._captions, query, lambda items: scored(self.model, encoded, items)[0], k)
 
-    def _best(self, side: Side, asked: Encoding, score: Callable[[Encoding], np.ndarray], k: int) -> list[Found]:
-        """Search one side. ``asked``: what the index is asked for; ``score``: the matcher's scores of encoded items."""
+    def _best(self, side: Side, query: Encoding, score: Callable[[Encoding], np.ndarray], k: int) -> list[Found]:
+        """Search one side. ``query``: for the index; ``score``: the matcher's scores of encoded items."""
         if self.info.mode == "exact_pairwise":
             items, scores = np.arange(side.count), score(side.everything)
         else:
             depth = k if self.info.mode == "embeddings" else max(k, self.info.shortlist)
-            (scores,), (items,) = search(side.index, pooled(asked).cpu().numpy(), depth)
+            (scores,), (items,) = search(side.index, pooled(query).cpu().numpy(), depth)
             items, scores = items[items >= 0], scores[items >= 0]
             if self.info.mode == "shortlist_rerank" and len(items):
                 scores = score(side.encode(items))
         order = np.argsort(-scores, kind="stable")[:k]
-        return [Found(int(items[place]), float(scores[place])) for place in order]
+        return [Found(int(items[index]), float(scores[index])) for index in order]
 
 
 def _load(gallery: Path, folder: Path, name: str, key: str) -> Matcher:

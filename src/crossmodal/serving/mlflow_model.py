@@ -43,27 +43,13 @@ DEFAULT_K = 10
 KINDS = ("text", "image")
 DATA_URL = re.compile(r"\s*data:[a-z]+/", re.IGNORECASE)  # how it begins
 T, R = TypeVar("T"), TypeVar("R")
+_PACKAGES = "torch torchvision transformers tokenizers timm h5py safetensors numpy pillow pyyaml pydantic filelock tqdm"
 # Distributions that loading and searching import; of those with a choice, the one that is installed.
-REQUIREMENTS = (
-    ("torch",),
-    ("torchvision",),
-    ("transformers",),
-    ("tokenizers",),
-    ("timm",),
-    ("faiss-gpu", "faiss-cpu"),
-    ("h5py",),
-    ("safetensors",),
-    ("numpy",),
-    ("pillow",),
-    ("pyyaml",),
-    ("pydantic",),
-    ("filelock",),
-    ("tqdm",),
-)
+REQUIREMENTS = (*((name,) for name in _PACKAGES.split()), ("faiss-gpu", "faiss-cpu"))
 
 
 def _load_pyfunc(path: str) -> LoadedByMlflow:
-    """What MLflow calls with the folder that ``retrieval.bundle.pack`` wrote."""
+    """The model of a folder that ``serving.bundle.pack`` wrote; called by MLflow."""
     return LoadedByMlflow(ServedSearch(Path(path)))
 
 
@@ -99,7 +85,7 @@ class ServedSearch:
     """A SearchSession as a model of MLflow's. Several threads may share it.
 
     Raises:
-        UserError: the folder is not what ``retrieval.bundle.pack`` writes.
+        UserError: the folder is no bundle of ``serving.bundle.pack``.
     """
 
     def __init__(self, folder: Path) -> None:

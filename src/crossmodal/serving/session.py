@@ -1,4 +1,4 @@
-"""Everything that queries need, loaded once: gallery, matcher, and what reads sentences and photographs."""
+"""A search session: gallery, matcher, and readers of sentences and photographs, each loaded once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.checkpoint import read_config
+from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.query import read_photograph
@@ -23,7 +23,7 @@ from crossmodal.settings.params import Params
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the stages' outs are."""
+    """Paths of the stages' outs."""
 
     dataset: Path = paths.DATASET
     regions: Path = paths.REGIONS
@@ -35,7 +35,7 @@ class Folders:
 
 
 class SearchSession:
-    """Sentences and photographs in, what was found out. Several threads may share it: no query changes anything.
+    """Answers sentences and photographs from a gallery. Several threads may share it: no query changes anything.
 
     Args:
         gallery: results/evaluation, or a folder that ``crossmodal embed`` made (with ``dataset`` and, where pairs
@@ -65,19 +65,19 @@ class SearchSession:
         self._texts = [text for row in self.split.images for text in self.dataset.records[row].captions]
 
     def load(self, *, photographs: bool) -> None:
-        """Load what reads photographs, or sentences, so that the first query does not wait for it."""
+        """Load the reader of photographs, or of sentences, so that the first query does not wait for it."""
         _ = self._extractor if photographs else self._reader
 
     def describe(self) -> str:
-        """What is searched and how, e.g. "500 images of scenes, tern, FAISS Flat"."""
+        """Gallery and way of searching, e.g. "500 images of scenes, tern, FAISS Flat"."""
         info = self.info
         ways = {
             "embeddings": f"FAISS {info.index}",
             "exact_pairwise": "every pair scored",
             "shortlist_rerank": f"FAISS {info.index}, the first {info.shortlist} scored again",
         }
-        what = f"{info.images:,} images" + (f" and {info.captions:,} captions" if info.captions else "")
-        return f"{what} of {self.dataset.name}, {info.model}, {ways[info.mode]}"
+        items = f"{info.images:,} images" + (f" and {info.captions:,} captions" if info.captions else "")
+        return f"{items} of {self.dataset.name}, {info.model}, {ways[info.mode]}"
 
     def find_images(self, sentence: str, k: int) -> list[Found]:
         """The k images that fit a sentence best; ``item`` counts within the gallery."""
@@ -117,11 +117,19 @@ class SearchSession:
 
     @loaded_once
     def _extractor(self) -> RegionExtractor:
-        folders = self.folders
-        extractor = load_extractor(self.params, folders.detector)
-        if extractor.feature_dim != self.config.sizes.regions:
-            raise UserError(
-                f"{folders.detector}: region features of {extractor.feature_dim}, "
-                f"{folders.matcher} takes {self.config.sizes.regions}"
-            )
-        return extractor
+        return matching_extractor(self.params, self.folders, self.config)
+
+
+def matching_extractor(params: Params, folders: Folders, config: MatcherConfig) -> RegionExtractor:
+    """The region extractor of the settings, whose features the matcher of ``config`` takes.
+
+    Raises:
+        UserError: the models are missing or damaged, or features are of another size.
+    """
+    extractor = load_extractor(params, folders.detector)
+    if extractor.feature_dim != config.sizes.regions:
+        raise UserError(
+            f"{folders.detector}: region features of {extractor.feature_dim}, "
+            f"{folders.matcher} takes {config.sizes.regions}"
+        )
+    return extractor

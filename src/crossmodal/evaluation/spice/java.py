@@ -28,25 +28,7 @@ _MEMORY = "-Xmx8G"  # as pycocoevalcap has it
 _NEWEST_JAVA = 14
 _CHUNK = 2_000  # captions and images per call; each call takes seconds to load the parser
 # coco-caption's list, which is compared with tokens in lower case: brackets stay.
-_PUNCTUATION = {
-    "''",
-    "'",
-    "``",
-    "`",
-    "-LRB-",
-    "-RRB-",
-    "-LCB-",
-    "-RCB-",
-    ".",
-    "?",
-    "!",
-    ",",
-    ":",
-    "-",
-    "--",
-    "...",
-    ";",
-}
+_MARKS = {"''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +113,7 @@ class Spice:
         tokens = self._run(command, "the tokenizer", lines).split("\n")[:-1]
         if len(tokens) != len(texts):
             raise UserError(f"{self._tokenizer}: {len(tokens):,} lines came back for {len(texts):,} captions")
-        return [" ".join(token for token in line.split() if token not in _PUNCTUATION) for line in tokens]
+        return [" ".join(token for token in line.split() if token not in _MARKS) for line in tokens]
 
     def _parsed(self, items: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
         """SPICE's results of some items, from ``path`` where it is there already."""

@@ -4,7 +4,8 @@ Diao, Zhang, Ma, Lu: Similarity reasoning and filtration for image-text matching
 is the definition, in plain torch, and its modules own the weights. fast.py computes the same scores from the same
 weights; tests compare the two.
 
-With regions v_i, words t_j, N(x) = x / |x| and the paper's symbols; numbers are in the paper's order:
+With regions v_i, words t_j, N(x) = x / |x| and the paper's symbols. The numbers are this file's own; the order is
+that of the paper's sections (representations, similarity representations, SGR, SAF, score):
 
     v = N(sum_i softmax_i(w . (tanh(W_l v_i) * tanh(W_g mean_i(v_i)))) v_i)             (1)  global vector; t alike
     s(x, y; W) = N(W |x - y|^2)                                                          (2)  similarity vector

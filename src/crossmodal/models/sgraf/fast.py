@@ -72,19 +72,15 @@ def score_matrix(
 
 @dataclass(frozen=True)
 class Gate:
-    """SAF's gate, equation (7): weight (S,), bias; scale, shift and running statistics of its batch norm."""
+    """SAF's gate, equation (7): weight (S,), bias, and its batch norm."""
 
     weight: torch.Tensor
     bias: torch.Tensor
-    scale: torch.Tensor
-    shift: torch.Tensor
-    mean: torch.Tensor
-    variance: torch.Tensor
-    eps: float
+    norm: torch.nn.BatchNorm1d
 
     def logits(self, nodes: torch.Tensor) -> torch.Tensor:
         """Before the batch norm: (N, C, 1 + L, S) to (N, C, 1 + L)."""
-        return (nodes @ self.weight + self.bias).to(self.scale.dtype)
+        return (nodes @ self.weight + self.bias).to(self.norm.weight.dtype)
 
 
 @dataclass(frozen=True)
@@ -105,24 +101,9 @@ class FastWeights:
         if isinstance(reasoning, GraphReasoning):
             steps = graph_steps(reasoning, make)
         else:
-            norm = reasoning.norm
-            gate = Gate(
-                weight=reasoning.gate.weight[0].to(dtype),
-                bias=reasoning.gate.bias.to(dtype),
-                scale=norm.weight,
-                shift=norm.bias,
-                mean=norm.running_mean,
-                variance=norm.running_var,
-                eps=norm.eps,
-            )
-        return cls(
-            lambda_softmax=scorer.lambda_softmax,
-            local=make(scorer.local_map.weight, scorer.local_map.bias),
-            whole=make(scorer.global_map.weight, scorer.global_map.bias),
-            steps=steps,
-            gate=gate,
-            score=scorer.score_map,
-        )
+            gate = Gate(reasoning.gate.weight[0].to(dtype), reasoning.gate.bias.to(dtype), reasoning.norm)
+        local, whole = (make(layer.weight, layer.bias) for layer in (scorer.local_map, scorer.global_map))
+        return cls(scorer.lambda_softmax, local, whole, steps, gate, scorer.score_map)
 
     def scores(self, vectors: torch.Tensor) -> torch.Tensor:
         """Equation (9): (N, C, S) to (N, C)."""
@@ -214,8 +195,8 @@ def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffe
             made = reason_over_graph(part.flatten(0, 1), weights.steps, buffers)
             vectors.append(made.unflatten(0, part.shape[:2]))
         else:
-            gate = weights.gate
-            vectors.append(_filter(part, gate.logits(part), gate.mean, gate.variance, gate))
+            gate, norm = weights.gate, weights.gate.norm
+            vectors.append(_filter(part, gate.logits(part), norm.running_mean, norm.running_var, gate))
     return torch.cat(vectors)
 
 
@@ -223,6 +204,7 @@ def _filter(
     nodes: torch.Tensor, logits: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, gate: Gate
 ) -> torch.Tensor:
     """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (N, C, S)."""
-    normed = (logits - mean) * (variance + gate.eps).rsqrt() * gate.scale + gate.shift
+    norm = gate.norm
+    normed = (logits - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
     beta = F.normalize(normed.sigmoid(), p=1, dim=-1, eps=EPS)
     return unit((beta.to(nodes.dtype).unsqueeze(2) @ nodes).squeeze(2))

@@ -7,7 +7,7 @@ graph (``module: sgr``) or gates (``saf``) turn into a score: equations.py has t
 take part, those around the caption too, as published.
 
 Published setting: embed_dim 1024, sim_dim 256, 3 graph steps, lambda_softmax 9, dropout 0.4, 36 regions with a batch
-norm each, BiGRU over words (300 to 1024, no map behind it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
+norm each, BiGRU over words (300 to 1024, no map after it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
-from crossmodal.errors import UserError
 from crossmodal.models.attention import pair_attention
 from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.models.blocks import draw_xavier, word_map
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
 from crossmodal.models.sgraf.fast import score_matrix
@@ -44,21 +44,13 @@ class SgrafMatcher(Matcher):
     def __init__(self, settings: Sgraf, sizes: InputSizes, module: str) -> None:
         super().__init__()
         dim = settings.embed_dim
-        if settings.word_map == "none" and sizes.words != dim:
-            raise UserError(
-                f"sgraf.word_map none: token features of size {sizes.words} are compared as they are, "
-                f"sgraf.embed_dim is {dim}; make them equal (bigru.hidden) or word_map linear"
-            )
         self.region_map = nn.Linear(sizes.regions, dim)
-        self.word_map = nn.Linear(sizes.words, dim) if settings.word_map == "linear" else nn.Identity()
+        self.word_map = word_map("sgraf", settings.word_map, sizes.words, dim)
         self.image_attention = SelfAttention(dim, settings.dropout, RegionNorm(settings.region_norms))
         self.caption_attention = SelfAttention(dim, settings.dropout)
         self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.lambda_softmax)
         self.precision = settings.precision
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):  # as published
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        draw_xavier(self)
 
     def encode_images(self, regions: Regions) -> Encoding:
         return self._encode(self.region_map(regions.features), regions.mask, self.image_attention)
@@ -135,10 +127,8 @@ class SgrafEnsemble(Matcher):
 
 
 def _joined(parts: Sequence[Encoding]) -> Encoding:
-    """Sets one below the other, padded to the longest."""
+    """The sets of all parts, padded to the longest."""
     longest = max(part.mask.shape[1] for part in parts)
-    gaps = [longest - part.mask.shape[1] for part in parts]
-    return Encoding(
-        torch.cat([F.pad(part.vectors, (0, 0, 0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
-        torch.cat([F.pad(part.mask, (0, gap)) for part, gap in zip(parts, gaps, strict=True)]),
-    )
+    vectors = [F.pad(part.vectors, (0, 0, 0, longest - part.mask.shape[1])) for part in parts]
+    masks = [F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
+    return Encoding(torch.cat(vectors), torch.cat(masks))

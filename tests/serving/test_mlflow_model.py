@@ -38,8 +38,8 @@ def packed(workspace, tmp_path, monkeypatch):
             evaluate.main()
         with np.load("results/evaluation/results.npz") as arrays:
             results = dict(arrays)
-        serving = Serving(server_files)
-        pack(folder / "results/evaluation", folder / "params.yaml", Folders(), tmp_path / "away/packed", 1, serving)
+        packed, gallery = tmp_path / "away/packed", folder / "results/evaluation"
+        pack(gallery, folder / "params.yaml", Folders(), packed, 1, server_files=server_files)
         (tmp_path / "photographs").mkdir()
         for colour in COLOURS:
             shutil.copy(f"data/dataset/images/{colour}.png", tmp_path / "photographs")

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 
 from crossmodal.datasets.splits import Split
-from crossmodal.evaluation.probe import probe_scores
 from crossmodal.evidence.selection import (
     WORST,
     Selection,
     choose,
-    probe_hits,
     shown_pairs,
     worst,
     worst_queries,
@@ -46,12 +44,6 @@ def test_a_larger_draw_holds_the_smaller_one(share):
     right = np.random.default_rng(2).random(300) < share
     for few, many in ((12, 24), (24, 60), (60, 300)):
         assert set(choose(right, few, (0, 1))) <= set(choose(right, many, (0, 1)))
-
-
-def test_probe_hits_agree_with_the_metric():
-    probe = np.random.default_rng(0).integers(0, 4, size=(500, 2, 2)).astype(float)  # with ties
-    assert 100 * probe_hits(probe).mean() == pytest.approx(probe_scores(probe)["image"])
-    assert len(probe_hits(np.zeros((0, 2, 2)))) == 0
 
 
 def test_the_worst_come_first_and_hits_never():
