@@ -89,7 +89,7 @@ def save_sheet(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks
         figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(256, kmeans=2).save(path, "PNG", optimize=True)
+    Image.open(drawn).convert("RGB").quantize().save(path, "PNG", optimize=True)
 
 
 def _sheet(heading: str, note: str, *, rows: int, height: int) -> tuple[Axes, list[int]]:
