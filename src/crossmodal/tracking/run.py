@@ -9,7 +9,7 @@ Example, as the train and evaluate stages use it::
     with find_run(key, params) as tracker:
         tracker.log_metrics({"test/i2t/r1": 41.2})
 
-Where the store is and how it is reached: tracking_store. mlflow is imported when the first run is opened: it takes
+Where the store is and how it is reached: tracking.store. mlflow is imported when the first run is opened: it takes
 seconds.
 """
 
