@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
+from crossmodal.reports.figures import save_figure
 from crossmodal.reports.pictures import NamedRegion, Picture
 from crossmodal.reports.queries import ImageQuery, ImageResult, TextQuery, WordExample
 from crossmodal.terminal import printable
@@ -84,12 +84,10 @@ def words_sheet(title: str, examples: Sequence[WordExample]) -> Figure:
 
 
 def save_sheet(figure: Figure, path: Path) -> None:
-    """As PNG, the same bytes for the same sheet; with a palette it is a third as large."""
-    drawn = io.BytesIO()
+    """As PNG, the same bytes for the same sheet; without a palette, which would make yellow shapes orange."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks
-        figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize().save(path, "PNG", optimize=True)
+        save_figure(figure, path)
 
 
 def _sheet(heading: str, note: str, *, rows: int, height: int) -> tuple[Axes, list[int]]:
