@@ -44,7 +44,7 @@ lock-check: $(BIN)/.installed ## Does dvc.lock belong to dvc.yaml, params.yaml a
 	@log=$$(dvc repro --dry --allow-missing) || exit 1; if echo "$$log" | grep 'Running stage'; then \
 	  echo 'error: dvc.lock is behind: run dvc repro and commit dvc.lock with metrics/' >&2; exit 1; fi
 
-diff: $(BIN)/.installed ## diff.md: metrics, curves and gate against BASE=main; pictures in dvc_plots/
+diff: $(BIN)/.installed ## diff.md: metrics, curves and gate against BASE=main; page of plots in dvc_plots/
 	.ci/diff
 
 gate: $(BIN)/.installed ## Fails where a figure fell below BASE=main by more than params.yaml allows

@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """What reads the command line: every command with its arguments."""
+    """The parser of the command line: every command with its arguments."""
     whole = Parser(prog="crossmodal", description="Tools for image-text retrieval that are not stages of the pipeline.")
     subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
@@ -82,7 +82,7 @@ def main() -> None:
     arguments, unknown = parser().parse_known_args()
     if unknown:
         arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the command's usage, not that of all
-    from crossmodal.errors import exits_cleanly  # behind --help: it waits for torch
+    from crossmodal.errors import exits_cleanly  # not for --help: it imports torch
 
     exits_cleanly(partial(COMMANDS[arguments.command].run, arguments), resumes=False)()
 

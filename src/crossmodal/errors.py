@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how a stage ends on it or on a disk that takes no more."""
+"""The user-facing exception, and clean exits on it or on a full or read-only disk."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SECOND_VOICE = 30  # seconds; on a busy machine processes are far apart
 
 
 class UserError(Exception):
-    """Something the user can mend: names the file or key, what was found, and what was expected.
+    """An error the user can fix: names the file or key, what was found, and what was expected.
 
     The message is one or two lines. Stages print it without a traceback and exit with code 2.
     """
 
 
 def first_of_several() -> bool:
-    """Whether this process speaks for all: False in those that torchrun started beside the first."""
+    """Whether this process prints for the group: False in all of torchrun's processes but the first."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
@@ -67,17 +67,17 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first, for a message of one line; its kind where it says nothing."""
+    """First line of a library error, for a message of one line; its type where it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def without_path(error: Exception) -> str:
-    """What an error says, without the absolute path of its file, for an out that is the same on every machine."""
+    """The text of an error without the absolute path of its file, for an out that is the same on every machine."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def disk_trouble(error: Exception) -> str | None:
-    """What a full, read-only or failing disk, or a path that cannot be, makes of a write, with the file; else None.
+    """The message for a write that failed on a full, read-only or failing disk or an impossible path; else None.
 
     safetensors, torch, NumPy, PIL and the tokenizers each have a word of their own for it, and few name the file.
     """

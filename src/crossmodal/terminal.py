@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+
+from tqdm import tqdm
 
 # Unicode's control characters (C0, DEL, C1), line and paragraph separators, Bidi_Control, and lone surrogates.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -30,6 +33,11 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
+
+
+def warn(text: object) -> None:
+    """Print one warning on stderr, above a progress bar where there is one."""
+    tqdm.write(f"warning: {printable_lines(text)}", file=sys.stderr)
 
 
 def log_printably() -> None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import pickle
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 from filelock import FileLock
 
 from crossmodal.runtime import project_root
-from crossmodal.terminal import printable
+from crossmodal.terminal import printable, warn
 
 _PACKAGE = Path(__file__).resolve().parent
 _SOURCE_SUFFIXES = {".py", ".c"}
@@ -118,7 +117,6 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
-        text = printable(f"warning: {path}: damaged, this starts from the beginning ({reason})")
-        print(text, file=sys.stderr)
+        warn(printable(f"{path}: damaged, this starts from the beginning ({reason})"))
         path.unlink()
         return None

@@ -97,8 +97,8 @@ def test_files_that_settings_name(doctor, tmp_path, settings, key):
     overrides = [argument for setting in settings for argument in ("-S", setting)]
     code, out, _ = doctor(*overrides)
     assert code == 1
-    assert f"MEND {key} {tmp_path / 'mine'}: not there\n" in out
-    assert f"{key}: mend {key}\n" in out
+    assert f"FIX {key} {tmp_path / 'mine'}: not there\n" in out
+    assert f"{key}: fix {key}\n" in out
     (tmp_path / "mine").touch()
     code, out, _ = doctor(*overrides)
     assert code == 0
@@ -115,8 +115,8 @@ def test_weights_of_other_settings_do_not_count(doctor, tmp_path, monkeypatch):
     settings = ("-S", "dataset=folder", "-S", f"folder.images={tmp_path}", "-S", f"folder.captions={tmp_path}")
     code, out, _ = doctor(*settings)
     assert code == 1
-    assert "MEND grid.weights timm/resnet50.a1_in1k is not in the cache of this machine" in out
-    assert "MEND bert.source bert-base-uncased is not in the cache of this machine" in out
+    assert "FIX grid.weights timm/resnet50.a1_in1k is not in the cache of this machine" in out
+    assert "FIX bert.source bert-base-uncased is not in the cache of this machine" in out
     lock = yaml.safe_load(Path("dvc.lock").read_text())
     params = load_params(Path("params.yaml"))
     for stage, content in settings_in_use(params.model_copy(update={"dataset": "folder"})).items():
@@ -164,5 +164,5 @@ def test_damaged_files_of_the_cache(doctor, tmp_path):
     shard, other = (path.relative_to(tmp_path) for path in (shard, other))
     assert f"{shard}: rm -f {shard} && dvc repro --force --single-item regions\n" in out
     assert f"{other}: rm -f {other} (of a former run)\n" in out
-    assert out.count("MEND") == 2
+    assert out.count("FIX ") == 2
     assert "cache" not in doctor()[1].split("stages")[1]

@@ -60,7 +60,7 @@ def follow(run, *settings):
         assert not err
         if code == 0:
             break
-        advice = re.findall(r"^  \S+: (.+)$", out.partition("\nto mend\n")[2], flags=re.MULTILINE)
+        advice = re.findall(r"^  \S+: (.+)$", out.partition("\nto fix\n")[2], flags=re.MULTILINE)
         assert len(advice) == 1, out
         commands.append(advice[0])
         typed(commands[-1])

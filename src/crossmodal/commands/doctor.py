@@ -15,7 +15,7 @@ from crossmodal.terminal import printable
 if TYPE_CHECKING:
     from crossmodal.settings.params import Params
 
-MARKS = {"ok": "ok", "part": "part", "get": "to do", "mend": "MEND", "?": "?", "": ""}
+MARKS = {"ok": "ok", "part": "part", "get": "to do", "fix": "FIX", "?": "?", "": ""}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,13 +59,13 @@ def run(arguments: argparse.Namespace) -> None:
         width = max((len(printable(finding.what)) for finding in findings), default=0)
         for finding in findings:
             print(f"  {MARKS[finding.state]:<6}{printable(finding.what):<{width}}  {printable(finding.text)}")
-    mends = [finding for findings in sections.values() for finding in findings if finding.state == "mend"]
-    if mends:
-        print("\nto mend")
-    for finding in mends:
-        print(f"  {printable(finding.what)}: {printable(finding.mend)}")
-    print(f"\nnext: {printable(_next(arguments.overrides, sections['stages'], blocked=bool(mends)))}")
-    if mends:
+    to_fix = [finding for findings in sections.values() for finding in findings if finding.state == "fix"]
+    if to_fix:
+        print("\nto fix")
+    for finding in to_fix:
+        print(f"  {printable(finding.what)}: {printable(finding.fix)}")
+    print(f"\nnext: {printable(_next(arguments.overrides, sections['stages'], blocked=bool(to_fix)))}")
+    if to_fix:
         sys.exit(1)
 
 

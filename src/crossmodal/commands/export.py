@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", type=Path, default=paths.DATASET, metavar="FOLDER", help="(%(default)s)")
     parser.add_argument("--regions", type=Path, default=paths.REGIONS, metavar="FOLDER", help="(%(default)s)")
     parser.add_argument(
-        "--pad", action="store_true", help="zeros behind the regions of images that have fewer than others"
+        "--pad", action="store_true", help="zeros after the regions of images that have fewer than others"
     )
 
 

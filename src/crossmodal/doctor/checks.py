@@ -1,7 +1,7 @@
-"""What ``crossmodal doctor`` looks at: each check gives findings and never raises.
+"""Checks of ``crossmodal doctor``: each gives findings and never raises.
 
 A finding is a line of the report. Its ``state``: "ok", "part" (of it is here), "get" (will be obtained or made by the
-pipeline), "mend" (stands in the way until somebody does something), "?" (could not be found out), "" (plain fact).
+pipeline), "fix" (blocks the pipeline until the user acts), "?" (could not be found out), "" (plain fact).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line; ``mend`` is what to do about it, where it stands in the way."""
+    """One line; ``fix`` is what to do about it, where it blocks the pipeline."""
 
     state: str
     what: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def never_raises(check: Callable[P, list[Finding]]) -> Callable[P, list[Finding]]:
@@ -76,13 +76,13 @@ def _detectron2(params: Params) -> Finding:
     if importlib.util.find_spec("detectron2"):
         return Finding("ok", "detectron2", f"{importlib.metadata.version('detectron2')} installed")
     if needed:
-        return Finding("mend", "detectron2", "not installed", "install detectron2, see the README, or another backend")
+        return Finding("fix", "detectron2", "not installed", "install detectron2, see the README, or another backend")
     return Finding("", "detectron2", f"not installed; regions.backend {region_backend(params)} needs none")
 
 
 @never_raises
 def check_dataset(params: Params, timeout: float) -> list[Finding]:
-    """The files that the chosen dataset is made from: here, begun, or to be had; and whether they will fit."""
+    """Files that the chosen dataset is made from: here, begun, or available; and whether they will fit."""
     if params.dataset == "folder":
         return [_path(f"folder.{key}", getattr(params.folder, key)) for key in ("images", "captions")]
     if _is_built(params.dataset):
@@ -96,9 +96,9 @@ def check_dataset(params: Params, timeout: float) -> list[Finding]:
 
 def _path(key: str, value: str | None) -> Finding:
     if value is None:
-        return Finding("mend", key, "null", f"set {key} in params.yaml, or add -S {key}=PATH")
+        return Finding("fix", key, "null", f"set {key} in params.yaml, or add -S {key}=PATH")
     path = setting_path(value)
-    return Finding("ok", key, str(path)) if path.exists() else Finding("mend", key, f"{path}: not there", f"mend {key}")
+    return Finding("ok", key, str(path)) if path.exists() else Finding("fix", key, f"{path}: not there", f"fix {key}")
 
 
 def _is_built(dataset: str) -> bool:
@@ -132,13 +132,13 @@ def _archive(forms: tuple[Archive, ...], params: Params, timeout: float) -> Find
     size = f"about {in_units(first.size)}" if first.size else "size unknown"
     put = "put it into a folder and set download.mirror to that folder"
     if params.download.offline:
-        return Finding("mend", first.name, f"{size}, not here, and download.offline", first.terms or put)
+        return Finding("fix", first.name, f"{size}, not here, and download.offline", first.terms or put)
     urls = [url for form in forms for url in form.urls]
     mirror = params.download.mirror
     if mirror and not mirror_folder(mirror):
         urls = [f"{mirror.rstrip('/')}/{form.name}" for form in forms] + urls
     if not urls:
-        return Finding("mend", first.name, f"{size}, not here; given out on request", f"{first.terms} Then {put}.")
+        return Finding("fix", first.name, f"{size}, not here; given out on request", f"{first.terms} Then {put}.")
     answers = {}
     for url in urls:
         answers[url] = answer(url, timeout)
@@ -148,7 +148,7 @@ def _archive(forms: tuple[Archive, ...], params: Params, timeout: float) -> Find
             return Finding(state, first.name, f"{done}{size}, from {url}")
     tried = "; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in answers.items())
     elsewhere = f"get it from {' or '.join(urls)} on another machine, {put}"
-    return Finding("mend", first.name, f"{size}, no address answers ({tried})", elsewhere)
+    return Finding("fix", first.name, f"{size}, no address answers ({tried})", elsewhere)
 
 
 def answer(url: str, timeout: float) -> str | None:
@@ -168,7 +168,7 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
     free = shutil.disk_usage(project_root()).free
     text = f"{in_units(missing)} to download and {in_units(unpacked)} to unpack, {in_units(free)} free (computed)"
     if missing + unpacked > free:
-        return Finding("mend", "space", text, f"free {in_units(missing + unpacked - free)} or more")
+        return Finding("fix", "space", text, f"free {in_units(missing + unpacked - free)} or more")
     return Finding("ok", "space", text)
 
 
@@ -199,12 +199,12 @@ def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
     reason = answer(url, timeout)
     if reason is None:
         return Finding("get", key, f"from {url}")
-    return Finding("mend", key, f"{url}: {reason}", f"set {key} to a file on disk")
+    return Finding("fix", key, f"{url}: {reason}", f"set {key} to a file on disk")
 
 
 @never_raises
 def check_hub(params: Params, timeout: float) -> list[Finding]:
-    """The published weights that the settings ask for: on this machine, or to be had from the hub."""
+    """The published weights that the settings ask for: on this machine, or available from the hub."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     findings, missing = [], []
@@ -221,7 +221,7 @@ def check_hub(params: Params, timeout: float) -> list[Finding]:
             findings.append(Finding("get", key, f"{name}, from {constants.ENDPOINT}"))
         else:
             text = f"{name} is not in the cache of this machine; {constants.ENDPOINT}: {reason}"
-            findings.append(Finding("mend", key, text, f"set {key} to a file or folder on disk"))
+            findings.append(Finding("fix", key, text, f"set {key} to a file or folder on disk"))
     return findings
 
 
@@ -268,7 +268,7 @@ def check_stages() -> list[Finding]:
         repo = Repo(".")
     except NotDvcRepoError:  # of a copy without the files whose names begin with a dot
         init = "dvc init" if Path(".git").exists() else "dvc init --no-scm"
-        return [Finding("mend", "DVC", "no .dvc folder here", init)]
+        return [Finding("fix", "DVC", "no .dvc folder here", init)]
     with repo:
         changed = repo.status()
         stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # those of .dvc files have none
@@ -309,7 +309,7 @@ def check_cache() -> list[Finding]:
     files = [path for path in sorted(folder.glob("??/*")) if path.is_file()]
     damaged = [path for path in progress(files, desc="cache", unit="file") if not _is_whole(path)]
     findings = [
-        Finding("mend", os.path.relpath(path), "differs from its checksum", _again(path, outs)) for path in damaged
+        Finding("fix", os.path.relpath(path), "differs from its checksum", _again(path, outs)) for path in damaged
     ]
     total = in_units(sum(path.stat().st_size for path in files))
     return findings or [Finding("ok", "cache", f"{len(files):,} files, {total}, as their checksums say")]
@@ -321,7 +321,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _again(path: Path, outs: dict[str, str]) -> str:
-    """How to be rid of a damaged object: it goes, and the stage whose out it belongs to makes it again."""
+    """Command that deletes a damaged object and runs the stage that writes its out."""
     digest = path.parent.name + path.name
     for out, stage in outs.items():
         listing = path.parent.parent / out[:2] / out[2:]

@@ -14,7 +14,7 @@ from crossmodal.doctor.checks import Finding, never_raises
 
 @never_raises
 def check_project(*, experiment: bool) -> list[Finding]:
-    """What keeps DVC from running here; nothing where it can, or where ``.dvc`` is not there (see check_stages).
+    """Findings that keep DVC from running here; none where it can, or where ``.dvc`` is not there (see check_stages).
 
     Args:
         experiment: for ``dvc exp run``, which keeps its results in git and needs a commit, and not ``dvc repro``.
@@ -28,26 +28,26 @@ def check_project(*, experiment: bool) -> list[Finding]:
     here = Path.cwd()
     if not all(os.access(path, os.W_OK) for path in (here, here / ".dvc")):
         copy = f"cp -R {shlex.quote(str(here))} ~/{shlex.quote(here.name)} && cd ~/{shlex.quote(here.name)}"
-        return [Finding("mend", "folder", f"{here}: may not be written to", copy)]
+        return [Finding("fix", "folder", f"{here}: may not be written to", copy)]
     try:
         with Repo(".") as repo:
             git = repo.scm
     except (SCMError, GitError):
         init = "git init" if experiment or shutil.which("git") else "dvc config --local core.no_scm true"
-        return [Finding("mend", "git", "no repository here, as in a zip download", init)]
+        return [Finding("fix", "git", "no repository here, as in a zip download", init)]
     if experiment and isinstance(git, NoSCM):
         init = "dvc config --local core.no_scm false && git init"
-        return [Finding("mend", "git", "core.no_scm is set, dvc exp run needs a repository", init)]
+        return [Finding("fix", "git", "core.no_scm is set, dvc exp run needs a repository", init)]
     try:
         if experiment:
             git.get_rev()
     except (SCMError, GitError):
-        return [Finding("mend", "git", "no commit yet, dvc exp run needs one", "git add -A && git commit -m start")]
+        return [Finding("fix", "git", "no commit yet, dvc exp run needs one", "git add -A && git commit -m start")]
     return []
 
 
 def path_prefix() -> str:
-    """What goes before ``dvc``: nothing, or the folder of this Python where the PATH has another, or no ``dvc``.
+    """Prefix of the ``dvc`` command: nothing, or the folder of this Python where the PATH has another, or no ``dvc``.
 
     Stages are run by ``python``, which must be the one that has this package.
     """

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from crossmodal.files.checked_yaml import dotted
+
 RECALL_AT = (1, 5, 10)
 UINT8_MAX = 255  # rows that a count of a byte can take
 SORT_FROM = 16  # levels of one row
@@ -125,13 +127,7 @@ def recall_curve(ranks: np.ndarray, depth: int) -> np.ndarray:
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     """{"i2t": {"r1": ..}} to {"i2t/r1": ..}, however deep."""
-    row = {}
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            row |= {f"{name}/{key}": item for key, item in flat(value).items()}
-        else:
-            row[name] = value
-    return row
+    return {name: value for name, value in dotted(metrics, separator="/").items() if value != {}}
 
 
 def merged(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:

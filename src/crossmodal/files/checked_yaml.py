@@ -62,12 +62,12 @@ def first_problem(error: ValidationError) -> str:
     return f"{' '.join(text.split())}{more}"
 
 
-def dotted(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(content: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:
     """Nested content by dotted key: ``{"a": {"b": 1, "c": {}}}`` becomes ``{"a.b": 1, "a.c": {}}``."""
     flat = {}
     for name, value in content.items():
         if isinstance(value, Mapping) and value:
-            flat |= dotted(value, f"{prefix}{name}.")
+            flat |= dotted(value, f"{prefix}{name}{separator}", separator)
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -1,8 +1,8 @@
 """The curves that dvc.yaml declares under ``plots``, of another commit and of the working tree, on top of each other.
 
 GitHub shows tables and Mermaid's charts in comments and job summaries, but no picture without a public address:
-``markdown`` makes the former of the curves that changed, and ``draw`` pictures for people and archives. The curves are
-CSV in git, so that neither data nor DVC's cache is needed.
+``markdown`` makes these of the curves that changed; ``dvc plots diff`` draws the same curves as a page. The
+curves are CSV in git, so that neither data nor DVC's cache is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ Line = tuple[np.ndarray, np.ndarray]  # x and y, (points,) each
 class Plot:
     """A plot of dvc.yaml: of each field its line at the base and now, None where there is none."""
 
-    name: str
     title: str
     x_label: str
     y_label: str
@@ -59,7 +58,7 @@ def read_plots(commit: str) -> list[Plot]:
     """
     try:
         declared = read_yaml(PIPELINE)["plots"]
-        return [_plot(name, options, commit) for plot in declared for name, options in plot.items()]
+        return [_plot(options, commit) for plot in declared for options in plot.values()]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{PIPELINE}: plots: expected title, x, y by file, x_label, y_label ({error!r})") from None
 
@@ -79,40 +78,14 @@ def markdown(plots: Sequence[Plot], base: str) -> str:
     return "\n\n".join(parts) if parts else "No curves."
 
 
-def draw(plots: Sequence[Plot], base: str, folder: Path) -> list[Path]:
-    """Write ``NAME.png`` of every plot into ``folder``, made if missing: the base dashed, now solid."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    from crossmodal.reports.figures import STYLE, save_figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for plot in plots:
-        if not plot.known:
-            continue
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(9, 5), layout="constrained")
-            axes = figure.subplots()
-            for (field, pair), (_, colour, _) in zip(plot.lines.items(), cycle(COLOURS), strict=False):
-                for line, version, style in zip(pair, (base, "now"), ("--", "-"), strict=True):
-                    if line is not None:
-                        axes.plot(*line, style, color=colour, label=f"{field}, {version}", linewidth=2.5)
-            axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
-            axes.legend()
-            written.append(folder / f"{plot.name}.png")
-            save_figure(figure, written[-1])
-    return written
-
-
-def _plot(name: str, options: dict, commit: str) -> Plot:
+def _plot(options: dict, commit: str) -> Plot:
     lines = {}
     for path, fields in options["y"].items():
         texts = file_at(commit, Path(path)), file_here(Path(path))
         for field in [fields] if isinstance(fields, str) else fields:
             label = f"{field} of {path}" if field in lines else field
             lines[label] = tuple(None if text is None else _line(path, text, options["x"], field) for text in texts)
-    return Plot(name, options["title"], options["x_label"], options["y_label"], lines)
+    return Plot(options["title"], options["x_label"], options["y_label"], lines)
 
 
 def _same(a: Line, b: Line) -> bool:

@@ -1,7 +1,6 @@
 """Models in MLflow: a folder as a loadable model of a run, and as a version in the model registry.
 
-With tracking.py and tracking_store.py all that imports mlflow. Here a failure is an error: without the store there is
-nothing left to do.
+A failure is an error here, other than in tracking.run: without the store there is nothing left to do.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Example, as the train and evaluate stages use it::
     with find_run(key, params) as tracker:
         tracker.log_metrics({"test/i2t/r1": 41.2})
 
-Where the store is and how it is reached: tracking_store. mlflow is imported when the first run is opened: it takes
+Where the store is and how it is reached: tracking.store. mlflow is imported when the first run is opened: it takes
 seconds.
 """
 
@@ -19,17 +19,14 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from crossmodal.files.checked_yaml import dotted
-from crossmodal.terminal import printable_lines
+from crossmodal.terminal import warn
 from crossmodal.tracking.store import connect, failure, store_error, tracking_uri
 
 if TYPE_CHECKING:
@@ -184,8 +181,7 @@ class Tracker:
             self._client = None
             if self._strict:
                 raise store_error(self._uri, error) from None
-            text = failure(self._uri, error, ", this stage goes on without it")
-            tqdm.write(f"warning: {printable_lines(text)}", file=sys.stderr)
+            warn(failure(self._uri, error, ", this stage goes on without it"))
 
 
 def open_training_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from scipy import sparse
 from crossmodal.evaluation.spice.java import Graph, Scored, Spice
 from crossmodal.evaluation.spice.synonyms import Synonyms
 from crossmodal.runtime import progress
+from crossmodal.terminal import warn
 
 _ARITIES = (1, 2, 3)  # objects, attributes, relations
 _CHUNK = 256
@@ -114,8 +114,5 @@ def _compare(scored: Sequence[Scored], synonyms: Synonyms) -> None:
     ours = graph_relevance([pair.caption for pair in scored], [pair.image for pair in scored], synonyms).diagonal()
     off = np.abs(ours - [pair.f for pair in scored])
     if np.any(off > _CLOSE):
-        print(
-            f"warning: SPICE itself scores {np.count_nonzero(off > _CLOSE):,} of {len(off):,} pairs otherwise, "
-            f"by up to {off.max():.3f}",
-            file=sys.stderr,
-        )
+        count = np.count_nonzero(off > _CLOSE)
+        warn(f"SPICE itself scores {count:,} of {len(off):,} pairs otherwise, by up to {off.max():.3f}")

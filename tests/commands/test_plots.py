@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 from git_commands import git
-from PIL import Image
 
 PLOTS = [
     {
@@ -100,18 +99,6 @@ def test_a_loss_that_diverged(run):
     code, out, _ = run("plots")
     assert (code, lines(out)) == (0, [])
     assert tables(out)[0][-1] == ["3", "nan", "nan"]
-
-
-def test_pictures(run, tmp_path):
-    write(recall=4.0)
-    code, _, err = run("plots", "--pictures", tmp_path / "pictures")
-    assert code == 0
-    assert f"2 pictures in {tmp_path / 'pictures'}" in err
-    for name in ("recall", "loss"):
-        with Image.open(tmp_path / f"pictures/{name}.png") as picture:
-            assert np.asarray(picture.convert("L")).std() > 5  # not blank
-    code, out, err = run("plots", "--pictures", "dvc.yaml")
-    assert (code, out, err) == (2, "", "error: --pictures dvc.yaml: a file; name a folder\n")
 
 
 def test_points_at_equal_distances_are_drawn_as_they_are(run):
