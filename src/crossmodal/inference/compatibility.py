@@ -22,8 +22,8 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
         UserError: something differs: scores would be wrong, or none.
     """
     size = regions.arrays["features"][1][0]
-    if size != config.sizes.regions:
-        raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.sizes.regions}")
+    if size != config.stored_regions:
+        raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.stored_regions}")
     check_boxes(config.model, config.settings, regions)
     stored = config.encoder not in TRAINED  # features; ids for an encoder that is trained with the matcher
     if ("features" in words.arrays) != stored:

@@ -61,10 +61,10 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         if (folder / "index.json").is_file():
             params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
     extractor = load_extractor(params, folders.detector)
-    if extractor.feature_dim != config.sizes.regions:
+    if extractor.feature_dim != config.stored_regions:
         raise UserError(
             f"{folders.detector}: region features of {extractor.feature_dim}, "
-            f"{folders.matcher} takes {config.sizes.regions}"
+            f"{folders.matcher} takes {config.stored_regions}"
         )
     dataset = _record(photographs, out / "dataset")
     extract_regions(

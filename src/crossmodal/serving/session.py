@@ -119,9 +119,9 @@ class SearchSession:
     def _extractor(self) -> RegionExtractor:
         folders = self.folders
         extractor = load_extractor(self.params, folders.detector)
-        if extractor.feature_dim != self.config.sizes.regions:
+        if extractor.feature_dim != self.config.stored_regions:
             raise UserError(
                 f"{folders.detector}: region features of {extractor.feature_dim}, "
-                f"{folders.matcher} takes {self.config.sizes.regions}"
+                f"{folders.matcher} takes {self.config.stored_regions}"
             )
         return extractor

@@ -55,6 +55,11 @@ def region_backend(params: Params) -> str:
     return "torchvision" if params.dataset == "scenes" else "grid"
 
 
+def trains_backbone(params: Params) -> bool:
+    """Whether stages of the grid backbone are trained with the model."""
+    return region_backend(params) == "grid" and params.grid.trained != 0
+
+
 def bert_source(params: Params) -> str:
     """The source of BERT in use; ``bert.source: auto`` depends on the dataset."""
     if params.bert.source != "auto":
@@ -111,7 +116,8 @@ def run_settings(params: Params) -> dict[str, Any]:
     """
     backend = BACKENDS[region_backend(params)].section
     chosen = (params.dataset, params.model, params.captions.encoder)
-    sections = ("regions", backend, "bert", "captions", "train", "loss", *chosen)
+    trained = ("grid_finetune",) if trains_backbone(params) else ()
+    sections = ("regions", backend, *trained, "bert", "captions", "train", "loss", *chosen)
     settings = {name: getattr(params, name).model_dump(mode="json") for name in sections}
     settings["regions"] = region_settings(params)
     settings["bert"]["source"] = bert_source(params)
