@@ -1,8 +1,8 @@
 """``grid.trained`` through the stages: what is stored, trained, evaluated, drawn, searched, embedded and packed."""
 
-import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def trained(request, tmp_path_factory):
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
     write_pipeline(folder)
-    before = os.getcwd()
+    before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DVC_ROOT", str(folder))
@@ -59,7 +59,7 @@ def trained(request, tmp_path_factory):
         train.main()
         evaluate.main()
         report.main()
-    assert os.getcwd() == before
+    assert Path.cwd() == before
     return name, folder
 
 
