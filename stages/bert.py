@@ -6,7 +6,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.paths import BERT, DATASET
 from crossmodal.published.dual_encoder import obtain_half
-from crossmodal.settings.derived import bert_source
+from crossmodal.settings.derived import bert_source, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.terminal import printable
 from crossmodal.workspace import publish, work_folder
@@ -16,8 +16,7 @@ from crossmodal.workspace import publish, work_folder
 def main() -> None:
     params = load_params()
     source, records = bert_source(params), read_dataset(DATASET).records
-    settings = params.clip if source == "clip" else params.bert
-    work = work_folder("bert", {source: settings.model_dump()}, [DATASET / "manifest.json"])
+    work = work_folder("bert", settings_in_use(params)["bert"], [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
     out.mkdir(exist_ok=True)
     state.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.files.checked_json import read_json
 from crossmodal.paths import DATASET, DETECTOR
 from crossmodal.regions.fetch import Job, fetch_network
-from crossmodal.settings.derived import BACKENDS, region_backend
+from crossmodal.settings.derived import region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
 
@@ -14,9 +14,8 @@ from crossmodal.workspace import publish, work_folder
 def main() -> None:
     params = load_params()
     backend = region_backend(params)
-    settings = getattr(params, BACKENDS[backend].section)
     dataset = read_dataset(DATASET)
-    work = work_folder("detector", {backend: settings.model_dump()}, [DATASET / "manifest.json"])
+    work = work_folder("detector", settings_in_use(params)["detector"], [DATASET / "manifest.json"])
     out, state = work / "out", work / "state"
     out.mkdir(exist_ok=True)
     state.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from crossmodal.paths import DATASET, DETECTOR, REGIONS
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.extraction.jobs import extract_all, extract_shard
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
-from crossmodal.settings.derived import image_reading, region_backend, region_settings
+from crossmodal.settings.derived import image_reading, region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
 
@@ -31,9 +31,9 @@ def main() -> None:
         raise UserError(f"{DETECTOR}: not found; run the detector stage first")
     if shard and backend == "precomputed":
         raise UserError("--shard: regions.backend precomputed is imported by one process: dvc repro regions")
-    key = region_settings(params)
+    key = settings_in_use(params)["regions"]
     if backend == "precomputed":
-        key |= {"precomputed": params.precomputed.model_dump(), "files": fingerprint(params.precomputed)}
+        key |= {"files": fingerprint(params.precomputed)}
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
     work = work_folder("regions", key, inputs, shared=shard is not None)
     extraction = {

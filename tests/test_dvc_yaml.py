@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from crossmodal.settings.derived import WITHOUT_EFFECT
-from crossmodal.settings.params import Params, Regions, load_params
+from crossmodal.settings.derived import BACKENDS, settings_in_use
+from crossmodal.settings.params import Params, load_params
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,8 +68,8 @@ def test_source_dependencies_are_the_imports(graph, stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_exist(stage):
     """To the last part of their names: DVC takes a key that is not there for one without a value."""
-    for name in STAGES[stage]["params"]:
-        if name in ("${dataset}", "${model}", "${captions.encoder}"):
+    for name in STAGES[stage].get("params", []):
+        if name in ("${dataset}", "${model}"):
             continue
         section = Params
         for part in name.split("."):
@@ -77,10 +77,16 @@ def test_parameters_exist(stage):
             section = section.model_fields[part].annotation
 
 
-def test_regions_depends_on_all_that_has_an_effect():
-    """Every key of section regions but those that say by whom and how the work is done."""
-    listed = {name.removeprefix("regions.") for name in STAGES["regions"]["params"] if name.startswith("regions.")}
-    assert listed == set(Regions.model_fields) - WITHOUT_EFFECT
+def test_settings_are_split_for_the_stages_that_read_them():
+    """A file for each stage, from every section that says how regions and captions are made."""
+    params = load_params(ROOT / "params.yaml")
+    files = {f"data/settings/{stage}.json": stage for stage in settings_in_use(params)}
+    assert set(STAGES["settings"]["outs"]) == set(files)
+    for file, stage in files.items():
+        assert [name for name in STAGES if file in STAGES[name]["deps"]] == [stage]
+    sections = {"dataset", "regions", "bert", *(backend.section for backend in BACKENDS.values())}
+    sections |= {"captions.encoder", "bigru", "bert_finetune"}
+    assert set(STAGES["settings"]["params"]) == sections
 
 
 def test_only_report_leaves_outs_uncached():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from crossmodal.errors import UserError
-from crossmodal.settings.derived import bert_source, region_backend, run_settings
+from crossmodal.settings.derived import bert_source, region_backend, run_settings, settings_in_use
 from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,6 +143,57 @@ def test_run_settings_hold_the_sections_in_use(write):
     settings = run_settings(load_params(write("model", "vsepp")))
     assert "vsepp" in settings
     assert "tern" not in settings
+    assert set(settings["regions"]) == {"backend", "per_image", "min_score", "nms", "precision", "batch_size"}
     assert settings["regions"]["backend"] == "torchvision"
-    assert "executor" not in settings["regions"]  # who extracts does not determine the model
+    assert settings["bert"]["source"] == "fit"
     assert "evaluate" not in settings
+
+
+@pytest.mark.parametrize(
+    ("backend", "trained", "counts"), [("grid", 2, True), ("grid", "all", True), ("grid", 0, False), ("clip", 2, False)]
+)
+def test_how_a_backbone_is_trained_counts_where_one_is(backend, trained, counts):
+    params = load_params(ROOT / "params.yaml")
+    regions, grid = params.regions.model_copy(update={"backend": backend}), params.grid
+    params = params.model_copy(update={"regions": regions, "grid": grid.model_copy(update={"trained": trained})})
+    other = params.model_copy(update={"grid_finetune": params.grid_finetune.model_copy(update={"flip": True})})
+    assert (settings_in_use(other)["train"] != settings_in_use(params)["train"]) == counts
+    assert (run_settings(other) != run_settings(params)) == counts
+
+
+@pytest.mark.parametrize(
+    ("backend", "network", "regions"),
+    [
+        ("torchvision", {"detector.*"}, {"regions.per_image", "regions.min_score", "regions.nms"}),
+        ("grid", {"grid.*"}, set()),
+        ("clip", {"clip.*"}, set()),
+        ("bottomup", {"bottomup.weights", "bottomup.sha256", "bottomup.names"}, {"bottomup.nms", "bottomup.selection"}),
+        ("precomputed", set(), {"precomputed.path", "precomputed.format", "precomputed.max_missing"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_setting_counts_where_its_backend_is_in_use(backend, network, regions):
+    """Each setting of the sections of backends is changed by itself, and the settings in use compared."""
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"regions": params.regions.model_copy(update={"backend": backend})})
+    before, effect = settings_in_use(params), {"detector": set(), "regions": set(), "bert": set(), "train": set()}
+    for section in ("detector", "grid", "clip", "bottomup", "precomputed", "regions"):
+        settings = getattr(params, section)
+        for key in type(settings).model_fields:
+            if (section, key) == ("regions", "backend"):
+                continue
+            changed = params.model_copy(update={section: settings.model_copy(update={key: "other"})})
+            for stage, values in settings_in_use(changed).items():
+                if values != before[stage]:
+                    effect[stage].add(f"{section}.{key}")
+    expected = {
+        f"{section}.{key}"
+        for section, name in (entry.split(".") for entry in network)
+        for key in (type(getattr(params, section)).model_fields if name == "*" else [name])
+    }
+    assert effect["detector"] == expected
+    assert effect["bert"] == set()
+    assert effect["train"] == ({"grid.trained"} if backend == "grid" else set())
+    shared = set() if backend == "precomputed" else {"regions.precision", "regions.batch_size"}
+    assert regions | shared <= effect["regions"]
+    assert {entry.split(".")[0] for entry in effect["regions"]} <= {entry.split(".")[0] for entry in regions | shared}

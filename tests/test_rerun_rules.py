@@ -1,6 +1,7 @@
 """Which stages a change of params.yaml touches, as DVC itself sees it against the committed dvc.lock.
 
-A stage is touched when its own parameters changed, or when a stage before it is touched.
+A stage is touched when its own parameters or its settings in data/settings changed, or when a stage before it is
+touched.
 """
 
 import shutil
@@ -11,8 +12,14 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from crossmodal.files.checked_json import write_json
+from crossmodal.paths import SETTINGS
+from crossmodal.settings.derived import settings_in_use
+from crossmodal.settings.params import load_params
+
 ROOT = Path(__file__).resolve().parents[1]
 AFTER_REGIONS = {"regions", "train", "evaluate", "report"}
+AFTER_BERT = {"bert", "captions", "train", "evaluate", "report"}
 ALL = {"download", "detector", "regions", "bert", "captions", "relevance", "train", "evaluate", "report"}
 
 CHANGES = [
@@ -24,13 +31,21 @@ CHANGES = [
     ({"regions.per_image": 5}, AFTER_REGIONS),
     ({"regions.executor": "ray", "regions.workers": 0, "regions.max_broken": 3, "ray.workers": 5}, set()),
     ({"detector.lr": 0.5}, {"detector"} | AFTER_REGIONS),
-    ({"bottomup.weights": "elsewhere"}, {"detector"} | AFTER_REGIONS),
-    ({"bert.epochs": 77}, {"bert", "captions", "train", "evaluate", "report"}),
+    ({"regions.backend": "torchvision", "bert.source": "fit"}, set()),  # what auto stands for
+    ({"regions.backend": "grid"}, {"detector"} | AFTER_REGIONS),
+    ({"bottomup.weights": "elsewhere", "bottomup.nms": 0.5, "grid.model": "vit"}, set()),  # other backends
+    ({"precomputed.path": "elsewhere", "bert.layers": 2, "bigru.hidden": 7, "bert_finetune.lr_factor": 0.5}, set()),
+    ({"bert.epochs": 77}, AFTER_BERT),
+    ({"bert.source": "elsewhere"}, AFTER_BERT),
     ({"captions.max_tokens": 9}, {"captions", "train", "evaluate", "report"}),
     ({"scenes.seed": 5}, ALL),
     ({"model": "vsepp"}, {"train", "evaluate", "report"}),
     ({"captions.encoder": "bigru"}, {"captions", "train", "evaluate", "report"}),
-    ({"clip.source": "elsewhere"}, ALL - {"download", "relevance"}),
+    ({"clip.source": "elsewhere"}, set()),
+    (
+        {"model": "clip", "regions.backend": "clip", "captions.encoder": "clip", "bert.source": "clip"},
+        ALL - {"download", "relevance"},
+    ),
     ({"vsepp.embed_dim": 64}, set()),  # another model's section
     ({"flickr8k.max_images": 10}, set()),  # another dataset's section
     ({"download.offline": True, "download.keep_archives": False}, set()),  # cannot change a result
@@ -50,19 +65,24 @@ def workspace(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     subprocess.run(["git", "init", "-q", folder], check=True)
     Repo.init(folder).close()
+    (folder / SETTINGS).mkdir(parents=True)
     return folder
 
 
 def touched(folder):
-    """Stages whose recorded parameters differ, and all stages that come after one of them."""
+    """Stages whose recorded parameters or settings differ, and all stages that come after one of them."""
+    for stage, settings in settings_in_use(load_params(folder / "params.yaml")).items():
+        write_json(folder / SETTINGS / f"{stage}.json", settings)
     with Repo(folder) as repo:
         status = repo.status()
         changed = {
             stage.rsplit(":")[-1]
             for stage, problems in status.items()
             for problem in problems
-            if isinstance(problem, dict) and "params.yaml" in problem.get("changed deps", {})
-        }
+            if isinstance(problem, dict)
+            for path, state in problem.get("changed deps", {}).items()
+            if path == "params.yaml" or (path.startswith(SETTINGS.as_posix()) and state == "modified")
+        } - {"settings"}
         graph = repo.index.graph  # edges lead from a stage to those it depends on
         for stage in graph:
             if stage.name in changed:

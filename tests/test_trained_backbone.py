@@ -83,7 +83,7 @@ def slow_cells(member, row):
     network = create_network(BACKBONE, {})
     network.load_state_dict(weights)
     mean, std = member.image.mean, member.image.std
-    values = (torch.from_numpy(pixels_of(row)).permute(2, 0, 1)[None] / 255 - mean) / std
+    values = (torch.tensor(pixels_of(row)).permute(2, 0, 1)[None] / 255 - mean) / std
     cells = feature_map(network, values)[0]  # (D, h, w)
     return torch.stack([cells[:, y, x] for y in range(cells.shape[1]) for x in range(cells.shape[2])])[None]
 

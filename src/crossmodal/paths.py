@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+SETTINGS = Path("data/settings")
 DATASET = Path("data/dataset")
 DETECTOR = Path("models/detector")
 REGIONS = Path("data/regions")

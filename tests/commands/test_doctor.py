@@ -14,6 +14,9 @@ from dvc.repo import Repo  # before any test: its log keeps to the stdout that i
 
 from crossmodal.doctor import checks
 from crossmodal.doctor.checks import Finding
+from crossmodal.files.checked_json import write_json
+from crossmodal.settings.derived import settings_in_use
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -114,12 +117,13 @@ def test_weights_of_other_settings_do_not_count(doctor, tmp_path, monkeypatch):
     assert code == 1
     assert "MEND grid.weights timm/resnet50.a1_in1k is not in the cache of this machine" in out
     assert "MEND bert.source bert-base-uncased is not in the cache of this machine" in out
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["dataset"] = "folder"
-    params["folder"] |= {"images": str(tmp_path), "captions": str(tmp_path)}
     lock = yaml.safe_load(Path("dvc.lock").read_text())
-    for stage in ("detector", "bert"):
-        lock["stages"][stage]["params"]["params.yaml"]["dataset"] = "folder"
+    params = load_params(Path("params.yaml"))
+    for stage, content in settings_in_use(params.model_copy(update={"dataset": "folder"})).items():
+        write_json(tmp_path / "written.json", content)
+        digest = hashlib.md5((tmp_path / "written.json").read_bytes()).hexdigest()
+        file = next(dep for dep in lock["stages"][stage]["deps"] if dep["path"] == f"data/settings/{stage}.json")
+        file["md5"] = digest
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     assert "weights none that would come from a hub" in doctor(*settings)[1]
 

@@ -20,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("download", "detector", "regions", "bert", "captions", "relevance", "train", "evaluate", "report")
+STAGES = ("settings", "download", "detector", "regions", "bert", "captions", "relevance", "train", "evaluate", "report")
 OUTS = {
     "download": "data/dataset",
     "detector": "models/detector",

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from crossmodal.datasets.archives.obtain import Archive, mirror_folder
 from crossmodal.datasets.archives.transfer import explain
 from crossmodal.datasets.build import archives_of, download_cache
 from crossmodal.runtime import in_units, progress, project_root, setting_path
-from crossmodal.settings.derived import BACKENDS, bert_source, region_backend
+from crossmodal.settings.derived import BACKENDS, bert_source, region_backend, settings_in_use
 from crossmodal.settings.params import Params
 
 P = ParamSpec("P")
@@ -246,14 +247,15 @@ def _has_run(out: Path, params: Params) -> bool:
     """Whether a stage's out (its name is the stage's) is here, and made by these settings, as dvc.lock has it."""
     import yaml
 
-    settings = params.model_dump(mode="json")
+    file = (paths.SETTINGS / f"{out.name}.json").as_posix()
+    text = f"{json.dumps(settings_in_use(params)[out.name], indent=1)}\n"  # as the settings stage writes it
+    wanted = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
     try:
         stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-        locked = stages[out.name]["params"]["params.yaml"]
-        wanted = {key: functools.reduce(lambda part, name: part[name], key.split("."), settings) for key in locked}
+        locked = {dependency["path"]: dependency["md5"] for dependency in stages[out.name]["deps"]}
     except (OSError, yaml.YAMLError, LookupError, TypeError):
         return False
-    return out.exists() and wanted == locked
+    return out.exists() and locked.get(file) == wanted
 
 
 @never_raises

@@ -22,29 +22,32 @@ _BOTTOMUP = (
     "bottomup.min_score",
     "bottomup.nms",
 )
+_TRAINED_ENCODERS = {"bigru", "bert_finetune"}  # have a section of params.yaml that the train stage reads
 _READING_KEYS = {"regions.backend", "regions.precision", "captions.max_tokens", *_FITTED, *_BOTTOMUP}
-WITHOUT_EFFECT = {"executor", "workers", "max_broken"}  # keys of section regions that cannot change a feature
 
 
 @dataclass(frozen=True)
 class BackendSettings:
     """section: of params.yaml, where the network or the files of a region backend are named.
 
+    network: keys of it that the network depends on; None: all of them.
     reads: further settings that an image's regions depend on, by dotted key; None where the features came from files,
     of which nothing is known.
     """
 
     section: str
     reads: tuple[str, ...] | None = ()
+    network: tuple[str, ...] | None = None
 
 
+_PUBLISHED_DETECTOR = BackendSettings("bottomup", _BOTTOMUP, ("weights", "sha256", "names"))
 BACKENDS = {
     "torchvision": BackendSettings("detector", _FITTED),
     "grid": BackendSettings("grid"),
     "clip": BackendSettings("clip"),
-    "bottomup": BackendSettings("bottomup", _BOTTOMUP),
-    "detectron2": BackendSettings("bottomup", _BOTTOMUP),
-    "precomputed": BackendSettings("precomputed", None),
+    "bottomup": _PUBLISHED_DETECTOR,
+    "detectron2": _PUBLISHED_DETECTOR,
+    "precomputed": BackendSettings("precomputed", None, ()),
 }
 
 
@@ -67,9 +70,33 @@ def bert_source(params: Params) -> str:
     return "fit" if params.dataset == "scenes" else "bert-base-uncased"
 
 
-def region_settings(params: Params) -> dict[str, Any]:
-    """Keys of section regions that region features depend on, with the backend in use."""
-    return params.regions.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"backend": region_backend(params)}
+def settings_in_use(params: Params) -> dict[str, dict[str, Any]]:
+    """Settings of the region backend, BERT and caption encoder in use, by the stage they affect, ``auto`` replaced.
+
+    The settings stage writes them to files, on which these stages depend in dvc.yaml: settings of a backend, BERT or
+    encoder that is not in use rerun nothing.
+    """
+    backend = region_backend(params)
+    part = BACKENDS[backend]
+    section = getattr(params, part.section).model_dump(mode="json")
+    detector = {part.section: {key: section[key] for key in (section if part.network is None else part.network)}}
+    if part.reads is None:
+        regions = {"regions.backend": backend, part.section: section}
+    else:
+        regions = image_reading(params) | {"regions.batch_size": params.regions.batch_size}
+    source = bert_source(params)
+    if source == "clip":
+        bert = {"clip.source": params.clip.source}
+    elif source == "fit":
+        bert = params.bert.model_dump(mode="json", exclude={"source", "layers"})
+    else:
+        bert = {"layers": params.bert.layers}
+    bert["source"] = source
+    encoder = params.captions.encoder
+    train = {encoder: getattr(params, encoder).model_dump(mode="json") if encoder in _TRAINED_ENCODERS else {}}
+    if trains_backbone(params):
+        train["grid_finetune"] = params.grid_finetune.model_dump(mode="json")
+    return {"detector": detector, "regions": regions, "bert": bert, "train": train}
 
 
 def image_reading(params: Params) -> dict[str, Any]:
@@ -117,8 +144,9 @@ def run_settings(params: Params) -> dict[str, Any]:
     backend = BACKENDS[region_backend(params)].section
     chosen = (params.dataset, params.model, params.captions.encoder)
     trained = ("grid_finetune",) if trains_backbone(params) else ()
-    sections = ("regions", backend, *trained, "bert", "captions", "train", "loss", *chosen)
+    sections = (backend, *trained, "captions", "train", "loss", *chosen)
     settings = {name: getattr(params, name).model_dump(mode="json") for name in sections}
-    settings["regions"] = region_settings(params)
-    settings["bert"]["source"] = bert_source(params)
+    in_use = settings_in_use(params)
+    regions = {key.removeprefix("regions."): value for key, value in in_use["regions"].items() if "regions." in key}
+    settings |= {"regions": regions, "bert": in_use["bert"]}
     return {"seed": params.seed, "model": params.model, "dataset": params.dataset} | settings
