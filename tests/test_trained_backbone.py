@@ -1,6 +1,8 @@
 """``grid.trained`` through the stages: what is stored, trained, evaluated, drawn, searched, embedded and packed."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,3 +167,16 @@ def test_searched_embedded_and_packed(inside, run, tmp_path):
     hits = unpack(tmp_path / "packed").find_images(f"a {COLOURS[4]} picture", 4)
     assert [hit.score for hit in hits] == pytest.approx(scores[0, :4].tolist(), abs=2e-3)
     assert [hit.item for hit in hits] == top[0, :4].tolist()
+
+
+def test_a_network_that_is_cut_elsewhere_reads_no_photographs(inside, run, tmp_path, monkeypatch):
+    """Blocks of a ViT have one width: sizes tell nothing."""
+    shutil.copytree(".", tmp_path / "work", ignore=shutil.ignore_patterns(".resume"))
+    monkeypatch.chdir(tmp_path / "work")
+    config = json.loads((DETECTOR / "config.json").read_text())
+    config["cut"]["trained"] = 1 if CASES[inside] == 2 else 2
+    (DETECTOR / "config.json").write_text(json.dumps(config))
+    for command in (["search", "--image", "data/dataset/brown.png"], ["embed", "data/dataset/images", "--out", "made"]):
+        code, _, err = run(*command)
+        assert code == 2
+        assert str(DETECTOR) in err and err.count("\n") == 1

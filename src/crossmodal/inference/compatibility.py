@@ -40,6 +40,25 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
         )
 
 
+def check_extractor(detector: Path, extractor: Any, matcher: Path, config: MatcherConfig) -> None:
+    """See that photographs are read as the matcher takes them.
+
+    Args:
+        extractor: a RegionExtractor, which ``detector`` holds.
+
+    Raises:
+        UserError: its regions are of another size, or of a backbone that is cut elsewhere.
+    """
+    if extractor.feature_dim != config.stored_regions:
+        raise UserError(
+            f"{detector}: region features of {extractor.feature_dim}, {matcher} takes {config.stored_regions}"
+        )
+    cut = getattr(extractor, "cut", None)  # of a grid backbone
+    found, expected = cut.trained if cut else 0, config.image["cut"]["trained"] if config.image else 0
+    if found != expected:
+        raise UserError(f"{detector}: made for grid.trained {found}, {matcher} for {expected}")
+
+
 def check_boxes(model: str, settings: Mapping[str, Any], regions: FeatureStore) -> None:
     """Precomputed features may be without boxes, which a model that uses positions cannot do without.
 

@@ -5,8 +5,8 @@
       -> last feature map (B, D, h, w)          the trained stages
       -> cells (B, h * w, D) with their boxes   what the matcher takes for regions
 
-Published: VSE-infinity trains a grid network at a tenth of the learning rate (arXiv 2011.04305, section 4.1), with
-its batch norms' statistics frozen; crops and flips are those of image classification, here of the stored maps.
+Published: VSE-infinity trains its grid networks at a tenth or a hundredth of the learning rate (arXiv 2011.04305),
+thawed after an epoch, on random parts of the photographs, half of them mirrored.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_data
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_extractor
 from crossmodal.inference.scoring import image_vectors
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.regions.backends import load_extractor
@@ -61,11 +62,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
         if (folder / "index.json").is_file():
             params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
     extractor = load_extractor(params, folders.detector)
-    if extractor.feature_dim != config.stored_regions:
-        raise UserError(
-            f"{folders.detector}: region features of {extractor.feature_dim}, "
-            f"{folders.matcher} takes {config.stored_regions}"
-        )
+    check_extractor(folders.detector, extractor, folders.matcher, config)
     dataset = _record(photographs, out / "dataset")
     extract_regions(
         dataset,

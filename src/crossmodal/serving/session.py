@@ -11,6 +11,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_extractor
 from crossmodal.models.checkpoint import read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
@@ -119,9 +120,5 @@ class SearchSession:
     def _extractor(self) -> RegionExtractor:
         folders = self.folders
         extractor = load_extractor(self.params, folders.detector)
-        if extractor.feature_dim != self.config.stored_regions:
-            raise UserError(
-                f"{folders.detector}: region features of {extractor.feature_dim}, "
-                f"{folders.matcher} takes {self.config.stored_regions}"
-            )
+        check_extractor(folders.detector, extractor, folders.matcher, self.config)
         return extractor
