@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from assertions import assert_names
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_pipeline import BACKBONE, COLOURS, write_pipeline
 
 from crossmodal.batch import Regions
 from crossmodal.datasets.records import read_dataset, write_dataset
+from crossmodal.errors import UserError
 from crossmodal.evidence.evidence import load_evidence
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import encode_captions
@@ -180,3 +182,27 @@ def test_a_network_that_is_cut_elsewhere_reads_no_photographs(inside, run, tmp_p
         code, _, err = run(*command)
         assert code == 2
         assert str(DETECTOR) in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "no_such_network"},
+        {"kwargs": {"checkpoint_path": "weights.pth"}},
+        {"cut": {"trained": 99}},
+        {"cut": {"cells": [3, 3]}},
+        {"cut": {"rows": 5}},
+        {"cut": {"channels": 5}},
+        {"image_size": 1 << 20},
+    ],
+)
+def test_a_damaged_config_is_named(inside, change, tmp_path):
+    shutil.copytree(MATCHER, tmp_path / "matcher")
+    path = tmp_path / "matcher/config.json"
+    config = json.loads(path.read_text())
+    for key, value in change.items():
+        config["image"][key] = config["image"][key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError) as error:
+        load_matcher(tmp_path / "matcher")
+    assert_names(error, path)

@@ -137,6 +137,10 @@ def build_checked(
     try:
         with torch.device("meta"):
             skeleton = build_model(config.model, section, config.sizes, make_text, make_image)
+            for member in skeleton.members() if config.image else ():
+                member.image.check_cut()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, KeyError, ArithmeticError) as error:
         raise UserError(f"{path}: no {config.model} model can be built so ({first_line(error)})") from None
     check_tensors(weights, _named_once(skeleton, weights), str(weights_path), f"this {config.model} model")

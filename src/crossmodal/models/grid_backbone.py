@@ -79,6 +79,17 @@ class GridBackbone(nn.Module):
             mask = kept | ~kept.any(dim=1, keepdim=True)  # never all of an image
         return Regions(features, self.boxes.expand(len(features), -1, -1), mask)
 
+    def check_cut(self) -> None:
+        """See that the cut is that of the network, by a forward pass; on the meta device it costs nothing.
+
+        Raises:
+            ValueError: it gives other cells. Whatever torch raises of rows that the network does not take.
+        """
+        rows = torch.zeros(1, self.cut.rows, self.cut.channels)
+        cells = self.eval()(Regions(rows, None, rows[..., 0] == 0)).features.shape[1]
+        if cells != math.prod(self.cut.cells):
+            raise ValueError(f"the backbone gives {cells} cells, cut.cells are {self.cut.cells}")
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.settings.batch_norm == "frozen":
