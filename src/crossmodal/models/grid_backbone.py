@@ -63,8 +63,7 @@ class GridBackbone(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(settings, name)).view(1, 3, 1, 1), persistent=False)
         self.network = trained_part(network, self.cut.trained)
-        if settings.checkpointing:
-            self.network.set_grad_checkpointing(True)
+        self.train()
 
     def forward(self, regions: Regions) -> Regions:
         extra, rows = regions.features.split([self.cut.extra, self.cut.rows - self.cut.extra], dim=1)
@@ -92,6 +91,8 @@ class GridBackbone(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
+        if self.settings.checkpointing:
+            self.network.set_grad_checkpointing(mode)
         if self.settings.batch_norm == "frozen":
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
