@@ -61,7 +61,9 @@ def load_network(folder: Path, name: str) -> GridExtractor:
     torch.manual_seed(0)
     save_file(timm.create_model(name).state_dict(), folder / "random.safetensors")
     weights = str(folder / "random.safetensors")
-    obtain_backbone(Grid(model=name, kwargs={}, weights=weights, image_size=224, mean=None, std=None), folder)
+    obtain_backbone(
+        Grid(model=name, kwargs={}, weights=weights, image_size=224, mean=None, std=None, trained=0), folder
+    )
     return GridExtractor(folder)
 
 

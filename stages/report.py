@@ -45,7 +45,8 @@ def main() -> None:
     write_scores(METRICS / "plots", work, evidence, results)
     breakdown = break_down(dataset, test, results, regions)
     write_breakdown(METRICS / "plots", work, breakdown)
-    reader = QueryReader(dataset, test, results, Pictures(dataset, regions), WordReader(dataset, evidence))
+    pictures = Pictures(dataset, regions, evidence.boxes)
+    reader = QueryReader(dataset, test, results, pictures, WordReader(dataset, evidence))
     shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name, "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
     write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)

@@ -7,24 +7,27 @@ first of them writes, tracks and publishes.
 import csv
 import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
-from crossmodal.errors import exits_cleanly
+from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_boxes
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
+from crossmodal.models.grid_backbone import BackboneSettings, build_image, load_backbone
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
-from crossmodal.paths import BERT, CAPTIONS, DATASET, MATCHER, REGIONS
+from crossmodal.models.timm_network import create_network, read_network_config
+from crossmodal.paths import BERT, CAPTIONS, DATASET, DETECTOR, MATCHER, REGIONS
 from crossmodal.runtime import seed_everything
-from crossmodal.settings.derived import run_settings
+from crossmodal.settings.derived import run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
@@ -42,6 +45,31 @@ def token_table(params: Params) -> TokenTable | None:
     if params.train.word_dropout_kind != "words" or not params.train.word_dropout:
         return None
     return ENCODERS[params.captions.encoder].token_table(BERT, CAPTIONS)
+
+
+def image_network(params: Params, stored: int) -> tuple[dict[str, Any], int]:
+    """What ``build_image`` takes, nothing without an image network, and the size of the regions that the model gets.
+
+    Args:
+        stored: values of a row of the region store.
+
+    Raises:
+        UserError: the region store, or the detector stage's folder, are of another ``grid.trained``.
+    """
+    if not trains_backbone(params):
+        return {}, stored
+    network, own = read_network_config(DETECTOR), params.grid_finetune
+    if network.cut is None or network.cut.channels != stored:
+        raise UserError(f"{REGIONS}: not made for grid.trained {params.grid.trained}; run the regions stage again")
+    settings = BackboneSettings(
+        **network.model_dump(),
+        batch_norm=own.batch_norm,
+        crop_scale=own.crop_scale,
+        flip=own.flip,
+        checkpointing=own.checkpointing,
+        region_dropout=params.train.region_dropout,
+    )
+    return settings.model_dump(), create_network(network.model, network.kwargs).num_features
 
 
 def relevance_of(dataset: Dataset, val: Split) -> np.ndarray:
@@ -67,8 +95,10 @@ def main() -> None:
     seed_everything(params.seed)
     encoder, table = params.captions.encoder, token_table(params)
     text = ENCODERS[encoder].text_settings(params, BERT, words, table)
-    sizes = InputSizes(regions=regions.arrays["features"][1][0], words=text.size)
-    model = build_model(params.model, params.model_settings, sizes, partial(build_text, encoder, text.settings))
+    image, size = image_network(params, regions.arrays["features"][1][0])
+    sizes = InputSizes(regions=size, words=text.size)
+    make_text, make_image = partial(build_text, encoder, text.settings), partial(build_image, image)
+    model = build_model(params.model, params.model_settings, sizes, make_text, make_image)
     model = model.to(processes.device)
     val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     data = TrainingData(
@@ -83,6 +113,7 @@ def main() -> None:
     trainers = []
     for number, member in enumerate(model.members()):
         load_pretrained(member.text, BERT)
+        load_backbone(member.image, DETECTOR)
         trainers.append(
             Trainer(
                 member,
@@ -92,6 +123,8 @@ def main() -> None:
                 params.seed,
                 resume=work and work / f"member{number}",
                 text_lr=text.lr_factor,
+                image_lr=params.grid_finetune.lr_factor,
+                frozen_epochs=params.grid_finetune.frozen_epochs,
                 processes=processes,
             )
         )
@@ -118,7 +151,7 @@ def main() -> None:
 
     out = work / "out"
     out.mkdir(exist_ok=True)
-    config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text.settings)
+    config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text.settings, image)
     save_matcher(out, model, config)
     with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")

@@ -150,6 +150,18 @@ def test_run_settings_hold_the_sections_in_use(write):
 
 
 @pytest.mark.parametrize(
+    ("backend", "trained", "counts"), [("grid", 2, True), ("grid", "all", True), ("grid", 0, False), ("clip", 2, False)]
+)
+def test_how_a_backbone_is_trained_counts_where_one_is(backend, trained, counts):
+    params = load_params(ROOT / "params.yaml")
+    regions, grid = params.regions.model_copy(update={"backend": backend}), params.grid
+    params = params.model_copy(update={"regions": regions, "grid": grid.model_copy(update={"trained": trained})})
+    other = params.model_copy(update={"grid_finetune": params.grid_finetune.model_copy(update={"flip": True})})
+    assert (settings_in_use(other)["train"] != settings_in_use(params)["train"]) == counts
+    assert (run_settings(other) != run_settings(params)) == counts
+
+
+@pytest.mark.parametrize(
     ("backend", "network", "regions"),
     [
         ("torchvision", {"detector.*"}, {"regions.per_image", "regions.min_score", "regions.nms"}),
@@ -180,7 +192,8 @@ def test_a_setting_counts_where_its_backend_is_in_use(backend, network, regions)
         for key in (type(getattr(params, section)).model_fields if name == "*" else [name])
     }
     assert effect["detector"] == expected
-    assert effect["bert"] == effect["train"] == set()
+    assert effect["bert"] == set()
+    assert effect["train"] == ({"grid.trained"} if backend == "grid" else set())
     shared = set() if backend == "precomputed" else {"regions.precision", "regions.batch_size"}
     assert regions | shared <= effect["regions"]
     assert {entry.split(".")[0] for entry in effect["regions"]} <= {entry.split(".")[0] for entry in regions | shared}

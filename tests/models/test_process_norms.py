@@ -1,8 +1,10 @@
 """Batch norms that several processes share: in a process alone they are torch's; two are in training/test_processes."""
 
+import copy
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -23,12 +25,12 @@ def test_alone_it_is_torchs(shape, momentum):
     ours = ProcessBatchNorm.of(twin)
     for step in range(3):
         values = torch.randn(shape, requires_grad=True)
-        copy = values.detach().clone().requires_grad_()
-        expected, found = theirs(values), ours(copy)
+        twins = values.detach().clone().requires_grad_()
+        expected, found = theirs(values), ours(twins)
         torch.testing.assert_close(found, expected)
         expected.pow(3).sum().backward()
         found.pow(3).sum().backward()
-        torch.testing.assert_close(copy.grad, values.grad, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(twins.grad, values.grad, atol=1e-4, rtol=1e-4)
         if step == 1:
             theirs.eval(), ours.eval()
     torch.testing.assert_close(dict(twin.state_dict()), dict(theirs.state_dict()))
@@ -61,3 +63,14 @@ def test_region_norm_is_a_batch_norm_of_places():
         torch.testing.assert_close(ours(values, torch.ones(7, 5, dtype=torch.bool)), theirs(values))
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_timms_norms_keep_their_activation(training):
+    norm = timm.layers.BatchNormAct2d(3).train(training)
+    values = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(copy.deepcopy(norm))
+    share_batch_norms(model)
+    assert isinstance(model[0], ProcessBatchNorm)
+    torch.testing.assert_close(model.train(training)(values), norm(values))
+    assert model.state_dict().keys() == nn.Sequential(norm).state_dict().keys()

@@ -25,7 +25,9 @@ def grid_network(tmp_path):
     name = "mobilenetv3_small_050"
     save_file(timm.create_model(name).state_dict(), weights)
     folder.mkdir()
-    obtain_backbone(Grid(model=name, kwargs={}, weights=str(weights), image_size=32, mean=None, std=None), folder)
+    obtain_backbone(
+        Grid(model=name, kwargs={}, weights=str(weights), image_size=32, mean=None, std=None, trained=0), folder
+    )
     return folder
 
 

@@ -27,7 +27,15 @@ def weights(tmp_path_factory):
 
 
 def grid(path, **changes):
-    settings = {"model": NAME, "kwargs": {}, "weights": str(path), "image_size": 64, "mean": None, "std": None}
+    settings = {
+        "model": NAME,
+        "kwargs": {},
+        "weights": str(path),
+        "image_size": 64,
+        "mean": None,
+        "std": None,
+        "trained": 0,
+    }
     return Grid(**(settings | changes))
 
 

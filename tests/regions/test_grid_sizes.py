@@ -19,7 +19,9 @@ CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
 
 
 def setting(name, kwargs, path, size):
-    return Grid(model=name, kwargs=kwargs, weights=str(path), image_size=size, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Grid(
+        model=name, kwargs=kwargs, weights=str(path), image_size=size, mean=(0.5,) * 3, std=(0.5,) * 3, trained=0
+    )
 
 
 def write_weights(path, name, kwargs):

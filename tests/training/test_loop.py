@@ -298,5 +298,5 @@ def test_compiled_encoders_train_the_same(tiny_data, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_plainly)
     expected, found = (trainer_of(data, tiny_data / str(on), epochs=1, compile=on).fit(nothing) for on in (False, True))
-    assert [name for name, _ in compiled] == ["encode_images", "encode_text"]
+    assert [name for name, _ in compiled] == ["encode_regions", "encode_text"]
     assert found[0] == pytest.approx(expected[0], rel=1e-5)

@@ -34,8 +34,11 @@ def data_of(folder):
     )
 
 
-def trainer_of(data, resume, model="tern", processes=ALONE, make_text=StoredFeatures, **changes):
-    """A trainer of a model, by name or by its class; ``changes``: of its section, of train and of loss, by key."""
+def trainer_of(data, resume, model="tern", processes=ALONE, make_text=StoredFeatures, options=None, **changes):
+    """A trainer of a model, by name or by its class; ``changes``: of its section, of train and of loss, by key.
+
+    options: further arguments of the Trainer.
+    """
     seed_everything(3 if processes.rank else 0)  # the first process's weights are to count
     settings = TRAIN | {key: value for key, value in changes.items() if key != "dropout"}
     loss = {key: settings.pop(key) for key in list(settings) if key in Loss.model_fields}
@@ -55,4 +58,5 @@ def trainer_of(data, resume, model="tern", processes=ALONE, make_text=StoredFeat
         seed=1,
         resume=resume if processes.first else None,
         processes=processes,
+        **(options or {}),
     )

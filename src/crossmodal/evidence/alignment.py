@@ -60,6 +60,7 @@ def keep_evidence(
         texts = [caption for record in dataset.records for caption in record.captions]
         read = ENCODERS[inputs.config.encoder].spans(bert, words.folder)
         spans = [read(texts[row], words.read(row, "token_ids").tolist()) for row in captions]
+    made = made_boxes(inputs.model)
     evidence = Evidence(
         matches=matches,
         non_matches=non_matches,
@@ -69,6 +70,7 @@ def keep_evidence(
         captions=captions,
         lengths=np.array([len(span) for span in spans], dtype=np.int64),
         spans=np.concatenate([np.zeros((0, 2), dtype=np.int32), *spans]),
+        boxes=np.zeros((0, 4), dtype=np.float32) if made is None else made.cpu().numpy(),
     )
     save_arrays(evidence, folder / FILE)
 
@@ -101,7 +103,14 @@ def align_pairs(model: Matcher, regions: FeatureStore, words: FeatureStore, pair
             weights = model.alignment(read_regions(regions, images).to(device), read_words(words, captions).to(device))
         if weights is None:
             break
-        sizes = zip(regions.lengths[images], words.lengths[captions], strict=True)
+        made = made_boxes(model)
+        counts = regions.lengths[images] if made is None else np.full(len(images), len(made))
+        sizes = zip(counts, words.lengths[captions], strict=True)
         parts = zip(weights.float().cpu().numpy(), sizes, strict=True)
         alignments += [part[:rows, :columns] for part, (rows, columns) in parts]
     return alignments
+
+
+def made_boxes(model: Matcher) -> torch.Tensor | None:
+    """Boxes (R, 4) of the regions that a matcher makes of what is stored; None where it takes the stored ones."""
+    return (model.members() or [model])[0].image.boxes

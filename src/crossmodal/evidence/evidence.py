@@ -21,6 +21,8 @@ class Evidence:
     pairs (P, 2): image and caption as store rows; sizes (P, 2): their regions R and tokens L; weights: (R, L) of
     every pair, flat, one after the other, float16. captions (K,): store rows of the captions; spans (T, 2): where
     their tokens are in their texts (see captions.spans), one caption after the other, lengths (K,) of each.
+    boxes (R, 4): of the regions of every image, as shares of it, where the matcher makes them of what is stored; (0, 4)
+    where they are the stored ones.
     """
 
     matches: np.ndarray
@@ -31,6 +33,7 @@ class Evidence:
     captions: np.ndarray
     lengths: np.ndarray
     spans: np.ndarray
+    boxes: np.ndarray
 
     def alignment(self, image: int, caption: int) -> np.ndarray | None:
         """How much each region of an image answers each token of a caption: (R, L); None of a pair not kept."""

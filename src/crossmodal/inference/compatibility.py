@@ -22,8 +22,8 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
         UserError: something differs: scores would be wrong, or none.
     """
     size = regions.arrays["features"][1][0]
-    if size != config.sizes.regions:
-        raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.sizes.regions}")
+    if size != config.stored_regions:
+        raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.stored_regions}")
     check_boxes(config.model, config.settings, regions)
     stored = config.encoder not in TRAINED  # features; ids for an encoder that is trained with the matcher
     if ("features" in words.arrays) != stored:
@@ -38,6 +38,25 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
             f"{words.folder}: token ids of another vocabulary than {matcher}'s; "
             f"run the captions stage with captions.vocabulary set to its vocabulary.json"
         )
+
+
+def check_extractor(detector: Path, extractor: Any, matcher: Path, config: MatcherConfig) -> None:
+    """See that photographs are read as the matcher takes them.
+
+    Args:
+        extractor: a RegionExtractor, which ``detector`` holds.
+
+    Raises:
+        UserError: its regions are of another size, or of a backbone that is cut elsewhere.
+    """
+    if extractor.feature_dim != config.stored_regions:
+        raise UserError(
+            f"{detector}: region features of {extractor.feature_dim}, {matcher} takes {config.stored_regions}"
+        )
+    cut = getattr(extractor, "cut", None)  # of a grid backbone
+    found, expected = cut.trained if cut else 0, config.image["cut"]["trained"] if config.image else 0
+    if found != expected:
+        raise UserError(f"{detector}: made for grid.trained {found}, {matcher} for {expected}")
 
 
 def check_boxes(model: str, settings: Mapping[str, Any], regions: FeatureStore) -> None:

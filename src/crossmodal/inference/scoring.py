@@ -88,7 +88,7 @@ def evaluating(model: Matcher) -> Iterator[None]:
 @torch.inference_mode()
 def encode_images(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> Encoding:
     """The images of ``rows``, in that order."""
-    return _encode(model, model.encode_images, read_regions, store, rows, batch_size)
+    return _encode(model, model.encode_regions, read_regions, store, rows, batch_size)
 
 
 @torch.inference_mode()

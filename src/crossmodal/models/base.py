@@ -32,9 +32,20 @@ class StoredFeatures(nn.Module):
         return words
 
 
+class StoredRegions(nn.Module):
+    """Regions as the regions stage stored them: nothing to do."""
+
+    boxes = None
+
+    def forward(self, regions: Regions) -> Regions:
+        return regions
+
+
 class Matcher(nn.Module):
     """Scores images against captions.
 
+    ``image`` makes the regions that ``encode_images`` takes: stored ones, or those of an image network that is trained
+    with the model (see models.grid_backbone), whose boxes (R, 4) are the same for every image.
     ``text`` makes the token features that ``encode_captions`` takes: stored ones, or those of an encoder that
     is trained with the model (see models.text). ``pooled``: one vector an item, which FAISS can search;
     otherwise an Encoding is a set, and images and captions are scored pair by pair. ``approximate``: ``similarity``
@@ -46,6 +57,7 @@ class Matcher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.image: nn.Module = StoredRegions()
         self.text: nn.Module = StoredFeatures()
 
     def encode_images(self, regions: Regions) -> Encoding:
@@ -84,10 +96,14 @@ class Matcher(nn.Module):
         """Captions as they are compared, from what the caption store holds."""
         return self.encode_captions(self.text(words))
 
+    def encode_regions(self, regions: Regions) -> Encoding:
+        """Images as they are compared, from what the region store holds."""
+        return self.encode_images(self.image(regions))
+
     def members(self) -> list[Matcher]:
         """The matchers that are trained, each with a loss of its own: this one, those of an ensemble, or none."""
         return [self]
 
     def forward(self, regions: Regions, words: Sequence[Words]) -> tuple[Encoding, list[Encoding]]:
         """Encode images, and captions in several paddings."""
-        return self.encode_images(regions), [self.encode_text(part) for part in words]
+        return self.encode_regions(regions), [self.encode_text(part) for part in words]

@@ -7,7 +7,7 @@ server finds the run that trained it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.files.checked_yaml import first_problem
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
+from crossmodal.models.grid_backbone import build_image, check_image
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.models.text import build_text, check_text
 from crossmodal.settings.params import EncoderName, Params, Section
@@ -31,7 +32,10 @@ _FEW = 16  # layers that no number of tensors is held against: some models have 
 
 @dataclass(frozen=True)
 class MatcherConfig:
-    """Everything needed to rebuild the model. ``encoder``: captions.encoder; ``text``: settings of build_text."""
+    """Everything needed to rebuild the model.
+
+    ``encoder``: captions.encoder; ``text``: settings of build_text; ``image``: settings of grid_backbone.build_image.
+    """
 
     model: str
     settings: dict[str, Any]
@@ -39,6 +43,12 @@ class MatcherConfig:
     key: str
     encoder: str
     text: dict[str, Any]
+    image: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stored_regions(self) -> int:
+        """Values of a row of the region store that the matcher reads."""
+        return self.image["cut"]["channels"] if self.image else self.sizes.regions
 
 
 def save_matcher(folder: Path, model: Matcher, config: MatcherConfig) -> None:
@@ -72,6 +82,7 @@ class _Config(Record):
     key: str
     encoder: EncoderName
     text: dict[str, Any]
+    image: dict[str, Any] = Field(default_factory=dict)
 
 
 def read_config(folder: Path) -> MatcherConfig:
@@ -85,6 +96,7 @@ def read_config(folder: Path) -> MatcherConfig:
     config = MatcherConfig(**{**record.model_dump(), "sizes": InputSizes(**record.sizes.model_dump())})
     _section(config, path)
     check_text(config.encoder, config.text, f"{path}: text")
+    check_image(config.image, f"{path}: image")
     return config
 
 
@@ -116,18 +128,22 @@ def build_checked(
         UserError: no model can be built so, or the weights are those of another.
     """
     section = _section(config, path)
-    depths = {**config.settings, **config.text.get("config", {})}
+    depths = {**config.settings, **config.text.get("config", {}), **config.image.get("kwargs", {})}
     for key, value in depths.items():
-        if key.endswith(("layers", "steps")) and isinstance(value, int) and value > max(len(weights), _FEW):
+        if key.endswith(("layers", "steps", "depth")) and isinstance(value, int) and value > max(len(weights), _FEW):
             raise UserError(f"{path}: {key} is {value}, {weights_path} holds {len(weights)} tensors")
-    make_text = partial(build_text, config.encoder, config.text)
+    make_text, make_image = partial(build_text, config.encoder, config.text), partial(build_image, config.image)
     try:
         with torch.device("meta"):
-            skeleton = build_model(config.model, section, config.sizes, make_text)
+            skeleton = build_model(config.model, section, config.sizes, make_text, make_image)
+            for member in skeleton.members() if config.image else ():
+                member.image.check_cut()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, KeyError, ArithmeticError) as error:
         raise UserError(f"{path}: no {config.model} model can be built so ({first_line(error)})") from None
     check_tensors(weights, _named_once(skeleton, weights), str(weights_path), f"this {config.model} model")
-    return build_model(config.model, section, config.sizes, make_text)
+    return build_model(config.model, section, config.sizes, make_text, make_image)
 
 
 def _named_once(model: Matcher, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -39,18 +39,26 @@ def _reduced(values: torch.Tensor) -> torch.Tensor:
 
 
 class ProcessBatchNorm(_BatchNorm):
-    """torch's batch norm of (B, C, ...), in training over the rows of all processes."""
+    """torch's batch norm of (B, C, ...), in training over the rows of all processes.
+
+    timm's norms hold what follows them, dropout and activation, as children: they are applied here too.
+    """
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> ProcessBatchNorm:
-        """The same norm: parameters and buffers are those of ``norm``."""
+        """The same norm: parameters, buffers and children are those of ``norm``."""
         shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         shared._parameters, shared._buffers, shared.training = norm._parameters, norm._buffers, norm.training
+        shared._modules = norm._modules
         return shared
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(values)
+        normed = self._normed(values) if self.training else super().forward(values)
+        for following in self.children():
+            normed = following(normed)
+        return normed
+
+    def _normed(self, values: torch.Tensor) -> torch.Tensor:
         rows = values.float().movedim(1, -1)
         wide, features = tuple(range(rows.ndim - 1)), rows.shape[-1]
         count = rows.new_full((1,), rows.numel() / features)

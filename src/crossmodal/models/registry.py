@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from crossmodal.models.base import InputSizes, Matcher, StoredFeatures
+from crossmodal.models.base import InputSizes, Matcher, StoredFeatures, StoredRegions
 from crossmodal.models.clip import ClipMatcher
 from crossmodal.models.scan import ScanMatcher
 from crossmodal.models.sgraf.model import sgraf
@@ -30,10 +30,17 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
 
 
 def build_model(
-    name: str, settings: Section, sizes: InputSizes, make_text: Callable[[], nn.Module] = StoredFeatures
+    name: str,
+    settings: Section,
+    sizes: InputSizes,
+    make_text: Callable[[], nn.Module] = StoredFeatures,
+    make_image: Callable[[], nn.Module] = StoredRegions,
 ) -> Matcher:
-    """A freshly initialised model; weights depend on torch's seed. ``make_text``: each member's text encoder."""
+    """A freshly initialised model; weights depend on torch's seed.
+
+    ``make_text``, ``make_image``: each member's text encoder and image network.
+    """
     model = MODELS[name](settings, sizes)
     for member in model.members():
-        member.text = make_text()
+        member.text, member.image = make_text(), make_image()
     return model

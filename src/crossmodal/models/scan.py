@@ -73,7 +73,7 @@ class ScanMatcher(Matcher):
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region (``t2i``), or each region to each word."""
-        images, captions = self.encode_images(regions), self.encode_text(words)
+        images, captions = self.encode_regions(regions), self.encode_text(words)
         if self.settings.direction == "t2i":
             return pair_attention(captions, images, self.settings.lambda_softmax).mT
         return pair_attention(images, captions, self.settings.lambda_softmax)

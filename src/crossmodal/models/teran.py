@@ -60,7 +60,7 @@ class TeranMatcher(TernMatcher):
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """The cosines of regions and words, brought from -1 to 1 to a range from 0 to 1."""
-        images, words = self.encode_images(regions), self.text(words)
+        images, words = self.encode_regions(regions), self.text(words)
         cosines = images.vectors @ F.normalize(self.word_set(words), dim=-1).mT
         return (1 + cosines) / 2 * images.mask.unsqueeze(2) * aligned_words(words.mask).unsqueeze(1)
 

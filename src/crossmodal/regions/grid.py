@@ -5,26 +5,39 @@ Grid Features", arXiv 2001.03615). The network of the stage is kept as safetenso
 
 A transformer is made for one size of image. It is set up for ``grid.image_size`` by timm's ``img_size``, and weights of
 another size are fitted to it as timm fits its published ones: positions are interpolated.
+
+With ``grid.trained`` the regions are what enters the first of the stages that are trained with the matcher, or, where
+all are, the pixels (see models.grid_backbone).
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from pydantic import Field
 from safetensors.torch import save_file
 from torch import nn
 
 from crossmodal.errors import UserError, first_line
-from crossmodal.files.checked_json import Record, as_record, read_json, write_json
+from crossmodal.files.checked_json import write_json
 from crossmodal.files.weights import check_tensors, read_tensors
+from crossmodal.models.timm_network import (
+    cell_boxes,
+    create_network,
+    cut_network,
+    feature_map,
+    frozen_part,
+    last_frozen,
+    read_network_config,
+    row_boxes,
+    stride_of,
+    to_rows,
+)
 from crossmodal.regions.base import ImageRegions
 from crossmodal.runtime import pick_device, setting_path
 from crossmodal.settings.params import Grid
@@ -38,11 +51,12 @@ def obtain_backbone(settings: Grid, folder: Path) -> None:
 
     Raises:
         UserError: unknown model or argument, an image size that the model does not take or of which it gives no grid of
-            cells, no way to the hub, or a file that does not fit the model.
+            cells, no way to the hub, a file that does not fit the model, or a model that cannot be cut where
+            ``trained`` says.
     """
     model, kwargs = _create_for_size(settings)
     if settings.weights == "hub":
-        model = _create(settings.model, kwargs, pretrained=True)
+        model = create_network(settings.model, kwargs, pretrained=True)
     else:
         _load_weights(setting_path(settings.weights), model, settings)
     data = timm.data.resolve_model_data_config(model)
@@ -54,6 +68,8 @@ def obtain_backbone(settings: Grid, folder: Path) -> None:
         "mean": list(settings.mean or data["mean"]),
         "std": list(settings.std or data["std"]),
     }
+    if settings.trained:
+        config["cut"] = cut_network(model, settings.trained, settings.image_size).model_dump()
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
     write_json(folder / "config.json", config)
 
@@ -68,7 +84,7 @@ def _create_for_size(settings: Grid) -> tuple[nn.Module, dict[str, Any]]:
         kwargs = kwargs | {"img_size": size}
     hint = f"; it is made for {made_for}" if made_for != size else ""
     try:
-        model = _create(name, kwargs, pretrained=False)
+        model = create_network(name, kwargs)
         with torch.inference_mode():
             feature_map(model, torch.zeros(1, 3, size, size))
     except UserError as error:
@@ -80,23 +96,6 @@ def _create_for_size(settings: Grid) -> tuple[nn.Module, dict[str, Any]]:
             f"grid.image_size {size}: {name} gives no grid of cells for it ({first_line(error)}){hint}"
         ) from None
     return model, kwargs
-
-
-def _create(name: str, kwargs: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
-        raise UserError(f"grid.model {name!r}: timm has no such model; close names: {', '.join(close) or 'none'}")
-    if kwargs.get("pad_type", "") not in ("", "same", "valid"):
-        raise UserError(f"grid.kwargs.pad_type {kwargs['pad_type']!r}: allowed are 'same', 'valid' and ''")
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs).eval()
-    except (AssertionError, OSError, RuntimeError, ValueError, TypeError) as error:
-        if not pretrained or isinstance(error, TypeError):  # no file is at fault
-            raise UserError(f"grid.kwargs: {name} does not take them ({first_line(error)})") from None
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"grid.weights hub: {name} could not be had ({reason}); set grid.weights to a .safetensors file"
-        ) from None
 
 
 def _load_weights(path: Path, model: nn.Module, settings: Grid) -> None:
@@ -141,19 +140,8 @@ def _fitted(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, tor
     return None if _misfit(fitted, model) or not all("pos" in key for key in resampled) else fitted
 
 
-class _Config(Record):
-    """config.json of a grid network's folder."""
-
-    backend: Literal["grid"]
-    model: str
-    kwargs: dict[str, Any]
-    image_size: Annotated[int, Field(ge=1, le=1 << 14)]
-    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
-
-
 class GridExtractor:
-    """Every cell of the last feature map is a region; its box is the cell. A RegionExtractor."""
+    """Every cell of the last feature map is a region, or what the trained stages start from; its box is the cell."""
 
     def __init__(self, folder: Path) -> None:
         """Load what ``obtain_backbone`` wrote.
@@ -161,25 +149,27 @@ class GridExtractor:
         Raises:
             UserError: the folder is missing, damaged, or holds another kind of network.
         """
-        path, weights_path = folder / "config.json", folder / "model.safetensors"
-        advice = "run the detector stage first"
-        content = read_json(path, dict, advice=advice)
-        if content.get("backend") != "grid":
-            raise UserError(f"{path}: holds a {content.get('backend')} network, expected grid")
-        config = as_record(content, _Config, str(path))
-        weights = read_tensors(weights_path, advice=advice)
-        self.size = config.image_size
+        config, weights_path = read_network_config(folder), folder / "model.safetensors"
+        weights = read_tensors(weights_path, advice="run the detector stage first")
+        self.size, self.cut = config.image_size, config.cut
         try:
-            self.model = _create(config.model, config.kwargs, pretrained=False)
+            model = create_network(config.model, config.kwargs)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        check_tensors(weights, self.model.state_dict(), str(weights_path), config.model)
-        self.model.load_state_dict(weights)
+            raise UserError(f"{folder / 'config.json'}: {error}") from None
+        check_tensors(weights, model.state_dict(), str(weights_path), config.model)
+        model.load_state_dict(weights)
+        self.feature_dim, self.dtype, self.stride = model.num_features, "float16", stride_of(model)
+        if self.cut:
+            self.feature_dim = self.cut.channels
+            if self.cut.trained == "all":
+                self.dtype = "uint8"
+            else:
+                self.stride = last_frozen(model, self.cut.trained)["reduction"]
+                model = frozen_part(model, self.cut.trained)
         self.device = pick_device()
-        self.model = self.model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
         self.mean = torch.tensor(config.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(config.std, device=self.device).view(1, 3, 1, 1)
-        self.feature_dim, self.stride = self.model.num_features, _stride(self.model)
 
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray]) -> list[ImageRegions]:
@@ -188,12 +178,7 @@ class GridExtractor:
             np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC))
             for image in images
         ]
-        pixels = torch.from_numpy(np.stack(resized)).to(self.device).permute(0, 3, 1, 2).float() / 255
-        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        grid = feature_map(self.model, pixels)  # (B, D, h, w)
-        rows, columns = grid.shape[-2:]
-        features = grid.flatten(2).transpose(1, 2).float().cpu().numpy()  # (B, h * w, D)
-        unit = cell_boxes(rows, columns, self.stride, self.size)
+        features, unit = self._rows(torch.from_numpy(np.stack(resized)))
         nothing = np.full(len(unit), -1, dtype=np.int16)
         return [
             ImageRegions(
@@ -206,53 +191,15 @@ class GridExtractor:
             for image, values in zip(images, features, strict=True)
         ]
 
-
-def feature_map(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """The last feature map as (B, D, h, w), from models that give maps, channels-last maps or tokens.
-
-    Class, distillation and register tokens are no cells.
-
-    Args:
-        pixels: (B, 3, S, S).
-
-    Raises:
-        ValueError: the model gives something else. Whatever timm raises of a size that it does not take.
-    """
-    output, size = model.forward_features(pixels), model.num_features
-    if not isinstance(output, torch.Tensor) or output.ndim not in (3, 4):
-        raise ValueError("its features are neither a map nor tokens")
-    if output.ndim == 3:
-        tokens = output[:, getattr(model, "num_prefix_tokens", 0) :]
-        side, stride = math.isqrt(tokens.shape[1]), _stride(model)
-        if side**2 != tokens.shape[1] or (stride and abs(side - pixels.shape[-1] / stride) >= 1):
-            raise ValueError(f"its {tokens.shape[1]} tokens are no square of cells")
-        output = tokens.transpose(1, 2).unflatten(2, (side, side))
-    elif getattr(model, "output_fmt", None) == "NHWC" or output.shape[1] != size:
-        output = output.permute(0, 3, 1, 2)
-    if output.shape[1] != size:
-        raise ValueError(f"its features have {output.shape[1]} values, not {size}")
-    return output
-
-
-def _stride(model: nn.Module) -> int | None:
-    """Pixels of the image from one cell of the last feature map to the next, where timm tells it."""
-    try:
-        return model.feature_info[-1]["reduction"]
-    except (AttributeError, IndexError, KeyError, TypeError):
-        return None
-
-
-def cell_boxes(rows: int, columns: int, stride: int | None = None, size: int = 0) -> np.ndarray:
-    """Boxes of the cells of a grid in reading order, as shares of the image: (rows * columns, 4) float32.
-
-    Args:
-        stride: pixels of a cell, if known, of a square image of ``size`` pixels. Where that is no whole number of
-            cells, the last ones reach beyond the image, or what is left of it is in none. Without a stride, or where
-            the grid is not of such cells, they share the image evenly.
-    """
-    y, x = np.divmod(np.arange(rows * columns), columns)
-    high, wide = rows, columns
-    if stride and rows == columns and rows in (size // stride, -(-size // stride)):
-        high = wide = size / stride  # cells that the image takes
-    boxes = np.stack([x / wide, y / high, (x + 1) / wide, (y + 1) / high], axis=1)
-    return boxes.clip(0, 1).astype(np.float32)
+    def _rows(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Features (B, R, D) of images (B, S, S, 3) uint8, and boxes (R, 4) as shares of the image."""
+        if self.cut and self.cut.trained == "all":
+            return to_rows(images, "pixels").numpy(), row_boxes(self.cut, None, self.size)
+        pixels = images.to(self.device).permute(0, 3, 1, 2).float() / 255
+        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if self.cut:
+            values = to_rows(self.model.forward_features(pixels), self.cut.layout)  # (B, R, C)
+            return values.float().cpu().numpy(), row_boxes(self.cut, self.stride, self.size)
+        grid = feature_map(self.model, pixels)  # (B, D, h, w)
+        features = grid.flatten(2).transpose(1, 2).float().cpu().numpy()  # (B, h * w, D)
+        return features, cell_boxes(*grid.shape[-2:], self.stride, self.size)

@@ -43,15 +43,21 @@ class Picture:
 
 
 class Pictures:
-    """The pictures of a dataset by record row, each read once."""
+    """The pictures of a dataset by record row, each read once.
 
-    def __init__(self, dataset: Dataset, store: FeatureStore) -> None:
+    Args:
+        made: (R, 4) boxes of the regions that the matcher makes of every stored image (see evidence); None or (0, 4)
+            where it takes the stored ones.
+    """
+
+    def __init__(self, dataset: Dataset, store: FeatureStore, made: np.ndarray | None = None) -> None:
         if len(store) != len(dataset.records):
             raise UserError(
                 f"{store.folder}: holds {len(store)} rows, {dataset.folder} has {len(dataset.records)} "
                 "images; run the regions stage again"
             )
         self.dataset, self.store = dataset, store
+        self.made = made if made is not None and len(made) else None
         self._read: dict[int, Picture] = {}
 
     def __getitem__(self, row: int) -> Picture:
@@ -70,12 +76,14 @@ class Pictures:
         return self._read[row]
 
     def region(self, row: int, item: int) -> NamedRegion:
-        """A region of a picture, by its index in the store."""
+        """A region of a picture, by its index among those that the matcher compares."""
+        if self.made is not None:
+            return NamedRegion(tuple(self.made[item].tolist()), name="", score=1.0)
         return named_region(self.store, row, item)
 
     def boxes(self, row: int) -> np.ndarray:
         """Boxes of all regions of a picture, (R, 4), in shares of the image."""
-        return self.store.read(row, "boxes")
+        return self.store.read(row, "boxes") if self.made is None else self.made
 
 
 def data_uri(image: Image.Image) -> str:

@@ -123,8 +123,8 @@ class SearchEngine:
         if not self._captions.count:
             raise UserError("the gallery has no captions, so that a photograph finds nothing; give a sentence")
         photograph = photograph.to(self.device)
-        encoded = self.model.encode_images(photograph)
-        query = encoded if self.finder is self.model else self.finder.encode_images(photograph)
+        encoded = self.model.encode_regions(photograph)
+        query = encoded if self.finder is self.model else self.finder.encode_regions(photograph)
         return self._best(self._captions, query, lambda items: scored(self.model, encoded, items)[0], k)
 
     def _best(self, side: Side, query: Encoding, score: Callable[[Encoding], np.ndarray], k: int) -> list[Found]:

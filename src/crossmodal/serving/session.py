@@ -11,6 +11,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
+from crossmodal.inference.compatibility import check_extractor
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
@@ -124,12 +125,8 @@ def matching_extractor(params: Params, folders: Folders, config: MatcherConfig) 
     """The region extractor of the settings, whose features the matcher of ``config`` takes.
 
     Raises:
-        UserError: the models are missing or damaged, or features are of another size.
+        UserError: the models are missing or damaged, or features are not those that the matcher takes.
     """
     extractor = load_extractor(params, folders.detector)
-    if extractor.feature_dim != config.sizes.regions:
-        raise UserError(
-            f"{folders.detector}: region features of {extractor.feature_dim}, "
-            f"{folders.matcher} takes {config.sizes.regions}"
-        )
+    check_extractor(folders.detector, extractor, folders.matcher, config)
     return extractor

@@ -58,6 +58,11 @@ def region_backend(params: Params) -> str:
     return "torchvision" if params.dataset == "scenes" else "grid"
 
 
+def trains_backbone(params: Params) -> bool:
+    """Whether stages of the grid backbone are trained with the model."""
+    return region_backend(params) == "grid" and params.grid.trained != 0
+
+
 def bert_source(params: Params) -> str:
     """The source of BERT in use; ``bert.source: auto`` depends on the dataset."""
     if params.bert.source != "auto":
@@ -89,6 +94,8 @@ def settings_in_use(params: Params) -> dict[str, dict[str, Any]]:
     bert["source"] = source
     encoder = params.captions.encoder
     train = {encoder: getattr(params, encoder).model_dump(mode="json") if encoder in _TRAINED_ENCODERS else {}}
+    if trains_backbone(params):
+        train["grid_finetune"] = params.grid_finetune.model_dump(mode="json")
     return {"detector": detector, "regions": regions, "bert": bert, "train": train}
 
 
@@ -136,7 +143,8 @@ def run_settings(params: Params) -> dict[str, Any]:
     """
     backend = BACKENDS[region_backend(params)].section
     chosen = (params.dataset, params.model, params.captions.encoder)
-    sections = (backend, "captions", "train", "loss", *chosen)
+    trained = ("grid_finetune",) if trains_backbone(params) else ()
+    sections = (backend, *trained, "captions", "train", "loss", *chosen)
     settings = {name: getattr(params, name).model_dump(mode="json") for name in sections}
     in_use = settings_in_use(params)
     regions = {key.removeprefix("regions."): value for key, value in in_use["regions"].items() if "regions." in key}

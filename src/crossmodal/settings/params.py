@@ -150,6 +150,18 @@ class Grid(Section):
     image_size: Annotated[int, Field(ge=32)]
     mean: tuple[float, float, float] | None
     std: tuple[Positive, Positive, Positive] | None
+    trained: CountOrZero | Literal["all"]
+
+
+class GridFinetune(Section):
+    """The last stages of the grid backbone, trained with the model."""
+
+    lr_factor: Positive
+    frozen_epochs: CountOrZero
+    batch_norm: Literal["frozen", "updated"]
+    crop_scale: Annotated[float, Field(gt=0, le=1)]
+    flip: bool
+    checkpointing: bool
 
 
 class Bottomup(Section):
@@ -476,6 +488,7 @@ class Params(Section):
     precomputed: Precomputed
     detector: Detector
     grid: Grid
+    grid_finetune: GridFinetune
     bottomup: Bottomup
     bert: Bert
     captions: Captions

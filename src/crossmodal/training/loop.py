@@ -63,7 +63,8 @@ class Trainer:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
         settings, loss, seed: of params.yaml.
         resume: folder of the state, taken up when it holds one; needed by the first process alone.
-        text_lr: factor of the learning rate of ``model.text``.
+        text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``.
+        frozen_epochs: first epochs in which ``model.image`` is not trained.
         processes: the distributed group.
 
     Raises:
@@ -80,11 +81,13 @@ class Trainer:
         *,
         resume: Path | None,
         text_lr: float = 1.0,
+        image_lr: float = 1.0,
+        frozen_epochs: int = 0,
         processes: Processes = ALONE,
     ) -> None:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
-        self.processes = processes
+        self.processes, self.frozen_epochs = processes, frozen_epochs
         self.loss = build_loss(loss).to(self.device)
         if self.loss.takes_vectors and not model.pooled:
             raise UserError(
@@ -100,7 +103,7 @@ class Trainer:
         self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.optimizer = _optimizer(model, self.loss, settings, text_lr)
+        self.optimizer = _optimizer(model, self.loss, settings, text_lr, image_lr)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         if resume:
@@ -109,7 +112,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._load()
         if settings.compile:  # lengths vary from batch to batch: dynamic, or it compiles again for each
-            for encode in ("encode_images", "encode_text"):
+            for encode in ("encode_regions", "encode_text"):
                 setattr(model, encode, torch.compile(getattr(model, encode), dynamic=True))
 
     def fit(self, report: Report) -> list[dict[str, float]]:
@@ -158,6 +161,7 @@ class Trainer:
             unit_scale=True,
         )
         self.model.train()
+        self.model.image.requires_grad_(epoch >= self.frozen_epochs)
         started, seen = time.monotonic(), 0
         for batch in loader:
             with batch_norms_explained(batch):
@@ -235,7 +239,7 @@ class Trainer:
             neighbours=self.settings.neighbours,
             seed=self.seed,
             epoch=epoch,
-            region_dropout=self.settings.region_dropout,
+            region_dropout=self.settings.region_dropout if self.model.image.boxes is None else 0,  # else its own
             word_dropout=self.settings.word_dropout,
             token_table=self._token_table,
             share=(self.processes.rank, self.processes.count),
@@ -295,16 +299,18 @@ def untrained_history(model: Matcher, data: TrainingData, batch_size: int, repor
     return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]
 
 
-def _optimizer(model: Matcher, loss: nn.Module, settings: Train, text_lr: float) -> torch.optim.Optimizer:
+def _optimizer(
+    model: Matcher, loss: nn.Module, settings: Train, text_lr: float, image_lr: float
+) -> torch.optim.Optimizer:
     """Adam or AdamW; the model's biases and norms are decayed with ``decay_biases`` alone."""
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    text = {id(parameter) for parameter in model.text.parameters()}
+    part = {id(parameter): name for name in ("text", "image") for parameter in getattr(model, name).parameters()}
     decayed = {id(parameter) for parameter in model.parameters() if settings.decay_biases or parameter.ndim > 1}
     decayed |= {id(parameter) for parameter in loss.parameters() if parameter.ndim > 1}
     trained = [parameter for parameter in (*model.parameters(), *loss.parameters()) if parameter.requires_grad]
     groups = []
-    for own, lr in ((False, settings.lr), (True, settings.lr * text_lr)):
-        members = [parameter for parameter in trained if (id(parameter) in text) == own]
+    for name, factor in ((None, 1.0), ("text", text_lr), ("image", image_lr)):
+        members, lr = [parameter for parameter in trained if part.get(id(parameter)) == name], settings.lr * factor
         groups += [
             {"params": [p for p in members if id(p) in decayed], "lr": lr, "weight_decay": settings.weight_decay},
             {"params": [p for p in members if id(p) not in decayed], "lr": lr, "weight_decay": 0.0},

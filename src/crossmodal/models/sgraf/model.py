@@ -73,7 +73,7 @@ class SgrafMatcher(Matcher):
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region."""
-        images, captions = self.encode_images(regions), self.encode_text(words)
+        images, captions = self.encode_regions(regions), self.encode_text(words)
         queries, contexts = (Encoding(part.vectors[:, 1:], part.mask[:, 1:]) for part in (captions, images))
         return pair_attention(queries, contexts, self.scorer.lambda_softmax).mT
 
@@ -100,6 +100,10 @@ class SgrafEnsemble(Matcher):
 
     def encode_captions(self, words: Words) -> Encoding:
         return self._join([matcher.encode_captions(words) for matcher in self.matchers])
+
+    def encode_regions(self, regions: Regions) -> Encoding:
+        """Images as they are compared: each member reads them with an image network of its own."""
+        return self._join([matcher.encode_regions(regions) for matcher in self.matchers])
 
     def encode_text(self, words: Words) -> Encoding:
         """Captions as they are compared: each member reads them with a text encoder of its own."""

@@ -42,8 +42,9 @@ def extract_regions(
 ) -> None:
     """Write a store whose row i holds the regions of record i.
 
-    Arrays: ``features`` (R, D) float16, ``boxes`` (R, 4) float32 as shares of the image, ``classes`` and
-    ``attributes`` (R,) int16, ``scores`` (R,) float32. Goes on behind the shards ``folder`` already holds.
+    Arrays: ``features`` (R, D) float16, or uint8 where the extractor's ``dtype`` says so, ``boxes`` (R, 4) float32 as
+    shares of the image, ``classes`` and ``attributes`` (R,) int16, ``scores`` (R,) float32. Goes on behind the shards
+    ``folder`` already holds.
 
     An image that cannot be read keeps its row: one region of zeros over the whole image, score 0. The store's
     metadata names it under ``left_out``, and splits leave it out (datasets.splits).
@@ -59,7 +60,7 @@ def extract_regions(
         UserError: more images than ``max_broken`` are missing or unreadable. What was done before is kept.
     """
     rows = range(len(dataset.records)) if rows is None else rows
-    writer = StoreWriter(folder, region_arrays(extractor.feature_dim))
+    writer = StoreWriter(folder, _arrays(extractor))
     broken = _Broken(dataset, folder, writer, rows.start, max_broken)
     done = rows.start + len(writer)
     windows = [[batch for batch in window if max(batch) >= done] for window in plan(dataset, rows, batch_size)]
@@ -95,15 +96,19 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast(device, dtype, enabled=dtype is not None)
 
 
-def region_arrays(feature_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def region_arrays(feature_dim: int, dtype: str = "float16") -> dict[str, tuple[str, tuple[int, ...]]]:
     """The arrays of a store of regions, as StoreWriter takes them."""
     return {
-        "features": ("float16", (feature_dim,)),
+        "features": (dtype, (feature_dim,)),
         "boxes": ("float32", (4,)),
         "classes": ("int16", ()),
         "attributes": ("int16", ()),
         "scores": ("float32", ()),
     }
+
+
+def _arrays(extractor: RegionExtractor) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return region_arrays(extractor.feature_dim, getattr(extractor, "dtype", "float16"))
 
 
 def window_rows(batch_size: int) -> int:
@@ -147,7 +152,7 @@ def _regions_of(
     for row, image in zip(batch, images, strict=True):
         if isinstance(image, str):
             broken.add(row, image)
-            found[row] = empty_row(region_arrays(extractor.feature_dim))
+            found[row] = empty_row(_arrays(extractor))
         else:
             whole.append((row, image))
     regions = extractor([image for _, image in whole]) if whole else []

@@ -1,0 +1,124 @@
+"""A backbone trained with a matcher: rates, frozen epochs, and a resumed run with crops that ends as an undisturbed."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from trainers import PARAMS, SMALL, KilledError, data_of, trainer_of
+
+from crossmodal.features.store import StoreWriter
+from crossmodal.models.base import InputSizes
+from crossmodal.models.grid_backbone import BackboneSettings, build_image, load_backbone
+from crossmodal.models.registry import build_model
+from crossmodal.models.timm_network import create_network, cut_network, frozen_part, to_rows
+from crossmodal.regions.extraction.extract import region_arrays
+from crossmodal.training import loop
+
+NAME, KWARGS, SIZE = "mobilenetv2_035", {"pad_type": "same"}, 64
+
+
+def nothing(metrics, step):
+    del metrics, step
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_tiny_data):
+    """The tiny data with maps of random images for regions, and settings of the network that they enter."""
+    folder = shared_tiny_data
+    torch.manual_seed(0)
+    network = create_network(NAME, KWARGS)
+    cut = cut_network(network, 1, SIZE)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    shutil.rmtree(folder / "regions")
+    writer = StoreWriter(folder / "regions", region_arrays(cut.channels))
+    whole = torch.zeros(cut.rows, 4).numpy()
+    with torch.inference_mode():
+        maps = to_rows(frozen_part(network, 1).forward_features(torch.randn(40, 3, SIZE, SIZE)), cut.layout)
+    for values in maps.numpy():
+        row = {"features": values, "boxes": whole, "scores": whole[:, 0]}
+        writer.append(row | dict.fromkeys(("classes", "attributes"), whole[:, 0]))
+    writer.close()
+    return folder, {
+        "backend": "grid",
+        "model": NAME,
+        "kwargs": KWARGS,
+        "image_size": SIZE,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "cut": cut.model_dump(),
+        "checkpointing": False,
+    }
+
+
+def trained(photographs, resume, model="vsepp", options=None, **changes):
+    folder, network = photographs
+    own = {"batch_norm": "frozen", "crop_scale": 1.0, "flip": False, "region_dropout": 0.0}
+    own |= {key: changes.pop(key) for key in list(changes) if key in own}
+
+    def matcher(sizes):
+        section = getattr(PARAMS, model)
+        update = {key: value for key, value in SMALL.items() if hasattr(section, key)}
+        sizes = InputSizes(regions=1280, words=sizes.words)
+        made = build_model(
+            model, section.model_copy(update=update), sizes, make_image=lambda: build_image(network | own)
+        )
+        for member in made.members():
+            load_backbone(member.image, folder)
+        return made
+
+    assert set(network | own) == set(BackboneSettings.model_fields)
+    return trainer_of(data_of(folder), resume, matcher, options=options, **changes)
+
+
+@pytest.mark.parametrize("kill_at", [2, 4])
+def test_a_resumed_run_is_the_same_to_the_last_bit(photographs, tmp_path, monkeypatch, kill_at):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    changes = {"crop_scale": 0.5, "flip": True, "region_dropout": 0.3, "batch_norm": "updated", "ema": 0.8}
+    changes |= {"epochs": 2, "batch_size": 16, "options": {"image_lr": 0.5, "frozen_epochs": 1}}
+    undisturbed = trained(photographs, tmp_path / "a", **changes)
+    expected = undisturbed.fit(nothing)
+
+    def kill(metrics, step):
+        if step == kill_at and "train/loss" in metrics:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trained(photographs, tmp_path / "b", **changes).fit(kill)
+    resumed = trained(photographs, tmp_path / "b", **changes)
+    assert resumed.fit(nothing) == expected
+    for name, value in undisturbed.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value)
+
+
+def test_frozen_until_the_thaw(photographs, tmp_path):
+    trainer = trained(photographs, tmp_path, epochs=2, batch_size=16, options={"frozen_epochs": 1})
+    start = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    changed = []
+    for epoch in range(2):
+        trainer.state.epoch, trainer.state.batch = epoch, 0
+        trainer._train_epoch(epoch, nothing)
+        now = trainer.model.state_dict()
+        changed.append({key for key, value in start.items() if not torch.equal(value, now[key])})
+    assert changed[0] == {key for key in start if not key.startswith("image.")}
+    assert changed[1] == {key for key in start if "running" not in key and "num_batches" not in key}
+
+
+def test_rates_and_decay(photographs, tmp_path):
+    options = {"image_lr": 0.25, "text_lr": 0.5}
+    for biases in (False, True):
+        trainer = trained(
+            photographs, tmp_path / str(biases), options=options, lr=0.01, warmup_steps=0, decay_biases=biases
+        )
+        groups = {id(value): group for group in trainer.optimizer.param_groups for value in group["params"]}
+        for name, value in trainer.model.named_parameters():
+            group = groups[id(value)]
+            assert group["lr"] == pytest.approx(0.0025 if name.startswith("image.") else 0.01)
+            assert (group["weight_decay"] > 0) == (biases or value.ndim > 1)
+
+
+def test_learns(photographs, tmp_path):
+    trainer = trained(photographs, tmp_path, epochs=6, batch_size=12, options={"image_lr": 0.3})
+    history = trainer.fit(nothing)
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
