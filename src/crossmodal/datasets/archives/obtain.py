@@ -83,7 +83,7 @@ def obtain_one_of(
     offline: bool = False,
     delays: Sequence[float] = RETRY_DELAYS,
 ) -> Obtained:
-    """Find or download the first archive that can be had of several that hold the same.
+    """Find or download the first available of several archives with the same content.
 
     Looked at in this order: the mirror, earlier downloads in ``cache_folder``, the public addresses. A mirror is a
     folder (also as file://; relative to the root of the repository), whose file is used in place, or an http(s)
