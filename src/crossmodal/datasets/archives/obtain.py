@@ -16,7 +16,7 @@ import hashlib
 import logging
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -83,7 +83,7 @@ def obtain_one_of(
     offline: bool = False,
     delays: Sequence[float] = RETRY_DELAYS,
 ) -> Obtained:
-    """Find or download the first archive that can be had of several that hold the same.
+    """Find or download the first available of several archives with the same content.
 
     Looked at in this order: the mirror, earlier downloads in ``cache_folder``, the public addresses. A mirror is a
     folder (also as file://; relative to the root of the repository), whose file is used in place, or an http(s)
@@ -99,7 +99,7 @@ def obtain_one_of(
     tried = []
     for source in _sources(archives, cache_folder, mirror, offline):
         try:
-            return source(delays)
+            return _try(source, delays)
         except _NotObtainedError as error:
             tried.append(str(error))
             if mirror and len(tried) == len(archives) and any(archive.urls for archive in archives) and not offline:
@@ -119,29 +119,32 @@ class _NotObtainedError(Exception):
     """One source failed; the message names it and what was found there."""
 
 
-_Source = Callable[[Sequence[float]], Obtained]
+@dataclass(frozen=True)
+class _Source:
+    """One way to get an archive: the file in ``folder``; with a ``url``, downloaded into it where it is missing."""
+
+    archive: Archive
+    folder: Path
+    url: str | None = None
+    must_match: bool = True
 
 
-def _sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> Iterable[_Source]:
-    folder = mirror_folder(mirror)
-    # Apart from the public downloads: another checksum is accepted there, and only for this mirror.
-    place = cache_folder / f"mirror-{hashlib.sha256((mirror or '').encode()).hexdigest()[:12]}"
-    for archive in archives if mirror else ():
-        if folder:
-            yield lambda _delays, archive=archive: _from_folder(archive, folder)
-        elif offline:
-            yield lambda _delays, archive=archive: _from_cache(archive, place, must_match=False)
-        else:
-            url = f"{mirror.rstrip('/')}/{quote(archive.name)}"
-            yield lambda delays, archive=archive, url=url: _from_url(archive, url, place, delays, must_match=False)
-    for archive in archives:
-        if offline or (cache_folder / archive.name).is_file():
-            yield lambda _delays, archive=archive: _from_cache(archive, cache_folder, must_match=True)
-    for archive in archives if not offline else ():
-        for url in archive.urls:
-            yield lambda delays, archive=archive, url=url: _from_url(
-                archive, url, cache_folder, delays, must_match=True
-            )
+def _sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> list[_Source]:
+    sources = []
+    if folder := mirror_folder(mirror):
+        sources += [_Source(archive, folder, must_match=False) for archive in archives]
+    elif mirror:
+        # Not with the public downloads: another checksum is accepted there, and only for this mirror.
+        folder = cache_folder / f"mirror-{hashlib.sha256(mirror.encode()).hexdigest()[:12]}"
+        for archive in archives:
+            url = None if offline else f"{mirror.rstrip('/')}/{quote(archive.name)}"
+            sources.append(_Source(archive, folder, url, must_match=False))
+    sources += [
+        _Source(archive, cache_folder) for archive in archives if offline or (cache_folder / archive.name).is_file()
+    ]
+    if not offline:
+        sources += [_Source(archive, cache_folder, url) for archive in archives for url in archive.urls]
+    return sources
 
 
 def _what_to_do(archives: Sequence[Archive], tried: Sequence[str], offline: bool) -> str:
@@ -156,36 +159,32 @@ def _what_to_do(archives: Sequence[Archive], tried: Sequence[str], offline: bool
     )
 
 
-def _from_folder(archive: Archive, folder: Path) -> Obtained:
+def _try(source: _Source, delays: Sequence[float]) -> Obtained:
+    """The file in the source's folder if it is there and good, else a download into it.
+
+    Raises:
+        _NotObtainedError: neither.
+        UserError: the folder of a download cannot be written.
+    """
+    archive, folder, url = source.archive, source.folder, source.url
     path = folder / archive.name
-    try:
-        if not path.is_file():
-            raise _NotObtainedError(f"{path}: {'no such file' if folder.is_dir() else 'no such folder'}")
-        return _checked(archive, path, path, must_match=False)
-    except OSError as error:
-        raise _NotObtainedError(f"{path}: {error.strerror or error}") from None
-
-
-def _from_cache(archive: Archive, folder: Path, *, must_match: bool) -> Obtained:
-    path = folder / archive.name
-    if not path.is_file():
-        raise _NotObtainedError(f"{path}: no such file")
-    return _checked(archive, path, path, must_match)
-
-
-def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
-    """The file in ``folder`` if it is there and good, else a download into it."""
-    path = folder / archive.name
+    if not url:
+        try:
+            if not path.is_file():
+                raise _NotObtainedError(f"{path}: {'no such file' if folder.is_dir() else 'no such folder'}")
+            return _checked(archive, path, path, source.must_match)
+        except OSError as error:
+            raise _NotObtainedError(f"{path}: {error.strerror or error}") from None
     part = folder / f"{archive.name}.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{archive.name}.lock"):  # experiments that run side by side share the cache
             if path.is_file():
                 try:
-                    return _checked(archive, path, path, must_match)
+                    return _checked(archive, path, path, source.must_match)
                 except _NotObtainedError as error:
                     log.warning("%s; downloading it again", error)
-            found = _download(archive, url, part, delays, must_match=must_match)
+            found = _download(archive, url, part, delays, must_match=source.must_match)
             part.replace(path)
             for other in folder.glob(f"{archive.name}.part-*"):  # begun at other addresses
                 other.unlink()
@@ -197,7 +196,7 @@ def _from_url(archive: Archive, url: str, folder: Path, delays: Sequence[float],
 
 
 def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
-    """The checked file as ``part``. One that was put together and is not right is got once more from the start."""
+    """Download into ``part`` and check it; a file put together from pieces that is wrong is fetched once more."""
     most = 2 * archive.size if must_match and archive.size else MAX_UNPACKED  # some sizes are known to two digits
     fetched_before = False
     while True:

@@ -2,8 +2,8 @@
 
     continued = fetch("https://example.org/a.zip", Path("a.zip.part"))
 
-What has arrived stays on disk when a transfer breaks off, also by a kill, and the next call asks for the rest only
-(Range and If-Range, RFC 9110 sections 13.1.5 and 14). Beside the part lies a note with the address, the total length
+Bytes received stay on disk when a transfer breaks off, also by a kill, and the next call asks for the rest only
+(Range and If-Range, RFC 9110 sections 13.1.5 and 14). A note next to the part holds the address, the total length
 and the validator (ETag or Last-Modified) that it came with: a part of another file, or of a file that has changed
 since, is not continued. Whether the whole is the right file is for the caller's checksum to say.
 """
@@ -56,7 +56,7 @@ def fetch(url: str, part: Path, delays: Sequence[float] = RETRY_DELAYS, *, most:
     knows; an answer that goes on beyond them is given up.
 
     Raises:
-        TransferError: not to be had from this address. What arrived is kept.
+        TransferError: this address did not give the file. What arrived is kept.
         UserError: the file does not fit on the disk.
         OSError: ``part`` cannot be written.
     """
