@@ -18,15 +18,16 @@ from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.text import BiGru
 from crossmodal.models.vse_infty import VseInftyMatcher
-from crossmodal.published.state_dicts import sgraf_state, tern_state, vse_infty_state
-from crossmodal.settings.params import Sgraf, Teran, Tern, VseInfty
+from crossmodal.models.xdim import XdimMatcher
+from crossmodal.published.state_dicts import sgraf_state, tern_state, vse_infty_state, xdim_state
+from crossmodal.settings.params import Sgraf, Teran, Tern, VseInfty, Xdim
 
 TOLERANCE = 1e-5
 FLOAT32 = 1e-6  # what is left of it where hundreds of cosines are summed
 
 
 def test_every_fixture_has_a_check():
-    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "metrics"}
+    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "xdim", "metrics"}
     assert {path.stem for path in FOLDER.glob("*.npz")} <= known
 
 
@@ -165,6 +166,34 @@ def test_vse_infty():
         (model.image_pool.weights(lengths, regions.shape[1]).unsqueeze(-1), "image_pool_weights"),
     ]:
         torch.testing.assert_close(ours, data[published], atol=TOLERANCE, rtol=0)
+
+
+@torch.inference_mode()
+def test_xdim():
+    data = arrays("xdim")
+    weights = {name: value for name, value in data.items() if name.startswith(("img_enc.", "txt_enc.", "sim_vec."))}
+    settings = Xdim(
+        embed_dim=weights["txt_enc.linear.weight"].shape[0],
+        word_map="linear",
+        mlp_hidden=weights["img_enc.mlp.layers.0.weight"].shape[0],
+        norm_padding=True,
+    )
+    regions, tokens = data["regions"], data["token_features"]
+    model = XdimMatcher(settings, InputSizes(regions=regions.shape[2], words=tokens.shape[2])).eval()
+    model.load_state_dict(xdim_state(weights))
+    every, real = torch.ones(regions.shape[:2], dtype=torch.bool), length_mask(data["token_lengths"], tokens.shape[1])
+    images = model.encode_images(Regions(regions, torch.zeros(*every.shape, 4), every))
+    captions = model.encode_text(Words(tokens, real))
+    similarity = model.similarity(images, captions)
+    for ours, published in [
+        (images.vectors, data["region_embeddings"]),
+        (captions.vectors[real], data["word_embeddings"][real]),
+        (similarity, data["similarity"]),
+    ]:
+        torch.testing.assert_close(ours, published, atol=TOLERANCE, rtol=FLOAT32)
+    for hardest, published in [(True, "loss_hard_negative"), (False, "loss_sum_of_hinges")]:
+        loss = hinge_loss(similarity[:, : len(images)], margin=data["margin"].item(), hardest=hardest)
+        assert abs(loss.item() - data[published].item()) <= 1e-4
 
 
 def sgraf_of(data, module):

@@ -15,6 +15,7 @@ from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.vsepp import VseppMatcher
 from crossmodal.models.vsrn import VsrnMatcher
+from crossmodal.models.xdim import XdimMatcher
 from crossmodal.settings.params import Section
 
 MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
@@ -25,6 +26,7 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "scan": ScanMatcher,
     "sgraf": sgraf,
     "vsrn": VsrnMatcher,
+    "xdim": XdimMatcher,
     "clip": ClipMatcher,
 }
 

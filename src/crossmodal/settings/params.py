@@ -383,6 +383,15 @@ class VseInfty(ModelSection):
     norm_padding: bool
 
 
+class Xdim(ModelSection):
+    """X-Dim, learned cross-dimensional similarity."""
+
+    embed_dim: Count
+    word_map: Literal["linear", "none"]
+    mlp_hidden: CountOrZero
+    norm_padding: bool
+
+
 class Scan(ModelSection):
     """Stacked cross attention."""
 
@@ -503,6 +512,7 @@ class Params(Section):
     scan: Scan
     sgraf: Sgraf
     vsrn: Vsrn
+    xdim: Xdim
     clip: Clip
     relevance: Relevance
     evaluate: Evaluate
