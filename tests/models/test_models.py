@@ -45,6 +45,8 @@ VARIANTS = [
     ("sgraf", {"module": "sgraf"}),
     ("vsrn", {"word_dim": 12}),
     ("vsrn", {"word_dim": 12, "layers": 0}),
+    ("esa", {"mlp_hidden": 8}),
+    ("esa", {"mlp_hidden": 0}),
     ("xdim", {"mlp_hidden": 8}),
     ("xdim", {"mlp_hidden": 0}),
 ]

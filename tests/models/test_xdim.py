@@ -30,7 +30,7 @@ def model():
 
 
 def unit(values):
-    length = math.sqrt(sum(value * value for value in values)) + 1e-8  # a row of W may have no value above its threshold
+    length = math.sqrt(sum(value * value for value in values)) + 1e-8  # a row of W may have nothing above its threshold
     return [value / length for value in values]
 
 

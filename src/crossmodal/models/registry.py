@@ -8,6 +8,7 @@ from torch import nn
 
 from crossmodal.models.base import InputSizes, Matcher, StoredFeatures, StoredRegions
 from crossmodal.models.clip import ClipMatcher
+from crossmodal.models.esa import EsaMatcher
 from crossmodal.models.scan import ScanMatcher
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "scan": ScanMatcher,
     "sgraf": sgraf,
     "vsrn": VsrnMatcher,
+    "esa": EsaMatcher,
     "xdim": XdimMatcher,
     "clip": ClipMatcher,
 }

@@ -34,6 +34,12 @@ _VSE_INFTY = {
 # A norm after the last layer that the published MLP has and never applies, and the text encoders.
 _VSE_INFTY_UNUSED = ("img_enc.mlp.bns.1.", "txt_enc.bert.", "txt_enc.embed.", "txt_enc.rnn.")
 
+# KevinLight831/ESA: published prefix -> ours
+_ESA = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name} | {
+    "img_enc.linear1.": "image_pool.linear.",
+    "txt_enc.linear1.": "caption_pool.linear.",
+}
+
 # CrossmodalGroup/X-Dim: published prefix -> ours, but for four weights of another shape
 _XDIM = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name}
 _XDIM_SIMILARITY = {
@@ -89,6 +95,15 @@ def vse_infty_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
         UserError: an entry that the published model does not have.
     """
     return _rename(published, _VSE_INFTY, _VSE_INFTY_UNUSED)
+
+
+def esa_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """ESA's published state dict under the names of ``EsaMatcher``.
+
+    Raises:
+        UserError: an entry that the published model does not have.
+    """
+    return _rename(published, _ESA, _VSE_INFTY_UNUSED)
 
 
 def xdim_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
