@@ -3,7 +3,8 @@
 Paranioar/SGRAF, woodfrog/vse_infty, KevinLight831/ESA, CrossmodalGroup/X-Dim, mesnico/TERN and mesnico/TERAN save, with
 torch.save, a dict whose ``model`` is one state dict or a list of them (image, text and similarity encoder), and the
 command line (``opt``) or the configuration (``config``). Sizes are read from the shapes, what shapes do not tell from
-``opt`` or ``config``, names are changed by ``published.state_dicts``. A BERT in the file is kept as the matcher's text encoder.
+``opt`` or ``config``, names are changed by ``published.state_dicts``. A BERT in the file is kept as the matcher's text
+encoder.
 """
 
 from __future__ import annotations
