@@ -45,8 +45,12 @@ VARIANTS = [
     ("sgraf", {"module": "sgraf"}),
     ("vsrn", {"word_dim": 12}),
     ("vsrn", {"word_dim": 12, "layers": 0}),
+    ("esa", {"mlp_hidden": 8}),
+    ("esa", {"mlp_hidden": 0}),
+    ("xdim", {"mlp_hidden": 8}),
+    ("xdim", {"mlp_hidden": 0}),
 ]
-ALIGNED = {"scan", "sgraf", "teran"}  # compare regions with words
+ALIGNED = {"scan", "sgraf", "teran", "xdim"}  # compare regions with words
 ELSEWHERE = {"clip"}  # takes images and captions of one size alone: test_clip.py
 
 

@@ -13,20 +13,22 @@ from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
 from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.base import InputSizes
+from crossmodal.models.esa import EsaMatcher
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
 from crossmodal.models.tern import TernMatcher
 from crossmodal.models.text import BiGru
 from crossmodal.models.vse_infty import VseInftyMatcher
-from crossmodal.published.state_dicts import sgraf_state, tern_state, vse_infty_state
-from crossmodal.settings.params import Sgraf, Teran, Tern, VseInfty
+from crossmodal.models.xdim import XdimMatcher
+from crossmodal.published.state_dicts import esa_state, sgraf_state, tern_state, vse_infty_state, xdim_state
+from crossmodal.settings.params import Esa, Sgraf, Teran, Tern, VseInfty, Xdim
 
 TOLERANCE = 1e-5
 FLOAT32 = 1e-6  # what is left of it where hundreds of cosines are summed
 
 
 def test_every_fixture_has_a_check():
-    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "metrics"}
+    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "esa", "xdim", "metrics"}
     assert {path.stem for path in FOLDER.glob("*.npz")} <= known
 
 
@@ -165,6 +167,57 @@ def test_vse_infty():
         (model.image_pool.weights(lengths, regions.shape[1]).unsqueeze(-1), "image_pool_weights"),
     ]:
         torch.testing.assert_close(ours, data[published], atol=TOLERANCE, rtol=0)
+
+
+def mapped_regions(data, section, **settings):
+    """Settings of the maps that ESA and X-Dim have in common, and the inputs; every image has all its regions."""
+    regions, tokens = data["regions"], data["token_features"]
+    section = section(
+        embed_dim=data["txt_enc.linear.weight"].shape[0],
+        word_map="linear",
+        mlp_hidden=data["img_enc.mlp.layers.0.weight"].shape[0],
+        norm_padding=True,
+        **settings,
+    )
+    every = torch.ones(regions.shape[:2], dtype=torch.bool)
+    words = Words(tokens, length_mask(data["token_lengths"], tokens.shape[1]))
+    sizes = InputSizes(regions=regions.shape[2], words=tokens.shape[2])
+    return section, sizes, Regions(regions, torch.zeros(*every.shape, 4), every), words
+
+
+@torch.inference_mode()
+def test_esa():
+    data = arrays("esa")
+    settings, sizes, regions, words = mapped_regions(data, Esa, dropout=0.1)
+    model = EsaMatcher(settings, sizes).eval()
+    model.load_state_dict(esa_state({k: v for k, v in data.items() if k.startswith(("img_enc.", "txt_enc."))}))
+    images, captions = model.encode_images(regions), model.encode_text(words)
+    for ours, published in [
+        (images.vectors, "image_embeddings"),
+        (captions.vectors, "caption_embeddings"),
+        (model.similarity(images, captions), "similarity"),
+    ]:
+        torch.testing.assert_close(ours, data[published], atol=TOLERANCE, rtol=0)
+
+
+@torch.inference_mode()
+def test_xdim():
+    data = arrays("xdim")
+    settings, sizes, regions, words = mapped_regions(data, Xdim)
+    model = XdimMatcher(settings, sizes).eval()
+    weights = {k: v for k, v in data.items() if k.startswith(("img_enc.", "txt_enc.", "sim_vec."))}
+    model.load_state_dict(xdim_state(weights))
+    images, captions = model.encode_images(regions), model.encode_text(words)
+    similarity = model.similarity(images, captions)
+    for ours, published in [
+        (images.vectors, data["region_embeddings"]),
+        (captions.vectors[words.mask], data["word_embeddings"][words.mask]),
+        (similarity, data["similarity"]),
+    ]:
+        torch.testing.assert_close(ours, published, atol=TOLERANCE, rtol=FLOAT32)
+    for hardest, published in [(True, "loss_hard_negative"), (False, "loss_sum_of_hinges")]:
+        loss = hinge_loss(similarity[:, : len(images)], margin=data["margin"].item(), hardest=hardest)
+        assert abs(loss.item() - data[published].item()) <= 1e-4
 
 
 def sgraf_of(data, module):

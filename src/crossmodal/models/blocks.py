@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from crossmodal.batch import Regions
 from crossmodal.errors import UserError
 
 
@@ -66,6 +67,28 @@ def draw_xavier(model: nn.Module) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def region_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """VSE-infinity's MLP of regions, whose batch norm counts the regions of all images of a batch."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def map_regions(regions: Regions, linear: nn.Linear, mlp: nn.Module | None, *, norm_padding: bool) -> torch.Tensor:
+    """A linear map of region features, with an MLP in parallel: (B, R, D) -> (B, R, E), 0 at padding.
+
+    ``norm_padding``: in training the MLP's batch norm counts the zeros that pad images to the longest of the batch.
+    """
+    real = regions.features[regions.mask]  # (regions of all images, D)
+    mapped = linear(real)
+    if mlp is not None:
+        rows = real
+        if mlp.training and norm_padding:
+            counts = regions.mask.sum(dim=1)
+            rows = torch.cat([real, real.new_zeros(int(counts.max()) * len(counts) - len(real), real.shape[1])])
+        mapped = mapped + mlp(rows)[: len(real)]
+    values = mapped.new_zeros(*regions.mask.shape, mapped.shape[1])
+    return values.masked_scatter(regions.mask.unsqueeze(-1), mapped)
 
 
 class SetDropout(nn.Module):

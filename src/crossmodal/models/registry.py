@@ -8,6 +8,7 @@ from torch import nn
 
 from crossmodal.models.base import InputSizes, Matcher, StoredFeatures, StoredRegions
 from crossmodal.models.clip import ClipMatcher
+from crossmodal.models.esa import EsaMatcher
 from crossmodal.models.scan import ScanMatcher
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
@@ -15,6 +16,7 @@ from crossmodal.models.tern import TernMatcher
 from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.vsepp import VseppMatcher
 from crossmodal.models.vsrn import VsrnMatcher
+from crossmodal.models.xdim import XdimMatcher
 from crossmodal.settings.params import Section
 
 MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
@@ -25,6 +27,8 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "scan": ScanMatcher,
     "sgraf": sgraf,
     "vsrn": VsrnMatcher,
+    "esa": EsaMatcher,
+    "xdim": XdimMatcher,
     "clip": ClipMatcher,
 }
 

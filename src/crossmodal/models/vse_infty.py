@@ -20,7 +20,7 @@ from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import run_rnn, word_map
+from crossmodal.models.blocks import map_regions, region_mlp, run_rnn, word_map
 from crossmodal.settings.params import VseInfty
 
 
@@ -68,23 +68,16 @@ class VseInftyMatcher(Matcher):
         self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
         nn.init.xavier_uniform_(self.image_map.weight)
         nn.init.zeros_(self.image_map.bias)
-        self.image_mlp = _mlp(sizes.regions, settings.mlp_hidden, settings.embed_dim) if settings.mlp_hidden else None
+        self.image_mlp = (
+            region_mlp(sizes.regions, settings.mlp_hidden, settings.embed_dim) if settings.mlp_hidden else None
+        )
         self.norm_padding = settings.norm_padding
         self.image_pool = GeneralisedPooling(*pooling)
         self.caption_map = word_map("vse_infty", settings.word_map, sizes.words, settings.embed_dim)
         self.caption_pool = GeneralisedPooling(*pooling)
 
     def encode_images(self, regions: Regions) -> Encoding:
-        real = regions.features[regions.mask]  # (regions of all images, D)
-        mapped = self.image_map(real)
-        if self.image_mlp is not None:
-            rows = real
-            if self.training and self.norm_padding:  # the zeros that pad the images to the longest of the batch
-                counts = regions.mask.sum(dim=1)
-                rows = torch.cat([real, real.new_zeros(int(counts.max()) * len(counts) - len(real), real.shape[1])])
-            mapped = mapped + self.image_mlp(rows)[: len(real)]
-        values = mapped.new_zeros(*regions.mask.shape, mapped.shape[1])  # (B, R, E)
-        values = values.masked_scatter(regions.mask.unsqueeze(-1), mapped)
+        values = map_regions(regions, self.image_map, self.image_mlp, norm_padding=self.norm_padding)  # (B, R, E)
         return Encoding(F.normalize(self.image_pool(values, regions.mask), dim=-1))
 
     def encode_captions(self, words: Words) -> Encoding:
@@ -97,7 +90,3 @@ def sinusoidal_positions(length: int, dim: int) -> torch.Tensor:
     rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000) / dim))
     angle = torch.arange(length)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-
-
-def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))

@@ -1,9 +1,10 @@
 """Published checkpoints as matchers of this project.
 
-Paranioar/SGRAF, woodfrog/vse_infty, mesnico/TERN and mesnico/TERAN save, with torch.save, a dict whose ``model``
-is one state dict or a list of them (image, text and similarity encoder), with the command line (``opt``)
-or the configuration (``config``). Sizes are read from the shapes, what shapes do not tell from ``opt`` or
-``config``, names are changed by state_dicts.py. A BERT in the file is kept as the matcher's text encoder.
+Paranioar/SGRAF, woodfrog/vse_infty, KevinLight831/ESA, CrossmodalGroup/X-Dim, mesnico/TERN and mesnico/TERAN save, with
+torch.save, a dict whose ``model`` is one state dict or a list of them (image, text and similarity encoder), and the
+command line (``opt``) or the configuration (``config``). Sizes are read from the shapes, what shapes do not tell from
+``opt`` or ``config``, names are changed by ``published.state_dicts``. A BERT in the file is kept as the matcher's text
+encoder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_json import read_json
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.checkpoint import MatcherConfig, build_checked
-from crossmodal.published.state_dicts import sgraf_state, tern_state, vse_infty_state
+from crossmodal.published.state_dicts import esa_state, sgraf_state, tern_state, vse_infty_state, xdim_state
 from crossmodal.published.unpickle import read_checkpoint, read_vocabulary_pickle
 
 Tensors = dict[str, torch.Tensor]
@@ -209,9 +210,37 @@ def _vse_infty(published: Published) -> Part:
     return "vse_infty", settings, text, vse_infty_state(rest)
 
 
+def _esa(published: Published) -> Part:
+    """ESA on region features, with BERT: ``img_enc.*`` and ``txt_enc.*``."""
+    settings, text, rest = _mapped_regions(published)
+    return "esa", settings | {"dropout": 0.1}, text, esa_state(rest)  # fixed in the published code
+
+
+def _xdim(published: Published) -> Part:
+    """X-Dim on region features, with BERT: ``img_enc.*``, ``txt_enc.*`` and, third, its similarity's weights."""
+    settings, text, rest = _mapped_regions(published)
+    return "xdim", settings, text, xdim_state(rest)
+
+
+def _mapped_regions(published: Published) -> tuple[dict[str, Any], Text, Tensors]:
+    """Settings of the maps that ESA and X-Dim have in common, their BERT, and the entries without it."""
+    published.require("precomp_enc_type", ["basic"])
+    _require_norms(published)
+    text, rest = _bert(published, "txt_enc.bert.")
+    settings = {
+        "embed_dim": published.size("img_enc.fc.weight"),
+        "word_map": "linear",
+        "mlp_hidden": published.size("img_enc.mlp.layers.0.weight"),
+        "norm_padding": True,
+    }
+    return settings, text or Text("bert", {}, published.size("txt_enc.linear.weight", 1)), rest
+
+
 PROJECTS: dict[str, Callable[[Published], Part]] = {
     "sgraf": _sgraf,
     "vse_infty": _vse_infty,
+    "esa": _esa,
+    "xdim": _xdim,
     "tern": _tern,
     "teran": _teran,
 }

@@ -34,6 +34,21 @@ _VSE_INFTY = {
 # A norm after the last layer that the published MLP has and never applies, and the text encoders.
 _VSE_INFTY_UNUSED = ("img_enc.mlp.bns.1.", "txt_enc.bert.", "txt_enc.embed.", "txt_enc.rnn.")
 
+# KevinLight831/ESA: published prefix -> ours
+_ESA = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name} | {
+    "img_enc.linear1.": "image_pool.linear.",
+    "txt_enc.linear1.": "caption_pool.linear.",
+}
+
+# CrossmodalGroup/X-Dim: published prefix -> ours, but for four weights of another shape
+_XDIM = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name}
+_XDIM_SIMILARITY = {
+    "weights": "joint",  # (E, E)
+    "sim_map": "alpha",  # (1, E) -> (E,)
+    "temp_learnable": "log_tau",  # (1, 1) -> ()
+    "temp_scale": "log_lambda",
+}
+
 # Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered
 _SGRAF = {
     "img_enc.fc.": "region_map.",
@@ -80,6 +95,33 @@ def vse_infty_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
         UserError: an entry that the published model does not have.
     """
     return _rename(published, _VSE_INFTY, _VSE_INFTY_UNUSED)
+
+
+def esa_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """ESA's published state dict under the names of ``EsaMatcher``.
+
+    Raises:
+        UserError: an entry that the published model does not have.
+    """
+    return _rename(published, _ESA, _VSE_INFTY_UNUSED)
+
+
+def xdim_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """X-Dim's published state dict under the names of ``XdimMatcher``; ``sim_eval``, which it never uses, is dropped.
+
+    Raises:
+        UserError: an entry that the published model does not have.
+    """
+    encoders, dimensions = {}, {}
+    for name, value in published.items():
+        part, entry, *_ = name.split(".")
+        if part not in ("sim_vec", "sim_enc"):  # a file's third state dict is read as sim_enc
+            encoders[name] = value
+        elif entry in _XDIM_SIMILARITY:
+            dimensions[f"dimensions.{_XDIM_SIMILARITY[entry]}"] = value if entry == "weights" else value.squeeze()
+        elif entry != "sim_eval":
+            raise UserError(f"checkpoint entry {name!r}: not part of the published model")
+    return _rename(encoders, _XDIM, _VSE_INFTY_UNUSED) | dimensions
 
 
 def sgraf_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

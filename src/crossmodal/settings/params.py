@@ -383,6 +383,25 @@ class VseInfty(ModelSection):
     norm_padding: bool
 
 
+class Esa(ModelSection):
+    """ESA, a pooling by softmax in every dimension."""
+
+    embed_dim: Count
+    word_map: Literal["linear", "none"]
+    mlp_hidden: CountOrZero
+    norm_padding: bool
+    dropout: Share
+
+
+class Xdim(ModelSection):
+    """X-Dim, learned cross-dimensional similarity."""
+
+    embed_dim: Count
+    word_map: Literal["linear", "none"]
+    mlp_hidden: CountOrZero
+    norm_padding: bool
+
+
 class Scan(ModelSection):
     """Stacked cross attention."""
 
@@ -503,6 +522,8 @@ class Params(Section):
     scan: Scan
     sgraf: Sgraf
     vsrn: Vsrn
+    esa: Esa
+    xdim: Xdim
     clip: Clip
     relevance: Relevance
     evaluate: Evaluate
