@@ -30,6 +30,7 @@ from crossmodal.models.base import Matcher
 from crossmodal.runtime import progress, usable_precision
 from crossmodal.settings.params import Loss, Train
 from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
+from crossmodal.training.collapse import CollapseWatch
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
 from crossmodal.training.validation import TrainingData, best_metric, validate
@@ -89,6 +90,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.processes, self.frozen_epochs = processes, frozen_epochs
         self.loss = build_loss(loss).to(self.device)
+        self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
             raise UserError(
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
@@ -162,7 +164,7 @@ class Trainer:
         )
         self.model.train()
         self.model.image.requires_grad_(epoch >= self.frozen_epochs)
-        started, seen = time.monotonic(), 0
+        started, seen, collapse = time.monotonic(), 0, self.collapse
         for batch in loader:
             with batch_norms_explained(batch):
                 loss = self._loss(batch.to(self.device), epoch)
@@ -173,6 +175,8 @@ class Trainer:
                     f"train.lr {settings.lr}: the loss is no longer finite in epoch {epoch + 1}; "
                     "a lower train.lr, train.clip or precision fp32 may help"
                 )
+            if self.schedule.steps >= settings.warmup_steps and self.processes.first:
+                collapse.look(value, state.batch, batch.image_index, epoch)
             state.batch += 1
             state.loss_sum += value
             seen += size
@@ -189,6 +193,7 @@ class Trainer:
             bar.update(size)
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
         bar.close()
+        collapse.end_epoch(epoch)
         return state.loss_sum / len(batches)
 
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
