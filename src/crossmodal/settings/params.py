@@ -396,7 +396,7 @@ class Esa(ModelSection):
 class Xdim(ModelSection):
     """X-Dim, learned cross-dimensional similarity."""
 
-    embed_dim: Count
+    embed_dim: Annotated[int, Field(ge=2)]  # the threshold needs a standard deviation
     word_map: Literal["linear", "none"]
     mlp_hidden: CountOrZero
     norm_padding: bool
