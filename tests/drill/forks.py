@@ -20,7 +20,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("settings", "download", "detector", "regions", "bert", "captions", "relevance", "train", "evaluate", "report")
+# All but settings, which writes four small files in a moment; the others read params.yaml themselves.
+STAGES = ("download", "detector", "regions", "bert", "captions", "relevance", "train", "evaluate", "report")
 OUTS = {
     "download": "data/dataset",
     "detector": "models/detector",

@@ -7,7 +7,7 @@ import torch
 from trainers import PARAMS, data_of, trainer_of
 
 from crossmodal.losses.pair import PairLoss
-from crossmodal.training.collapse import EVERY, CollapseWatch
+from crossmodal.training.collapse import ENOUGH, EVERY, CollapseWatch
 
 IMAGES = torch.tensor([0, 0, 1, 2, 3, 4])  # captions 0 and 1 are of one image
 SAME = 2  # ordered pairs of other captions of an image, which are no negatives
@@ -24,12 +24,12 @@ SAME = 2  # ordered pairs of other captions of an image, which are no negatives
 @pytest.mark.parametrize(("share", "warned"), [(1.0, True), (1.009, True), (0.95, False), (1.02, False)])
 def test_the_loss_of_equal_scores(capsys, changes, epoch, equal, share, warned):
     watch = CollapseWatch(PairLoss(PARAMS.loss.model_copy(update={"all_negatives_epochs": 1, **changes})))
-    for batch in range(2 * EVERY):
+    for batch in range(ENOUGH * EVERY):
         watch.look(share * equal, batch, IMAGES, epoch)
     watch.end_epoch(epoch)
     text = capsys.readouterr().err
     assert (f"epoch {epoch + 1}" in text and "train.lr" in text) == warned
-    for batch in range(2 * EVERY):
+    for batch in range(ENOUGH * EVERY):
         watch.look(share * equal, batch, IMAGES, epoch)
     watch.end_epoch(epoch)
     assert capsys.readouterr().err == ""  # once
@@ -37,14 +37,25 @@ def test_the_loss_of_equal_scores(capsys, changes, epoch, equal, share, warned):
 
 def test_less_than_half_of_an_epoch_is_no_collapse(capsys):
     watch = CollapseWatch(PairLoss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2})))
-    for batch, value in enumerate([0.4, 0.3, 0.2]):
+    for batch, value in enumerate([0.4, 0.3, 0.2] * ENOUGH):
         watch.look(value, batch * EVERY, IMAGES, 5)
     watch.end_epoch(5)
     assert capsys.readouterr().err == ""
 
 
-def test_a_training_that_collapsed_says_so_once(tiny_data, tmp_path, capsys):
+def test_few_batches_tell_nothing(capsys):
+    """A model that has just begun has nearly equal scores; short epochs are taken together."""
+    watch, said = CollapseWatch(PairLoss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2}))), []
+    for epoch in range(5, 5 + ENOUGH):
+        watch.look(0.4, 0, IMAGES, epoch)
+        watch.end_epoch(epoch)
+        said.append(capsys.readouterr().err != "")
+    assert said == [False] * (ENOUGH - 1) + [True]
+
+
+def test_a_training_that_collapsed_says_so_once(tiny_data, tmp_path, capsys, monkeypatch):
     """All weights are zero, so that all scores are, and no gradient leads away."""
+    monkeypatch.setattr("crossmodal.training.collapse.ENOUGH", 2)
     options = {"name": "hinge", "epochs": 3, "warmup_steps": 0, "weight_decay": 0.0, "miner": None}
     trainer = trainer_of(data_of(tiny_data), tmp_path / "state", "vsepp", **options)
     with torch.no_grad():

@@ -8,12 +8,13 @@ from crossmodal.losses.pair import PairLoss
 from crossmodal.terminal import warn
 
 EVERY = 4  # batches between two looks
+ENOUGH = 8  # looks to judge by; of shorter epochs several are taken together
 NEAR = 0.01  # of the loss of equal scores: nearer than this counts as equal
 ADVICE = "a lower train.lr, more loss.all_negatives_epochs, a larger train.warmup_steps or loss.name infonce may help"
 
 
 class CollapseWatch:
-    """Warns once, after an epoch in half of whose looks the loss was that of equal scores.
+    """Warns once, at the end of an epoch in half of whose looks the loss was that of equal scores.
 
     The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. Losses
     that take vectors are not watched.
@@ -42,7 +43,9 @@ class CollapseWatch:
 
     def end_epoch(self, epoch: int) -> None:
         """Warn where it is due, and begin again."""
-        if self._looks and 2 * self._equal >= self._looks:
+        if self._looks < ENOUGH:
+            return
+        if 2 * self._equal >= self._looks:
             self._warned = True
             warn(f"epoch {epoch + 1}: the loss is that of equal scores, the model has collapsed; {ADVICE}")
         self._looks = self._equal = 0
