@@ -69,9 +69,14 @@ def draw_xavier(model: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def region_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """VSE-infinity's MLP of regions, whose batch norm counts the regions of all images of a batch."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+def region_maps(inputs: int, dim: int, hidden: int) -> tuple[nn.Linear, nn.Sequential | None]:
+    """The maps of ``map_regions``: a linear one, and an MLP with ``hidden`` units (VSE-infinity), None for 0."""
+    linear = nn.Linear(inputs, dim)
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    if not hidden:
+        return linear, None
+    return linear, nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
 
 def map_regions(regions: Regions, linear: nn.Linear, mlp: nn.Module | None, *, norm_padding: bool) -> torch.Tensor:

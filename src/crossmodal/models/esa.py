@@ -20,7 +20,7 @@ from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import map_regions, region_mlp, word_map
+from crossmodal.models.blocks import map_regions, region_maps, word_map
 from crossmodal.settings.params import Esa
 
 
@@ -44,10 +44,7 @@ class EsaMatcher(Matcher):
     def __init__(self, settings: Esa, sizes: InputSizes) -> None:
         super().__init__()
         dim = settings.embed_dim
-        self.image_map = nn.Linear(sizes.regions, dim)
-        nn.init.xavier_uniform_(self.image_map.weight)
-        nn.init.zeros_(self.image_map.bias)
-        self.image_mlp = region_mlp(sizes.regions, settings.mlp_hidden, dim) if settings.mlp_hidden else None
+        self.image_map, self.image_mlp = region_maps(sizes.regions, dim, settings.mlp_hidden)
         self.norm_padding = settings.norm_padding
         self.image_pool = DimensionPooling(dim)
         self.caption_map = word_map("esa", settings.word_map, sizes.words, dim)

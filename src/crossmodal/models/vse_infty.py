@@ -20,7 +20,7 @@ from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import map_regions, region_mlp, run_rnn, word_map
+from crossmodal.models.blocks import map_regions, region_maps, run_rnn, word_map
 from crossmodal.settings.params import VseInfty
 
 
@@ -65,12 +65,7 @@ class VseInftyMatcher(Matcher):
     def __init__(self, settings: VseInfty, sizes: InputSizes) -> None:
         super().__init__()
         pooling = (settings.pe_dim, settings.pool_hidden, settings.temperature)
-        self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
-        nn.init.xavier_uniform_(self.image_map.weight)
-        nn.init.zeros_(self.image_map.bias)
-        self.image_mlp = (
-            region_mlp(sizes.regions, settings.mlp_hidden, settings.embed_dim) if settings.mlp_hidden else None
-        )
+        self.image_map, self.image_mlp = region_maps(sizes.regions, settings.embed_dim, settings.mlp_hidden)
         self.norm_padding = settings.norm_padding
         self.image_pool = GeneralisedPooling(*pooling)
         self.caption_map = word_map("vse_infty", settings.word_map, sizes.words, settings.embed_dim)

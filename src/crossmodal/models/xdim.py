@@ -30,7 +30,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.attention import attention_weights
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import map_regions, region_mlp, word_map
+from crossmodal.models.blocks import map_regions, region_maps, word_map
 from crossmodal.models.pairwise import score_in_tiles
 from crossmodal.settings.params import Xdim
 
@@ -63,10 +63,7 @@ class XdimMatcher(Matcher):
     def __init__(self, settings: Xdim, sizes: InputSizes) -> None:
         super().__init__()
         dim = settings.embed_dim
-        self.image_map = nn.Linear(sizes.regions, dim)
-        nn.init.xavier_uniform_(self.image_map.weight)
-        nn.init.zeros_(self.image_map.bias)
-        self.image_mlp = region_mlp(sizes.regions, settings.mlp_hidden, dim) if settings.mlp_hidden else None
+        self.image_map, self.image_mlp = region_maps(sizes.regions, dim, settings.mlp_hidden)
         self.norm_padding = settings.norm_padding
         self.caption_map = word_map("xdim", settings.word_map, sizes.words, dim)
         self.dimensions = DimensionWeights(dim)
