@@ -1,4 +1,8 @@
-"""State dicts of the published implementations, renamed to this project's."""
+"""State dicts of the published implementations, renamed to this project's.
+
+Each function takes a published state dict and returns it under the names of its matcher. It raises a UserError for an
+entry that the published model does not have.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from collections.abc import Mapping
 import torch
 
 from crossmodal.errors import UserError
+
+Tensors = dict[str, torch.Tensor]
 
 # mesnico/TERN and mesnico/TERAN: published prefix -> ours
 _TERN = {
@@ -40,14 +46,18 @@ _ESA = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name} 
     "txt_enc.linear1.": "caption_pool.linear.",
 }
 
-# CrossmodalGroup/X-Dim: published prefix -> ours, but for four weights of another shape
-_XDIM = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name}
-_XDIM_SIMILARITY = {
-    "weights": "joint",  # (E, E)
-    "sim_map": "alpha",  # (1, E) -> (E,)
-    "temp_learnable": "log_tau",  # (1, 1) -> ()
-    "temp_scale": "log_lambda",
+# CrossmodalGroup/X-Dim: published prefix -> ours; the third state dict of a file is read as sim_enc
+_XDIM = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name} | {
+    f"{part}.{name}.weight": f"dimensions.{ours}"
+    for part in ("sim_vec", "sim_enc")
+    for name, ours in {
+        "weights": "joint",  # (E, E)
+        "sim_map": "alpha",  # (1, E) -> (E,)
+        "temp_learnable": "log_tau",  # (1, 1) -> ()
+        "temp_scale": "log_lambda",
+    }.items()
 }
+_XDIM_UNUSED = (*_VSE_INFTY_UNUSED, "sim_vec.sim_eval.", "sim_enc.sim_eval.")
 
 # Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered
 _SGRAF = {
@@ -71,77 +81,45 @@ _SGRAF = {
 _SGRAF_STEP = {"graph_query_w.": "query.", "graph_key_w.": "key.", "sim_graph_w.": "map."}
 
 
-def tern_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """TERN's or TERAN's published state dict under the names of ``TernMatcher``.
-
-    A checkpoint without ``transformer_encoder_2`` shares the second encoder: its weights serve both names.
-
-    Raises:
-        UserError: an entry that neither implementation has.
-    """
+def tern_state(published: Mapping[str, torch.Tensor]) -> Tensors:
+    """TERN or TERAN. Without ``transformer_encoder_2`` the weights of the second encoder serve both modalities."""
     state = _rename(published, _TERN, _TERN_UNUSED)
     if not any(name.startswith("image_encoder.") for name in state):
-        encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
-        state |= {f"image_{name}": value for name, value in encoder.items()}
+        state |= {f"image_{name}": value for name, value in state.items() if name.startswith("encoder.")}
     return state
 
 
-def vse_infty_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """VSE-infinity's published state dict under the names of ``VseInftyMatcher``.
-
-    With a BiGRU the published model has no map of words: ``vse_infty.word_map`` none.
-
-    Raises:
-        UserError: an entry that the published model does not have.
-    """
+def vse_infty_state(published: Mapping[str, torch.Tensor]) -> Tensors:
+    """VSE-infinity. With a BiGRU the published model has no map of words: ``vse_infty.word_map`` none."""
     return _rename(published, _VSE_INFTY, _VSE_INFTY_UNUSED)
 
 
-def esa_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """ESA's published state dict under the names of ``EsaMatcher``.
-
-    Raises:
-        UserError: an entry that the published model does not have.
-    """
+def esa_state(published: Mapping[str, torch.Tensor]) -> Tensors:
+    """ESA."""
     return _rename(published, _ESA, _VSE_INFTY_UNUSED)
 
 
-def xdim_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """X-Dim's published state dict under the names of ``XdimMatcher``; ``sim_eval``, which it never uses, is dropped.
-
-    Raises:
-        UserError: an entry that the published model does not have.
-    """
-    encoders, dimensions = {}, {}
-    for name, value in published.items():
-        part, entry, *_ = name.split(".")
-        if part not in ("sim_vec", "sim_enc"):  # a file's third state dict is read as sim_enc
-            encoders[name] = value
-        elif entry in _XDIM_SIMILARITY:
-            dimensions[f"dimensions.{_XDIM_SIMILARITY[entry]}"] = value if entry == "weights" else value.squeeze()
-        elif entry != "sim_eval":
-            raise UserError(f"checkpoint entry {name!r}: not part of the published model")
-    return _rename(encoders, _XDIM, _VSE_INFTY_UNUSED) | dimensions
+def xdim_state(published: Mapping[str, torch.Tensor]) -> Tensors:
+    """X-Dim. Its ``sim_eval``, which it never uses, is dropped."""
+    state = _rename(published, _XDIM, _XDIM_UNUSED)
+    flat = ("dimensions.alpha", "dimensions.log_tau", "dimensions.log_lambda")
+    return {name: value.squeeze() if name in flat else value for name, value in state.items()}
 
 
-def sgraf_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The published state dict of SGR or SAF under the names of ``SgrafMatcher`` with a BiGRU as text encoder.
-
-    Raises:
-        UserError: an entry that the published model does not have.
-    """
+def sgraf_state(published: Mapping[str, torch.Tensor]) -> Tensors:
+    """SGR or SAF with a BiGRU as text encoder."""
     steps = {name.split(".")[2] for name in published if name.startswith("sim_enc.SGR_module.")}
     graph = {
         f"sim_enc.SGR_module.{step}.{part}": f"scorer.reasoning.steps.{step}.{ours}"
         for step in steps
         for part, ours in _SGRAF_STEP.items()
     }
-    return _rename(published, _SGRAF | graph, ())
+    return _rename(published, _SGRAF | graph)
 
 
 def _rename(
-    published: Mapping[str, torch.Tensor], prefixes: Mapping[str, str], unused: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
+    published: Mapping[str, torch.Tensor], prefixes: Mapping[str, str], unused: tuple[str, ...] = ()
+) -> Tensors:
     state = {}
     for name, value in published.items():
         if name.startswith(unused):

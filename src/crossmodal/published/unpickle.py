@@ -12,8 +12,9 @@ import argparse
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -113,12 +114,22 @@ def _refuse_expanded(path: Path, content: Any) -> None:
 
 
 def read_vocabulary_pickle(path: Path) -> dict[str, Any]:
-    """The attributes of a pickled ``Vocabulary``, or a pickled dict.
+    """The attributes of a pickled ``Vocabulary``, whatever its module was called, or a pickled dict.
 
     Raises:
         UserError: missing; not a pickle; or it holds anything but a Vocabulary of plain data.
     """
-    content = _unpickled(path, _VocabularyUnpickler, "utf-8", "pickled vocabulary")
+    vocabulary = type("Vocabulary", (), {})  # of this file's own, so that nothing of it outlives the reader
+
+    def reconstruct(cls: type, base: type, state: None) -> Any:
+        if cls is not vocabulary or base is not object:
+            raise pickle.UnpicklingError("an object of another class")
+        return vocabulary()
+
+    # Protocols 0 to 2 give modules Python 2's names; 0 and 1 make objects by a call.
+    names = {"Vocabulary": vocabulary, "builtins.object": object, "__builtin__.object": object}
+    names |= {"copyreg._reconstructor": reconstruct, "copy_reg._reconstructor": reconstruct}
+    content = _unpickled(path, names, "utf-8", "pickled vocabulary")
     return content if isinstance(content, dict) else getattr(content, "__dict__", {})
 
 
@@ -128,13 +139,31 @@ def read_array_pickle(path: Path) -> Any:
     Raises:
         UserError: missing; not a pickle; or it holds anything but plain data and arrays of numbers.
     """
-    return _unpickled(path, _ArrayUnpickler, "latin1", "pickle of NumPy arrays")
+    return _unpickled(path, _ARRAYS, "latin1", "pickle of NumPy arrays")
 
 
-def _unpickled(path: Path, unpickler: type[pickle.Unpickler], encoding: str, what: str) -> Any:
+class _UnknownNameError(pickle.UnpicklingError):
+    """A name that is not on the list."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the names of a list alone, by their modules or whatever the module; they stand for what is read."""
+
+    def __init__(self, file: BinaryIO, names: Mapping[str, Any], encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+        self._names = names
+
+    def find_class(self, module: str, name: str) -> Any:
+        for known in (f"{module}.{name}", name):
+            if known in self._names:
+                return self._names[known]
+        raise _UnknownNameError(f"{module}.{name}")
+
+
+def _unpickled(path: Path, names: Mapping[str, Any], encoding: str, what: str) -> Any:
     try:
         with path.open("rb") as file:
-            return _plain(unpickler(file, encoding=encoding).load())
+            return _plain(_Unpickler(file, names, encoding).load(), {})
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except _UnknownNameError as error:
@@ -177,40 +206,25 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """How they write none."""
-    return b""
+_ARRAYS = {
+    "collections.OrderedDict": dict,
+    "_codecs.encode": _encode,
+    "__builtin__.bytes": lambda: b"",  # how those protocols write none
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": _Array,
+} | {
+    f"numpy.{core}.{name}": stands_in
+    for core in ("core", "_core")
+    for name, stands_in in (
+        ("multiarray.scalar", _scalar),
+        ("multiarray._reconstruct", _reconstruct_array),
+        ("numeric._frombuffer", _from_buffer),
+    )
+}
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows dicts, and NumPy's arrays and scalars by stand-ins."""
-
-    _NAMES: ClassVar = {
-        "collections.OrderedDict": dict,
-        "_codecs.encode": _encode,
-        "__builtin__.bytes": _no_bytes,
-        "numpy.dtype": _Dtype,
-        "numpy.ndarray": _Array,
-    } | {
-        f"numpy.{core}.{name}": stands_in
-        for core in ("core", "_core")
-        for name, stands_in in (
-            ("multiarray.scalar", _scalar),
-            ("multiarray._reconstruct", _reconstruct_array),
-            ("numeric._frombuffer", _from_buffer),
-        )
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._NAMES[f"{module}.{name}"]
-        except KeyError:
-            raise _UnknownNameError(f"{module}.{name}") from None
-
-
-def _plain(content: Any, made: dict[int, Any] | None = None) -> Any:
+def _plain(content: Any, made: dict[int, Any]) -> Any:
     """The content with arrays for their stand-ins; ``made``: containers converted so far, each once."""
-    made = {} if made is None else made
     if id(content) not in made:
         if isinstance(content, dict):
             made[id(content)] = {name: _plain(value, made) for name, value in content.items()}
@@ -219,33 +233,6 @@ def _plain(content: Any, made: dict[int, Any] | None = None) -> Any:
         else:
             return content.value if isinstance(content, _Array) else content
     return made[id(content)]
-
-
-class _UnknownNameError(pickle.UnpicklingError):
-    """A name that is not on the list."""
-
-
-class _VocabularyUnpickler(pickle.Unpickler):
-    """Knows one class, an empty one that stands for ``Vocabulary`` whatever its module was called."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.vocabulary = type("Vocabulary", (), {})  # of this file's own, so that nothing of it outlives the reader
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "Vocabulary":
-            return self.vocabulary
-        # protocols 0 to 2 give modules Python 2's names; 0 and 1 make objects by a call
-        if (module, name) in (("builtins", "object"), ("__builtin__", "object")):
-            return object
-        if (module, name) in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
-            return self._reconstruct
-        raise _UnknownNameError(f"{module}.{name}")
-
-    def _reconstruct(self, cls: type, base: type, state: None) -> Any:
-        if cls is not self.vocabulary or base is not object:
-            raise pickle.UnpicklingError("an object of another class")
-        return self.vocabulary()
 
 
 def _refusal(path: Path, name: str) -> str:
