@@ -20,10 +20,17 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_json import read_json
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.checkpoint import MatcherConfig, build_checked
-from crossmodal.published.state_dicts import esa_state, sgraf_state, tern_state, vse_infty_state, xdim_state
+from crossmodal.published.state_dicts import (
+    Tensors,
+    esa_state,
+    sgraf_state,
+    split_state,
+    tern_state,
+    vse_infty_state,
+    xdim_state,
+)
 from crossmodal.published.unpickle import read_checkpoint, read_vocabulary_pickle
 
-Tensors = dict[str, torch.Tensor]
 BERT_HEAD = 64  # size of an attention head in every published BERT; a state dict does not tell
 
 
@@ -164,10 +171,7 @@ def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]
         "input_dropout": 0.0,
         "dropout": published.settings.get("model.dropout", 0.1),
     }
-    # the published module registers BERT's word embeddings under a second name
-    twice = "img_txt_enc.txt_enc.word_embeddings."
-    state = tern_state({name: value for name, value in rest.items() if not name.startswith(twice)})
-    return settings, text or Text("bert", {}, published.size("img_txt_enc.cap_proj.weight", 1)), state
+    return settings, text or Text("bert", {}, published.size("img_txt_enc.cap_proj.weight", 1)), tern_state(rest)
 
 
 def _sgraf(published: Published) -> Part:
@@ -191,46 +195,39 @@ def _sgraf(published: Published) -> Part:
 
 
 def _vse_infty(published: Published) -> Part:
-    """VSE-infinity on region features: ``img_enc.*`` and ``txt_enc.*``, the latter with BERT or a BiGRU."""
-    published.require("precomp_enc_type", ["basic"])  # "backbone" trains a CNN on pixels with the model
-    _require_norms(published)
-    text, rest = _bert(published, "txt_enc.bert.")
-    if text is None and "txt_enc.embed.weight" in rest:
-        text, rest = _bigru(published, rest, "txt_enc.embed.", "txt_enc.rnn.", dropout=0.0)
-    settings = {
-        "embed_dim": published.size("img_enc.fc.weight"),
+    """VSE-infinity on region features, with BERT or a BiGRU."""
+    settings, text, rest = _mapped_regions(published, bigru=True)
+    settings |= {
         "pe_dim": published.size("img_enc.gpool.gru.weight_ih_l0", 1),
         "pool_hidden": published.size("img_enc.gpool.gru.weight_hh_l0", 1),
         "temperature": 0.1,  # fixed in the published code
-        "word_map": "none" if text is not None and text.encoder == "bigru" else "linear",
-        "mlp_hidden": published.size("img_enc.mlp.layers.0.weight") if published.layers("img_enc.mlp.layers.") else 0,
-        "norm_padding": True,
     }
-    text = text or Text("bert", {}, published.size("txt_enc.linear.weight", 1))
     return "vse_infty", settings, text, vse_infty_state(rest)
 
 
 def _esa(published: Published) -> Part:
-    """ESA on region features, with BERT: ``img_enc.*`` and ``txt_enc.*``."""
+    """ESA on region features, with BERT."""
     settings, text, rest = _mapped_regions(published)
     return "esa", settings | {"dropout": 0.1}, text, esa_state(rest)  # fixed in the published code
 
 
 def _xdim(published: Published) -> Part:
-    """X-Dim on region features, with BERT: ``img_enc.*``, ``txt_enc.*`` and, third, its similarity's weights."""
+    """X-Dim on region features, with BERT; third in the file are its similarity's weights."""
     settings, text, rest = _mapped_regions(published)
     return "xdim", settings, text, xdim_state(rest)
 
 
-def _mapped_regions(published: Published) -> tuple[dict[str, Any], Text, Tensors]:
-    """Settings of the maps that ESA and X-Dim have in common, their BERT, and the entries without it."""
-    published.require("precomp_enc_type", ["basic"])
+def _mapped_regions(published: Published, *, bigru: bool = False) -> tuple[dict[str, Any], Text, Tensors]:
+    """The maps of ``img_enc.*`` and ``txt_enc.*``, the text encoder, and all other entries."""
+    published.require("precomp_enc_type", ["basic"])  # "backbone" trains a CNN on pixels with the model
     _require_norms(published)
     text, rest = _bert(published, "txt_enc.bert.")
+    if bigru and text is None and "txt_enc.embed.weight" in rest:
+        text, rest = _bigru(published, rest, "txt_enc.embed.", "txt_enc.rnn.", dropout=0.0)
     settings = {
         "embed_dim": published.size("img_enc.fc.weight"),
-        "word_map": "linear",
-        "mlp_hidden": published.size("img_enc.mlp.layers.0.weight"),
+        "word_map": "none" if text is not None and text.encoder == "bigru" else "linear",
+        "mlp_hidden": published.size("img_enc.mlp.layers.0.weight") if published.layers("img_enc.mlp.layers.") else 0,
         "norm_padding": True,
     }
     return settings, text or Text("bert", {}, published.size("txt_enc.linear.weight", 1)), rest
@@ -282,8 +279,7 @@ def _bert(published: Published, prefix: str) -> tuple[Text | None, Tensors]:
 
     Its pooler, which no matcher reads, and buffers that newer releases compute are dropped.
     """
-    bert = {name.removeprefix(prefix): v for name, v in published.entries.items() if name.startswith(prefix)}
-    rest = {name: value for name, value in published.entries.items() if not name.startswith(prefix)}
+    bert, rest = split_state(published.entries, {prefix: ""})
     if not bert:
         return None, rest
     embeddings = f"{prefix}embeddings."
@@ -305,9 +301,7 @@ def _bert(published: Published, prefix: str) -> tuple[Text | None, Tensors]:
 
 def _bigru(published: Published, entries: Tensors, embed: str, rnn: str, dropout: float) -> tuple[Text, Tensors]:
     """The word embeddings and the BiGRU, by their prefixes, and all other entries."""
-    state = {}
-    for prefix, ours in ((embed, "embed."), (rnn, "rnn.")):
-        state |= {ours + name.removeprefix(prefix): v for name, v in entries.items() if name.startswith(prefix)}
+    state, rest = split_state(entries, {embed: "embed.", rnn: "rnn."})
     settings = {
         "vocabulary": published.size(f"{embed}weight"),
         "embed_dim": published.size(f"{embed}weight", 1),
@@ -315,7 +309,6 @@ def _bigru(published: Published, entries: Tensors, embed: str, rnn: str, dropout
         "dropout": dropout,
     }
     published.size(f"{rnn}weight_hh_l0_reverse")  # a GRU of one direction only is another model
-    rest = {name: value for name, value in entries.items() if not name.startswith((embed, rnn))}
     return Text("bigru", settings, settings["hidden"], state), rest
 
 

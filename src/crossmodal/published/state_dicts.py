@@ -24,8 +24,11 @@ _TERN = {
     "img_txt_enc.transformer_encoder_1.": "encoder.",
     "img_txt_enc.transformer_encoder_2.": "image_encoder.",
 }
-# Maps of the published encoders whose outputs the published models never use, and BERT, which is a stage here.
-_TERN_UNUSED = ("img_txt_enc.txt_enc.map.", "img_txt_enc.img_enc.fc.", "img_txt_enc.txt_enc.bert_model.")
+# Maps of the published encoders whose outputs the published models never use; BERT, which is a stage here, and its word
+# embeddings, which are registered under a second name.
+_TERN_UNUSED = tuple(
+    f"img_txt_enc.{part}." for part in ("img_enc.fc", "txt_enc.map", "txt_enc.bert_model", "txt_enc.word_embeddings")
+)
 
 # woodfrog/vse_infty: published prefix -> ours
 _VSE_INFTY = {
@@ -117,15 +120,23 @@ def sgraf_state(published: Mapping[str, torch.Tensor]) -> Tensors:
     return _rename(published, _SGRAF | graph)
 
 
+def split_state(published: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) -> tuple[Tensors, Tensors]:
+    """The entries with one of these prefixes, which is replaced by ours, and all others."""
+    state, rest = {}, {}
+    for name, value in published.items():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+        if prefix is None:
+            rest[name] = value
+        else:
+            state[prefixes[prefix] + name.removeprefix(prefix)] = value
+    return state, rest
+
+
 def _rename(
     published: Mapping[str, torch.Tensor], prefixes: Mapping[str, str], unused: tuple[str, ...] = ()
 ) -> Tensors:
-    state = {}
-    for name, value in published.items():
-        if name.startswith(unused):
-            continue
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        if prefix is None:
+    state, rest = split_state(published, prefixes)
+    for name in rest:
+        if not name.startswith(unused):
             raise UserError(f"checkpoint entry {name!r}: not part of the published model")
-        state[prefixes[prefix] + name.removeprefix(prefix)] = value
     return state
