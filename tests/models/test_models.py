@@ -75,13 +75,13 @@ def test_padding_changes_nothing(batch, name, changes):
     model, (regions, words) = build(name, changes), batch
     rubbish = dataclasses.replace(regions, features=regions.features.masked_fill(~regions.mask[..., None], 1e3))
     noise = dataclasses.replace(words, features=words.features.masked_fill(~words.mask[..., None], -1e3))
-    scores = model.similarity(model.encode_images(rubbish), model.encode_text(noise))
+    scores = model.similarity(model.encode_regions(rubbish), model.encode_text(noise))
     assert scores.shape == (4, 4)
     for row, column in itertools.product(range(4), range(4)):
         count, length = int(regions.mask[row].sum()), int(words.mask[column].sum())
         image = Regions(*(value[row : row + 1, :count] for value in vars(regions).values()))
         caption = Words(words.features[column : column + 1, :length], words.mask[column : column + 1, :length])
-        alone = model.similarity(model.encode_images(image), model.encode_text(caption))
+        alone = model.similarity(model.encode_regions(image), model.encode_text(caption))
         torch.testing.assert_close(alone[0, 0], scores[row, column], atol=1e-5, rtol=1e-5)
 
 
@@ -111,7 +111,7 @@ def test_alignments_are_of_the_pair_alone(batch, name, changes):
 @torch.inference_mode()
 def test_similarity_of_pooled_models_is_the_cosine(batch, name, changes):
     model, (regions, words) = build(name, changes), batch
-    images, captions = model.encode_images(regions), model.encode_text(words)
+    images, captions = model.encode_regions(regions), model.encode_text(words)
     assert model.pooled == (images.mask is None)
     if model.pooled:
         expected = F.cosine_similarity(images.vectors[:, None], captions.vectors[None], dim=-1)
@@ -123,7 +123,7 @@ def test_similarity_of_pooled_models_is_the_cosine(batch, name, changes):
 def test_tern_sees_where_regions_are(batch, positions):
     model, (regions, _) = build("tern", {"positions": positions}), batch
     moved = dataclasses.replace(regions, boxes=regions.boxes.flip(1))
-    same = torch.allclose(model.encode_images(regions).vectors, model.encode_images(moved).vectors, atol=1e-6)
+    same = torch.allclose(model.encode_regions(regions).vectors, model.encode_regions(moved).vectors, atol=1e-6)
     assert same == (positions == "none")
 
 
@@ -132,7 +132,7 @@ def test_vsepp_knows_no_order(batch):
     model, (regions, _) = build("vsepp"), batch
     row = Regions(*(value[:1] for value in vars(regions).values()))
     shuffled = Regions(*(value.flip(1) for value in vars(row).values()))
-    torch.testing.assert_close(model.encode_images(row).vectors, model.encode_images(shuffled).vectors)
+    torch.testing.assert_close(model.encode_regions(row).vectors, model.encode_regions(shuffled).vectors)
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
@@ -149,7 +149,7 @@ def test_checkpoint_round_trip(tmp_path, batch, name, changes):
     read, config = load_matcher(tmp_path)
     assert config.key == "key"
     assert not read.training
-    torch.testing.assert_close(read.encode_images(regions).vectors, model.encode_images(regions).vectors)
+    torch.testing.assert_close(read.encode_regions(regions).vectors, model.encode_regions(regions).vectors)
     torch.testing.assert_close(read.encode_text(words).vectors, model.encode_text(words).vectors)
 
 

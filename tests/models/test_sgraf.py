@@ -41,7 +41,7 @@ def data(images=7, captions=11):
 
 def encoded(model, images=7, captions=11):
     regions, words = data(images, captions)
-    return model.encode_images(regions), model.encode_text(words)
+    return model.encode_regions(regions), model.encode_text(words)
 
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
@@ -99,8 +99,8 @@ def test_running_statistics_take_in_a_batch_once_by_the_mean_of_its_captions():
 def test_with_gradients_the_same_scores_and_every_part_learns(module):
     model, (regions, words) = build(module), data()
     with torch.inference_mode():
-        expected = model.similarity(model.encode_images(regions), model.encode_text(words))
-    scores = model.similarity(model.encode_images(regions), model.encode_text(words))
+        expected = model.similarity(model.encode_regions(regions), model.encode_text(words))
+    scores = model.similarity(model.encode_regions(regions), model.encode_text(words))
     torch.testing.assert_close(scores, expected.clone(), atol=1e-5, rtol=0)
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2))
     (scores * weights).sum().backward()
@@ -115,7 +115,7 @@ def test_the_alignment_is_the_attention():
     model, (regions, words) = build("sgraf"), data(images=5, captions=5)
     means = torch.zeros(5, 6, 9)
     for matcher in model.matchers:
-        images, captions = matcher.encode_images(regions), matcher.encode_text(words)
+        images, captions = matcher.encode_regions(regions), matcher.encode_text(words)
         for row in range(5):
             image = images.vectors[row][images.mask[row]][1:]
             caption = captions.vectors[row][captions.mask[row]][1:]
@@ -130,8 +130,8 @@ def test_the_ensemble_is_the_mean_of_its_members():
     model, (regions, words) = build("sgraf"), data()
     sgr, saf = model.members()
     assert sgr is not saf
-    joint = model.similarity(model.encode_images(regions), model.encode_text(words))
-    parts = [m.similarity(m.encode_images(regions), m.encode_text(words)) for m in (sgr, saf)]
+    joint = model.similarity(model.encode_regions(regions), model.encode_text(words))
+    parts = [m.similarity(m.encode_regions(regions), m.encode_text(words)) for m in (sgr, saf)]
     torch.testing.assert_close(joint, sum(parts) / 2, atol=1e-6, rtol=0)
     assert not torch.allclose(parts[0], parts[1], atol=1e-3)
 

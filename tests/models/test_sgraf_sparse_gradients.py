@@ -12,7 +12,7 @@ from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
 def gradients(model, *, sparse, loss):
     model.zero_grad()
     regions, words = data(images=8, captions=8)
-    images, captions = model.encode_images(regions), model.encode_text(words)
+    images, captions = model.encode_regions(regions), model.encode_text(words)
     images.vectors.retain_grad()
     captions.vectors.retain_grad()
     scores = model.batch_similarity(images, [captions[:3], captions[3:]], sparse=sparse)

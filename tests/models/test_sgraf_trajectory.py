@@ -84,7 +84,7 @@ def test_statistics_are_the_mean_over_the_captions_of_each_step(run):
     torch.testing.assert_close(norm.running_var, run["saf_mean_of_captions.running_var"], atol=1e-4, rtol=1e-3)
     model.eval()
     with torch.inference_mode():
-        images = model.encode_images(images_of(run, run["evaluation_images"]))
+        images = model.encode_regions(images_of(run, run["evaluation_images"]))
         captions = model.encode_text(captions_of(run, run["evaluation_captions"]))
         scores = model.similarity(images, captions)
     torch.testing.assert_close(scores, run["similarity_after_mean_of_captions"], atol=1e-3, rtol=0)

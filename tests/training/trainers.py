@@ -5,7 +5,7 @@ from pathlib import Path
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.features.store import FeatureStore
-from crossmodal.models.base import InputSizes, StoredFeatures
+from crossmodal.models.base import InputSizes, Stored
 from crossmodal.models.registry import build_model
 from crossmodal.runtime import seed_everything
 from crossmodal.settings.params import Loss, load_params
@@ -34,7 +34,7 @@ def data_of(folder):
     )
 
 
-def trainer_of(data, resume, model="tern", processes=ALONE, make_text=StoredFeatures, options=None, **changes):
+def trainer_of(data, resume, model="tern", processes=ALONE, make_text=Stored, options=None, **changes):
     """A trainer of a model, by name or by its class; ``changes``: of its section, of train and of loss, by key.
 
     options: further arguments of the Trainer.

@@ -25,31 +25,22 @@ class InputSizes:
     words: int
 
 
-class StoredFeatures(nn.Module):
-    """Token features as the captions stage stored them, unchanged."""
-
-    def forward(self, words: Words) -> Words:
-        return words
-
-
-class StoredRegions(nn.Module):
-    """Regions as the regions stage stored them: nothing to do."""
+class Stored(nn.Module):
+    """Regions or token features as their stage stored them: nothing to do."""
 
     boxes = None
 
-    def forward(self, regions: Regions) -> Regions:
-        return regions
+    def forward(self, values: Regions | Words) -> Regions | Words:
+        return values
 
 
 class Matcher(nn.Module):
     """Scores images against captions.
 
-    ``image`` makes the regions that ``encode_images`` takes: stored ones, or those of an image network that is trained
-    with the model (see models.grid_backbone), whose boxes (R, 4) are the same for every image.
-    ``text`` makes the token features that ``encode_captions`` takes: stored ones, or those of an encoder that
-    is trained with the model (see models.text). ``pooled``: one vector an item, which FAISS can search;
-    otherwise an Encoding is a set, and images and captions are scored pair by pair. ``approximate``: ``similarity``
-    rounds to a lower precision unless ``exact`` is asked for.
+    ``image`` gives the regions that ``encode_images`` takes, ``text`` the token features of ``encode_captions``: stored
+    ones, or those of a network that is trained with the model (models/grid_backbone.py, whose boxes (R, 4) are the same
+    for every image; models/text.py). ``pooled``: an item is one vector, which FAISS can search; otherwise a set, and
+    images and captions are scored pair by pair. ``approximate``: ``similarity`` rounds unless ``exact`` is asked for.
     """
 
     pooled = True
@@ -57,8 +48,8 @@ class Matcher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image: nn.Module = StoredRegions()
-        self.text: nn.Module = StoredFeatures()
+        self.image: nn.Module = Stored()
+        self.text: nn.Module = Stored()
 
     def encode_images(self, regions: Regions) -> Encoding:
         """Images as they are compared; a row may depend on nothing but its own regions."""

@@ -136,11 +136,9 @@ class TransformerEncoder(nn.Module):
         def layer() -> nn.TransformerEncoderLayer:
             return nn.TransformerEncoderLayer(dim, heads, feed_forward, dropout, activation="relu", batch_first=True)
 
-        if start == "copies" and layers:
-            first = layer()
-            self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
-        else:
-            self.layers = nn.ModuleList(layer() for _ in range(layers))
+        drawn = [layer() for _ in range(min(layers, 1) if start == "copies" else layers)]
+        copies = [copy.deepcopy(drawn[0]) for _ in range(layers - len(drawn))]
+        self.layers = nn.ModuleList(drawn + copies)
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths. The

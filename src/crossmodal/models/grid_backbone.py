@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossmodal.batch import Regions
 from crossmodal.files.checked_json import as_record
 from crossmodal.files.weights import check_tensors, read_tensors
-from crossmodal.models.base import StoredRegions
+from crossmodal.models.base import Stored
 from crossmodal.models.timm_network import (
     Cut,
     NetworkConfig,
@@ -153,7 +153,7 @@ def check_image(settings: dict[str, Any], name: str) -> None:
 
 def build_image(settings: dict[str, Any]) -> nn.Module:
     """The image network of a matcher, of random weights; ``settings``: of BackboneSettings, nothing without one."""
-    return GridBackbone(BackboneSettings.model_validate(settings)) if settings else StoredRegions()
+    return GridBackbone(BackboneSettings.model_validate(settings)) if settings else Stored()
 
 
 def load_backbone(image: nn.Module, folder: Path) -> None:

@@ -25,17 +25,13 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        return _reduced(values)
+        total = values.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return _reduced(grad)
-
-
-def _reduced(values: torch.Tensor) -> torch.Tensor:
-    total = values.contiguous().clone()
-    dist.all_reduce(total)
-    return total
+        return _Sum.forward(ctx, grad)
 
 
 class ProcessBatchNorm(_BatchNorm):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from crossmodal.models.base import InputSizes, Matcher, StoredFeatures, StoredRegions
+from crossmodal.models.base import InputSizes, Matcher, Stored
 from crossmodal.models.clip import ClipMatcher
 from crossmodal.models.esa import EsaMatcher
 from crossmodal.models.scan import ScanMatcher
@@ -37,8 +37,8 @@ def build_model(
     name: str,
     settings: Section,
     sizes: InputSizes,
-    make_text: Callable[[], nn.Module] = StoredFeatures,
-    make_image: Callable[[], nn.Module] = StoredRegions,
+    make_text: Callable[[], nn.Module] = Stored,
+    make_image: Callable[[], nn.Module] = Stored,
 ) -> Matcher:
     """A freshly initialised model; weights depend on torch's seed.
 

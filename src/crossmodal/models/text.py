@@ -13,7 +13,7 @@ from crossmodal.batch import Words
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import Record, as_record
 from crossmodal.files.hub_models import check_config, load_model, reading
-from crossmodal.models.base import StoredFeatures
+from crossmodal.models.base import Stored
 from crossmodal.models.blocks import run_rnn
 
 
@@ -88,7 +88,7 @@ def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:
         encoder: ``captions.encoder`` of params.yaml.
         settings: of BiGru, or ``config`` of FineTunedBert; nothing where features are stored.
     """
-    return TRAINED.get(encoder, StoredFeatures)(**settings)
+    return TRAINED.get(encoder, Stored)(**settings)
 
 
 def load_pretrained(text: nn.Module, folder: Path) -> None:

@@ -71,39 +71,23 @@ def score_matrix(
 
 
 @dataclass(frozen=True)
-class Gate:
-    """SAF's gate, equation (7): weight (S,), bias, and its batch norm."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    norm: torch.nn.BatchNorm1d
-
-    def logits(self, nodes: torch.Tensor) -> torch.Tensor:
-        """Before the batch norm: (N, C, 1 + L, S) to (N, C, 1 + L)."""
-        return (nodes @ self.weight + self.bias).to(self.norm.weight.dtype)
-
-
-@dataclass(frozen=True)
 class FastWeights:
-    """A scorer's weights as the matrix is computed from them. ``steps`` are SGR's, ``gate`` is SAF's."""
+    """A scorer's weights as the matrix is computed from them. ``reasoning``: SGR's steps, or SAF itself."""
 
     lambda_softmax: float
     local: Map
     whole: Map
-    steps: tuple[GraphStep, ...]
-    gate: Gate | None
+    reasoning: tuple[GraphStep, ...] | AttentionFiltration
     score: torch.nn.Linear
 
     @classmethod
-    def of(cls, scorer: PairScorer, dtype: torch.dtype, make: MakeMap) -> FastWeights:
-        """``make``: a map of weight and bias; ``dtype``: of the similarity vectors that it computes."""
-        reasoning, steps, gate = scorer.reasoning, (), None
+    def of(cls, scorer: PairScorer, make: MakeMap) -> FastWeights:
+        """``make``: a map of weight and bias."""
+        reasoning = scorer.reasoning
         if isinstance(reasoning, GraphReasoning):
-            steps = graph_steps(reasoning, make)
-        else:
-            gate = Gate(reasoning.gate.weight[0].to(dtype), reasoning.gate.bias.to(dtype), reasoning.norm)
+            reasoning = graph_steps(reasoning, make)
         local, whole = (make(layer.weight, layer.bias) for layer in (scorer.local_map, scorer.global_map))
-        return cls(scorer.lambda_softmax, local, whole, steps, gate, scorer.score_map)
+        return cls(scorer.lambda_softmax, local, whole, reasoning, scorer.score_map)
 
     def scores(self, vectors: torch.Tensor) -> torch.Tensor:
         """Equation (9): (N, C, S) to (N, C)."""
@@ -117,9 +101,9 @@ def _score_in_tiles(
     buffers = Buffers()
     sim_dim, embed_dim = scorer.local_map.weight.shape
     if packs(scorer.local_map.weight, dtype):
-        weights = FastWeights.of(scorer, torch.float32, lambda weight, bias: pack(weight, bias, dtype))
+        weights = FastWeights.of(scorer, lambda weight, bias: pack(weight, bias, dtype))
     else:
-        weights = FastWeights.of(scorer, dtype, partial(_torch_map, dtype, tile, buffers))
+        weights = FastWeights.of(scorer, partial(_torch_map, dtype, tile, buffers))
     sets = image_sets(images, dtype)
     tiles, counts = [], []
     parts = captions_of_one_length(captions.mask, lambda length: tile // (length * embed_dim * dtype.itemsize))
@@ -156,7 +140,7 @@ def _score_with_gradients(
         joint: SAF in training, whose batch norm is over all images with one caption, and whose statistics are tracked.
     """
     dtype = images.vectors.dtype
-    weights = FastWeights.of(scorer, dtype, partial(_torch_map, dtype, tile, Buffers()))
+    weights = FastWeights.of(scorer, partial(_torch_map, dtype, tile, Buffers()))
     sets = image_sets(images, dtype)
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
     parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
@@ -169,12 +153,12 @@ def _score_with_gradients(
         local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])
         nodes = torch.cat([weights.whole.vectors(ones, sets.whole, whole).unsqueeze(2), local], dim=2)
         if joint:
-            logits = weights.gate.logits(nodes)
+            logits = _gate_logits(nodes, scorer.reasoning)
             variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
             count = logits[:, 0].numel()
             means.append(mean.detach().flatten())
             variances.append(variance.detach().flatten() * count / max(1, count - 1))
-            vectors = _filter(nodes, logits, mean, variance, weights.gate)
+            vectors = _filter(nodes, logits, mean, variance, scorer.reasoning)
         else:
             vectors = _reason(weights, nodes, tile, None)
         columns.append(weights.scores(vectors))
@@ -191,20 +175,26 @@ def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffe
     """SGR, or SAF outside training, a tile of images at a time: (N, C, 1 + L, S) to (N, C, S)."""
     vectors = []
     for part in nodes.split(max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))):
-        if weights.gate is None:
-            made = reason_over_graph(part.flatten(0, 1), weights.steps, buffers)
-            vectors.append(made.unflatten(0, part.shape[:2]))
+        if isinstance(weights.reasoning, AttentionFiltration):
+            saf, norm = weights.reasoning, weights.reasoning.norm
+            vectors.append(_filter(part, _gate_logits(part, saf), norm.running_mean, norm.running_var, saf))
         else:
-            gate, norm = weights.gate, weights.gate.norm
-            vectors.append(_filter(part, gate.logits(part), norm.running_mean, norm.running_var, gate))
+            reasoned = reason_over_graph(part.flatten(0, 1), weights.reasoning, buffers)
+            vectors.append(reasoned.unflatten(0, part.shape[:2]))
     return torch.cat(vectors)
 
 
+def _gate_logits(nodes: torch.Tensor, saf: AttentionFiltration) -> torch.Tensor:
+    """SAF's gate before its batch norm: (N, C, 1 + L, S) to (N, C, 1 + L)."""
+    weight, bias = (values.to(nodes.dtype) for values in (saf.gate.weight[0], saf.gate.bias))
+    return (nodes @ weight + bias).to(saf.norm.weight.dtype)
+
+
 def _filter(
-    nodes: torch.Tensor, logits: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, gate: Gate
+    nodes: torch.Tensor, logits: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, saf: AttentionFiltration
 ) -> torch.Tensor:
     """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (N, C, S)."""
-    norm = gate.norm
+    norm = saf.norm
     normed = (logits - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
     beta = F.normalize(normed.sigmoid(), p=1, dim=-1, eps=EPS)
     return unit((beta.to(nodes.dtype).unsqueeze(2) @ nodes).squeeze(2))

@@ -95,12 +95,6 @@ class SgrafEnsemble(Matcher):
     def members(self) -> list[Matcher]:
         return list(self.matchers)
 
-    def encode_images(self, regions: Regions) -> Encoding:
-        return self._join([matcher.encode_images(regions) for matcher in self.matchers])
-
-    def encode_captions(self, words: Words) -> Encoding:
-        return self._join([matcher.encode_captions(words) for matcher in self.matchers])
-
     def encode_regions(self, regions: Regions) -> Encoding:
         """Images as they are compared: each member reads them with an image network of its own."""
         return self._join([matcher.encode_regions(regions) for matcher in self.matchers])
