@@ -12,13 +12,14 @@ from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
 from crossmodal.evidence.alignment import keep_evidence
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.arrays import save_arrays
 from crossmodal.files.checked_json import write_json
 from crossmodal.inference.compatibility import check_inputs
 from crossmodal.inference.scoring import SearchInputs, probe_similarity
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
 from crossmodal.retrieval.gallery import save_info
-from crossmodal.retrieval.results import save_results, summary
+from crossmodal.retrieval.results import summary
 from crossmodal.retrieval.search_split import cost_line, describe, search_split
 from crossmodal.runtime import pick_device
 from crossmodal.settings.derived import run_settings
@@ -64,7 +65,7 @@ def main() -> None:
         graded = graded_relevance(dataset, test)
         extra = extra_metrics(searched.rankings, searched.matrix, test.caption_image, graded, settings.folds)
         metrics = merged(metrics, extra)
-    save_results(results, work)
+    save_arrays(results, work / "results.npz")
     save_info(work, info)
     write_json(work / "metrics.json", metrics)
     write_json(work / "search.json", searched.figures)

@@ -8,6 +8,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.evidence.evidence import load_evidence
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.arrays import load_arrays
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis
@@ -21,7 +22,7 @@ from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import roc_auc, write_scores
 from crossmodal.reports.words import WordReader
-from crossmodal.retrieval.results import SearchResults, load_results
+from crossmodal.retrieval.results import SearchResults
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import find_run
@@ -32,7 +33,7 @@ from crossmodal.workspace import content_key, publish, work_folder
 def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
-    results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
+    results, evidence = load_arrays(SearchResults, EVALUATION / "results.npz"), load_evidence(EVALUATION)
     metrics = read_metrics(EVALUATION / "metrics.json")
     test = require_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"

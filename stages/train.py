@@ -16,7 +16,6 @@ from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
-from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_boxes
 from crossmodal.models.base import InputSizes
@@ -36,19 +35,8 @@ from crossmodal.training.validation import TrainingData, validate
 from crossmodal.workspace import content_key, publish, work_folder
 
 
-def token_table(params: Params) -> TokenTable | None:
-    """Token table for ``train.word_dropout_kind`` words; None if no words are dropped.
-
-    Raises:
-        UserError: words are to be masked, and the tokenizer has no token for it.
-    """
-    if params.train.word_dropout_kind != "words" or not params.train.word_dropout:
-        return None
-    return ENCODERS[params.captions.encoder].token_table(BERT, CAPTIONS)
-
-
 def image_network(params: Params, stored: int) -> tuple[dict[str, Any], int]:
-    """What ``build_image`` takes, nothing without an image network, and the size of the regions that the model gets.
+    """Settings for ``build_image``, empty without an image network, and the size of the regions that the model gets.
 
     Args:
         stored: values of a row of the region store.
@@ -61,19 +49,13 @@ def image_network(params: Params, stored: int) -> tuple[dict[str, Any], int]:
     network, own = read_network_config(DETECTOR), params.grid_finetune
     if network.cut is None or network.cut.channels != stored:
         raise UserError(f"{REGIONS}: not made for grid.trained {params.grid.trained}; run the regions stage again")
-    settings = BackboneSettings(
-        **network.model_dump(),
-        batch_norm=own.batch_norm,
-        crop_scale=own.crop_scale,
-        flip=own.flip,
-        checkpointing=own.checkpointing,
-        region_dropout=params.train.region_dropout,
-    )
+    settings = network.model_dump() | own.model_dump(exclude={"lr_factor", "frozen_epochs"})
+    settings = BackboneSettings(**settings, region_dropout=params.train.region_dropout)
     return settings.model_dump(), create_network(network.model, network.kwargs).num_features
 
 
-def relevance_of(dataset: Dataset, val: Split) -> np.ndarray:
-    """ROUGE-L of the validation captions with the validation images: (captions, images)."""
+def rouge_l_of_split(dataset: Dataset, val: Split) -> np.ndarray:
+    """ROUGE-L of a split's captions with its images: (captions, images)."""
     references = [dataset.records[row].captions for row in val.images]
     return rouge_l_relevance([caption for texts in references for caption in texts], references)
 
@@ -93,7 +75,9 @@ def main() -> None:
     work = work_folder("train", {"key": key}) if processes.first else None
 
     seed_everything(params.seed)
-    encoder, table = params.captions.encoder, token_table(params)
+    encoder, table = params.captions.encoder, None
+    if params.train.word_dropout_kind == "words" and params.train.word_dropout:
+        table = ENCODERS[encoder].token_table(BERT, CAPTIONS)
     text = ENCODERS[encoder].text_settings(params, BERT, words, table)
     image, size = image_network(params, regions.arrays["features"][1][0])
     sizes = InputSizes(regions=size, words=text.size)
@@ -108,26 +92,15 @@ def main() -> None:
         require_split(dataset, "train", regions.left_out),
         val,
         token_table=table,
-        relevance=relevance_of(dataset, val) if params.train.best == "ndcg" else None,
+        relevance=rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None,
     )
-    trainers = []
+    trainers, grid = [], params.grid_finetune
+    parts = {"text_lr": text.lr_factor, "image_lr": grid.lr_factor, "frozen_epochs": grid.frozen_epochs}
     for number, member in enumerate(model.members()):
         load_pretrained(member.text, BERT)
         load_backbone(member.image, DETECTOR)
-        trainers.append(
-            Trainer(
-                member,
-                data,
-                params.train,
-                params.loss,
-                params.seed,
-                resume=work and work / f"member{number}",
-                text_lr=text.lr_factor,
-                image_lr=params.grid_finetune.lr_factor,
-                frozen_epochs=params.grid_finetune.frozen_epochs,
-                processes=processes,
-            )
-        )
+        trainer = partial(Trainer, member, data, params.train, params.loss, params.seed, processes=processes)
+        trainers.append(trainer(resume=work and work / f"member{number}", **parts))
     run_id = next((trainer.state.run_id for trainer in trainers), None)
     with open_training_run(key, settings, run_id=run_id, enabled=processes.first) as tracker:
         for trainer in trainers:

@@ -11,8 +11,9 @@ import yaml
 from crossmodal.evaluation.protocols import all_metrics
 from crossmodal.evaluation.ranking import Pairs
 from crossmodal.evaluation.rouge import rouge_l_relevance
+from crossmodal.files.arrays import load_arrays
 from crossmodal.reports.metrics_files import read_metrics
-from crossmodal.retrieval.results import load_results
+from crossmodal.retrieval.results import SearchResults
 from stages import evaluate, relevance, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def test_figures_of_exact_scores(write_params, model, capsys):
     relevance.main()
     train.main()
     evaluate.main()
-    results = load_results(Path("results/evaluation"))
+    results = load_arrays(SearchResults, Path("results/evaluation/results.npz"))
     metrics = read_metrics(Path("results/evaluation/metrics.json"))
     for direction, ranks in (("i2t", results.i2t_ranks), ("t2i", results.t2i_ranks)):
         assert metrics[direction]["mrr"] == pytest.approx(np.mean(1 / (ranks + 1)))

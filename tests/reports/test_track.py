@@ -6,10 +6,11 @@ import pytest
 
 from crossmodal.datasets.records import read_dataset
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.arrays import load_arrays
 from crossmodal.models.checkpoint import read_config
 from crossmodal.paths import DATASET, EVALUATION, MATCHER, REGIONS
 from crossmodal.reports.metrics_files import read_metrics
-from crossmodal.retrieval.results import load_results
+from crossmodal.retrieval.results import SearchResults
 from crossmodal.settings.params import load_params
 from crossmodal.tracking import store as tracking_store
 from stages.report import track
@@ -27,7 +28,7 @@ def test_the_page_has_weights_settings_digests_and_figures(workspace, monkeypatc
     }.items():
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text(content)
-    results, metrics = load_results(EVALUATION), read_metrics(EVALUATION / "metrics.json")
+    results, metrics = load_arrays(SearchResults, EVALUATION / "results.npz"), read_metrics(EVALUATION / "metrics.json")
     for _ in range(2):  # a second report adds nothing
         track(load_params(), read_config(MATCHER), read_dataset(DATASET), FeatureStore(REGIONS), results, metrics)
 

@@ -7,15 +7,9 @@ import pytest
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
+from crossmodal.files.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind
-from crossmodal.retrieval.results import (
-    build_indexes,
-    draw_sample,
-    load_results,
-    save_results,
-    search_both_ways,
-    summary,
-)
+from crossmodal.retrieval.results import SearchResults, build_indexes, draw_sample, search_both_ways, summary
 
 
 @pytest.fixture
@@ -148,12 +142,13 @@ def test_a_sample_holds_every_query_once_and_is_the_same_again(embeddings):
 
 def test_round_trip(tmp_path, embeddings):
     results = search_with(embeddings, tmp_path, "Flat")
-    save_results(results, tmp_path)
-    for name, value in vars(load_results(tmp_path)).items():
+    path = tmp_path / "results.npz"
+    save_arrays(results, path)
+    for name, value in vars(load_arrays(SearchResults, path)).items():
         np.testing.assert_array_equal(value, getattr(results, name))
-    first = (tmp_path / "results.npz").read_bytes()
-    save_results(results, tmp_path)
-    assert (tmp_path / "results.npz").read_bytes() == first
+    first = path.read_bytes()
+    save_arrays(results, path)
+    assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive"])
@@ -161,4 +156,4 @@ def test_unreadable_results_are_named(tmp_path, content):
     if content is not None:
         (tmp_path / "results.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"results\.npz"):
-        load_results(tmp_path)
+        load_arrays(SearchResults, tmp_path / "results.npz")

@@ -12,9 +12,11 @@ import numpy as np
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.ranking import Pairs
-from crossmodal.files.checked_arrays import DAMAGED
+from crossmodal.files.checked_arrays import read_npy
+from crossmodal.files.text_files import read_text
 
 _CHUNK = 256  # rows checked together
+_NPY = "a .npy array of numbers"
 
 
 def read_similarity(path: Path) -> np.ndarray:
@@ -25,11 +27,11 @@ def read_similarity(path: Path) -> np.ndarray:
     """
     matrix = _read_matrix(path, "images x captions")
     for start, block in _row_blocks(matrix):
-        wrong = np.isnan(block.max(axis=1))
-        if wrong.any():
-            row = start + int(wrong.argmax())
-            column = int(np.isnan(matrix[row]).argmax())
-            raise UserError(f"{path}: NaN at row {row}, column {column}; every image-caption pair needs a score")
+        if np.isnan(block.max(axis=1)).any():
+            row, column = np.argwhere(np.isnan(block))[0]
+            raise UserError(
+                f"{path}: NaN at row {start + row}, column {column}; every image-caption pair needs a score"
+            )
     return matrix
 
 
@@ -78,7 +80,7 @@ def read_pairs(path: Path, images: int, captions: int) -> Pairs:
     Raises:
         UserError: not such a file; numbers out of range; a pair twice; one column that is not one number a caption.
     """
-    table = _read_npy(path) if path.suffix == ".npy" else _read_table(path)
+    table = read_npy(path, _NPY, mapped=True) if path.suffix == ".npy" else _read_table(path)
     if table.dtype.kind not in "iu" or table.ndim not in (1, 2) or (table.ndim == 2 and table.shape[1] not in (1, 2)):
         raise UserError(f"{path}: {table.dtype} {table.shape}, expected whole numbers in one or two columns")
     if not len(table):
@@ -98,7 +100,7 @@ def read_pairs(path: Path, images: int, captions: int) -> Pairs:
 
 
 def _read_matrix(path: Path, axes: str) -> np.ndarray:
-    matrix = _read_npy(path)
+    matrix = read_npy(path, _NPY, mapped=True)
     if matrix.dtype.kind not in "fiub":
         raise UserError(f"{path}: values of type {matrix.dtype}, expected real numbers")
     if matrix.ndim != 2 or not matrix.size:
@@ -107,24 +109,8 @@ def _read_matrix(path: Path, axes: str) -> np.ndarray:
     return matrix.astype(np.float32 if narrow else np.float64, copy=False)
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except DAMAGED as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not readable as a .npy array of numbers ({reason})") from None
-
-
 def _read_table(path: Path) -> np.ndarray:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as text ({error})") from None
-    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    rows = [line.replace(",", " ").split() for line in read_text(path).split("\n") if line.strip()]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
             raise UserError(f"{path}, row {number}: {len(row)} numbers, the first row has {len(rows[0])}")

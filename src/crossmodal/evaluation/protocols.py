@@ -172,9 +172,5 @@ def _part(matrix: np.ndarray, images: slice, captions: np.ndarray) -> np.ndarray
 def _mean(results: Sequence[Mapping[str, Any]]) -> Metrics:
     """The mean of equally nested metrics."""
     first = results[0]
-    return {
-        name: _mean([result[name] for result in results])
-        if isinstance(value, Mapping)
-        else float(np.mean([result[name] for result in results]))
-        for name, value in first.items()
-    }
+    columns = {name: [result[name] for result in results] for name in first}
+    return {name: _mean(of) if isinstance(first[name], Mapping) else float(np.mean(of)) for name, of in columns.items()}

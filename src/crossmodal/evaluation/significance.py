@@ -69,14 +69,15 @@ def read_run(path: Path, captions_per_image: int) -> Run:
     if not {"i2t_ranks", "t2i_ranks"} <= set(arrays):
         raise UserError(f"{file}: not readable as {what} (holds {', '.join(sorted(arrays)) or 'nothing'})")
     i2t, t2i, owners = arrays["i2t_ranks"], arrays["t2i_ranks"], arrays.get("caption_image")
-    exact = [arrays[name] for name in ("i2t_exact_ranks", "t2i_exact_ranks") if name in arrays]
-    checked = [("i2t_ranks", i2t, len(t2i)), ("t2i_ranks", t2i, len(i2t))]
-    exact = exact if len(exact) == 2 and all(ranks.size for ranks in exact) else [None, None]
-    if exact[0] is not None:
-        checked += [("i2t_exact_ranks", exact[0], len(t2i)), ("t2i_exact_ranks", exact[1], len(i2t))]
-        if exact[0].shape != i2t.shape or exact[1].shape != t2i.shape:
-            raise UserError(f"{file}: i2t_exact_ranks and t2i_exact_ranks are not as many as i2t_ranks and t2i_ranks")
-    for name, ranks, gallery in checked:
+    exact = [arrays.get(name) for name in ("i2t_exact_ranks", "t2i_exact_ranks")]
+    if any(ranks is None or not ranks.size for ranks in exact):
+        exact = [None, None]
+    elif [ranks.shape for ranks in exact] != [i2t.shape, t2i.shape]:
+        raise UserError(f"{file}: i2t_exact_ranks and t2i_exact_ranks are not as many as i2t_ranks and t2i_ranks")
+    names = ("i2t_ranks", "t2i_ranks", "i2t_exact_ranks", "t2i_exact_ranks")
+    for name, ranks, gallery in zip(names, (i2t, t2i, *exact), (len(t2i), len(i2t)) * 2, strict=True):
+        if ranks is None:
+            continue
         if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks):
             raise UserError(f"{file}: {name} is {ranks.dtype} {ranks.shape}, expected whole numbers in one dimension")
         if ranks.min() < 0 or ranks.max() > gallery:
@@ -101,37 +102,28 @@ def compare(
         raise UserError(f"not the same test set: {sizes[0]}, {sizes[1]}, or other captions to the images")
     if len(a.i2t) < 2:
         raise UserError("1 image: expected at least 2, the intervals resample images")
-    first, second = _image_values(a), _image_values(b)
-    names, count = list(first), len(a.i2t)
-    x, y = (np.stack(list(values.values())) for values in (first, second))  # (metrics, N)
-    batch = max(1, _BATCH_NUMBERS // x.size)
-    intervals = [
-        stats.bootstrap(
-            (values,),
-            np.mean,
-            n_resamples=resamples,
-            batch=batch,
-            axis=-1,
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        for values in (x, y, y - x)
-    ]
+    names, count = list(_image_values(a)), len(a.i2t)
+    x, y = (np.stack(list(_image_values(run).values())) for run in (a, b))  # (metrics, N)
+    resampled = {"n_resamples": resamples, "batch": max(1, _BATCH_NUMBERS // x.size), "axis": -1}
+
+    def interval(values: np.ndarray) -> list[tuple[float, float]]:
+        rng = np.random.default_rng(seed)
+        bounds = {"confidence_level": confidence, "method": "percentile", "rng": rng}
+        ends = stats.bootstrap((values,), np.mean, **resampled, **bounds).confidence_interval
+        return list(map(tuple, np.stack(ends, axis=1).tolist()))
+
     p = stats.permutation_test(
         (x, y),
         lambda x, y, axis: y.mean(axis=axis) - x.mean(axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=resamples,
-        batch=batch,
-        axis=-1,
         rng=np.random.default_rng(seed),
+        **resampled,
     ).pvalue
-    a_interval, b_interval, difference_interval = (map(tuple, np.stack(ends, axis=1).tolist()) for ends in intervals)
     a_means, b_means = x.sum(axis=-1) / count, y.sum(axis=-1) / count
-    means, difference = (a_means.tolist(), b_means.tolist()), (b_means - a_means).tolist()
-    rows = zip(names, *means, a_interval, b_interval, difference, difference_interval, p.tolist(), strict=True)
+    means = [a_means.tolist(), b_means.tolist()]
+    difference = (b_means - a_means).tolist()
+    rows = zip(names, *means, interval(x), interval(y), difference, interval(y - x), p.tolist(), strict=True)
     return [MetricComparison(*row) for row in rows]
 
 

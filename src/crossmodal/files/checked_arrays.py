@@ -58,13 +58,13 @@ def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | 
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 
-def read_npy(path: Path, what: str, *, advice: str = "") -> np.ndarray:
-    """The array of an .npy file; see ``read_npz``."""
+def read_npy(path: Path, what: str, *, advice: str = "", mapped: bool = False) -> np.ndarray:
+    """The array of an .npy file; see ``read_npz``. ``mapped``: a memory map of it."""
     _plain_file(path, advice)
     try:
         with path.open("rb") as file:
             _check_header(file, path.stat().st_size, path.name)
-        return np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 

@@ -31,9 +31,9 @@ class Row:
 def synthetic_embeddings(count: int, dim: int, seed: int) -> np.ndarray:
     """Embeddings with the structure that indexes live on: (count, dim) float32, L2-normalised, in clusters.
 
-    A vector is the centre of its cluster, something of LATENT directions that all clusters share, the first ones
-    strongest, and a little noise. Pure noise would have no neighbours worth finding; clusters that stand apart would
-    make every index look perfect. Other seeds draw from the same distribution.
+    A vector is the centre of its cluster, plus LATENT directions that all clusters share, the first ones strongest, and
+    a little noise: pure noise has no neighbours worth finding, separate clusters make every index look perfect. Other
+    seeds draw from the same distribution.
     """
     generator, shared = np.random.default_rng(seed), np.random.default_rng(0)
     centres = shared.standard_normal((CLUSTERS, dim), dtype=np.float32)
@@ -88,11 +88,9 @@ def compare_indexes(embeddings: np.ndarray, queries: np.ndarray, kinds: Sequence
 
 
 def recommend(rows: Sequence[Row]) -> list[str]:
-    """What the rows say, one line per need: exactness, speed at high recall, memory."""
-    lines = []
-    exact = [row for row in rows if row.kind.factory == "Flat"]
-    if exact:
-        lines.append(f"exact: Flat, {exact[0].measures.queries_per_second:,.0f} queries/s")
+    """One line per need: exactness, speed at high recall, memory."""
+    exact = [row for row in rows if row.kind.exact][:1]
+    lines = [f"exact: Flat, {row.measures.queries_per_second:,.0f} queries/s" for row in exact]
     good = [row for row in rows if row.measures.recall >= HIGH_RECALL]
     if good:
         fast = max(good, key=lambda row: row.measures.queries_per_second)

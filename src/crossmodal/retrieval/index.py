@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from crossmodal.errors import UserError
 
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 _READING = threading.Lock()
+_BYTE_LIMIT = faiss.get_deserialization_vector_byte_limit, faiss.set_deserialization_vector_byte_limit
+_LOOP_LIMIT = faiss.get_deserialization_loop_limit, faiss.set_deserialization_loop_limit
 GPU_MAX_K = 2048  # results that FAISS's GPU selection can give for a query
 
 
@@ -66,7 +68,8 @@ def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool =
     """
     one_thread = reproducible and re.search("HNSW|NSG", kind.factory)
     try:
-        with _threads(1 if one_thread else faiss.omp_get_max_threads()):
+        threads = 1 if one_thread else faiss.omp_get_max_threads()
+        with _setting(faiss.omp_get_max_threads, faiss.omp_set_num_threads, threads):
             index = faiss.index_factory(embeddings.shape[1], kind.factory, METRICS[kind.metric])
             if not index.is_trained:
                 index.train(embeddings)
@@ -76,25 +79,14 @@ def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool =
             f"index {kind.factory!r} (evaluate.index, or the option given): not possible over {len(embeddings)} "
             f"embeddings of size {embeddings.shape[1]} ({_reason(error)})"
         ) from None
-    set_search(index, kind)
-    return index
-
-
-def set_search(index: faiss.Index, kind: IndexKind) -> None:
-    """Apply ``kind.search``; saved with the index.
-
-    Raises:
-        UserError: a setting that this kind of index does not have.
-    """
-    if not kind.search:
-        return
     try:
-        faiss.ParameterSpace().set_index_parameters(index, kind.search)
+        faiss.ParameterSpace().set_index_parameters(index, kind.search)  # saved with the index
     except RuntimeError as error:
         raise UserError(
             f"search {kind.search!r} (evaluate.search, or the option given): not a setting of index {kind.factory!r} "
             f"({_reason(error)})"
         ) from None
+    return index
 
 
 def save_index(index: faiss.Index, path: Path) -> None:
@@ -112,7 +104,8 @@ def read_index(path: Path) -> faiss.Index:
     if not path.is_file():
         raise UserError(f"{path}: not found; run the evaluate stage first")
     try:
-        with _limited(path.stat().st_size):  # no part is larger than the file
+        size = path.stat().st_size  # no part may claim more
+        with _READING, _setting(*_BYTE_LIMIT, size), _setting(*_LOOP_LIMIT, size):  # of the whole process
             index = faiss.read_index(str(path))
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: not a readable FAISS index ({_reason(error)})") from None
@@ -170,28 +163,14 @@ def _on_gpus(index: faiss.Index, k: int) -> faiss.Index:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
+def _setting(get: Callable[[], int], change: Callable[[int], None], value: int) -> Iterator[None]:
+    """Change a setting of FAISS for a while."""
+    before = get()
+    change(value)
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(before)
-
-
-@contextmanager
-def _limited(size: int) -> Iterator[None]:
-    """Let FAISS read nothing that claims more than ``size`` bytes. Its limits are those of the whole process."""
-    with _READING:
-        bytes_before = faiss.get_deserialization_vector_byte_limit()
-        loops_before = faiss.get_deserialization_loop_limit()
-        faiss.set_deserialization_vector_byte_limit(size)
-        faiss.set_deserialization_loop_limit(size)
-        try:
-            yield
-        finally:
-            faiss.set_deserialization_vector_byte_limit(bytes_before)
-            faiss.set_deserialization_loop_limit(loops_before)
+        change(before)
 
 
 def _reason(error: RuntimeError | MemoryError) -> str:

@@ -1,8 +1,8 @@
 """Re-ranking: an index finds a shortlist for every query, the matcher scores its pairs alone.
 
-For models that compare sets of vectors, which no index can search. Pairs are scored caption by caption, each with
-the images that have it on their shortlist or are on its own, so that a pair is scored once and no more is held than
-the encoded images and a chunk of captions, as where all pairs are scored.
+For models that compare sets of vectors, which no index can search. Pairs are scored caption by caption, with the images
+that have the caption on their shortlist or are on its own: a pair is scored once, and no more is held than the encoded
+images and a chunk of captions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from crossmodal.retrieval.results import Indexes, Sample, Searched, index_figure
 
 @dataclass
 class Timer:
-    """Pairs that were scored, and the seconds that it took."""
+    """Number of pairs scored, and the seconds that it took."""
 
     pairs: int = 0
     seconds: float = 0.0
@@ -67,21 +67,19 @@ def rerank_shortlists(
     search_seconds = time.perf_counter() - started
     scores = score_shortlists(inputs, i2t, t2i, sample)
     results = results_of(_ordered(scores.i2t, i2t), _ordered(scores.t2i, t2i), inputs.split, top_k)
-    measured = indexes.measure(sample, shortlist)
     owners, number = inputs.split.caption_image, np.full(len(inputs.split.images), -1)
     number[sample.images] = np.arange(len(sample.images))
     i2t_exact = i2t_ranks(scores.exact_i2t, number[owners])  # 0-based ranks of the sample when everything is scored
     t2i_exact = t2i_ranks(scores.exact_t2i, owners[sample.captions])
-    images, captions = inputs.shape
-    exact_seconds = scores.exact_timer.seconds * images * captions / scores.exact_timer.pairs
+    figures = {way: index_figures(measures) for way, measures in indexes.measure(sample, shortlist).items()}
+    figures["i2t"] |= _loss(results.i2t_ranks[sample.images], i2t_exact)
+    figures["t2i"] |= _loss(results.t2i_ranks[sample.captions], t2i_exact)
+    pairs = results.i2t_ranks.size * results.t2i_ranks.size
+    exact_seconds = scores.exact_timer.seconds * pairs / scores.exact_timer.pairs
     seconds = search_seconds + scores.timer.seconds
     return Searched(
         results=results,
-        figures={
-            "i2t": index_figures(measured["i2t"]) | _loss(results.i2t_ranks[sample.images], i2t_exact),
-            "t2i": index_figures(measured["t2i"]) | _loss(results.t2i_ranks[sample.captions], t2i_exact),
-            "pairs": {"scored": scores.timer.pairs, "of": images * captions},
-        },
+        figures=figures | {"pairs": {"scored": scores.timer.pairs, "of": pairs}},
         timings={
             "build_seconds": indexes.build_seconds,
             "shortlist_seconds": seconds,

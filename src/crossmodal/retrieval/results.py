@@ -13,13 +13,12 @@ from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT, merged, ranks_from_search, retrieval_metrics, summarise
 from crossmodal.evaluation.probe import probe_scores
 from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
-from crossmodal.files.arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """Results of N images and C captions of one split; ids count within the split.
+    """Content of results.npz: results of N images and C captions of one split; ids count within the split.
 
     i2t_ranks (N,), t2i_ranks (C,): 0-based rank of the best right item. Of an approximate index or a shortlist it is
     the rank in that list, and the size of the gallery where the list has no right item. i2t_top (N, k) caption ids,
@@ -53,9 +52,9 @@ class SearchResults:
 class Searched:
     """Results of a search, and its cost.
 
-    figures: nested, the same for the same inputs: recall against exact search (0 to 1) and bytes per vector of each
-    index, and what re-ranking a shortlist loses. timings: flat, of this machine.
-    matrix: (N, C) of exact scores, whatever the index, and rankings: those of i2t and t2i by it; None of shortlists.
+    figures: nested, equal for equal inputs: recall against exact search (0 to 1) and bytes per vector of each index, and
+    what re-ranking a shortlist loses. timings: flat, of this machine. matrix: (N, C) of exact scores, whatever the
+    index, and rankings: of i2t and t2i by it; None of shortlists.
     """
 
     results: SearchResults
@@ -115,11 +114,11 @@ def search_both_ways(indexes: Indexes, split: Split, sample: Sample, *, top_k: i
     results = results_of(*indexes.search(max(top_k, RECALL_AT[-1])), split, top_k, cut=True)
     matrix = indexes.image_vectors @ indexes.caption_vectors.T
     rankings = rank_both_ways(matrix, Pairs.of_captions(split.caption_image))
-    exact = [ranking.ranks(size) for ranking, size in zip(rankings, matrix.shape, strict=True)]
+    i2t, t2i = (ranking.ranks(size) for ranking, size in zip(rankings, matrix.shape, strict=True))
     if indexes.exact:
-        results = replace(results, i2t_ranks=exact[0], t2i_ranks=exact[1], depth=0)
+        results = replace(results, i2t_ranks=i2t, t2i_ranks=t2i, depth=0)
     else:
-        results = replace(results, i2t_exact_ranks=exact[0], t2i_exact_ranks=exact[1])
+        results = replace(results, i2t_exact_ranks=i2t, t2i_exact_ranks=t2i)
     measured = indexes.measure(sample, top_k)
     timings = {f"{name}/queries_per_second": measures.queries_per_second for name, measures in measured.items()}
     return Searched(
@@ -209,16 +208,3 @@ def summary(results: SearchResults) -> dict[str, object]:
         metrics["probe"] = probe_scores(results.probe)
     return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}
 
-
-def save_results(results: SearchResults, folder: Path) -> None:
-    """``results.npz``, the same bytes for the same results."""
-    save_arrays(results, folder / "results.npz")
-
-
-def load_results(folder: Path) -> SearchResults:
-    """Read what ``save_results`` wrote.
-
-    Raises:
-        UserError: missing or unreadable.
-    """
-    return load_arrays(SearchResults, folder / "results.npz")

@@ -1,11 +1,7 @@
 """The training loop: a loss on the similarity matrix, best epoch by validation, resumable.
 
-For every epoch, every batch of image-caption pairs is encoded, scored and stepped; the epoch
-ends with the recalls on the validation split. State goes to disk after every epoch and every few minutes
-within one, so that a killed run goes on and ends with the weights an undisturbed run would have.
-
-Several processes may share the work (processes.py): all run this loop, each on its share of every batch, and
-``gather`` makes the whole of the shares. With one process a share is the whole and nothing is gathered.
+State goes to disk after every epoch and every few minutes within one: a killed run ends with the weights of an
+undisturbed one. Several processes (processes.py) all run this loop, each on its share of every batch.
 """
 
 from __future__ import annotations
@@ -13,10 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -96,13 +90,10 @@ class Trainer:
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
                 "hinge and infonce go with every model"
             )
-        whole_words = settings.word_dropout > 0 and settings.word_dropout_kind == "words"
-        if whole_words and data.token_table is None:
-            raise ValueError("word_dropout_kind words: the data come without a token table")
-        self._token_table = data.token_table if whole_words else None
         self.processes.prepare(model)
-        average = get_ema_multi_avg_fn(settings.ema) if settings.ema else None
-        self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if settings.ema else None
+        self.average = None
+        if settings.ema:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = _optimizer(model, self.loss, settings, text_lr, image_lr)
@@ -111,6 +102,7 @@ class Trainer:
         if resume:
             resume.mkdir(exist_ok=True)
         self._state_path = resume and resume / "state.pt"
+        self._stateful = ["model", "loss", "optimizer", "schedule"] + ["average"] * bool(settings.ema)
         self._saved_at = time.monotonic()
         self._load()
         if settings.compile:  # lengths vary from batch to batch: dynamic, or it compiles again for each
@@ -200,7 +192,8 @@ class Trainer:
         """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
         processes, image_index = self.processes, batch.image_index
         self._seed(epoch, 1 + processes.rank)  # dropout differs between processes
-        with self._autocast():
+        bf16 = usable_precision(self.settings.precision, self.device.type, "train.precision") != "fp32"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             images, captions = self.model(batch.regions, batch.words)
         images, captions = processes.gather_encoding(images.float()), [part.float() for part in captions]
         if self.loss.takes_vectors:
@@ -217,11 +210,6 @@ class Trainer:
         """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
         words = np.random.SeedSequence([self.seed, epoch, self.state.batch, stream]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if usable_precision(self.settings.precision, self.device.type, "train.precision") == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _step(self) -> None:
         self.processes.average_gradients((*self.model.parameters(), *self.loss.parameters()))
@@ -246,7 +234,7 @@ class Trainer:
             epoch=epoch,
             region_dropout=self.settings.region_dropout if self.model.image.boxes is None else 0,  # else its own
             word_dropout=self.settings.word_dropout,
-            token_table=self._token_table,
+            token_table=self.data.token_table,
             share=(self.processes.rank, self.processes.count),
         )
 
@@ -258,31 +246,17 @@ class Trainer:
         """Gradients are not kept: saved between steps."""
         if not self.processes.first:
             return
-        save_state(
-            self._state_path,
-            {
-                "model": self.model.state_dict(),
-                "loss": self.loss.state_dict(),
-                "average": self.average and self.average.state_dict(),
-                "best": self.best_weights,
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "progress": vars(self.state),
-            },
-        )
+        parts = {name: getattr(self, name).state_dict() for name in self._stateful}
+        save_state(self._state_path, parts | {"best": self.best_weights, "progress": vars(self.state)})
         self._saved_at = time.monotonic()
 
     def _load(self) -> None:
         state = self.processes.from_first(load_state(self._state_path) if self.processes.first else None)
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.loss.load_state_dict(state["loss"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
+        for name in self._stateful:
+            getattr(self, name).load_state_dict(state[name])
         self.best_weights = state["best"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.state = TrainingState(**state["progress"])
 
 

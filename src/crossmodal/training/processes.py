@@ -1,26 +1,18 @@
 """Training in several processes, one a device, that compute every batch together.
 
-On one machine, from params.yaml (what ``dvc repro`` runs):
-
-    train.devices: 4        python -m stages.train       starts four processes, one a GPU (or four on the CPU)
-
-On several, by torchrun on each of them, with the same repository and data; ``train.devices`` does not count then,
-state and outs are written on the first machine, and ``dvc commit train`` there notes the result:
+``train.devices`` above 1 starts them on one machine. On several, torchrun does, with the same repository and data;
+state and outs are written on the first machine, where ``dvc commit train`` notes the result:
 
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m stages.train
 
 A batch is the one a single process would have, negatives included. Each of P processes encodes its share of the
 images and captions, gathers the encodings of all images, scores them against its own captions, gathers the
-similarities, and computes the loss of the whole batch. Loss and gradients are those of one process up to rounding:
-all P have the loss L of the same numbers, each with the graph of its own share only; going back, ``gather`` adds up
-what the P copies of L ask of a process's rows, so that gradients of parameters become P times what the share
-contributes to dL, and ``average_gradients`` takes their mean, dL. Parameters that no process used keep no gradient.
-Batch norms see the whole batch (models/process_norms.py). Dropout, of regions and words too, draws from a stream of its
-own in every process: with it, a run is another one than that of a single process, as with another seed.
+similarities, and computes the loss L of the whole batch. In the backward pass ``gather`` adds up what the P copies of L
+ask of a process's rows, and ``average_gradients`` takes the mean over the processes: dL, up to rounding. Batch norms
+see the whole batch (models/process_norms.py). Dropout, of regions and words too, draws from a stream of its own in
+every process: with it a run differs from that of a single process, as with another seed.
 
-torch.distributed and nothing around it: DistributedDataParallel wants encoding, scoring and loss as one forward
-pass; Lightning Fabric's gather is a function that torch has deprecated, and its launcher does not watch the first
-process for the others.
+DistributedDataParallel would want encoding, scoring and loss as one forward pass.
 """
 
 from __future__ import annotations
@@ -51,10 +43,7 @@ _PATIENCE = timedelta(days=1)  # the first process may wait for another experime
 
 @dataclass(frozen=True)
 class Processes:
-    """Those that train together, seen from one of them: number ``rank`` of ``count``, on ``device``.
-
-    ``ALONE`` is a single one, which gathers and averages nothing, whatever the device.
-    """
+    """The distributed group, as seen by process ``rank`` of ``count``, on ``device``. One alone gathers nothing."""
 
     device: torch.device
     rank: int = 0
@@ -62,7 +51,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes state, reports, and publishes."""
+        """Whether this process writes state, reports, and publishes."""
         return self.rank == 0
 
     def prepare(self, model: nn.Module) -> None:
@@ -78,7 +67,10 @@ class Processes:
         """
         if self.count == 1:
             return values
-        shapes = self._shapes(values)
+        own = torch.tensor(values.shape)
+        shapes = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(shapes, own)
+        shapes = [shape.tolist() for shape in shapes]
         longest = [max(sizes) for sizes in zip(*shapes, strict=True)]
         gaps = [gap for size, most in zip(values.shape, longest, strict=True) for gap in (most - size, 0)]
         parts = _Gather.apply(F.pad(values, gaps[::-1]))  # F.pad wants the last dimension first
@@ -119,15 +111,9 @@ class Processes:
         return values[0]
 
     def close(self) -> None:
-        """Say goodbye to the others; each goes on alone from here."""
+        """Leave the process group."""
         if self.count > 1:
             dist.destroy_process_group()
-
-    def _shapes(self, values: torch.Tensor) -> list[list[int]]:
-        own = torch.tensor(values.shape)
-        shapes = [torch.empty_like(own) for _ in range(self.count)]
-        dist.all_gather(shapes, own)
-        return [shape.tolist() for shape in shapes]
 
 
 ALONE = Processes(torch.device("cpu"))
@@ -150,14 +136,11 @@ class _Gather(torch.autograd.Function):
 
 
 def start_processes(devices: int, module: str) -> Processes | None:
-    """This process's place among those that train together.
+    """The group of this process; None after it has started others, which have done the work.
 
     Args:
         devices: ``train.devices``. More than one: starts as many processes that run ``module``, and waits for them.
         module: the script, as ``python -m`` takes it, that calls this function.
-
-    Returns:
-        None in the process that started others: they have done the work.
 
     Raises:
         UserError: more processes than GPUs, on a machine that has some.
@@ -167,27 +150,19 @@ def start_processes(devices: int, module: str) -> Processes | None:
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if started else devices
     if torch.cuda.is_available() and here > torch.cuda.device_count():
         raise UserError(f"params.yaml: train.devices {here}: this machine has {torch.cuda.device_count()}")
-    if started:
-        return _join()
-    if devices == 1:
-        return Processes(pick_device())
-    _launch(devices, module)
-    return None
-
-
-def _join() -> Processes:
-    """Meet the other processes that torchrun, or ``_launch``, has started."""
-    device = torch.device("cpu")
+    if not started:
+        return Processes(pick_device()) if devices == 1 else _launch(devices, module)
+    device, backend = torch.device("cpu"), "gloo"
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device, backend = torch.device("cuda", int(os.environ["LOCAL_RANK"])), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group(backend, timeout=_PATIENCE)
     return Processes(device, dist.get_rank(), dist.get_world_size())
 
 
 def _launch(devices: int, module: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself has said what failed
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself says what failed
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

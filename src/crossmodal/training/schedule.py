@@ -11,10 +11,9 @@ from crossmodal.settings.params import Train
 
 
 class Schedule:
-    """Sets the learning rate before every optimiser step.
+    """Learning rate ``lr * warm-up(step) * decay(step or epoch)``.
 
-    ``step`` follows every optimiser step, ``end_epoch`` every validation. The rate is
-    ``lr * warm-up(step) * decay(step or epoch)``.
+    ``step`` follows every optimiser step, ``end_epoch`` every validation.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: Train, steps_per_epoch: int) -> None:
@@ -67,8 +66,7 @@ class Schedule:
         return warmup
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("steps", "plateau_decays", "best", "stale_epochs")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("steps", "plateau_decays", "best", "stale_epochs")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
