@@ -52,7 +52,7 @@ class SearchResults:
 class Searched:
     """Results of a search, and its cost.
 
-    figures: nested, equal for equal inputs: recall against exact search (0 to 1) and bytes per vector of each index, and
+    figures: nested, equal for equal inputs: recall against exact search (0 to 1) and bytes per vector of each index;
     what re-ranking a shortlist loses. timings: flat, of this machine. matrix: (N, C) of exact scores, whatever the
     index, and rankings: of i2t and t2i by it; None of shortlists.
     """
@@ -207,4 +207,3 @@ def summary(results: SearchResults) -> dict[str, object]:
     if len(results.probe):
         metrics["probe"] = probe_scores(results.probe)
     return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}
-
