@@ -8,8 +8,7 @@ common subsequence of words of a caption c and a reference r, and an image's cap
 Words are separated by single spaces, in lower case. A caption is a reference of its own image: F is 1 there.
 
 Every word becomes one character, and RapidFuzz computes the LCS of all pairs of strings, bit-parallel over 64-bit
-words (Hyyrö, Bit-parallel LCS-length computation revisited, 2004), longer captions in several such words.
-benchmarks/rouge_relevance.py measures it.
+words (Hyyrö, Bit-parallel LCS-length computation revisited, 2004).
 """
 
 from __future__ import annotations
@@ -39,7 +38,13 @@ def rouge_l_relevance(
         captions: C candidates. references: the captions of each of N images, in any number; none gives 0.
         out: (C, N) float32 to write to, a memory map where the matrix is larger than memory may be.
     """
-    encode = _WordCharacters()
+    ids: dict[str, int] = {}
+
+    def encode(caption: str | None) -> str:
+        """One character a word; an image without a further caption: none, which has nothing in common with any."""
+        words = () if caption is None else caption.lower().split(" ")
+        return "".join(chr(ids.setdefault(word, len(ids))) for word in words)
+
     candidates = [encode(caption) for caption in captions]
     # The first reference of every image, then the second, and so on; None where an image has no more.
     columns = [[encode(text) for text in column] for column in zip_longest(*references)]
@@ -59,16 +64,3 @@ def rouge_l_relevance(
         score = (1 + beta**2) * precision * recall
         matrix[start : start + len(block)] = np.divide(score, total, out=np.zeros_like(score), where=total > 0)
     return matrix
-
-
-class _WordCharacters:
-    """Strings with one character a word: the same for the same word, in order of appearance."""
-
-    def __init__(self) -> None:
-        self.ids: dict[str, int] = {}
-
-    def __call__(self, caption: str | None) -> str:
-        """The string of a caption; of no caption, the empty one, which has nothing in common with any."""
-        if caption is None:
-            return ""
-        return "".join(chr(self.ids.setdefault(word, len(self.ids))) for word in caption.lower().split(" "))

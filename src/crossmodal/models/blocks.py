@@ -21,23 +21,19 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def masked_max(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Maximum over the real items: (B, N, E), (B, N) -> (B, E)."""
-    return values.masked_fill(~mask.unsqueeze(-1), float("-inf")).max(dim=1).values
-
-
 def pool(values: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
-    """mean or max over the real items, or the first item (cls): (B, N, E) -> (B, E)."""
+    """mean or max over the real items, or the first item (cls): (B, N, E), (B, N) -> (B, E)."""
     if mode == "cls":
         return values[:, 0]
-    return masked_mean(values, mask) if mode == "mean" else masked_max(values, mask)
+    if mode == "mean":
+        return masked_mean(values, mask)
+    return values.masked_fill(~mask.unsqueeze(-1), float("-inf")).max(dim=1).values
 
 
 def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs and last state of a recurrent network: (B, N, E), (B,) -> (B, N, directions * H), (directions, B, H).
 
-    Outputs beyond a row's length are 0. In float32 even under autocast: on CUDA it casts recurrent networks to float16
-    whatever its own type is, and no loss scaling is there to keep their gradients in range.
+    Outputs beyond a row's length are 0. In float32: autocast on CUDA would take float16, without loss scaling.
     """
     with torch.autocast(values.device.type, enabled=False):
         packed = pack_padded_sequence(values.float(), lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -121,11 +117,8 @@ def location_features(boxes: torch.Tensor) -> torch.Tensor:
 class TransformerEncoder(nn.Module):
     """Post-norm transformer encoder with ReLU (Vaswani et al. 2017), as TERN uses it: (B, N, E) -> (B, N, E).
 
-    Zero layers are the identity. Parameter names are those of torch.nn.TransformerEncoder.
-
-    Args:
-        start: drawn, each layer has random weights of its own; copies, all start as copies of one, as the layers of
-            torch.nn.TransformerEncoder do.
+    Zero layers are the identity. Parameter names are those of torch.nn.TransformerEncoder. ``start``: drawn, each layer
+    has random weights of its own; copies, all start as copies of one, as torch's do.
     """
 
     def __init__(
@@ -153,10 +146,9 @@ class TransformerEncoder(nn.Module):
 class BoxPositions(nn.Module):
     """Joins region features and box positions: (B, R, D), (B, R, 4) -> (B, R, E).
 
-    concat: Linear(D + 5 -> E), ReLU, Linear(E -> E) over features and location side by side, TERN's published
-    form. sum: Linear(D -> E) + Linear(5 -> E), the form of kaylode/tern. none: Linear(D -> E), no position, boxes
-    may be None.
-    The location is multiplied by ``scale``: next to features far larger than 1 it would have little weight.
+    concat: Linear(D + 5 -> E), ReLU, Linear(E -> E), TERN's published form. sum: Linear(D -> E) + Linear(5 -> E), that
+    of kaylode/tern. none: Linear(D -> E), boxes may be None. The location is multiplied by ``scale``: next to features
+    far larger than 1 it would have little weight.
     """
 
     def __init__(self, feature_dim: int, dim: int, mode: str, scale: float) -> None:

@@ -17,11 +17,11 @@ from pydantic import Field, ValidationError
 from safetensors.torch import save_file
 
 from crossmodal.errors import UserError, first_line
-from crossmodal.files.checked_json import Record, read_record, write_json
+from crossmodal.files.checked_json import Record, as_record, read_record, write_json
 from crossmodal.files.checked_yaml import first_problem
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.grid_backbone import build_image, check_image
+from crossmodal.models.grid_backbone import BackboneSettings, build_image
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.models.text import build_text, check_text
 from crossmodal.settings.params import EncoderName, Params, Section
@@ -96,7 +96,8 @@ def read_config(folder: Path) -> MatcherConfig:
     config = MatcherConfig(**{**record.model_dump(), "sizes": InputSizes(**record.sizes.model_dump())})
     _section(config, path)
     check_text(config.encoder, config.text, f"{path}: text")
-    check_image(config.image, f"{path}: image")
+    if config.image:
+        as_record(config.image, BackboneSettings, f"{path}: image")
     return config
 
 

@@ -5,8 +5,7 @@
       -> last feature map (B, D, h, w)          the trained stages
       -> cells (B, h * w, D) with their boxes   what the matcher takes for regions
 
-Published: VSE-infinity trains its grid networks at a tenth or a hundredth of the learning rate (arXiv 2011.04305),
-thawed after an epoch, on random parts of the photographs, half of them mirrored.
+As VSE-infinity trains its grid networks (arXiv 2011.04305), on random parts of the photographs, half of them mirrored.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossmodal.batch import Regions
-from crossmodal.files.checked_json import as_record
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import Stored
 from crossmodal.models.timm_network import (
@@ -40,7 +38,7 @@ ASPECT = math.log(4 / 3)  # of a crop: between 3 : 4 and 4 : 3, as torchvision's
 
 
 class BackboneSettings(NetworkConfig):
-    """What a GridBackbone is made of: the network, ``grid_finetune`` and ``train.region_dropout``."""
+    """Settings of a GridBackbone: the network, ``grid_finetune`` and ``train.region_dropout``."""
 
     cut: Cut
     batch_norm: Literal["frozen", "updated"]
@@ -123,7 +121,7 @@ def crop_and_flip(values: torch.Tensor, scale: float, *, flip: bool) -> torch.Te
     """A random part of each map, resampled to the whole size, and half of them mirrored: (B, C, H, W).
 
     Parts have a share of the area between ``scale`` and 1 and a width of 3/4 to 4/3 of their height, before both are
-    cut to the map. Drawn from torch's generator of the CPU, which training seeds for every batch.
+    cut to the map. Drawn from torch's generator of the CPU.
     """
     count, device = len(values), values.device
     if scale < 1:
@@ -139,16 +137,6 @@ def crop_and_flip(values: torch.Tensor, scale: float, *, flip: bool) -> torch.Te
         mirrored = (torch.rand(count) < 0.5).to(device)
         values = torch.where(mirrored.view(-1, 1, 1, 1), values.flip(-1), values)
     return values
-
-
-def check_image(settings: dict[str, Any], name: str) -> None:
-    """See that ``build_image`` can take settings that come from a file.
-
-    Raises:
-        UserError: names the key; ``name`` is that of the file.
-    """
-    if settings:
-        as_record(settings, BackboneSettings, name)
 
 
 def build_image(settings: dict[str, Any]) -> nn.Module:

@@ -14,8 +14,7 @@ class RegionNorm(nn.Module):
     The published BatchNorm1d(36) keeps statistics, scale and shift for each of exactly 36 slots in an image's list
     of regions: ``slots`` 36. Here padding never counts, regions beyond the last slot share it, and slots that no
     image of a batch fills stay as they are. With one slot all regions share its statistics: sound for any number
-    of regions, whatever their order. Where several processes share a batch, statistics are those of the whole batch.
-    Parameters and buffers have the names of torch's batch norms; it is none, which others replace.
+    of regions, in any order. Statistics are those of all processes. Parameters and buffers are named as torch's.
     """
 
     def __init__(self, slots: int, eps: float = 1e-5, momentum: float = 0.1) -> None:

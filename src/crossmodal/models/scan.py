@@ -11,11 +11,8 @@ attended to, all of length 1:
     r_i = cos(q_i, a_i)                                     relevance (eq. 4)
     S = log(sum_i exp(lambda_lse r_i)) / lambda_lse         ``pool: lse`` (eq. 5), or the mean of r_i, ``avg`` (eq. 6)
 
-f keeps what is positive in the paper; the published code's feature norm clipped_l2norm, used here, is a leaky ReLU
-of slope 0.1. Equations 1 to 4 are in models/attention.py.
-
-Published setting: embed_dim 1024, BiGRU over words (300 to 1024, no map after it), lambda_softmax 9 (t2i) or 4 (i2t),
-lambda_lse 6 (t2i), 5 (i2t, Flickr30k) or 20 (i2t, COCO), hinge with hard negatives and margin 0.2.
+f is a leaky ReLU of slope 0.1 as in the published code (clipped_l2norm), a ReLU in the paper. Equations 1 to 4 are in
+models/attention.py. docs/models/scan.md: published settings, differences.
 """
 
 from __future__ import annotations

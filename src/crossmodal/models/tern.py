@@ -1,12 +1,9 @@
 """TERN, the Transformer Encoder Reasoning Network (Messina et al., arXiv 2004.09144).
 
-Regions are reasoned over by a visual transformer encoder, words by BERT; both are mapped to the common space
-and pass a second encoder, whose weights the two modalities share. The first output of each, the image's
-[I-CLS] and the caption's [T-CLS], is the embedding; an aggregation ``mean`` takes the mean of regions or of words
-instead, as kaylode/tern does, ``max`` their maximum.
-
-Published setting: visual_dim 2048, 4 visual layers, embed_dim 1024, 2 shared layers, 4 heads, feed-forward
-2048, dropout 0.1, layers of an encoder that start as copies of one, hinge with hard negatives and margin 0.2.
+Regions pass a visual transformer encoder, words BERT; both are mapped to the common space and pass a second encoder,
+whose weights the two modalities share. The first output of each, the image's [I-CLS] and the caption's [T-CLS], is the
+embedding; an aggregation ``mean`` takes the mean of regions or of words instead, as kaylode/tern does, ``max`` their
+maximum. docs/models/tern.md: published settings, differences.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from crossmodal.batch import Words
-from crossmodal.errors import UserError
 from crossmodal.files.checked_json import Record, as_record
 from crossmodal.files.hub_models import check_config, load_model, reading
 from crossmodal.models.base import Stored
@@ -73,12 +72,9 @@ def check_text(encoder: str, settings: dict[str, Any], name: str) -> None:
     Raises:
         UserError: names the key; ``name`` is that of the file.
     """
-    if encoder in TRAINED:
-        record = as_record(settings, _SETTINGS[encoder], name)
-        if isinstance(record, _BertSettings):
-            check_config(record.config, f"{name}.config")
-    elif settings:
-        raise UserError(f"{name}: expected nothing with stored features, found {', '.join(settings)[:100]}")
+    record = as_record(settings, _SETTINGS.get(encoder, Record), name)  # of stored features: no key at all
+    if isinstance(record, _BertSettings):
+        check_config(record.config, f"{name}.config")
 
 
 def build_text(encoder: str, settings: dict[str, Any]) -> nn.Module:

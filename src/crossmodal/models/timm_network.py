@@ -1,7 +1,7 @@
-"""timm networks for images: made by name, cut into a part that is frozen and one that is trained, and their cells.
+"""timm networks for images: created by name, cut into a frozen and a trained part, and their cells.
 
-A cut network is the same timm network twice, with the steps of the other part left out of each. Steps are the
-network's children in their order, those of a container of stages one by one.
+A cut network is the same timm network twice, each without the steps of the other part. Steps are the network's children
+in their order, those of a container of stages one by one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TOLERANCE = 1e-4  # of the largest value: the parts have to give what the whole
 
 
 class Cut(Record):
-    """Where a network is cut, and what lies there.
+    """Where a network is cut, and the values there.
 
     trained: its last stages. layout: of the values that enter them. channels: values of a stored row. rows: of an
     image, ``extra`` of them class and other tokens that are no cells. cells: rows and columns of the last feature map.
@@ -129,10 +129,8 @@ def stride_of(model: nn.Module) -> int | None:
 def cell_boxes(rows: int, columns: int, stride: int | None = None, size: int = 0) -> np.ndarray:
     """Boxes of the cells of a grid in reading order, as shares of the image: (rows * columns, 4) float32.
 
-    Args:
-        stride: pixels of a cell, if known, of a square image of ``size`` pixels. Where that is no whole number of
-            cells, the last ones reach beyond the image, or what is left of it is in none. Without a stride, or where
-            the grid is not of such cells, they share the image evenly.
+    ``stride``: pixels of a cell, if known, of a square image of ``size`` pixels, which need not be a whole number of
+    cells. Without a stride, or where the grid is not of such cells, they share the image evenly.
     """
     y, x = np.divmod(np.arange(rows * columns), columns)
     high, wide = rows, columns
@@ -227,7 +225,7 @@ def patch_size(size: int) -> int:
 
 
 def to_rows(values: torch.Tensor, layout: str) -> torch.Tensor:
-    """What lies at the cut as rows, cells in reading order: (B, R, C).
+    """Values at the cut as rows, cells in reading order: (B, R, C).
 
     map: (B, C, H, W). map_last: (B, H, W, C). tokens: (B, R, C). pixels: (B, S, S, 3), rows of patches (p, p, 3).
     """
@@ -245,8 +243,7 @@ def to_rows(values: torch.Tensor, layout: str) -> torch.Tensor:
 def row_boxes(cut: Cut, stride: int | None, size: int) -> np.ndarray:
     """Boxes of the stored rows as shares of the image: (R, 4) float32; class and other extra tokens have all of it.
 
-    Args:
-        stride: at the cut. size: pixels of a side of the image.
+    ``stride``: at the cut; ``size``: pixels of a side of the image.
     """
     side = math.isqrt(cut.rows - cut.extra)
     boxes = cell_boxes(side, side, None if cut.layout == "pixels" else stride, size)

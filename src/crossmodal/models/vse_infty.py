@@ -1,13 +1,8 @@
 """VSE-infinity (Chen et al., CVPR 2021, arXiv 2011.04305): linear maps and a pooling that is learned.
 
-The generalised pooling operator (GPO, section 3) sorts the values of every dimension and weighs them by their
-rank: mean, max and k-max pooling are cases of it. Weights depend on how many items there are, not on what they
-hold. Both sides have one of their own.
-
-Published setting: embed_dim 1024, residual MLP of regions with 512 hidden units, whose batch norm counts padding,
-positions of size 32, BiGRU of 32 units, temperature 0.1, BERT trained with the model at a tenth of the learning rate
-(or a BiGRU over words, 300 to 1024, no map after it), a fifth of regions and words dropped in training, hinge with
-hard negatives after one epoch of the sum over all.
+The generalised pooling operator (GPO, section 3) sorts the values of every dimension and weighs them by their rank:
+mean, max and k-max pooling are cases of it. Weights depend on the number of items, not on their values. Images and
+captions have one each. docs/models/vse_infty.md: published settings, differences.
 """
 
 from __future__ import annotations

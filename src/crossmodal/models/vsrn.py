@@ -9,14 +9,9 @@ graph whose edges are affinities of two embeddings, with residuals (section 3.2)
 A GRU then reads the regions in the order of their scores, and its last state is the image (section 3.3, eqs. 4 to
 7); a caption is the last state of a GRU over its words. The similarity is the cosine.
 
-Written from the paper alone. It leaves open how the rows of R are normalised and where the layers are batch
-normalised: both are done as non-local networks do with the same affinity (Wang et al., arXiv 1711.07971): R is
-divided by the number of regions (eq. 4 there), and the norm follows W_r, its scale 0 at the start, so that a new
-layer is the identity (section 4.1 there). GRUs are torch's, which multiply by the reset gate after the recurrent
-matrix and not before it. The branch that generates a caption from the image while training (section 3.4) is left
-out: there is the matching loss alone.
-
-Published setting: embed_dim 2048, 4 layers, words of size 300, hinge with hard negatives and margin 0.2.
+What the paper leaves open is done as in non-local networks (Wang et al., arXiv 1711.07971): R is divided by the number
+of regions (eq. 4 there), and a batch norm follows W_r, its scale 0 at the start, so that a new layer is the identity
+(section 4.1 there). docs/models/vsrn.md: published settings, differences.
 """
 
 from __future__ import annotations

@@ -13,10 +13,7 @@ all vectors have length 1:
 
 N divides by the length plus 1e-8, so that a row with nothing near its threshold counts for little; * is taken dimension
 by dimension. E, alpha, tau and lambda are learned; the last two are kept as logarithms. S is no cosine: a word can add
-up to sqrt(E).
-
-Published setting: embed_dim 1024, residual MLP of regions with 512 hidden units, BERT trained with the model at a tenth
-of the learning rate, hinge with hard negatives and margin 0.2 after one epoch of the sum over all.
+up to sqrt(E). docs/models/xdim.md: published settings, differences.
 """
 
 from __future__ import annotations

@@ -181,16 +181,14 @@ class _Array:
         _, shape, dtype, fortran, content = state
         if isinstance(content, str):  # pickled by Python 2
             content = content.encode("latin1")
-        self.value = _from_buffer(content, dtype, shape, "F" if fortran else "C").value
+        self.value = _from_buffer(content, dtype, shape, "F" if fortran else "C")
 
 
-def _from_buffer(content: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+def _from_buffer(content: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
     """An array of pickle protocol 5."""
     if not isinstance(dtype, _Dtype):
         raise pickle.UnpicklingError("an array without a type")
-    array = _Array()
-    array.value = np.frombuffer(content, dtype=dtype.numpy).reshape(shape, order="F" if order == "F" else "C")
-    return array
+    return np.frombuffer(content, dtype=dtype.numpy).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _reconstruct_array(cls: type, shape: tuple[int, ...], code: bytes | str) -> _Array:

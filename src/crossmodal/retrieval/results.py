@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 
 from crossmodal.datasets.splits import Split
-from crossmodal.evaluation.metrics import RECALL_AT, merged, ranks_from_search, retrieval_metrics, summarise
+from crossmodal.evaluation.metrics import RECALL_AT, ranks_from_search, retrieval_metrics, summarise
 from crossmodal.evaluation.probe import probe_scores
 from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
@@ -195,15 +196,14 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.stack([np.argsort(-row, kind="stable")[:k] for row in scores])
 
 
-def summary(results: SearchResults) -> dict[str, object]:
+def summary(results: SearchResults) -> dict[str, Any]:
     """Metrics both ways, rsum, the probe's scores where there is a probe, and how many were searched.
 
     Recalls are those of the index or the shortlists, median and mean ranks those of all scores.
     """
-    metrics: dict[str, object] = dict(retrieval_metrics(results.i2t_ranks, results.t2i_ranks))
+    metrics: dict[str, Any] = retrieval_metrics(results.i2t_ranks, results.t2i_ranks)
     for way, ranks in zip(("i2t", "t2i"), results.all_score_ranks, strict=True):
-        exact = summarise(ranks)
-        metrics = merged(metrics, {way: {name: exact[name] for name in ("medr", "meanr")}})
+        metrics[way] |= {name: value for name, value in summarise(ranks).items() if name in ("medr", "meanr")}
     if len(results.probe):
         metrics["probe"] = probe_scores(results.probe)
     return {**metrics, "images": len(results.i2t_ranks), "captions": len(results.t2i_ranks)}

@@ -1,9 +1,9 @@
 """SGRAF's large products on a CPU in compiled form, kernels.c, where the machine has a C compiler.
 
-torch reads each tile of differences three times and repacks the weights for every product. Compiled, a block of rows is
-computed, squared and multiplied while the first cache holds it. The library is compiled on
-first use for the processor at hand, in two or three seconds, and kept in the user's cache folder (XDG_CACHE_HOME, else
-~/.cache). Without a compiler (``cc``, or what CC names) torch does the work, with the same results but for rounding.
+A block of rows is computed, squared and multiplied while the first cache holds it; torch reads each tile three times
+and repacks the weights for every product. The library is compiled on first use, in two or three seconds, and kept in
+the user's cache folder (XDG_CACHE_HOME, else ~/.cache). Without a compiler (``cc``, or what CC names) torch does the
+work, with the same results but for rounding.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> Packed
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled library; None where it cannot be had."""
+    """The compiled library; None where there is no compiler, or it fails."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return None

@@ -1,9 +1,8 @@
 """SGRAF's matrix of scores, fast: what equations.py defines, for every image with every caption.
 
-``score_matrix`` is the way in. Without gradients the matrix is computed in tiles of some images and some captions, a
-tile a thread, by compiled code where there is some (compiled.py). Where few scores will have a gradient, their pairs
-are recomputed for the backward pass (sparse_gradients.py); where all will, all images are scored with some captions at
-a time, with torch's graph.
+Without gradients the matrix is computed in tiles of some images and some captions, a tile a thread, by compiled code
+where there is some (compiled.py). Where few scores will have a gradient, their pairs are recomputed for the backward
+pass (sparse_gradients.py); where all will, all images are scored with some captions at a time, with torch's graph.
 
 Shapes: N images, C captions of L words, S similarity vector.
 """
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +101,7 @@ def _score_in_tiles(
     if packs(scorer.local_map.weight, dtype):
         weights = FastWeights.of(scorer, lambda weight, bias: pack(weight, bias, dtype))
     else:
-        weights = FastWeights.of(scorer, partial(_torch_map, dtype, tile, buffers))
+        weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, buffers))
     sets = image_sets(images, dtype)
     tiles, counts = [], []
     parts = captions_of_one_length(captions.mask, lambda length: tile // (length * embed_dim * dtype.itemsize))
@@ -140,7 +138,7 @@ def _score_with_gradients(
         joint: SAF in training, whose batch norm is over all images with one caption, and whose statistics are tracked.
     """
     dtype = images.vectors.dtype
-    weights = FastWeights.of(scorer, partial(_torch_map, dtype, tile, Buffers()))
+    weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, Buffers()))
     sets = image_sets(images, dtype)
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
     parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
@@ -165,10 +163,6 @@ def _score_with_gradients(
     if joint:
         scorer.reasoning.track(torch.cat(means), torch.cat(variances))
     return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
-
-
-def _torch_map(dtype: torch.dtype, tile: int, buffers: Buffers, weight: torch.Tensor, bias: torch.Tensor) -> TorchMap:
-    return TorchMap(weight.to(dtype), bias.to(dtype), tile, buffers)
 
 
 def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffers | None) -> torch.Tensor:

@@ -4,10 +4,7 @@ Regions and words are mapped to a common space and L2-normalised; self-attention
 A pair is a set of similarity vectors, of the global vectors and of each word with the regions it attends to, which a
 graph (``module: sgr``) or gates (``saf``) turn into a score: equations.py has the definition, fast.py computes it.
 ``sgraf`` is the paper's ensemble: one model of each kind, trained on their own, whose scores are averaged. All tokens
-take part, those around the caption too, as published.
-
-Published setting: embed_dim 1024, sim_dim 256, 3 graph steps, lambda_softmax 9, dropout 0.4, 36 regions with a batch
-norm each, BiGRU over words (300 to 1024, no map after it), hinge with hard negatives and margin 0.2, Adam with 2e-4.
+take part, those around the caption too, as published. docs/models/sgraf.md: published settings, differences.
 """
 
 from __future__ import annotations
