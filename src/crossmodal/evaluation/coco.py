@@ -1,9 +1,8 @@
 """Further judgements of COCO's test captions: ECCV Caption (arXiv 2204.03359), Crisscrossed Captions and PMRP.
 
-COCO counts every caption of another image as wrong, even if it fits as well as the image's own. ECCV Caption
-(1,261 image and 1,332 caption queries) and CxC (arXiv 2004.15020; images with captions) add the pairs that
-people judged right; PMRP (arXiv 2101.05068) counts images with the same objects as right. The judgements come with
-the package eccv-caption, those of PMRP in two files. Rankings are of all 5,000 images and 25,000 captions.
+ECCV Caption (1,261 image and 1,332 caption queries) and CxC (arXiv 2004.15020; images with captions) add the pairs that
+people judged right; PMRP (arXiv 2101.05068) counts images with the same objects as right. The judgements come with the
+package eccv-caption, those of PMRP in two files. Rankings are of all 5,000 images and 25,000 captions.
 """
 
 from __future__ import annotations

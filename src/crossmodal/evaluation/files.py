@@ -57,11 +57,7 @@ def read_relevance(path: Path, images: int, captions: int) -> np.ndarray:
 
 
 def equal_pairs(images: int, captions: int, captions_per_image: int) -> Pairs:
-    """Caption j belongs to image j // captions_per_image.
-
-    Raises:
-        UserError: there are not that many captions for every image.
-    """
+    """Caption j belongs to image j // captions_per_image; a UserError where the numbers do not fit."""
     if captions != images * captions_per_image:
         turned = " (rows are images: is it transposed?)" if images == captions * captions_per_image else ""
         raise UserError(

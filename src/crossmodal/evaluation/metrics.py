@@ -1,9 +1,8 @@
 """Recall, ranks and their summaries for image-text retrieval.
 
-Notation: N images, C captions, ``caption_image`` (C,) the image of each caption, in any numbers per image.
-i2t: an image is the query and captions are ranked; t2i: the other way round. Ranks are 0-based here and
-1-based in the summaries, as the field prints them. Ties count against the model: an item that scores the
-same as the right one ranks before it, so constant scores get the worst rank and not the best.
+Notation: N images, C captions, ``caption_image`` (C,) the image of each caption. i2t: an image is the query and
+captions are ranked; t2i: the other way round. Ranks are 0-based here and 1-based in the summaries. Ties count against
+the model: a wrong item that scores the same as the right one ranks before it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ SORT_FROM = 16  # levels of one row
 def i2t_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
     """Rank of the best-ranked own caption of each image: (N,) int64 from similarity (N, C) without NaN.
 
-    The any-hit protocol of VSE++ and later work. Wrong captions that tie with the best right one
-    rank before it; other captions of the image do not count. An image without captions has rank C; a caption
-    of -1 belongs to none of the images.
+    The any-hit protocol of VSE++ and later work: other captions of the image do not count. An image without captions
+    has rank C; a caption of -1 belongs to none of the images.
     """
     captions = np.flatnonzero(caption_image >= 0)
     images = caption_image[captions]
@@ -45,8 +43,7 @@ def t2i_ranks(similarity: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
 def count_at_least_in_rows(scores: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Number of scores of a row that are at least a level, for P rows and levels: (P,) int64.
 
-    Row by row, so that a row stays in the processor's cache; a row with many levels is
-    sorted, which is faster then. The matrix may be a memory map.
+    Row by row, so that a row stays in the processor's cache; with many levels it is sorted, which is faster then.
 
     Args:
         scores: (N, C) without NaN. rows: (P,) ascending, a row as often as it has levels. levels: (P,).

@@ -117,8 +117,8 @@ def extra_metrics(
     Args:
         rankings: of i2t and t2i, by ``similarity`` (N, C). caption_image: (C,) image of each caption.
         graded: (C, N), see ``all_metrics``.
-        folds: ``evaluate.folds``; None for five of 5,000 images, as COCO is reported, and none of other numbers. Of
-            a few images less a logged note says so: folds without them would not be the published ones.
+        folds: ``evaluate.folds``; None: five of 5,000 images, as COCO is reported, else none; of a few images less, a
+            logged note says so.
     """
     metrics: Metrics = {way: binary_metrics(ranking, EXTRA) for way, ranking in zip(WAYS, rankings, strict=True)}
     if graded is not None:

@@ -20,15 +20,8 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_json import read_json
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.checkpoint import MatcherConfig, build_checked
-from crossmodal.published.state_dicts import (
-    Tensors,
-    esa_state,
-    sgraf_state,
-    split_state,
-    tern_state,
-    vse_infty_state,
-    xdim_state,
-)
+from crossmodal.published import state_dicts
+from crossmodal.published.state_dicts import Tensors, split_state
 from crossmodal.published.unpickle import read_checkpoint, read_vocabulary_pickle
 
 BERT_HEAD = 64  # size of an attention head in every published BERT; a state dict does not tell
@@ -46,11 +39,7 @@ class Published:
     settings: dict[str, Any]
 
     def size(self, name: str, dimension: int = 0) -> int:
-        """A dimension of an entry.
-
-        Raises:
-            UserError: there is no such entry: the file is another project's.
-        """
+        """A dimension of an entry; a UserError where there is none: the file is another project's."""
         if name not in self.entries or self.entries[name].ndim <= dimension:
             raise UserError(f"{self.path}: has no entry {name!r}; is it a checkpoint of the project that --from names?")
         return self.entries[name].shape[dimension]
@@ -61,11 +50,7 @@ class Published:
         return len({name.split(".")[0] for name in names})
 
     def require(self, key: str, allowed: Collection[Any]) -> None:
-        """Refuse a setting that changes the published mathematics; one that is not in the file is the default.
-
-        Raises:
-            UserError: its value is not among ``allowed``.
-        """
+        """Refuse, by a UserError, a setting that changes the published mathematics; none in the file is the default."""
         value = self.settings.get(key)
         plain = isinstance(value, str | bool | int | float | None)  # a tensor cannot be compared
         if key in self.settings and (not plain or value not in allowed):
@@ -171,7 +156,8 @@ def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]
         "input_dropout": 0.0,
         "dropout": published.settings.get("model.dropout", 0.1),
     }
-    return settings, text or Text("bert", {}, published.size("img_txt_enc.cap_proj.weight", 1)), tern_state(rest)
+    text = text or Text("bert", {}, published.size("img_txt_enc.cap_proj.weight", 1))
+    return settings, text, state_dicts.tern_state(rest)
 
 
 def _sgraf(published: Published) -> Part:
@@ -191,7 +177,8 @@ def _sgraf(published: Published) -> Part:
         "dropout": 0.4,
         "precision": "fp32",
     }
-    return "sgraf", settings, replace(text, state={}), sgraf_state(published.entries)  # with the text encoder's
+    state = state_dicts.sgraf_state(published.entries)  # with the text encoder's
+    return "sgraf", settings, replace(text, state={}), state
 
 
 def _vse_infty(published: Published) -> Part:
@@ -202,19 +189,19 @@ def _vse_infty(published: Published) -> Part:
         "pool_hidden": published.size("img_enc.gpool.gru.weight_hh_l0", 1),
         "temperature": 0.1,  # fixed in the published code
     }
-    return "vse_infty", settings, text, vse_infty_state(rest)
+    return "vse_infty", settings, text, state_dicts.vse_infty_state(rest)
 
 
 def _esa(published: Published) -> Part:
     """ESA on region features, with BERT."""
     settings, text, rest = _mapped_regions(published)
-    return "esa", settings | {"dropout": 0.1}, text, esa_state(rest)  # fixed in the published code
+    return "esa", settings | {"dropout": 0.1}, text, state_dicts.esa_state(rest)  # fixed in the published code
 
 
 def _xdim(published: Published) -> Part:
     """X-Dim on region features, with BERT; third in the file are its similarity's weights."""
     settings, text, rest = _mapped_regions(published)
-    return "xdim", settings, text, xdim_state(rest)
+    return "xdim", settings, text, state_dicts.xdim_state(rest)
 
 
 def _mapped_regions(published: Published, *, bigru: bool = False) -> tuple[dict[str, Any], Text, Tensors]:
@@ -267,7 +254,7 @@ def _flat(path: Path, content: Any) -> Published:
 
 
 def _region_size(published: Published) -> int:
-    """Size of a region's features: the input of the first map, without the five values of its position."""
+    """Size of a region's features: inputs of the first map, without the five values of its position."""
     for name, position in (("img_enc.fc.weight", 0), ("img_txt_enc.img_enc.pos_encoding_image.map.0.weight", 5)):
         if name in published.entries:
             return published.size(name, 1) - position

@@ -1,9 +1,8 @@
 """Pickles that other projects published, read as data: nothing in a file is imported or run.
 
-A ``torch.save`` file goes through torch's weights-only reader, which looks every name up in a list instead of
-importing it. To the list are added the types that those projects keep with tensors: their command line
-(argparse.Namespace) and NumPy scalars (a best recall). A pickled vocabulary, and a pickled dict of NumPy arrays,
-go through unpicklers whose lists are shorter still. Any other name is refused, and named.
+A ``torch.save`` file goes through torch's weights-only reader, which looks every name up in a list instead of importing
+it. Added to the list are a command line (argparse.Namespace) and NumPy scalars (a best recall). Pickles of a vocabulary
+and of NumPy arrays have shorter lists. Any other name is refused, and named.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ def _scalar(dtype: _Dtype, content: bytes) -> int | float | bool:
     return np.frombuffer(content, dtype=dtype.numpy).item()
 
 
-# Stand-ins by their name in the file. NumPy's own functions are not called: the state of a pickled dtype
-# can be forged.
+# By their name in the file. NumPy's own functions are not called: the state of a pickled dtype can be forged.
 _BESIDE_TENSORS = [
     (argparse.Namespace, "argparse.Namespace"),
     (_Dtype, "numpy.dtype"),

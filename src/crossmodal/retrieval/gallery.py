@@ -55,11 +55,7 @@ def read_info(folder: Path) -> GalleryInfo:
 
 
 def as_made(params: Params, settings: Any, path: Path) -> Params:
-    """Params with the settings of a gallery's or a feature store's features, which the file ``path`` holds.
-
-    Raises:
-        UserError: they are no settings of features.
-    """
+    """Params with the settings of features that the file ``path`` holds; a UserError where they are none."""
     try:
         return with_reading(params, settings)
     except (ValueError, TypeError, AttributeError) as error:

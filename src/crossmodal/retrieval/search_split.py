@@ -23,11 +23,7 @@ from crossmodal.settings.params import Evaluate
 
 
 def mode_of(setting: str, model: Matcher, name: str) -> Mode:
-    """``evaluate.mode`` with ``auto`` resolved for this matcher.
-
-    Raises:
-        UserError: embeddings of a matcher whose items are sets of vectors.
-    """
+    """``evaluate.mode`` with ``auto`` resolved; a UserError for embeddings of a matcher that compares sets."""
     if setting == "auto":
         return "embeddings" if model.pooled else "exact_pairwise"
     if setting == "embeddings" and not model.pooled:

@@ -56,7 +56,6 @@ class Trainer:
 
     Args:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
-        settings, loss, seed: of params.yaml.
         resume: folder of the state, taken up when it holds one; needed by the first process alone.
         text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``.
         frozen_epochs: first epochs in which ``model.image`` is not trained.
@@ -147,16 +146,11 @@ class Trainer:
         batches = self._epoch(epoch)
         loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type == "cuda")
         size = len(batches.batches[0])
-        bar = progress(
-            total=len(batches) * size,
-            initial=state.batch * size,
-            desc=f"epoch {epoch + 1}/{settings.epochs}",
-            unit="sample",
-            unit_scale=True,
-        )
+        samples = {"initial": state.batch * size, "total": len(batches) * size, "unit": "sample", "unit_scale": True}
+        bar = progress(desc=f"epoch {epoch + 1}/{settings.epochs}", **samples)
         self.model.train()
         self.model.image.requires_grad_(epoch >= self.frozen_epochs)
-        started, seen, collapse = time.monotonic(), 0, self.collapse
+        started, seen = time.monotonic(), 0
         for batch in loader:
             with batch_norms_explained(batch):
                 loss = self._loss(batch.to(self.device), epoch)
@@ -168,24 +162,22 @@ class Trainer:
                     "a lower train.lr, train.clip or precision fp32 may help"
                 )
             if self.schedule.steps >= settings.warmup_steps and self.processes.first:
-                collapse.look(value, state.batch, batch.image_index, epoch)
+                self.collapse.look(value, state.batch, batch.image_index, epoch)
             state.batch += 1
             state.loss_sum += value
             seen += size
             if state.batch % settings.accumulate == 0 or state.batch == len(batches):
                 self._step()
                 if self.schedule.steps % LOG_EVERY == 0:
-                    rate = seen / (time.monotonic() - started)
-                    report(
-                        {"train/loss": value, "train/lr": self.schedule.lr, "train/samples_per_second": rate},
-                        self.schedule.steps,
-                    )
+                    figures = {"loss": value, "lr": self.schedule.lr}
+                    figures["samples_per_second"] = seen / (time.monotonic() - started)
+                    report({f"train/{name}": figure for name, figure in figures.items()}, self.schedule.steps)
                 if time.monotonic() - self._saved_at > SAVE_SECONDS and state.batch < len(batches):
                     self._save()
             bar.update(size)
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
         bar.close()
-        collapse.end_epoch(epoch)
+        self.collapse.end_epoch(epoch)
         return state.loss_sum / len(batches)
 
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:

@@ -21,10 +21,8 @@ class Schedule:
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * settings.epochs
         self.base = [group["lr"] for group in optimizer.param_groups]
-        self.steps = 0
-        self.plateau_decays = 0
+        self.steps = self.plateau_decays = self.stale_epochs = 0
         self.best = -math.inf
-        self.stale_epochs = 0
         self._apply()
 
     def step(self) -> None:

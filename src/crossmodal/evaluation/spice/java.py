@@ -1,8 +1,7 @@
 """SPICE's own program: captions to scene graphs, by the jars that the package pycocoevalcap brings or downloads.
 
-The program is run without its cache (``-cache``), which Java 16 and newer refuse (InaccessibleObjectException): here a
-caption is parsed twice, alone and with its image's others, however many the pairs. Its results are written by the
-JavaScript engine that Java had up to 14.
+Without the program's cache: a caption is parsed twice, alone and with its image's others, however many the pairs. Its
+results are written by the JavaScript engine that Java had up to 14.
 """
 
 from __future__ import annotations
@@ -41,11 +40,7 @@ class Scored:
 
 
 class Spice:
-    """The program, found and checked.
-
-    Raises:
-        UserError: pycocoevalcap, a jar or a Java that will do is missing.
-    """
+    """The program, found and checked; a UserError where pycocoevalcap, a jar or a suitable Java is missing."""
 
     def __init__(self) -> None:
         spec = importlib.util.find_spec("pycocoevalcap")
