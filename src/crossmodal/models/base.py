@@ -76,19 +76,19 @@ class Matcher(nn.Module):
         return torch.cat([self.similarity(images, part) for part in captions], dim=1)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor | None:
-        """How much each region answers each word, of an image and a caption a row: (B, R, L), 0 or more.
+        """How much each region answers each word, of an image and a caption a row: (B, R, L), for the report.
 
-        For the report's pictures alone: no score is made of it. Within a pair weights can be compared; they are 0 at
-        padding and where a token takes no part. None where a model does not compare regions with words.
+        0 at padding and where a token takes no part, else positive; comparable within a pair. None where a model does
+        not compare regions with words.
         """
         return None
 
     def encode_text(self, words: Words) -> Encoding:
-        """Captions as they are compared, from what the caption store holds."""
+        """Captions as they are compared, from the content of the caption store."""
         return self.encode_captions(self.text(words))
 
     def encode_regions(self, regions: Regions) -> Encoding:
-        """Images as they are compared, from what the region store holds."""
+        """Images as they are compared, from the content of the region store."""
         return self.encode_images(self.image(regions))
 
     def members(self) -> list[Matcher]:

@@ -1,8 +1,4 @@
-"""A trained matcher on disk: model.safetensors and config.json, no pickles.
-
-config.json holds the model's name, its settings, the sizes of its inputs, and the key by which the tracking
-server finds the run that trained it.
-"""
+"""A trained matcher on disk: model.safetensors and config.json, no pickles."""
 
 from __future__ import annotations
 
@@ -34,7 +30,8 @@ _FEW = 16  # layers that no number of tensors is held against: some models have 
 class MatcherConfig:
     """Everything needed to rebuild the model.
 
-    ``encoder``: captions.encoder; ``text``: settings of build_text; ``image``: settings of grid_backbone.build_image.
+    ``key``: by which the tracking server finds the run that trained it. ``encoder``: captions.encoder; ``text``:
+    settings of build_text; ``image``: settings of grid_backbone.build_image.
     """
 
     model: str
@@ -117,13 +114,10 @@ def load_matcher(folder: Path) -> tuple[Matcher, MatcherConfig]:
 def build_checked(
     config: MatcherConfig, weights: Mapping[str, torch.Tensor], path: Path, weights_path: Path
 ) -> Matcher:
-    """The model of a config, not yet with its weights, which are those of this model.
+    """The model of a config, not yet with its weights; ``path`` and ``weights_path`` are for messages.
 
     It is built on the meta device first and compared with the weights: a config that claims sizes gets no memory for
     them, and a number of layers beyond the number of tensors no time.
-
-    Args:
-        path: of the config, for messages. weights_path: of the weights.
 
     Raises:
         UserError: no model can be built so, or the weights are those of another.

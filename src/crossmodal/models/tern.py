@@ -8,6 +8,8 @@ maximum. docs/models/tern.md: published settings, differences.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -29,24 +31,18 @@ class TernMatcher(Matcher):
                 f"heads {settings.heads} of tern or teran: token features have {sizes.words} values, not a multiple; "
                 "choose another number of heads, or text_layers 0"
             )
-        encoder = {
-            "heads": settings.heads,
-            "feed_forward": settings.feed_forward,
-            "dropout": settings.dropout,
-            "start": settings.layers_start,
-        }
+        options = {"feed_forward": settings.feed_forward, "dropout": settings.dropout, "start": settings.layers_start}
+        encoder = partial(TransformerEncoder, heads=settings.heads, **options)
         self.image_aggregation = settings.image_aggregation
         self.text_aggregation = settings.text_aggregation
         self.input_dropout = SetDropout(settings.input_dropout)
         self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions, settings.location_scale)
-        self.visual_encoder = TransformerEncoder(settings.visual_dim, layers=settings.visual_layers, **encoder)
+        self.visual_encoder = encoder(settings.visual_dim, layers=settings.visual_layers)
         self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
-        self.text_encoder = TransformerEncoder(sizes.words, layers=settings.text_layers, **encoder)
+        self.text_encoder = encoder(sizes.words, layers=settings.text_layers)
         self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
-        self.encoder = TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
-        self.image_encoder = self.encoder
-        if not settings.shared:
-            self.image_encoder = TransformerEncoder(settings.embed_dim, layers=settings.layers, **encoder)
+        self.encoder = encoder(settings.embed_dim, layers=settings.layers)
+        self.image_encoder = self.encoder if settings.shared else encoder(settings.embed_dim, layers=settings.layers)
 
     def region_set(self, regions: Regions) -> torch.Tensor:
         """Reasoned regions in the common space, [I-CLS] first: (B, R, D) -> (B, 1 + R, E)."""

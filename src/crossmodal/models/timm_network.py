@@ -172,19 +172,13 @@ def trained_part(model: nn.Module, trained: Stages) -> nn.Module:
 
 def _leave_out(model: nn.Module, cut: str, *, frozen: bool) -> None:
     """Replace the steps up to ``cut``, or those after it, by steps that do nothing."""
-    before = True
-
-    def walk(parent: nn.Module, prefix: str) -> None:
-        nonlocal before
-        for key, child in list(parent.named_children()):
-            name = prefix + key
-            if cut.startswith(f"{name}."):
-                walk(child, f"{name}.")
-            elif before == frozen:
-                setattr(parent, key, nn.Sequential())
-            before = before and name != cut
-
-    walk(model, "")
+    path = cut.split(".")
+    for depth, name in enumerate(path, start=1):
+        keys = [key for key, _ in model.named_children()]
+        at, last = keys.index(name), depth == len(path)
+        for key in keys[: at + last] if frozen else keys[at + 1 :]:
+            setattr(model, key, nn.Sequential())
+        model = getattr(model, name)
 
 
 def cut_network(model: nn.Module, trained: Stages, size: int) -> Cut:

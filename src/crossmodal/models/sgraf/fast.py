@@ -52,8 +52,7 @@ def score_matrix(
 
     Args:
         bf16: the large products in bf16 where no gradients are kept.
-        sparse: few of the scores will have a gradient; only these pairs are then recomputed for the backward pass.
-            Without effect where scores depend on other images.
+        sparse: few of the scores will have a gradient; without effect where scores depend on other images.
         tile: bytes of word-region differences at a time; None: by device.
     """
     device = images.vectors.device.type

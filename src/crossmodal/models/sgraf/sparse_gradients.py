@@ -1,8 +1,7 @@
 """Gradients of a matrix of scores for few of its pairs.
 
 The hinge on the hardest negatives has a gradient for three pairs of a row and column, of N x C. So the matrix is
-computed without gradients, and the backward pass recomputes these few pairs, by the equations, with gradients: a
-training step costs little more than the matrix, and keeps nothing of the other pairs.
+computed without gradients, and the backward pass recomputes these few pairs, by the equations, with gradients.
 """
 
 from __future__ import annotations
@@ -24,11 +23,9 @@ CHUNK = 64  # pairs recomputed at a time
 def with_sparse_gradients(
     scores: torch.Tensor, scorer: PairScorer, images: Encoding, captions: Encoding
 ) -> torch.Tensor:
-    """The same scores (N, C) with gradients by the sets, (N, 1 + R, E) and (C, 1 + L, E), and by the scorer's weights.
+    """Scores (N, C) with gradients by the sets, (N, 1 + R, E) and (C, 1 + L, E), and by the scorer's weights.
 
-    Args:
-        scores: without gradients; what ``scorer`` computes pair by pair, but for rounding, so that none may depend on
-            another pair.
+    ``scores``: those of ``scorer``, but for rounding, without gradients; none depends on another pair.
     """
     masks = images.mask, captions.mask
     weights = [weight for weight in scorer.parameters() if weight.requires_grad]

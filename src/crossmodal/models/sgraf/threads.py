@@ -35,8 +35,8 @@ class Buffers(threading.local):
 def map_tiles(work: Callable[..., T], tiles: Sequence[tuple], device: str) -> list[T]:
     """``work(*tile)`` of every tile, in order, without gradients.
 
-    On a CPU as many tiles are worked on at the same time as torch has threads, one thread each: operations of
-    microseconds need no barrier then, and each core keeps its tile in its cache. Callers may be several threads.
+    On a CPU as many tiles at the same time as torch has threads, one thread each: operations of microseconds need no
+    barrier then, and each core keeps its tile in its cache. Callers may be several threads.
     """
     threads = torch.get_num_threads() if device == "cpu" else 1
 

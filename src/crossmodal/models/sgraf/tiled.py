@@ -1,8 +1,8 @@
 """SGRAF's similarity vectors of all pairs of some images and some captions, in small tiles.
 
-Captions of one length are taken together, without padding, with so few images that what is worked on stays in the
-processor's cache: nothing of size (images, captions, words, E) is held, forward or backward. The length of a weighted
-sum of regions, |alpha V|^2 = alpha V V' alpha', follows from the regions' inner products before the sum is computed.
+Captions of one length are taken together, without padding, with so few images that a tile stays in the processor's
+cache: nothing of size (images, captions, words, E) is held, forward or backward. The length of a weighted sum of
+regions, |alpha V|^2 = alpha V V' alpha', follows from the regions' inner products.
 
 Shapes: N images, C captions of L words, R regions, E embedding, S similarity vector; T targets, the words (C * L) or
 the global vectors (C) of the captions.
@@ -102,7 +102,7 @@ class TorchMap:
         torch.div(mapped.view(out.shape), lengths.view(*out.shape[:-1], 1), out=out)
 
     def vectors(self, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """What ``fill_vectors`` computes, with gradients, (N, T, S)."""
+        """The same with gradients, (N, T, S)."""
         mapped = SquaredDifferenceMap.apply(weights, values, targets, self.weight, self.bias, self.tile)
         return F.normalize(mapped, dim=-1, eps=EPS)
 
@@ -126,11 +126,7 @@ def fill_squared_differences(
 
 
 class SquaredDifferenceMap(torch.autograd.Function):
-    """``fill_squared_differences`` with gradients.
-
-    Saves only its inputs; the backward pass recomputes the differences, which costs R multiply-adds each instead of
-    the E of the map.
-    """
+    """``fill_squared_differences`` with gradients; the backward pass recomputes the differences from the inputs."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: torch.Tensor | int) -> torch.Tensor:
