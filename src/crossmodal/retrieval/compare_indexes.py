@@ -1,4 +1,4 @@
-"""Kinds of FAISS indexes side by side: recall, speed, size and build time on the same vectors and queries."""
+"""Comparison of kinds of FAISS indexes: recall, speed, size and build time on the same vectors and queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIGH_RECALL, SMALL_RECALL = 0.95, 0.85
 
 @dataclass(frozen=True)
 class Row:
-    """An index and what it gives."""
+    """An index and its measures."""
 
     kind: IndexKind
     build_seconds: float
@@ -71,14 +71,10 @@ def usual_kinds(count: int, dim: int) -> list[IndexKind]:
 
 
 def compare_indexes(embeddings: np.ndarray, queries: np.ndarray, kinds: Sequence[IndexKind], k: int) -> Iterator[Row]:
-    """Build, measure and drop one index after the other.
+    """Build, measure and drop one index after the other; a UserError for one that cannot be built.
 
     Args:
-        embeddings: (N, E), queries: (Q, E), float32 and L2-normalised.
-        k: results that count.
-
-    Raises:
-        UserError: an index that cannot be made of these embeddings.
+        embeddings: (N, E), queries: (Q, E), float32 and L2-normalised. k: results that count.
     """
     for kind in kinds:
         started = time.perf_counter()

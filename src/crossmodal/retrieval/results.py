@@ -178,22 +178,16 @@ def results_of(
 def rank_pairs(similarity: np.ndarray, split: Split, *, top_k: int) -> Searched:
     """Ranks and the ``top_k`` best results from the similarity matrix (N, C) of a split."""
     rankings = rank_both_ways(similarity, Pairs.of_captions(split.caption_image))
-    i2t_top, t2i_top = _best(similarity, top_k), _best(similarity.T, top_k)
-    results = SearchResults(
-        i2t_ranks=rankings[0].ranks(len(similarity)),
-        t2i_ranks=rankings[1].ranks(similarity.shape[1]),
-        i2t_top=i2t_top,
-        i2t_scores=np.take_along_axis(similarity, i2t_top, axis=1),
-        t2i_top=t2i_top,
-        t2i_scores=np.take_along_axis(similarity.T, t2i_top, axis=1),
-        caption_image=split.caption_image,
-    )
+    i2t, t2i = (ranking.ranks(size) for ranking, size in zip(rankings, similarity.shape, strict=True))
+    results = results_of(_best(similarity, top_k), _best(similarity.T, top_k), split, top_k)
+    results = replace(results, i2t_ranks=i2t, t2i_ranks=t2i, depth=0)
     return Searched(results, figures={}, timings={}, matrix=similarity, rankings=rankings)
 
 
-def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k highest scores of each row, best first: (rows, k), ties in the order of the columns."""
-    return np.stack([np.argsort(-row, kind="stable")[:k] for row in scores])
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest scores of each row, best first, and their columns: (rows, k) each; ties in the columns' order."""
+    top = np.stack([np.argsort(-row, kind="stable")[:k] for row in scores])
+    return np.take_along_axis(scores, top, axis=1), top
 
 
 def summary(results: SearchResults) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Trainer:
                 setattr(model, encode, torch.compile(getattr(model, encode), dynamic=True))
 
     def fit(self, report: Report) -> list[dict[str, float]]:
-        """Train to the last epoch, or until ``patience`` runs out.
+        """Train to the last epoch, or until ``patience`` runs out; a UserError when the loss is no longer finite.
 
         Args:
             report: called with metrics and the optimiser step they belong to.
@@ -117,9 +117,6 @@ class Trainer:
         Returns:
             One row per epoch: epoch (from 1), loss per pair, lr, the validation metrics, and where it is not rsum the
             metric by which the best epoch is kept.
-
-        Raises:
-            UserError: the loss is no longer finite.
         """
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
             loss = self._train_epoch(self.state.epoch, report)

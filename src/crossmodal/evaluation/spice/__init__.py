@@ -7,5 +7,5 @@ image's b,
 
     P = tp / a        R = tp / b        F = 2 P R / (P + R) = 2 tp / (a + b)
 
-java.py has SPICE's own program parse captions and merge graphs, once each; relevance.py matches all pairs of them.
+SPICE's own program parses captions and merges graphs (java.py); relevance.py matches all pairs.
 """

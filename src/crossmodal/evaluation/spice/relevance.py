@@ -23,8 +23,7 @@ def spice_relevance(
 ) -> np.ndarray:
     """SPICE F of every caption against the references of every image: (C, N) float32, from 0; 0 is nothing in common.
 
-    SPICE scores one pair for each image itself. A warning on stderr says in how many of them the matrix has something
-    else, if any.
+    SPICE itself scores one pair for each image; a warning says how many of them the matrix has otherwise, if any.
 
     Args:
         captions: C candidates. references: the captions of each of N images, in any number; none gives 0.
@@ -110,7 +109,7 @@ def _found(
 
 
 def _compare(scored: Sequence[Scored], synonyms: Synonyms) -> None:
-    """Say on stderr where SPICE's own scores are others than those made of the same graphs."""
+    """Warn where SPICE's own scores differ from ours of the same graphs."""
     ours = graph_relevance([pair.caption for pair in scored], [pair.image for pair in scored], synonyms).diagonal()
     off = np.abs(ours - [pair.f for pair in scored])
     if np.any(off > _CLOSE):
