@@ -12,7 +12,7 @@ from crossmodal.losses.metric import MINERS, MetricLoss
 from crossmodal.losses.pair import infonce_loss
 from crossmodal.settings.params import Loss, load_params
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOSS = load_params(ROOT / "params.yaml").loss
 NAMES = ["contrastive", "triplet", "ntxent", "multisimilarity"]
 IMAGE_OF = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])

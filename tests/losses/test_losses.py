@@ -9,7 +9,7 @@ import torch
 from crossmodal.losses.pair import PairLoss, hinge_loss, infonce_loss
 from crossmodal.settings.params import load_params
 
-LOSS = load_params(Path(__file__).resolve().parents[1] / "params.yaml").loss
+LOSS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").loss
 IMAGES = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])
 SAME = IMAGES[:, None] == IMAGES[None, :]
 

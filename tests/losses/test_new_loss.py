@@ -25,7 +25,7 @@ from crossmodal.settings import params as params_module
 from crossmodal.settings.params import Params, load_params
 from crossmodal.training import loop
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/adding-a-loss.md").read_text(encoding="utf-8")
 LOSS, CHOICE, SECTION, SLOW = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 (SETTINGS,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
