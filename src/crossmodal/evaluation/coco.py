@@ -35,7 +35,10 @@ def coco_metrics(similarity: np.ndarray, pmrp: Path | None = None) -> dict[str, 
     Raises:
         UserError: another shape; the package or a file is missing.
     """
-    judgements = _package().Metrics(extra_file_dir=None if pmrp is None else _checked(pmrp))
+    for path in () if pmrp is None else (pmrp / name for name in PMRP_FILES):
+        if not path.is_file():
+            raise UserError(f"{path}: not found; github.com/naver-ai/eccv-caption says where PMRP's files are")
+    judgements = _package().Metrics(extra_file_dir=pmrp and str(pmrp))
     captions = np.asarray(judgements.coco_ids)
     images = np.array([judgements.coco_gts["t2i"][caption][0] for caption in captions[::5].tolist()])
     if similarity.shape != (len(images), len(captions)):
@@ -85,10 +88,3 @@ def _package() -> ModuleType:
             "ECCV Caption and CxC need the package eccv-caption, which is not installed: pip install 'crossmodal[coco]'"
         ) from None
     return eccv_caption
-
-
-def _checked(folder: Path) -> str:
-    for name in PMRP_FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: not found; github.com/naver-ai/eccv-caption says where PMRP's files are")
-    return str(folder)

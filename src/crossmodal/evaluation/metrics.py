@@ -127,9 +127,6 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in dotted(metrics, separator="/").items() if value != {}}
 
 
-def merged(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+def merged(metrics: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Nested metrics merged with others, e.g. {"i2t": {"r1": ..}} with {"i2t": {"mrr": ..}}."""
-    result = dict(metrics)
-    for name, value in others.items():
-        result[name] = merged(result.get(name, {}), value) if isinstance(value, Mapping) else value
-    return result
+    return {**metrics, **{name: {**metrics.get(name, {}), **values} for name, values in others.items()}}

@@ -68,8 +68,7 @@ def draw_xavier(model: nn.Module) -> None:
 def region_maps(inputs: int, dim: int, hidden: int) -> tuple[nn.Linear, nn.Sequential | None]:
     """The maps of ``map_regions``: a linear one, and an MLP with ``hidden`` units (VSE-infinity), None for 0."""
     linear = nn.Linear(inputs, dim)
-    nn.init.xavier_uniform_(linear.weight)
-    nn.init.zeros_(linear.bias)
+    draw_xavier(linear)
     if not hidden:
         return linear, None
     return linear, nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, dim))
@@ -106,12 +105,6 @@ class SetDropout(nn.Module):
         if not self.training or not self.share:
             return values
         return values * F.dropout(values.new_ones(len(values), 1, values.shape[-1]), self.share)
-
-
-def location_features(boxes: torch.Tensor) -> torch.Tensor:
-    """Boxes with their area, all as shares of the image: (..., 4) -> (..., 5) = x1 y1 x2 y2 area."""
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    return torch.cat([boxes, area.unsqueeze(-1)], dim=-1)
 
 
 class TransformerEncoder(nn.Module):
@@ -163,7 +156,8 @@ class BoxPositions(nn.Module):
     def forward(self, features: torch.Tensor, boxes: torch.Tensor | None) -> torch.Tensor:
         if self.mode == "none":
             return self.features(features)
-        location = self.scale * location_features(boxes)
+        area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+        location = self.scale * torch.cat([boxes, area.unsqueeze(-1)], dim=-1)  # (B, R, 5): x1 y1 x2 y2 area
         if self.mode == "concat":
             return self.map(torch.cat([features, location], dim=-1))
         return self.features(features) + self.location(location)

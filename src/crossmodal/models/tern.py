@@ -45,8 +45,9 @@ class TernMatcher(Matcher):
         self.image_encoder = self.encoder if settings.shared else encoder(settings.embed_dim, layers=settings.layers)
 
     def region_set(self, regions: Regions) -> torch.Tensor:
-        """Reasoned regions in the common space, [I-CLS] first: (B, R, D) -> (B, 1 + R, E)."""
-        features, boxes, mask = with_cls_slot(regions)
+        """Reasoned regions in the common space, [I-CLS] first, which starts as zeros: (B, R, D) -> (B, 1 + R, E)."""
+        features, mask = F.pad(regions.features, (0, 0, 1, 0)), F.pad(regions.mask, (1, 0), value=True)
+        boxes = None if regions.boxes is None else F.pad(regions.boxes, (0, 0, 1, 0))
         values = self.positions(self.input_dropout(features), boxes)  # (B, 1 + R, V)
         values = self.visual_encoder(values, mask)
         return self.image_encoder(self.image_map(values), mask)
@@ -64,11 +65,3 @@ class TernMatcher(Matcher):
 
     def encode_captions(self, words: Words) -> Encoding:
         return Encoding(F.normalize(pool(self.word_set(words), words.mask, self.text_aggregation), dim=-1))
-
-
-def with_cls_slot(regions: Regions) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Prepend the image's CLS slot, zeros for feature and box: (B, R, .) -> (B, 1 + R, .) each."""
-    features = F.pad(regions.features, (0, 0, 1, 0))
-    boxes = None if regions.boxes is None else F.pad(regions.boxes, (0, 0, 1, 0))
-    mask = F.pad(regions.mask, (1, 0), value=True)
-    return features, boxes, mask
