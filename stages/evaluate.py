@@ -29,7 +29,7 @@ from crossmodal.workspace import publish, work_folder
 
 
 def graded_relevance(dataset: Dataset, split: Split) -> np.ndarray | None:
-    """Relevance of the searched images to their captions, (captions, images); None where the stage made none.
+    """Relevance of the searched images to their captions, (captions, images); None without such a file.
 
     The relevance stage goes by the dataset alone: it has images that the regions stage left out.
     """

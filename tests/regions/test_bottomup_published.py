@@ -168,7 +168,7 @@ def test_nothing_in_a_file_is_run(tmp_path, detector, suffix):
         path.write_bytes(pickle.dumps({"model": arrays(detector.weights) | {"more": Attack(mark)}}))
     else:
         torch.save({"model": dict(detector.weights) | {"more": Attack(mark)}}, path)
-    with pytest.raises(UserError, match=r"system, which a published checkpoint has no need of"):
+    with pytest.raises(UserError, match=r"system"):
         read_published(path)
     assert not mark.exists()
 

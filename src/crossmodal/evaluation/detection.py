@@ -32,7 +32,7 @@ def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def match_detections(found: Objects, true: Objects, threshold: float = 0.5) -> np.ndarray:
     """For each detection the true object it finds, or -1: (N,) int64.
 
-    From the best score down, a detection looks at the true box of its class that it overlaps most. It is
+    From the best score down, a detection is compared with the true box of its class that it overlaps most. It is
     right if their IoU is at least ``threshold`` and no better detection has taken that box.
     """
     iou = pairwise_iou(found.boxes, true.boxes)

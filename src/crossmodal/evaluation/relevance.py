@@ -36,7 +36,7 @@ def ranked_relevance(similarity: np.ndarray, relevance: np.ndarray, depth: int =
 
 
 def best_relevance(relevance: np.ndarray, depth: int = DEPTH) -> np.ndarray:
-    """The highest relevances of each query, in the best order that there is: (Q, depth) float64."""
+    """The highest relevances of each query, in descending order: (Q, depth) float64."""
     depth = min(depth, relevance.shape[1])
     kept = [np.partition(block, -depth, axis=1)[:, -depth:].astype(np.float64) for block in _blocks(relevance)]
     return -np.sort(-np.concatenate(kept), axis=1)

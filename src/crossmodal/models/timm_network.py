@@ -86,7 +86,7 @@ def create_network(name: str, kwargs: dict[str, Any], *, pretrained: bool = Fals
             raise UserError(f"grid.kwargs: {name} does not take them ({first_line(error)})") from None
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"grid.weights hub: {name} could not be had ({reason}); set grid.weights to a .safetensors file"
+            f"grid.weights hub: {name} not available ({reason}); set grid.weights to a .safetensors file"
         ) from None
 
 
@@ -156,13 +156,13 @@ def last_frozen(model: nn.Module, trained: int) -> dict[str, Any]:
 
 
 def frozen_part(model: nn.Module, trained: int) -> nn.Module:
-    """The network up to its last ``trained`` stages, made of ``model``, which is changed."""
+    """``model``, changed in place, without its last ``trained`` stages and what follows them."""
     _leave_out(model, last_frozen(model, trained)["module"], frozen=False)
     return model
 
 
 def trained_part(model: nn.Module, trained: Stages) -> nn.Module:
-    """The last ``trained`` stages and what follows them, made of ``model``, which is changed."""
+    """``model``, changed in place, without what comes before its last ``trained`` stages."""
     if trained != "all":
         _leave_out(model, last_frozen(model, trained)["module"], frozen=True)
         for name in list(model._parameters):  # positions and class tokens, which are added before the first stage
@@ -182,7 +182,7 @@ def _leave_out(model: nn.Module, cut: str, *, frozen: bool) -> None:
 
 
 def cut_network(model: nn.Module, trained: Stages, size: int) -> Cut:
-    """How a network is cut, found by a forward pass; ``size``: pixels of a side of the image.
+    """The cut of a network, found by a forward pass; ``size``: pixels of a side of the image.
 
     Raises:
         UserError: the network has fewer stages, or its parts do not give what the whole gives.

@@ -52,7 +52,7 @@ _BESIDE_TENSORS = [
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What ``torch.save`` wrote, zip or legacy format, its tensors on the CPU.
+    """Content of a ``torch.save`` file, zip or legacy format, its tensors on the CPU.
 
     Raises:
         UserError: missing; not such a file; or it holds something that is neither a tensor, plain data, an
@@ -89,10 +89,7 @@ def _refuse_packed(path: Path) -> None:
 
 
 def _refuse_expanded(path: Path, content: Any) -> None:
-    """See that every tensor has as many values as the file holds for it: with strides of 0 a few claim any number.
-
-    Each list is looked at once, however often others hold it.
-    """
+    """See that every tensor has as many values as the file holds for it: with strides of 0 a few claim any number."""
     seen: set[int] = set()
     left = [content]
     while left:
@@ -145,7 +142,7 @@ class _UnknownNameError(pickle.UnpicklingError):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names of a list alone, by their modules or whatever the module; they stand for what is read."""
+    """Finds the names of a list alone, with their modules or without, and takes the list's objects for them."""
 
     def __init__(self, file: BinaryIO, names: Mapping[str, Any], encoding: str) -> None:
         super().__init__(file, encoding=encoding)
@@ -219,17 +216,17 @@ _ARRAYS = {
 }
 
 
-def _plain(content: Any, made: dict[int, Any]) -> Any:
-    """The content with arrays for their stand-ins; ``made``: containers converted so far, each once."""
-    if id(content) not in made:
+def _plain(content: Any, done: dict[int, Any]) -> Any:
+    """The content with arrays for their stand-ins; ``done``: containers converted so far, each once."""
+    if id(content) not in done:
         if isinstance(content, dict):
-            made[id(content)] = {name: _plain(value, made) for name, value in content.items()}
+            done[id(content)] = {name: _plain(value, done) for name, value in content.items()}
         elif isinstance(content, list | tuple):
-            made[id(content)] = type(content)([_plain(value, made) for value in content])
+            done[id(content)] = type(content)([_plain(value, done) for value in content])
         else:
             return content.value if isinstance(content, _Array) else content
-    return made[id(content)]
+    return done[id(content)]
 
 
 def _refusal(path: Path, name: str) -> str:
-    return f"{path}: refers to {name}, which a published checkpoint has no need of; nothing of the file was run"
+    return f"{path}: refers to {name}, which no published checkpoint needs; nothing of the file was run"

@@ -59,4 +59,4 @@ def as_made(params: Params, settings: Any, path: Path) -> Params:
     try:
         return with_reading(params, settings)
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not settings that features are made by ({first_line(error)})") from None
+        raise UserError(f"{path}: not settings of features ({first_line(error)})") from None

@@ -43,7 +43,7 @@ class SearchResults:
 
     @property
     def all_score_ranks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ranks of images (N,) and captions (C,) by all scores that there are: of shortlists, by theirs."""
+        """Ranks of images (N,) and captions (C,) by all scores; of shortlists, by theirs."""
         if self.i2t_exact_ranks.size:
             return self.i2t_exact_ranks, self.t2i_exact_ranks
         return self.i2t_ranks, self.t2i_ranks

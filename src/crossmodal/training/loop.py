@@ -37,7 +37,7 @@ KEPT_BY = "kept_by"  # column of the history
 
 @dataclass
 class TrainingState:
-    """Progress of a run: everything besides model, optimiser and schedule that a resumed run needs."""
+    """Progress of a run: all that a resumed run needs but model, optimiser and schedule."""
 
     epoch: int = 0
     batch: int = 0
@@ -56,7 +56,7 @@ class Trainer:
 
     Args:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
-        resume: folder of the state, taken up when it holds one; needed by the first process alone.
+        resume: folder of the state, from which training resumes; needed by the first process alone.
         text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``.
         frozen_epochs: first epochs in which ``model.image`` is not trained.
         processes: the distributed group.

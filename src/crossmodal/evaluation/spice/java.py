@@ -76,7 +76,7 @@ class Spice:
 
         Args:
             captions: C captions. references: the captions of each of N images.
-            work: folder for finished parts, which another call with the same captions takes up.
+            work: folder for finished parts, which another call with the same captions reuses.
 
         Raises:
             UserError: the program fails.
@@ -111,7 +111,7 @@ class Spice:
         return [" ".join(token for token in line.split() if token not in _MARKS) for line in tokens]
 
     def _parsed(self, items: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-        """SPICE's results of some items, from ``path`` where it is there already."""
+        """SPICE's results of some items, from ``path`` if it exists."""
         if not path.is_file():
             given, part = path.with_suffix(".input"), path.with_suffix(".part")
             given.write_text(json.dumps([{"image_id": number} | item for number, item in enumerate(items)]))

@@ -27,7 +27,7 @@ def spice_relevance(
 
     Args:
         captions: C candidates. references: the captions of each of N images, in any number; none gives 0.
-        work: folder for what is parsed so far; a killed call goes on from there.
+        work: folder for what is parsed so far; an interrupted call resumes from it.
         out: (C, N) float32 to write to, a memory map where the matrix is larger than memory may be.
 
     Raises:

@@ -120,13 +120,13 @@ def library() -> ctypes.CDLL | None:
 def _compile(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        subprocess.run([compiler, *FLAGS, "-o", made, SOURCE, "-lm"], check=True, capture_output=True, timeout=120)
-        made.replace(path)
+        part = Path(folder) / path.name
+        subprocess.run([compiler, *FLAGS, "-o", part, SOURCE, "-lm"], check=True, capture_output=True, timeout=120)
+        part.replace(path)
 
 
 def _fingerprint(compiler: str) -> str:
-    """What the library depends on: its source, the flags, the compiler and the processor."""
+    """Hash of all that the library depends on: its source, the flags, the compiler and the processor."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=20).stdout
     cpu = Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.is_file() else []

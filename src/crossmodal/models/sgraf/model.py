@@ -81,7 +81,7 @@ class SgrafMatcher(Matcher):
 
 
 class SgrafEnsemble(Matcher):
-    """The mean of several matchers' similarities; an encoding is theirs side by side: (B, 1 + N, members * E)."""
+    """The mean of several matchers' similarities; an encoding concatenates theirs: (B, 1 + N, members * E)."""
 
     pooled = False
 
