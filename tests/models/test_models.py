@@ -156,7 +156,7 @@ def test_checkpoint_round_trip(tmp_path, batch, name, changes):
 def test_weights_of_another_model_are_refused(tmp_path):
     config = MatcherConfig("tern", PARAMS.tern.model_dump(), SIZES, "key", "bert", {})
     save_matcher(tmp_path, build("vsepp"), config)
-    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of this tern model"):
+    with pytest.raises(UserError, match=r"model\.safetensors.*tern"):
         load_matcher(tmp_path)
 
 

@@ -63,7 +63,7 @@ def test_goes_on_after_a_failure(stand_in, tmp_path, monkeypatch):
 
 def test_results_of_other_captions(stand_in, tmp_path):
     spice_relevance(CAPTIONS, IMAGES, tmp_path / "work")
-    with pytest.raises(UserError, match=r"000000000.json: not the results of the 4 captions and images"):
+    with pytest.raises(UserError, match=r"000000000\.json"):
         spice_relevance(CAPTIONS[:2], [CAPTIONS[:1], CAPTIONS[1:2]], tmp_path / "work")
 
 
