@@ -181,8 +181,7 @@ class Trainer:
         """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
         processes, image_index = self.processes, batch.image_index
         self._seed(epoch, 1 + processes.rank)  # dropout differs between processes
-        bf16 = usable_precision(self.settings.precision, self.device.type, "train.precision") != "fp32"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with self._autocast():
             images, captions = self.model(batch.regions, batch.words)
         images, captions = processes.gather_encoding(images.float()), [part.float() for part in captions]
         if self.loss.takes_vectors:
@@ -199,6 +198,10 @@ class Trainer:
         """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
         words = np.random.SeedSequence([self.seed, epoch, self.state.batch, stream]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = usable_precision(self.settings.precision, self.device.type, "train.precision") != "fp32"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def _step(self) -> None:
         self.processes.average_gradients((*self.model.parameters(), *self.loss.parameters()))
