@@ -165,7 +165,7 @@ def test_models_can_be_built_from_what_is_taken(batch, name, data):
         assert name in str(error) and "\n" not in str(error)
         return
     with torch.inference_mode():
-        similarity = model.similarity(model.encode_images(regions), model.encode_text(words))
+        similarity = model.similarity(model.encode_regions(regions), model.encode_text(words))
     assert similarity.shape == (4, 4)
 
 

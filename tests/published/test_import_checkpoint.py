@@ -333,7 +333,7 @@ def test_an_sgr_and_a_saf_make_an_sgraf(tmp_path, order):
     for inputs in data.values():
         regions, captions = sgraf_inputs(inputs)
         scores = [
-            model.similarity(model.encode_images(regions), model.encode_text(captions)) for model in (both, *members)
+            model.similarity(model.encode_regions(regions), model.encode_text(captions)) for model in (both, *members)
         ]
         torch.testing.assert_close(scores[0], (scores[1] + scores[2]) / 2, **TOLERANCE)
 

@@ -70,7 +70,7 @@ def test_precomputed_features_become_the_stages_out(workspace):
     check_boxes("sgraf", params.sgraf.model_dump(), store)
     for name, section in {"tern": settings, "sgraf": params.sgraf, "vse_infty": params.vse_infty}.items():
         model = build_model(name, section, InputSizes(regions=8, words=8)).eval()
-        assert len(model.encode_images(regions[:2])) == 2
+        assert len(model.encode_regions(regions[:2])) == 2
 
 
 def test_paths_are_of_the_repository_not_of_dvcs_copy(workspace, monkeypatch):
