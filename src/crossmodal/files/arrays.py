@@ -1,7 +1,9 @@
-"""A dataclass of arrays in one .npz file, as the evaluate stage leaves them."""
+"""A dataclass of arrays in one .npz file, as the evaluate stage writes them."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +17,15 @@ Arrays = TypeVar("Arrays")
 
 
 def save_arrays(arrays: Any, path: Path) -> None:
-    """Write the fields of a dataclass by their names, the same bytes for the same arrays."""
-    np.savez(path, **{field.name: getattr(arrays, field.name) for field in fields(arrays)})
+    """Write the fields of a dataclass by their names, the same bytes for the same arrays.
+
+    Not ``np.savez``: it streams members of unknown size, whose zip headers differ between versions of Python.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for field in fields(arrays):
+            content = io.BytesIO()
+            np.save(content, getattr(arrays, field.name), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{field.name}.npy"), content.getbuffer())
 
 
 def load_arrays(kind: type[Arrays], path: Path) -> Arrays:
@@ -25,8 +34,9 @@ def load_arrays(kind: type[Arrays], path: Path) -> Arrays:
     Raises:
         UserError: missing, unreadable, or of other fields.
     """
-    arrays = read_npz(path, "what the evaluate stage writes", advice="run the evaluate stage first")
+    what = "what the evaluate stage writes"
+    arrays = read_npz(path, what, advice="run the evaluate stage first")
     try:
         return kind(**arrays)
     except TypeError as error:
-        raise UserError(f"{path}: not readable as what the evaluate stage writes ({error})") from None
+        raise UserError(f"{path}: not readable as {what} ({error})") from None
