@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from crossmodal.datasets.archives.obtain import explain_left_out
-from crossmodal.datasets.assemble import Entry, check_images, write_entries
+from crossmodal.datasets.assemble import Entry, check_images, explain_left_out, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
 from crossmodal.datasets.walk import list_files

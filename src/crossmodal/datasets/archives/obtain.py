@@ -26,7 +26,6 @@ from filelock import FileLock
 
 from crossmodal.datasets.archives.transfer import CHUNK, RETRY_DELAYS, TransferError, discard, fetch
 from crossmodal.datasets.archives.unpack import MAX_UNPACKED, TAR_SUFFIXES
-from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
 
@@ -245,27 +244,3 @@ def _other_kind(name: str, path: Path) -> str | None:
     if name.endswith(TAR_SUFFIXES):
         return None if tarfile.is_tarfile(path) else "a tar archive"
     return None if zipfile.is_zipfile(path) else "a complete zip archive"
-
-
-def limit_bad(skipped: Sequence[Skipped], max_bad: int) -> None:
-    """Stop when too much of a dataset was skipped.
-
-    Raises:
-        UserError: more than ``max_bad`` items; names the first three.
-    """
-    if len(skipped) <= max_bad:
-        return
-    raise UserError(
-        f"{len(skipped)} bad items, more than download.max_bad {max_bad} in params.yaml allows: {first_of(skipped)}"
-    )
-
-
-def first_of(skipped: Sequence[Skipped]) -> str:
-    """The first three items with their reasons, and the number of the others."""
-    first = "; ".join(f"{item.item}: {item.reason}" for item in skipped[:3])
-    return f"{first}; and {len(skipped) - 3} more" if len(skipped) > 3 else first
-
-
-def explain_left_out(skipped: Sequence[Skipped]) -> str:
-    """What an error about missing images adds: why some of them may be missing."""
-    return f"; {len(skipped)} items were left out: {first_of(skipped)}" if skipped else ""

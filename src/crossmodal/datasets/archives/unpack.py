@@ -18,9 +18,10 @@ import re
 import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -86,6 +87,20 @@ def unpack(
     except OSError as error:
         place = error.filename or folder
         raise UserError(f"{archive_path}: not unpacked: {place}: {error.strerror or error}") from None
+
+
+def read_members(archive_path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """The content of files in an archive, by name, whatever folder they are in.
+
+    Raises:
+        UserError: there is no such file; see also ``unpack``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(archive_path, Path(folder), lambda member: plain_name(member, names))
+        for name in names:
+            if not Path(folder, name).is_file():
+                raise UserError(f"{archive_path}, member {name}: not found")
+        return {name: Path(folder, name).read_bytes() for name in names}
 
 
 def plain_name(member: str, names: Container[str]) -> str | None:
