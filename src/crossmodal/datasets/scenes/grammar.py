@@ -74,7 +74,7 @@ TAIL_FRAMES = (
     "there is {b} with {a} {tail}",
     "{b}, and {tail} {a}",
 )
-# {a} {r1} {r2}: one subject, two relations.
+# {a}: the subject of both relations.
 SHARED_FRAMES = (
     "{a} {r1} and {r2}",
     "{a} {is} {r1} and {r2}",
@@ -82,7 +82,7 @@ SHARED_FRAMES = (
     "there {is} {a} {r1} and {r2}",
     "{a} {r1} but {r2}",
 )
-# {r1} ends with the object that {r2} speaks of.
+# {r1} ends with the object that is the subject of {r2}.
 CHAIN_FRAMES = (
     "{a} {r1} that is {r2}",
     "{a} {r1}, which is {r2}",
@@ -90,6 +90,7 @@ CHAIN_FRAMES = (
     "{the} {is} {r1}, which is {r2}",
     "the {picture} shows {a} {r1} that is {r2}",
 )
+# Four different objects.
 CLAUSE_FRAMES = (
     "{a} {is} {r1} and {c} {is_c} {r2}",
     "{a} {is} {r1} while {c} {is_c} {r2}",
@@ -156,8 +157,8 @@ class Wording:
             self._chosen[key] = bool(self._rng.random() < odds)
         return bool(self._chosen[key])
 
-    def adjective(self, value: str) -> str:
-        return self.choose(value, ADJECTIVES[value], usual=True)
+    def adjective(self, value: str | None) -> str:
+        return self.choose(value, ADJECTIVES[value], usual=True) if value else ""
 
 
 def noun_phrase(
@@ -168,11 +169,10 @@ def noun_phrase(
     brief: bool = False,
 ) -> str:
     """The reference in words, with "a" or "the"; ``brief``: nothing after the noun."""
-    size = wording.adjective(reference.size) if reference.size else ""
+    size = wording.adjective(reference.size)
     if comparative:
         size = wording.choose(comparative, COMPARATIVES[comparative], usual=True)
-    colour = wording.adjective(reference.colour) if reference.colour else ""
-    pattern = wording.adjective(reference.pattern) if reference.pattern else ""
+    colour, pattern = wording.adjective(reference.colour), wording.adjective(reference.pattern)
     if reference.shape is None:
         if determiner == "a" and reference.count == 1 and not size and wording.chance("something", SOMETHING_ODDS):
             return "something " + " and ".join(word for word in (colour, pattern) if word)
@@ -221,9 +221,18 @@ def relative(
         if named or not wording.chance("of the picture", 0.4):
             return phrase
         return f"{phrase} of the {wording.choose('picture', PICTURE)}"
-    phrase = wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
+    phrase = _relation(claim, wording)
     others = [noun_phrase(other, wording, determiner, comparative) for other in claim.others]
     return f"{phrase} {' and '.join(others)}"
+
+
+def _subject(subject: Reference, wording: Wording) -> dict[str, str]:
+    """The subject in words, and the verbs that agree with it."""
+    return {
+        "a": noun_phrase(subject, wording),
+        "the": noun_phrase(subject, wording, "the"),
+        **_agree(subject.count),
+    }
 
 
 def _picture(wording: Wording) -> dict[str, str]:
@@ -250,52 +259,33 @@ def say_relation(claim: Claim, wording: Wording, comparative: str | None = None)
     if claim.relation in COMPARISONS:
         frame = wording.choose("size frame", SIZE_FRAMES)
     else:
-        turned = not (claim.relation in DIRECTIONS and _ends_with_than(claim, wording))
-        frame = wording.choose("frame", FRAMES + TURNED_FRAMES * turned)
+        than = claim.relation in DIRECTIONS and _relation(claim, wording).endswith("than")
+        frame = wording.choose("frame", FRAMES if than else FRAMES + TURNED_FRAMES)
     return frame.format(
-        a=noun_phrase(subject, wording),
-        the=noun_phrase(subject, wording, "the"),
+        **_subject(subject, wording),
         rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
         **_picture(wording),
-        **_agree(subject.count),
     )
 
 
-def _ends_with_than(claim: Claim, wording: Wording) -> bool:
-    phrase = wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
-    return phrase.endswith("than")
+def _relation(claim: Claim, wording: Wording) -> str:
+    return wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
 
 
-def say_shared(first: Claim, second: Claim, wording: Wording) -> str:
-    """Two relations of one subject."""
-    return _say_two(first, second, SHARED_FRAMES, wording)
-
-
-def say_chain(first: Claim, second: Claim, wording: Wording) -> str:
-    """Two relations; the second claim's subject is the first one's other object."""
-    return _say_two(first, second, CHAIN_FRAMES, wording)
-
-
-def say_clauses(first: Claim, second: Claim, wording: Wording) -> str:
-    """Two relations between objects that are all different."""
-    return _say_two(first, second, CLAUSE_FRAMES, wording)
-
-
-def _say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+def say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+    """Two relations, by SHARED_FRAMES, CHAIN_FRAMES or CLAUSE_FRAMES."""
     # "sits" and "lies" go with a position, not with a size.
     sizes = first.relation in COMPARISONS or second.relation in COMPARISONS
     frame = wording.choose(frames, [text for text in frames if not (sizes and PLACING_VERB in text)])
     determiner = _others(wording, frame)
     return frame.format(
-        a=noun_phrase(first.subject, wording),
-        the=noun_phrase(first.subject, wording, "the"),
+        **_subject(first.subject, wording),
         c=noun_phrase(second.subject, wording),
         the_c=noun_phrase(second.subject, wording, "the"),
         is_c=VERBS["is"][second.subject.count > 1],
         r1=relative(first, wording, determiner),
         r2=relative(second, wording, determiner),
         **_picture(wording),
-        **_agree(first.subject.count),
     )
 
 
@@ -303,13 +293,11 @@ def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> str:
     """One relation, and another object that is there too."""
     frame = wording.choose("extra frame", EXTRA_FRAMES)
     return frame.format(
-        a=noun_phrase(claim.subject, wording),
-        the=noun_phrase(claim.subject, wording, "the"),
+        **_subject(claim.subject, wording),
         rel=relative(claim, wording, _others(wording, frame)),
         c=noun_phrase(extra, wording),
         is_c=VERBS["is"][extra.count > 1],
         **_picture(wording),
-        **_agree(claim.subject.count),
     )
 
 
