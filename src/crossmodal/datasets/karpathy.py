@@ -15,7 +15,8 @@ from crossmodal.datasets.caption_columns import HALF_A_CHARACTER, LONE_SURROGATE
 from crossmodal.datasets.caption_json import json_id
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
-from crossmodal.files.checked_json import parse_json, read_bytes
+from crossmodal.files.checked_json import parse_json
+from crossmodal.files.text_files import read_bytes
 
 RESTVAL = "restval"  # COCO: images of val2014 that are in neither val nor test
 _KEPT = ("images", "dataset", "filename", "split", "cocoid", "sentences", "raw")

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from crossmodal.errors import UserError
+from crossmodal.files.text_files import require_regular_file
 
 # What zipfile, NumPy and zlib raise at files that are damaged or forged.
 DAMAGED = (
@@ -42,7 +43,7 @@ def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | 
     Raises:
         UserError: missing, damaged, of Python objects, or an array that claims more values than the file holds.
     """
-    _plain_file(path, advice)
+    require_regular_file(path, advice=advice)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -58,22 +59,15 @@ def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | 
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 
-def read_npy(path: Path, what: str, *, advice: str = "") -> np.ndarray:
+def read_npy(path: Path, what: str) -> np.ndarray:
     """The array of an .npy file; see ``read_npz``."""
-    _plain_file(path, advice)
+    size = require_regular_file(path)
     try:
         with path.open("rb") as file:
-            _check_header(file, path.stat().st_size, path.name)
+            _check_header(file, size, path.name)
         return np.load(path, allow_pickle=False)
     except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
-
-
-def _plain_file(path: Path, advice: str) -> None:
-    if not path.exists():
-        raise UserError(f"{path}: not found{advice and f'; {advice}'}")
-    if not path.is_file():
-        raise UserError(f"{path}: not a plain file")
 
 
 def _check_header(file: BinaryIO, size: int, name: str) -> None:

@@ -103,8 +103,8 @@ def _crescent() -> np.ndarray:
     return np.stack([x, y], axis=1)
 
 
-# Corners; half of the longer side of the box before a turn, in radii, so that equal areas look equally large; the largest
-# turn in degrees, either way: a square on its tip would be called a diamond.
+# Corners; half of the longer side of the box before a turn, in radii, so that equal areas look equally large; the
+# largest turn in degrees, either way: a square on its tip would be called a diamond.
 _OUTLINES = {
     "circle": (_circle, 1.0, 180),
     "square": (_square, 0.9, 20),
