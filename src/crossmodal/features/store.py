@@ -1,17 +1,15 @@
 """The feature store: ragged rows of several arrays in HDF5 shards, read through memory maps.
 
-A store is a folder of shards and an index:
-
     index.json       arrays with dtype and item shape, rows and SHA-256 of every shard, free metadata
     00000.h5 ...     per shard ``lengths`` (rows,) and one flat dataset per array, items of row 0 first
 
-Row r has ``lengths[r]`` items (regions of an image, tokens of a caption) and no padding is stored. Datasets
-are contiguous and unchunked, so a shard is read as a plain memory map at the dataset's file offset: as fast
-as a raw file, safe to fork and free of HDF5's per-read cost (benchmarks/feature_store.py).
+Row r has ``lengths[r]`` items (regions of an image, tokens of a caption), without padding. Datasets are contiguous, so
+a shard is a plain memory map: safe to fork and free of HDF5's per-read cost (benchmarks/feature_store.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,11 +48,9 @@ class StoreWriter:
             leftover.unlink()
         self._shards: list[dict[str, Any]] = []
         found = sorted(folder.glob("*.h5"))
-        for path in found:
-            try:
+        with contextlib.suppress(OSError, KeyError):  # damaged: it and the following shards are written again
+            for path in found:
                 self._shards.append(_shard_entry(path))
-            except (OSError, KeyError):  # damaged: it and the following shards are written again
-                break
         for path in found[len(self._shards) :]:
             path.unlink()
         self._buffer: list[dict[str, np.ndarray]] = []
@@ -204,20 +200,14 @@ class FeatureStore:
         index_path = folder / "index.json"
         index = read_record(index_path, _Index, advice="the stage that writes it has not run")
         self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index.arrays.items()}
-        shards = [(folder / shard.file, shard.rows) for shard in index.shards]
         self.metadata = index.metadata
         self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
-        self._maps: list[dict[str, np.ndarray]] = []
-        lengths, shard_of, first_item = [], [], []
-        for number, (path, rows) in enumerate(shards):
-            shard_lengths, maps = self._open_shard(path, rows)
-            self._maps.append(maps)
-            lengths.append(shard_lengths)
-            shard_of.append(np.full(len(shard_lengths), number, dtype=np.int32))
-            first_item.append(np.concatenate([[0], np.cumsum(shard_lengths)[:-1]]))
-        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
-        self._shard_of = np.concatenate(shard_of) if shard_of else np.zeros(0, dtype=np.int32)
-        self._first_item = np.concatenate(first_item) if first_item else np.zeros(0, dtype=np.int64)
+        opened = [self._open_shard(folder / shard.file, shard.rows) for shard in index.shards]
+        self._maps = [maps for _, maps in opened]
+        lengths, empty = [lengths for lengths, _ in opened], np.zeros(0, dtype=np.int64)
+        self.lengths = np.concatenate([empty, *lengths])
+        self._shard_of = np.concatenate([empty, *(np.full(len(held), shard) for shard, held in enumerate(lengths))])
+        self._first_item = np.concatenate([empty, *(np.cumsum(held) - held for held in lengths)])
 
     def _open_shard(self, path: Path, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         try:
