@@ -170,16 +170,14 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 
 
 def explain(error: requests.RequestException) -> str:
-    """What went wrong, without the inside of requests and urllib3."""
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return CUT
-    if isinstance(error, requests.exceptions.SSLError):
-        return "no secure connection (certificate)"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "proxy not reachable"
-    if isinstance(error, requests.Timeout):
-        return "timed out"
-    if isinstance(error, requests.ConnectionError):
-        aborted = any(sign in str(error) for sign in ("Connection aborted", "Read timed out"))
-        return CUT if aborted else "host not reachable"
-    return f"not downloadable ({type(error).__name__})"
+    """The reason in plain words, without the internals of requests and urllib3."""
+    aborted = any(sign in str(error) for sign in ("Connection aborted", "Read timed out"))
+    reasons = (
+        (requests.exceptions.ChunkedEncodingError, CUT),
+        (requests.exceptions.SSLError, "no secure connection (certificate)"),
+        (requests.exceptions.ProxyError, "proxy not reachable"),
+        (requests.Timeout, "timed out"),
+        (requests.ConnectionError, CUT if aborted else "host not reachable"),
+        (requests.RequestException, f"not downloadable ({type(error).__name__})"),
+    )
+    return next(reason for kind, reason in reasons if isinstance(error, kind))

@@ -11,20 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from crossmodal.datasets.scenes import vocabulary
 from crossmodal.datasets.scenes.layout import pick
 from crossmodal.datasets.scenes.relations import COMPARISONS, DIRECTIONS, Claim, Reference
-from crossmodal.datasets.scenes.vocabulary import (
-    ADDITIONS,
-    ADJECTIVES,
-    ANY_SHAPE,
-    COMPARATIVES,
-    NOUNS,
-    NUMBERS,
-    PICTURE,
-    POSITION_PHRASES,
-    RELATION_PHRASES,
-    RELATION_TAILS,
-)
 
 T = TypeVar("T")
 
@@ -158,7 +147,7 @@ class Wording:
         return bool(self._chosen[key])
 
     def adjective(self, value: str | None) -> str:
-        return self.choose(value, ADJECTIVES[value], usual=True) if value else ""
+        return self.choose(value, vocabulary.ADJECTIVES[value], usual=True) if value else ""
 
 
 def noun_phrase(
@@ -171,19 +160,19 @@ def noun_phrase(
     """The reference in words, with "a" or "the"; ``brief``: nothing after the noun."""
     size = wording.adjective(reference.size)
     if comparative:
-        size = wording.choose(comparative, COMPARATIVES[comparative], usual=True)
+        size = wording.choose(comparative, vocabulary.COMPARATIVES[comparative], usual=True)
     colour, pattern = wording.adjective(reference.colour), wording.adjective(reference.pattern)
     if reference.shape is None:
         if determiner == "a" and reference.count == 1 and not size and wording.chance("something", SOMETHING_ODDS):
             return "something " + " and ".join(word for word in (colour, pattern) if word)
-        noun = wording.choose("any shape", ANY_SHAPE)
+        noun = wording.choose("any shape", vocabulary.ANY_SHAPE)
     else:
         # In the plural the usual noun alone, or some plurals would be too rare to learn.
-        nouns = NOUNS[reference.shape] if reference.count == 1 else NOUNS[reference.shape][:1]
+        nouns = vocabulary.NOUNS[reference.shape] if reference.count == 1 else vocabulary.NOUNS[reference.shape][:1]
         noun = wording.choose(reference.shape, nouns, usual=True)
     addition = ""
-    if reference.pattern in ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
-        pattern, addition = "", wording.choose(("after", reference.pattern), ADDITIONS[reference.pattern])
+    if reference.pattern in vocabulary.ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
+        pattern, addition = "", wording.choose(("after", reference.pattern), vocabulary.ADDITIONS[reference.pattern])
     surface = (pattern, colour) if wording.chance("pattern first", 0.6) else (colour, pattern)
     words = [word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word]
     return " ".join([_determiner(determiner, reference.count, words[0]), *words])
@@ -191,7 +180,7 @@ def noun_phrase(
 
 def _determiner(determiner: str, count: int, following: str) -> str:
     if count > 1:
-        return NUMBERS[count] if determiner == "a" else f"the {NUMBERS[count]}"
+        return vocabulary.NUMBERS[count] if determiner == "a" else f"the {vocabulary.NUMBERS[count]}"
     if determiner == "the":
         return "the"
     return "an" if following[0] in "aeiou" else "a"
@@ -217,10 +206,10 @@ def relative(
     ``named``: the sentence says "picture" already.
     """
     if not claim.others:
-        phrase = wording.choose(claim.relation, POSITION_PHRASES[claim.relation])
+        phrase = wording.choose(claim.relation, vocabulary.POSITION_PHRASES[claim.relation])
         if named or not wording.chance("of the picture", 0.4):
             return phrase
-        return f"{phrase} of the {wording.choose('picture', PICTURE)}"
+        return f"{phrase} of the {wording.choose('picture', vocabulary.PICTURE)}"
     phrase = _relation(claim, wording)
     others = [noun_phrase(other, wording, determiner, comparative) for other in claim.others]
     return f"{phrase} {' and '.join(others)}"
@@ -236,7 +225,7 @@ def _subject(subject: Reference, wording: Wording) -> dict[str, str]:
 
 
 def _picture(wording: Wording) -> dict[str, str]:
-    picture = wording.choose("picture", PICTURE)
+    picture = wording.choose("picture", vocabulary.PICTURE)
     return {"picture": picture, "a_picture": f"{_determiner('a', 1, picture)} {picture}"}
 
 
@@ -248,13 +237,13 @@ def _others(wording: Wording, frame: str) -> str:
 def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> str:
     """One relation or position in a sentence or noun phrase; ``comparative`` is said of the other object."""
     subject = claim.subject
-    if claim.relation in RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
+    if claim.relation in vocabulary.RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
         frame = wording.choose("tail frame", TAIL_FRAMES)
         return frame.format(
             a=noun_phrase(subject, wording, brief=True),
             b=noun_phrase(claim.others[0], wording, brief=True),
             the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
-            tail=wording.choose(("tail", claim.relation), RELATION_TAILS[claim.relation], usual=True),
+            tail=wording.choose(("tail", claim.relation), vocabulary.RELATION_TAILS[claim.relation], usual=True),
         )
     if claim.relation in COMPARISONS:
         frame = wording.choose("size frame", SIZE_FRAMES)
@@ -269,7 +258,7 @@ def say_relation(claim: Claim, wording: Wording, comparative: str | None = None)
 
 
 def _relation(claim: Claim, wording: Wording) -> str:
-    return wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
+    return wording.choose(("relation", claim.relation), vocabulary.RELATION_PHRASES[claim.relation], usual=True)
 
 
 def say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
