@@ -38,14 +38,7 @@ _SYNONYMS = {
     "test": ("test", "testing"),
 }
 SPLITS = {name: split for split, names in _SYNONYMS.items() for name in names}
-READERS = {
-    ".csv": table_rows,
-    ".tsv": table_rows,
-    ".txt": table_rows,
-    ".token": table_rows,
-    ".jsonl": line_rows,
-    ".json": document_rows,
-}
+READERS = dict.fromkeys((".csv", ".tsv", ".txt", ".token"), table_rows) | {".jsonl": line_rows, ".json": document_rows}
 LONGEST_CAPTION = 2**16  # characters
 _STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*(,?)""", re.DOTALL)
 
