@@ -118,26 +118,15 @@ def write_dataset(
             content = (folder / record.path).read_bytes()
             digest.update(content)
             same.setdefault(hashlib.sha256(content).digest(), []).append(record.id)
-    duplicates = [ids for ids in same.values() if len(ids) > 1]
-    splits = {
-        split: {
-            "images": sum(record.split == split for record in records),
-            "captions": sum(len(record.captions) for record in records if record.split == split),
-        }
-        for split in SPLITS
-        if any(record.split == split for record in records)
-    }
-    manifest = {
-        "name": name,
-        "sha256": digest.hexdigest(),
-        "splits": splits,
-        "classes": list(classes),
-        "attributes": list(attributes),
-        "skipped": [asdict(item) for item in skipped],
-        "sources": dict(sources or {}),
-    }
-    if duplicates:
-        manifest["duplicates"] = duplicates
+    duplicates = tuple(tuple(ids) for ids in same.values() if len(ids) > 1)
+    splits = {}
+    for split in SPLITS:
+        if own := [len(record.captions) for record in records if record.split == split]:
+            splits[split] = {"images": len(own), "captions": sum(own)}
+    left_out, kinds = tuple(skipped), (tuple(classes), tuple(attributes))
+    manifest = asdict(_Manifest(name, digest.hexdigest(), splits, *kinds, left_out, dict(sources or {}), duplicates))
+    if not duplicates:
+        del manifest["duplicates"]
     write_json(folder / "manifest.json", manifest)
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
 

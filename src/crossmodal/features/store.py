@@ -27,7 +27,6 @@ SHARD_ROWS = 2048
 SETTINGS = "settings"  # metadata: the settings that the features were made by, by dotted key of params.yaml
 LEFT_OUT = "left_out"  # metadata: rows of images without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
-_DTYPES = tuple(np.dtype(kind).name for kind in "efdbhilBHIL?")  # real numbers of every size
 _GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
 
 
@@ -124,33 +123,27 @@ def _shard_entry(path: Path) -> dict[str, Any]:
 
 
 def _plain(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """A dataset that lies in this file in one piece; only such a one is where its offset says.
-
-    Raises:
-        UserError: a link, a virtual dataset, external storage, chunks, filters, or no dataset.
-    """
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise UserError(f"{path}: {name} is a link to another dataset, expected the values themselves")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise UserError(f"{path}: {name} is no dataset")
-    if dataset.is_virtual or dataset.external or dataset.chunks is not None or dataset.compression is not None:
-        raise UserError(f"{path}: {name} is not in one piece in this file (virtual, external, chunked or compressed)")
+    """A dataset that lies in this file in one piece, at its offset; a UserError if it does not."""
+    dataset = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or dataset.chunks is not None:
+        kinds = "missing, a group, a link, virtual, external, chunked or compressed"
+        raise UserError(f"{path}: {name} is no array in one piece in this file ({kinds})")
     return dataset
 
 
 def _mapped(dataset: h5py.Dataset, path: Path) -> np.ndarray:
-    """The memory map of a plain dataset; an array of nothing where it has no values.
-
-    Raises:
-        UserError: the file ends before it does.
-    """
+    """The memory map of a plain dataset, or an empty array; a UserError if the file ends before it does."""
     if not dataset.size:
         return np.zeros(dataset.shape, dtype=dataset.dtype)
     offset, size = dataset.id.get_offset(), dataset.size * dataset.dtype.itemsize
     if offset is None or offset + size > path.stat().st_size:
         raise UserError(f"{path}: {dataset.name[1:]} has {size:,} bytes, which the file does not hold")
     return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+# Real numbers of every size.
+_DType = Annotated[str, Field(pattern=f"^({'|'.join(np.dtype(kind).name for kind in 'efdbhilBHIL?')})$")]
+_Size = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class _Shard(Record):
@@ -163,19 +156,9 @@ class _Index(Record):
     """index.json."""
 
     format: Annotated[int, Field(ge=_FORMAT, le=_FORMAT)]
-    arrays: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]]
+    arrays: dict[str, Annotated[tuple[_DType, list[_Size]], Field(strict=False)]]
     shards: list[_Shard]
     metadata: dict[str, Any]
-
-    @field_validator("arrays")
-    @classmethod
-    def _numbers_in_a_shape(cls, arrays: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for name, (dtype, shape) in arrays.items():
-            if dtype not in _DTYPES:
-                raise ValueError(f"{name}: {str(dtype)[:40]!r} is not one of {', '.join(_DTYPES)}")
-            if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
-                raise ValueError(f"{name}: a list of sizes was expected for its shape")
-        return arrays
 
     @field_validator("metadata")
     @classmethod

@@ -1,7 +1,6 @@
 """Wording of claims: noun phrases, relation phrases and sentence frames, all lower-case.
 
-A caption makes each choice of words once (``Wording``): it does not call one colour by two names, and two
-captions made with the same wording differ in nothing but what they say. The probe pairs depend on that.
+A caption makes each choice of words once (``Wording``), and so do both captions of a probe pair.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The compositional probe: pairs of images with the same objects and captions with the same words.
+"""The compositional probe: pairs of images with the same objects, and captions that differ in word order alone.
 
-In a "relation" pair two objects have exchanged positions: "a red circle left of a blue square" against
-"a blue square left of a red circle". In an "attribute" pair two objects have exchanged their colours or
-patterns: "a red circle and a blue square" against "a blue circle and a red square". Each caption is true of
-its own image and false of the other, and the two captions differ only in word order.
+In a "relation" pair two objects have exchanged positions ("a red circle left of a blue square" against "a blue square
+left of a red circle"), in an "attribute" pair their colours or patterns. Each caption is false of the other image.
 """
 
 from __future__ import annotations
