@@ -1,18 +1,22 @@
-"""NumPy's .npz and .npy files, read and checked: the sizes in headers are compared with the file's first."""
+"""NumPy's .npz and .npy files, checked before they are read: headers may claim more than the file holds."""
 
 from __future__ import annotations
 
+import io
 import math
 import tokenize
 import zipfile
 from collections.abc import Container
+from dataclasses import fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from crossmodal.errors import UserError
 from crossmodal.files.text_files import require_regular_file
+
+Arrays = TypeVar("Arrays")
 
 # What zipfile, NumPy and zlib raise at files that are damaged or forged.
 DAMAGED = (
@@ -26,7 +30,6 @@ DAMAGED = (
     OverflowError,
     MemoryError,
     SyntaxError,
-    RecursionError,
     zipfile.BadZipFile,
     tokenize.TokenError,
 )
@@ -68,6 +71,32 @@ def read_npy(path: Path, what: str) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
+
+
+def save_arrays(arrays: Any, path: Path) -> None:
+    """Write the fields of a dataclass by their names, the same bytes for the same arrays.
+
+    Not ``np.savez``: it streams members of unknown size, whose zip headers differ between versions of Python.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for field in fields(arrays):
+            content = io.BytesIO()
+            np.save(content, getattr(arrays, field.name), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{field.name}.npy"), content.getbuffer())
+
+
+def load_arrays(kind: type[Arrays], path: Path) -> Arrays:
+    """Read what ``save_arrays`` wrote of a dataclass ``kind``.
+
+    Raises:
+        UserError: missing, unreadable, or of other fields.
+    """
+    what = "what the evaluate stage writes"
+    arrays = read_npz(path, what, advice="run the evaluate stage first")
+    try:
+        return kind(**arrays)
+    except TypeError as error:
+        raise UserError(f"{path}: not readable as {what} ({error})") from None
 
 
 def _check_header(file: BinaryIO, size: int, name: str) -> None:

@@ -13,7 +13,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT, merged, ranks_from_search, retrieval_metrics, summarise
 from crossmodal.evaluation.probe import probe_scores
 from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
-from crossmodal.files.arrays import load_arrays, save_arrays
+from crossmodal.files.checked_arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind, IndexMeasures, build_index, measure_index, save_index, search
 
 

@@ -145,6 +145,9 @@ class Wording:
             self._chosen[key] = bool(self._rng.random() < odds)
         return bool(self._chosen[key])
 
+    def relation(self, name: str) -> str:
+        return self.choose(("relation", name), vocabulary.RELATION_PHRASES[name], usual=True)
+
     def adjective(self, value: str | None) -> str:
         return self.choose(value, vocabulary.ADJECTIVES[value], usual=True) if value else ""
 
@@ -209,18 +212,13 @@ def relative(
         if named or not wording.chance("of the picture", 0.4):
             return phrase
         return f"{phrase} of the {wording.choose('picture', vocabulary.PICTURE)}"
-    phrase = _relation(claim, wording)
-    others = [noun_phrase(other, wording, determiner, comparative) for other in claim.others]
-    return f"{phrase} {' and '.join(others)}"
+    phrase = wording.relation(claim.relation)
+    return f"{phrase} {' and '.join(noun_phrase(other, wording, determiner, comparative) for other in claim.others)}"
 
 
 def _subject(subject: Reference, wording: Wording) -> dict[str, str]:
     """The subject in words, and the verbs that agree with it."""
-    return {
-        "a": noun_phrase(subject, wording),
-        "the": noun_phrase(subject, wording, "the"),
-        **_agree(subject.count),
-    }
+    return {"a": noun_phrase(subject, wording), "the": noun_phrase(subject, wording, "the"), **_agree(subject.count)}
 
 
 def _picture(wording: Wording) -> dict[str, str]:
@@ -247,17 +245,13 @@ def say_relation(claim: Claim, wording: Wording, comparative: str | None = None)
     if claim.relation in COMPARISONS:
         frame = wording.choose("size frame", SIZE_FRAMES)
     else:
-        than = claim.relation in DIRECTIONS and _relation(claim, wording).endswith("than")
+        than = claim.relation in DIRECTIONS and wording.relation(claim.relation).endswith("than")
         frame = wording.choose("frame", FRAMES if than else FRAMES + TURNED_FRAMES)
     return frame.format(
         **_subject(subject, wording),
         rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
         **_picture(wording),
     )
-
-
-def _relation(claim: Claim, wording: Wording) -> str:
-    return wording.choose(("relation", claim.relation), vocabulary.RELATION_PHRASES[claim.relation], usual=True)
 
 
 def say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:

@@ -50,7 +50,7 @@ class SceneObject:
 @cache
 def unit_outline(shape: str) -> np.ndarray:
     """(K, 2) corners of a shape around the origin, y downwards, in radii."""
-    corners, reach = _OUTLINES[shape][0](), _OUTLINES[shape][1]
+    corners, reach, _ = _OUTLINES[shape]
     lowest, highest = corners.min(axis=0), corners.max(axis=0)
     corners = corners - (lowest + highest) / 2
     corners *= reach / np.abs(corners).max()
@@ -61,14 +61,6 @@ def unit_outline(shape: str) -> np.ndarray:
 def _circle() -> np.ndarray:
     turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     return np.stack([np.cos(turn), np.sin(turn)], axis=1)
-
-
-def _square() -> np.ndarray:
-    return np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
-
-
-def _triangle() -> np.ndarray:
-    return np.array([[0.0, -1], [math.sqrt(0.75), 0.5], [-math.sqrt(0.75), 0.5]])
 
 
 def _star() -> np.ndarray:
@@ -106,13 +98,13 @@ def _crescent() -> np.ndarray:
 # Corners; half of the longer side of the box before a turn, in radii, so that equal areas look equally large; the
 # largest turn in degrees, either way: a square on its tip would be called a diamond.
 _OUTLINES = {
-    "circle": (_circle, 1.0, 180),
-    "square": (_square, 0.9, 20),
-    "triangle": (_triangle, 1.1, 180),
-    "star": (_star, 1.14, 36),
-    "heart": (_heart, 1.02, 35),
-    "cross": (_cross, 1.04, 18),
-    "ring": (_circle, 1.04, 180),
-    "crescent": (_crescent, 1.12, 180),
+    "circle": (_circle(), 1.0, 180),
+    "square": (np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]), 0.9, 20),
+    "triangle": (np.array([[0.0, -1], [math.sqrt(0.75), 0.5], [-math.sqrt(0.75), 0.5]]), 1.1, 180),
+    "star": (_star(), 1.14, 36),
+    "heart": (_heart(), 1.02, 35),
+    "cross": (_cross(), 1.04, 18),
+    "ring": (_circle(), 1.04, 180),
+    "crescent": (_crescent(), 1.12, 180),
 }
 MAX_TURN = {shape: turn for shape, (_, _, turn) in _OUTLINES.items()}
