@@ -12,7 +12,7 @@ from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
 from crossmodal.evidence.alignment import keep_evidence
 from crossmodal.features.store import FeatureStore
-from crossmodal.files.arrays import save_arrays
+from crossmodal.files.checked_arrays import save_arrays
 from crossmodal.files.checked_json import write_json
 from crossmodal.inference.compatibility import check_inputs
 from crossmodal.inference.scoring import SearchInputs, probe_similarity

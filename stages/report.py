@@ -8,7 +8,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.evidence.evidence import load_evidence
 from crossmodal.features.store import FeatureStore
-from crossmodal.files.arrays import load_arrays
+from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis

@@ -48,42 +48,33 @@ def source_files(stage: str, pipeline: Path = Path("dvc.yaml")) -> list[Path]:
 
 
 def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = (), *, shared: bool = False) -> Path:
-    """The place for a stage's unfinished work, the same one again after a kill.
+    """The folder of a stage's unfinished work, the same one again after a kill.
 
-    Keyed by settings, input files and the source files that the stage depends on, so that nothing half done by
-    other code or on other data is taken up, and an edit elsewhere loses nothing. Folders of the stage under other keys
-    are left: they belong to other settings. The folder is locked until this process ends: an experiment with the same
-    key that runs at the same time waits.
-    ``shared``: it is not, for processes that share the work by locks of their own.
+    Keyed by settings, input files and the source files that the stage depends on: an edit elsewhere loses nothing, and
+    work by other code or on other data is not taken up. The folder is locked until this process ends, so that an
+    experiment with the same key waits; with ``shared`` it is not, for processes that have locks of their own.
     """
     folder = project_root() / ".resume" / stage / content_key(settings, [*files, *source_files(stage)])
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if shared:
-        folder.mkdir(exist_ok=True)
-        return folder
-    lock = FileLock(folder.with_suffix(".lock"), is_singleton=True)
-    lock.acquire()
-    _HELD.append(lock)
+    if not shared:
+        lock = FileLock(folder.with_suffix(".lock"), is_singleton=True)
+        lock.acquire()
+        _HELD.append(lock)
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def publish(out: Path, place: Path, work: Path) -> None:
-    """Move a finished folder to where the stage's out is declared, and clear the work folder.
+    """Move a finished folder to the path of the stage's out, and clear the work folder.
 
-    The out appears whole or not at all, and a former one goes as a whole: folders are renamed, from a copy next to the
-    out where that is another disk.
+    The out appears whole or not at all: folders are renamed, from a copy next to the out on another disk.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     former = work.with_suffix(".former")
     shutil.rmtree(former, ignore_errors=True)
-    if place.exists():
-        _rename_or_delete(place, former)
-    try:
-        out.rename(place)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
+    if place.exists() and not _renamed(place, former):
+        shutil.rmtree(place)
+    if not _renamed(out, place):
         part = place.with_name(f".{place.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(out, part)
@@ -92,13 +83,15 @@ def publish(out: Path, place: Path, work: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _rename_or_delete(folder: Path, target: Path) -> None:
+def _renamed(folder: Path, target: Path) -> bool:
+    """Rename a folder; False where the target is on another disk."""
     try:
         folder.rename(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.rmtree(folder)
+        return False
+    return True
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

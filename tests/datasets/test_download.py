@@ -5,10 +5,18 @@ import hashlib
 import pytest
 from served import GOOD, MD5, OTHER, SHA256
 
-from crossmodal.datasets.archives.obtain import Archive, obtain, obtain_one_of
+from crossmodal.datasets.archives import transfer
+from crossmodal.datasets.archives.obtain import Archive, obtain_one_of
 from crossmodal.errors import UserError
 
-QUICK = (0.0, 0.0)
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(transfer, "RETRY_DELAYS", (0.0, 0.0))
+
+
+def obtain(archive, *args, **kwargs):
+    return obtain_one_of((archive,), *args, **kwargs)
 
 
 def archive_at(*urls, hashes=(f"sha256:{SHA256}",)):
@@ -27,7 +35,7 @@ class TestObtainFromAddresses:
     def test_good_file_is_cached_and_used_again(self, server, tmp_path, hash_):
         archive = archive_at(f"{server.url}/ok/good.zip", hashes=(hash_,))
         for _ in range(2):
-            found = obtain(archive, tmp_path / "cache", None, delays=QUICK)
+            found = obtain(archive, tmp_path / "cache", None)
             assert found.path == tmp_path / "cache/good.zip"
             assert found.path.read_bytes() == GOOD
             assert (found.sha256, found.known) == (SHA256, True)
@@ -36,12 +44,12 @@ class TestObtainFromAddresses:
 
     def test_damaged_cache_is_downloaded_again(self, server, tmp_path):
         (tmp_path / "good.zip").write_bytes(GOOD[:100])
-        found = obtain(archive_at(f"{server.url}/ok/good.zip"), tmp_path, None, delays=QUICK)
+        found = obtain(archive_at(f"{server.url}/ok/good.zip"), tmp_path, None)
         assert found.path.read_bytes() == GOOD
 
     @pytest.mark.parametrize("kind", ["once500", "once_cut"])
     def test_passing_failure_is_tried_again(self, server, tmp_path, kind):
-        found = obtain(archive_at(f"{server.url}/{kind}/good.zip"), tmp_path, None, delays=QUICK)
+        found = obtain(archive_at(f"{server.url}/{kind}/good.zip"), tmp_path, None)
         assert found.path.read_bytes() == GOOD
         assert len(server.requests) == 2
 
@@ -51,16 +59,16 @@ class TestObtainFromAddresses:
     def test_what_is_not_the_file_is_not_kept(self, server, tmp_path, kind, requests):
         url = f"{server.url}/{kind}/good.zip"
         with pytest.raises(UserError, match=url):
-            obtain(archive_at(url), tmp_path, None, delays=QUICK)
+            obtain(archive_at(url), tmp_path, None)
         assert len(server.requests) == requests
         part = f"good.zip.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
         assert files(tmp_path) == ([part, f"{part}.json"] if kind == "cut" else [])
 
     def test_without_known_checksum_a_complete_zip_is_taken(self, server, tmp_path):
-        found = obtain(archive_at(f"{server.url}/ok/good.zip", hashes=()), tmp_path, None, delays=QUICK)
+        found = obtain(archive_at(f"{server.url}/ok/good.zip", hashes=()), tmp_path, None)
         assert (found.sha256, found.known) == (SHA256, None)
         with pytest.raises(UserError, match="not a complete zip archive"):
-            obtain(archive_at(f"{server.url}/page/good.zip", hashes=()), tmp_path / "b", None, delays=QUICK)
+            obtain(archive_at(f"{server.url}/page/good.zip", hashes=()), tmp_path / "b", None)
 
 
 class TestObtainFromMirror:
@@ -70,32 +78,33 @@ class TestObtainFromMirror:
         path = tmp_path / "my mirror/good.zip"
         path.write_bytes(GOOD)
         mirror = path.parent.as_uri() if as_url else str(path.parent)
-        found = obtain(archive_at("http://127.0.0.1:9/x"), tmp_path / "cache", mirror, delays=QUICK)
+        found = obtain(archive_at("http://127.0.0.1:9/x"), tmp_path / "cache", mirror)
         assert (found.path, found.sha256, found.known) == (path, SHA256, True)
         assert not (tmp_path / "cache").exists()
 
     def test_address_is_cached_apart_from_the_public_file(self, server, tmp_path):
         archive = archive_at(f"{server.url}/ok/good.zip")
         for _ in range(2):
-            found = obtain(archive, tmp_path, f"{server.url}/other/", delays=QUICK)
+            found = obtain(archive, tmp_path, f"{server.url}/other/")
             assert (found.path.read_bytes(), found.known) == (OTHER, False)
         assert server.requests == ["/other/good.zip"]
-        assert obtain(archive, tmp_path, None, delays=QUICK).path.read_bytes() == GOOD
+        assert obtain(archive, tmp_path, None).path.read_bytes() == GOOD
 
 
 class TestBrokenOff:
-    def test_the_next_call_goes_on_and_leaves_nothing(self, server, tmp_path):
+    def test_the_next_call_goes_on_and_leaves_nothing(self, server, tmp_path, monkeypatch):
         archive = archive_at(f"{server.url}/pieces/good.zip")
         (tmp_path / "good.zip.part-00000000").touch()  # begun at another address
-        with pytest.raises(UserError, match="cut before the file was complete"):
-            obtain(archive, tmp_path, None, delays=())
-        assert obtain(archive, tmp_path, None, delays=QUICK).known
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="cut before the file was complete"):
+            patch.setattr(transfer, "RETRY_DELAYS", ())
+            obtain(archive, tmp_path, None)
+        assert obtain(archive, tmp_path, None).known
         assert server.ranges[:2] == [None, "bytes=100000-"]
         assert files(tmp_path) == ["good.zip"]
 
     def test_pieces_that_do_not_fit_are_got_again_in_one(self, server, tmp_path, caplog):
         """The server changed the file in between and does not say so."""
-        found = obtain(archive_at(f"{server.url}/mixed/good.zip"), tmp_path, None, delays=QUICK)
+        found = obtain(archive_at(f"{server.url}/mixed/good.zip"), tmp_path, None)
         assert found.path.read_bytes() == GOOD
         assert "it was downloaded in pieces, getting it again from the start" in caplog.text
         assert server.ranges.count(None) == 2
@@ -103,7 +112,7 @@ class TestBrokenOff:
     def test_pieces_of_a_wrong_file_are_got_twice_and_no_more(self, server, tmp_path):
         server.files["good.zip"] = GOOD[::-1]
         with pytest.raises(UserError, match="wrong checksum"):
-            obtain(archive_at(f"{server.url}/pieces/good.zip"), tmp_path, None, delays=QUICK)
+            obtain(archive_at(f"{server.url}/pieces/good.zip"), tmp_path, None)
         assert server.ranges.count(None) == 2
         assert files(tmp_path) == []
 
@@ -121,7 +130,7 @@ class TestOffline:
     def test_earlier_downloads_are_taken(self, server, tmp_path):
         archive, mirror = archive_at(f"{server.url}/ok/good.zip"), f"{server.url}/other"
         for source, content in ((None, GOOD), (mirror, OTHER)):
-            obtain(archive, tmp_path, source, delays=QUICK)
+            obtain(archive, tmp_path, source)
             assert obtain(archive, tmp_path, source, offline=True).path.read_bytes() == content
         assert len(server.requests) == 2
 
@@ -129,8 +138,8 @@ class TestOffline:
 class TestSeveralForms:
     def test_the_first_that_can_be_had(self, server, tmp_path):
         forms = (Archive("a.zip", (f"{server.url}/missing/a.zip",)), Archive("b.zip", (f"{server.url}/ok/b.zip",)))
-        assert obtain_one_of(forms, tmp_path, None, delays=QUICK).path == tmp_path / "b.zip"
-        obtain_one_of(forms, tmp_path, None, delays=QUICK)
+        assert obtain_one_of(forms, tmp_path, None).path == tmp_path / "b.zip"
+        obtain_one_of(forms, tmp_path, None)
         assert len(server.requests) == 2  # a second call takes the second form from the cache
 
 

@@ -5,17 +5,22 @@ import io
 import json
 import zipfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-from crossmodal.datasets.flickr8k import CAPTIONS, SPLIT_FILES, build_flickr8k, parse_captions
+from crossmodal.datasets.assemble import SPLITS as NAMES
+from crossmodal.datasets.assemble import build_published
+from crossmodal.datasets.flickr8k import CAPTIONS, MEMBERS, parse_captions, read_flickr8k
+from crossmodal.datasets.published import PUBLISHED
 from crossmodal.datasets.records import Skipped, read_dataset
 from crossmodal.errors import UserError
-from crossmodal.settings.params import Download, Flickr8k
+from crossmodal.settings.params import Download
 
+SPLIT_FILES = {split: MEMBERS[split] for split in NAMES}
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 needs_archives = pytest.mark.skipif(
@@ -76,7 +81,9 @@ def build(tmp_path, max_images=0, max_bad=10):
     folder = tmp_path / "dataset"
     folder.mkdir(exist_ok=True)
     download = Download(mirror=str(tmp_path / "mirror"), offline=False, keep_archives=True, max_bad=max_bad)
-    build_flickr8k(folder, Flickr8k(max_images=max_images), download, tmp_path / "cache")
+    build_published(
+        folder, PUBLISHED["flickr8k"], partial(read_flickr8k, max_images=max_images), download, tmp_path / "cache"
+    )
     return read_dataset(folder)
 
 
@@ -129,7 +136,7 @@ def test_damaged_member_is_a_bad_item(tmp_path, mirror):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ({CAPTIONS: None}, r"Flickr8k_text\.zip: has no member Flickr8k\.token\.txt"),
+        ({CAPTIONS: None}, r"Flickr8k_text\.zip, member Flickr8k\.token\.txt: not found"),
         ({CAPTIONS: b"\xff\xfe\x00"}, r"Flickr8k_text\.zip, member Flickr8k\.token\.txt: not UTF-8"),
         ({SPLIT_FILES["test"]: "t1.jpg"}, r"testImages\.txt: t1\.jpg is listed twice \(before in train\)"),
         ({SPLIT_FILES["test"]: "gone2.jpg"}, r"testImages\.txt: no usable image is left in the split test"),
@@ -201,7 +208,7 @@ def test_official_split_and_five_captions(tmp_path):
     """The text archive whole; of the photographs the first 20 of each split (all of them take 12 s)."""
     folder = tmp_path / "dataset"
     download = Download(mirror=str(SHARED / "flickr8k"), offline=False, keep_archives=True, max_bad=0)
-    build_flickr8k(folder, Flickr8k(max_images=20), download, tmp_path / "cache")
+    build_published(folder, PUBLISHED["flickr8k"], partial(read_flickr8k, max_images=20), download, tmp_path / "cache")
     dataset = read_dataset(folder)
     assert Counter(record.split for record in dataset.records) == {"train": 20, "val": 20, "test": 20}
     assert {len(record.captions) for record in dataset.records} == {5}

@@ -294,7 +294,7 @@ def test_file_that_cannot_be_used(tmp_path, name, content, message):
         ({"images": None}, r"folder\.images in params\.yaml: null, expected a path"),
         ({"captions": None}, r"folder\.captions in params\.yaml: null"),
         ({"images": "nowhere"}, r"folder\.images .*nowhere: no such directory"),
-        ({"captions": "nowhere.csv"}, r"nowhere\.csv: not readable \(No such file"),
+        ({"captions": "nowhere.csv"}, r"nowhere\.csv: not found"),
         ({"captions": "two.csv"}, r"two\.csv: no image has the split val; name all three"),
     ],
 )

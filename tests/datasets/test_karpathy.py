@@ -16,8 +16,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from crossmodal.datasets import coco, flickr30k
-from crossmodal.datasets.karpathy import Published, Selection, build_karpathy, read_captions
+from crossmodal.datasets.assemble import Published, build_published
+from crossmodal.datasets.karpathy import read_captions
+from crossmodal.datasets.published import FLICKR30K_FORM, PUBLISHED
 from crossmodal.datasets.records import Skipped, read_dataset
 from crossmodal.errors import UserError
 from crossmodal.settings.params import Download
@@ -27,7 +28,6 @@ SHARED = ROOT.parent / "shared" / "captions"
 needs_captions = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the captions of Flickr30k and COCO (../shared/captions) are not here"
 )
-ALL = Selection(restval=True, captions=0, max_images=0)
 
 
 @functools.cache  # noise: another one each time
@@ -167,7 +167,7 @@ def test_flickr30k_without_photographs_says_what_to_do(stage, capsys):
         stage("flickr30k", mirror=".")
     message = capsys.readouterr().err
     assert caught.value.code == 2
-    for part in ("flickr30k-images.tar.gz", "4.4 GB", flickr30k.FORM, "set download.mirror"):
+    for part in ("flickr30k-images.tar.gz", "4.4 GB", FLICKR30K_FORM, "set download.mirror"):
         assert part in message
     assert not Path("data").exists()
 
@@ -197,7 +197,7 @@ def test_bad_items_of_flickr30k(stage, tmp_path):
 
 def test_coco_from_public_addresses(server, stage, monkeypatch, tmp_path):
     server.files = coco_files()
-    monkeypatch.setattr(coco, "PUBLISHED", public(coco.PUBLISHED, server.url, server.files))
+    monkeypatch.setitem(PUBLISHED, "coco", public(PUBLISHED["coco"], server.url, server.files))
     dataset, output = stage("coco")
     assert [record.id for record in dataset.records] == ["9", "42", "8", "7"]
     assert [record.split for record in dataset.records] == ["train", "train", "val", "test"]
@@ -227,7 +227,7 @@ def test_a_killed_run_goes_on(stage, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("crossmodal.datasets.karpathy.check_images", kill)
+        patch.setattr("crossmodal.datasets.assemble.check_images", kill)
         with pytest.raises(SystemExit):
             stage("coco", mirror=".")
     (images,) = tmp_path.glob(".resume/download/*/out/images")
@@ -246,7 +246,8 @@ def test_damaged_photograph_of_coco(tmp_path):
     for name, content in (files | {"val2014.zip": broken}).items():
         (tmp_path / name).write_bytes(content)
     download = Download(mirror=str(tmp_path), offline=True, keep_archives=True, max_bad=1)
-    build_karpathy(tmp_path / "out", coco.PUBLISHED, ALL, download, tmp_path / "cache")
+    read = functools.partial(read_captions, name="coco", restval=True)
+    build_published(tmp_path / "out", PUBLISHED["coco"], read, download, tmp_path / "cache")
     (item,) = read_dataset(tmp_path / "out").skipped
     assert item.item == coco_name("val2014", 42)
     assert item.reason.startswith("damaged in val2014.zip (Bad CRC-32")
@@ -272,20 +273,20 @@ def test_captions_that_cannot_be_used(tmp_path, content, message):
     path = tmp_path / "dataset_coco.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"dataset_coco\.json: {message}"):
-        read_captions(path, "coco", ALL)
+        read_captions(path, "coco")
 
 
 def test_zip_without_the_dataset(tmp_path):
     path = tmp_path / "caption_datasets.zip"
     path.write_bytes(zipped({"dataset_flickr8k.json": b"{}"}))
     with pytest.raises(UserError, match=r"caption_datasets\.zip, member dataset_coco\.json: not found"):
-        read_captions(path, "coco", ALL)
+        read_captions(path, "coco")
 
 
 def test_white_space_of_captions(tmp_path):
     path = tmp_path / "dataset_coco.json"
     path.write_bytes(karpathy_json("coco", [image("a.jpg", "train", [" A  dog.\n", "\n"], cocoid=1)]))
-    (entry,), skipped = read_captions(path, "coco", ALL)
+    (entry,), skipped = read_captions(path, "coco")
     assert (entry.id, entry.captions) == ("1", ("A dog.",))
     assert skipped == [Skipped("a.jpg sentence 1", "empty caption")]
 
@@ -299,7 +300,7 @@ def test_items_that_cannot_be_stored(tmp_path):
         image("d.jpg", "test", ["d", "d"], cocoid=4),
     ]
     (tmp_path / "a.json").write_bytes(karpathy_json("coco", images))
-    entries, skipped = read_captions(tmp_path / "a.json", "coco", ALL)
+    entries, skipped = read_captions(tmp_path / "a.json", "coco")
     assert [(entry.id, entry.file, entry.captions) for entry in entries] == [
         ("1", "a.jpg", ("one", "two")),
         ("4", "d.jpg", ("d", "d")),
@@ -320,7 +321,7 @@ def test_split_counts_of_flickr30k(tmp_path):
     images = [item for split, name in files.items() for item in true_captions(f"{name}.jsonl.gz", split)]
     path = tmp_path / "dataset_flickr30k.json"
     path.write_bytes(karpathy_json("flickr30k", images))
-    entries, skipped = read_captions(path, "flickr30k", ALL)
+    entries, skipped = read_captions(path, "flickr30k")
     assert Counter(entry.split for entry in entries) == {"train": 29_000, "val": 1_014, "test": 1_000}
     assert {len(entry.captions) for entry in entries} == {5}
     assert len({entry.file for entry in entries}) == 31_014
@@ -337,7 +338,7 @@ def test_test_split_of_coco(tmp_path):
         item["cocoid"] = int(Path(item["filename"]).stem.rpartition("_")[2])
     path = tmp_path / "dataset_coco.json"
     path.write_bytes(karpathy_json("coco", images))
-    entries, skipped = read_captions(path, "coco", Selection(restval=True, captions=5, max_images=0))
+    entries, skipped = read_captions(path, "coco", captions=5)
     assert len(entries) == len({entry.id for entry in entries}) == 5_000
     assert {(entry.split, len(entry.captions)) for entry in entries} == {("test", 5)}
     assert [list(entry.captions) for entry in entries] == [[s["raw"] for s in item["sentences"]] for item in images]

@@ -17,12 +17,12 @@ def test_links_and_circles(tmp_path):
     (folder / "b/self").symlink_to(folder / "b/self")
     (folder / "link.jpg").symlink_to(elsewhere / "e.jpg")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_text("name of another encoding")
-    listing = list_files(folder)
-    assert list(listing.files) == [
+    files, skipped = list_files(folder)
+    assert list(files) == [
         *("a.jpg", "b/c/d.jpg", "b/self", "link.jpg", "linked/deep/f.jpg", "linked/e.jpg"),
     ]
-    assert listing.files["linked/e.jpg"].read_text() == "e.jpg"
-    assert {item.item: item.reason for item in listing.skipped} == {
+    assert files["linked/e.jpg"].read_text() == "e.jpg"
+    assert {item.item: item.reason for item in skipped} == {
         "a-link": "a link to a folder that is read already, as b",
         "linked/deep/up": "a link to a folder that is read already, as .",
         "caf\\udce9.jpg": "its name is not UTF-8",

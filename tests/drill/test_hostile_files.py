@@ -1,6 +1,6 @@
 """Files that others made: every single change of what BERT's, CLIP's and the matcher's folders say; large claims.
 
-``make test`` tries a part of them, see tests/test_hub_models.py, tests/models/test_hostile_matcher.py and
+``make test`` tries a part of them, see tests/files/test_hub_models.py, tests/models/test_hostile_matcher.py and
 tests/features/test_hostile_store.py.
 """
 

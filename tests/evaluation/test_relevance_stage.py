@@ -11,7 +11,7 @@ import yaml
 from crossmodal.evaluation.protocols import all_metrics
 from crossmodal.evaluation.ranking import Pairs
 from crossmodal.evaluation.rouge import rouge_l_relevance
-from crossmodal.files.arrays import load_arrays
+from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.reports.metrics_files import read_metrics
 from crossmodal.retrieval.results import SearchResults
 from stages import evaluate, relevance, train

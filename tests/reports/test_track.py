@@ -6,7 +6,7 @@ import pytest
 
 from crossmodal.datasets.records import read_dataset
 from crossmodal.features.store import FeatureStore
-from crossmodal.files.arrays import load_arrays
+from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.models.checkpoint import read_config
 from crossmodal.paths import DATASET, EVALUATION, MATCHER, REGIONS
 from crossmodal.reports.metrics_files import read_metrics

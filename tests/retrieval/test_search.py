@@ -7,7 +7,7 @@ import pytest
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
-from crossmodal.files.arrays import load_arrays, save_arrays
+from crossmodal.files.checked_arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind
 from crossmodal.retrieval.results import SearchResults, build_indexes, draw_sample, search_both_ways, summary
 

@@ -17,15 +17,13 @@ from transformers import (
 )
 
 from crossmodal.errors import UserError, first_line
-from crossmodal.files.checked_json import read_json
 from crossmodal.files.hub_models import (
     CAUTIOUS,
-    check_config,
+    check_config_file,
     load_model,
     obtaining,
     reading,
     reading_folder,
-    require_config,
     save_pretrained,
 )
 from crossmodal.runtime import hub_name_or_path
@@ -131,9 +129,8 @@ def read_bert_config(folder: Path) -> PreTrainedConfig:
     Raises:
         UserError: the folder is missing, or its config.json is not a model's.
     """
-    require_config(folder, "bert")
     with reading(str(folder), UNREADABLE):
-        check_config(read_json(folder / "config.json", dict), str(folder / "config.json"))
+        check_config_file(folder, "bert")
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
     config.dtype = torch.float32  # as load_bert reads weights, whatever they are stored as
     return config

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossmodal.datasets.archives.obtain import explain_left_out, limit_bad
+from crossmodal.datasets.archives.obtain import Archive, obtain_one_of
+from crossmodal.datasets.archives.unpack import plain_name, unpack
 from crossmodal.datasets.decode import upright_size
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.runtime import progress
+from crossmodal.settings.params import Download
 
+SPLITS = ("train", "val", "test")
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
+
+
+@dataclass(frozen=True)
+class Published:
+    """A dataset as it was given out: the captions and every ``photographs`` are needed, each in any one of its forms.
+
+    members: files in the captions' archive by what they hold, "captions" or a split.
+    """
+
+    name: str
+    captions: tuple[Archive, ...]
+    photographs: tuple[tuple[Archive, ...], ...]
+    members: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,53 @@ class Entry:
     split: str
     captions: tuple[str, ...]
     left_out: int = 0
+
+
+def build_published(
+    folder: Path,
+    published: Published,
+    read: Callable[[Path], tuple[list[Entry], list[Skipped]]],
+    download: Download,
+    cache_folder: Path,
+) -> None:
+    """Write the dataset folder of a published dataset: obtain, ``read`` the captions, unpack, check.
+
+    Records are in the order of the entries. The photographs go from the archive straight to their folder, with their
+    bytes; each is decoded once in full. An image that is missing or does not decode is left out with its captions, and
+    listed in the manifest.
+
+    Raises:
+        UserError: a file cannot be obtained or read; more than ``download.max_bad`` items were left out; a split
+            would be empty.
+    """
+    needed = (published.captions, *published.photographs)
+    # Files that need a request form come first: a download may take hours.
+    groups = sorted(needed, key=lambda forms: not any(form.terms for form in forms))
+    obtained = {
+        forms: obtain_one_of(forms, cache_folder, download.mirror, offline=download.offline) for forms in groups
+    }
+    text, *photographs = (obtained[forms] for forms in needed)
+    entries, skipped = read(text.path)
+    images = folder / "images"
+    listed, damaged = {entry.file for entry in entries}, {}
+    for found in photographs:
+        left_out = unpack(found.path, images, lambda member: plain_name(member, listed), tolerant=True)
+        damaged |= {item.item: item.reason for item in left_out}
+    names = " or ".join(found.path.name for found in photographs)
+    absent = {file: f"not in {names}" for file in listed if not (images / file).is_file()}
+    members = {split: f"{text.path}, member {member}" for split, member in published.members.items()}
+    write_entries(
+        folder,
+        published.name,
+        entries,
+        check_images([images / entry.file for entry in entries]),
+        reasons=absent | damaged,
+        skipped=skipped,
+        max_bad=download.max_bad,
+        no_captions=f"no caption in {published.members.get('captions', text.path.name)}",
+        splits={split: members.get(split, str(text.path)) for split in SPLITS},
+        sources={found.path.name: found.source for found in (text, *photographs)},
+    )
 
 
 def check_images(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
@@ -59,7 +122,7 @@ def write_entries(
         reasons: by ``Entry.file``, known beforehand why an image is missing or damaged.
         skipped: what was left out before.
         no_captions: the reason to give for an entry without captions.
-        splits: splits that must not be empty, each with the place that lists its images.
+        splits: splits that must not be empty, each with the file that lists its images.
 
     Raises:
         UserError: more than ``max_bad`` items were left out in all, or a split is empty.
@@ -70,18 +133,30 @@ def write_entries(
         if isinstance(size, str):
             reason = reasons.get(entry.file, size)
             skipped.append(Skipped(entry.file, f"{reason}; its {len(entry.captions)} captions go with it"))
-        elif not entry.captions:
-            if not entry.left_out:
-                skipped.append(Skipped(entry.file, no_captions))
-        else:
-            path = f"images/{entry.file}"
-            records.append(ImageRecord(entry.id, path, entry.split, *size, captions=entry.captions))
+        elif entry.captions:
+            records.append(ImageRecord(entry.id, f"images/{entry.file}", entry.split, *size, captions=entry.captions))
+        elif not entry.left_out:
+            skipped.append(Skipped(entry.file, no_captions))
     kept = {folder / record.path for record in records}
     for path in list((folder / "images").rglob("*")):
         if path.is_file() and path not in kept:
             path.unlink()
-    limit_bad(skipped, max_bad)
+    if len(skipped) > max_bad:
+        raise UserError(
+            f"{len(skipped)} bad items, more than download.max_bad {max_bad} in params.yaml allows: {first_of(skipped)}"
+        )
     for split, place in splits.items():
         if not any(record.split == split for record in records):
             raise UserError(f"{place}: no usable image is left in the split {split}{explain_left_out(skipped)}")
     write_dataset(folder, name, records, skipped=skipped, sources=sources)
+
+
+def first_of(skipped: Sequence[Skipped]) -> str:
+    """The first three items with their reasons, and the number of the others."""
+    first = "; ".join(f"{item.item}: {item.reason}" for item in skipped[:3])
+    return f"{first}; and {len(skipped) - 3} more" if len(skipped) > 3 else first
+
+
+def explain_left_out(skipped: Sequence[Skipped]) -> str:
+    """The part of an error about missing images that says why some may be missing."""
+    return f"; {len(skipped)} items were left out: {first_of(skipped)}" if skipped else ""

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from crossmodal.datasets import coco, flickr8k, flickr30k
 from crossmodal.datasets.archives.obtain import Archive
+from crossmodal.datasets.assemble import build_published
+from crossmodal.datasets.flickr8k import read_flickr8k
 from crossmodal.datasets.folder import build_folder
+from crossmodal.datasets.karpathy import read_captions
+from crossmodal.datasets.published import PUBLISHED
 from crossmodal.datasets.scenes.build import build_scenes
 from crossmodal.runtime import project_root
 from crossmodal.settings.params import Params
 
 
 def download_cache() -> Path:
-    """Where downloads are kept, for all runs in this repository."""
+    """Folder of the downloads of all runs in this repository."""
     return project_root() / ".resume" / "downloads"
 
 
 def archives_of(dataset: str) -> tuple[tuple[Archive, ...], ...]:
     """The files that a dataset is made from: all are needed, each in any one of its forms."""
-    match dataset:
-        case "flickr8k":
-            return ((flickr8k.TEXT,), (flickr8k.PHOTOGRAPHS,))
-        case "flickr30k":
-            return (flickr30k.PUBLISHED.captions, *flickr30k.PUBLISHED.photographs)
-        case "coco":
-            return (coco.PUBLISHED.captions, *coco.PUBLISHED.photographs)
-    return ()
+    published = PUBLISHED.get(dataset)
+    return (published.captions, *published.photographs) if published else ()
 
 
 def build_dataset(folder: Path, params: Params) -> None:
@@ -36,17 +34,15 @@ def build_dataset(folder: Path, params: Params) -> None:
         UserError: whatever keeps the dataset from being complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    match params.dataset:
-        case "scenes":
-            build_scenes(folder, params.scenes)
-        case "flickr8k":
-            flickr8k.build_flickr8k(folder, params.flickr8k, params.download, download_cache())
-        case "flickr30k":
-            flickr30k.build_flickr30k(folder, params.flickr30k, params.download, download_cache())
-        case "coco":
-            coco.build_coco(folder, params.coco, params.download, download_cache())
-        case "folder":
-            build_folder(folder, params.folder, params.download)
+    if params.dataset == "scenes":
+        build_scenes(folder, params.scenes)
+    elif params.dataset == "folder":
+        build_folder(folder, params.folder, params.download)
+    else:
+        published = PUBLISHED[params.dataset]
+        reader = read_flickr8k if params.dataset == "flickr8k" else partial(read_captions, name=params.dataset)
+        read = partial(reader, **params.dataset_settings.model_dump())
+        build_published(folder, published, read, params.download, download_cache())
 
 
 def drop_archives(dataset: str) -> int:

@@ -1,4 +1,4 @@
-"""Captions of a folder of images, told apart by the file's suffix, and a .json by what it holds.
+"""Captions of a folder of images; the suffix tells the layout, and the content of a .json.
 
     captions.csv, .tsv, .txt   image,caption,split              one caption a row; comma, semicolon, tab or |
     captions.token, .txt       a.jpg#0<TAB>...                  the text of Flickr8k and Flickr30k, without a header
@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import logging
 import re
 import unicodedata
@@ -38,14 +39,7 @@ _SYNONYMS = {
     "test": ("test", "testing"),
 }
 SPLITS = {name: split for split, names in _SYNONYMS.items() for name in names}
-READERS = {
-    ".csv": table_rows,
-    ".tsv": table_rows,
-    ".txt": table_rows,
-    ".token": table_rows,
-    ".jsonl": line_rows,
-    ".json": document_rows,
-}
+READERS = dict.fromkeys((".csv", ".tsv", ".txt", ".token"), table_rows) | {".jsonl": line_rows, ".json": document_rows}
 LONGEST_CAPTION = 2**16  # characters
 _STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*(,?)""", re.DOTALL)
 
@@ -79,19 +73,14 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: expected a name that ends in {', '.join(READERS)}")
-    listing = _Listing(folder)
+    listing, skipped = _Listing(folder), []
     for position, row in reader(path, read_text(path)):
-        problem = row if isinstance(row, str) else listing.add(row, position)
-        if problem:
-            listing.skipped.append(Skipped(f"{path.name} {position}", problem))
-    if listing.repeated:
-        log.warning(
-            "note: %s: %d captions repeat one of the same image and are kept, %s for one",
-            path,
-            len(listing.repeated),
-            listing.repeated[0],
-        )
-    images, skipped = listing.images, listing.skipped
+        if problem := row if isinstance(row, str) else listing.add(row, position):
+            skipped.append(Skipped(f"{path.name} {position}", problem))
+    images, repeated = listing.images, listing.repeated
+    if repeated:
+        text = "note: %s: %d captions repeat one of the same image and are kept, %s for one"
+        log.warning(text, path, len(repeated), repeated[0])
     if any(image.split for image in images.values()):
         for name in [name for name, image in images.items() if not image.split]:
             skipped.append(Skipped(name, "no split, but others have one"))
@@ -104,7 +93,6 @@ class _Listing:
 
     def __init__(self, folder: Path | None) -> None:
         self.images: dict[str, Listed] = {}
-        self.skipped: list[Skipped] = []
         self.repeated: list[str] = []
         self._root = f"{folder.absolute().as_posix()}/" if folder else None
         self._names: dict[str, str] = {}
@@ -163,18 +151,13 @@ class _Listing:
 
 
 def _captions_of_cell(cell: Any) -> list[Any] | None:
-    """The sentences of a list that a table holds as text, as pandas and NumPy write it, else the cell alone.
-
-    None: it begins as such a list does, and is none.
-    """
+    """The sentences of a list as pandas and NumPy write it, else the cell alone; None of a damaged list."""
     text = cell.strip() if isinstance(cell, str) else ""
     if not re.match(r"[\[(]\s*(['\"\[]|\])", text) or text[-1] not in "])":
         return [cell]
-    try:
+    with contextlib.suppress(UserError):
         values = parse_json(text, "", halves=True)
         return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else None
-    except UserError:
-        pass
     values, end, commas = [], 1, 0
     while found := _STRING.match(text, end):
         values.append(found[1])

@@ -46,7 +46,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING = (5, 6, 7, 8)
 _NUMBERS = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _STRIP = 2**20  # pixels that are scaled at a time
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -71,19 +70,12 @@ def upright_size(path: Path) -> tuple[int, int] | str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """What ``decode`` gives.
-
-    Raises:
-        UserError: missing, truncated, too large, or no image.
-    """
-    image = decode(path)
-    if isinstance(image, str):
-        raise UserError(f"{path}: {image}")
-    return image
+    """As ``decode``; a UserError if the file is missing, truncated, too large, or no image."""
+    return np.asarray(read_thumbnail(path))
 
 
-def read_thumbnail(path: Path, side: int) -> Image.Image:
-    """The upright picture in RGB, its longer side reduced to ``side`` pixels.
+def read_thumbnail(path: Path, side: int | None = None) -> Image.Image:
+    """The upright picture in RGB, its longer side reduced to ``side`` pixels; None: of ``kept_size``.
 
     Raises:
         UserError: as ``read_image``.
@@ -131,7 +123,7 @@ def _read(path: Path, thumbnail: int | None = None) -> tuple[Image.Image, tuple[
         picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     if turn in _TURNS:
         picture = picture.transpose(_TURNS[turn])
-    return _converted(picture, "RGB"), (height, width) if turn in _SWAPPING else (width, height)
+    return _converted(picture, "RGB"), (height, width) if turn in (5, 6, 7, 8) else (width, height)
 
 
 def _beyond_limits(width: int, height: int, pixels: int) -> str:
@@ -196,7 +188,9 @@ def _as_grey(image: Image.Image) -> Image.Image:
     else:
         if image.mode == "I" and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 1:
             values = values.view(np.uint32)
-        black, white = _extent([values[strip] for strip in strips])
+        finite = [part[np.isfinite(part)] for part in (values[strip] for strip in strips)]
+        black = min((float(part.min()) for part in finite if part.size), default=0.0)
+        white = max((float(part.max()) for part in finite if part.size), default=0.0)
         usual = [top for top in ((1, 255) if image.mode == "F" else (255, 65535)) if white <= top]
         if usual and black >= 0:
             black, white = 0.0, float(usual[0])
@@ -210,10 +204,3 @@ def _as_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") and isinstance(key := image.info.get("transparency"), int):
         grey[values == key] = 255
     return Image.fromarray(grey)
-
-
-def _extent(strips: list[np.ndarray]) -> tuple[float, float]:
-    """The least and the largest finite value; 0 and 0 of none."""
-    finite = [strip[np.isfinite(strip)] for strip in strips]
-    found = [(float(strip.min()), float(strip.max())) for strip in finite if strip.size]
-    return (min(low for low, _ in found), max(high for _, high in found)) if found else (0.0, 0.0)

@@ -1,18 +1,17 @@
 """Tables of captions as people write them, and the token files of Flickr8k and Flickr30k.
 
-The csv module takes a quotation mark that is never closed for one that goes on to the next mark, lines later, and a
-comma in a sentence for a new column. Here a cell is quoted as RFC 4180 says if its closing mark is followed by a
-delimiter or the end of the line, and is the text as it is otherwise; a caption may hold delimiters where it is clear
-which cells are its parts.
+The csv module extends an unclosed quotation mark to the next mark, lines later, and reads a comma in a sentence as a
+new column. Here a cell is quoted (RFC 4180) only if its closing mark is followed by a delimiter or the end of the line;
+a caption may hold delimiters where it is clear which cells are its parts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from crossmodal.datasets.caption_columns import Rows, find_columns
 from crossmodal.datasets.decode import SUFFIXES
@@ -27,18 +26,13 @@ _NUMBER = re.compile(r"[\d.]*")
 _TOKEN = re.compile(r"([^\t]*\S)#(\d{1,9})[ ]*\t(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Cells:
-    """One row: ``values`` without quotation marks, whether they had any, and where in ``text`` they are."""
+class Cell(NamedTuple):
+    """A cell without its quotation marks, whether it had any, and its span in the text of the row."""
 
-    text: str
-    values: tuple[str, ...]
-    quoted: tuple[bool, ...]
-    spans: tuple[tuple[int, int], ...]
-
-    def joined(self, first: int, last: int) -> str:
-        """The cells ``first`` to ``last`` as they are written, delimiters included."""
-        return self.text[self.spans[first][0] : self.spans[last][1]].strip()
+    value: str
+    quoted: bool
+    start: int
+    end: int
 
 
 def table_rows(path: Path, text: str) -> Rows:
@@ -48,10 +42,10 @@ def table_rows(path: Path, text: str) -> Rows:
         UserError: neither; or a column is there twice.
     """
     lines = split_lines(text)
-    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    header = lines[first] if lines else ""
+    number = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    header = lines[number] if lines else ""
     for delimiter in DELIMITERS:
-        names = cut_cells(header[:LONGEST_ROW], delimiter).values
+        names = [cell.value for cell in cut_cells(header[:LONGEST_ROW], delimiter)]
         columns = find_columns(names)
         if {"image", "caption"} <= set(columns):
             break
@@ -66,36 +60,41 @@ def table_rows(path: Path, text: str) -> Rows:
             twice = ", ".join(repr(names[position]) for position in positions)
             raise UserError(f"{path}: the first line names the {key} {len(positions)} times ({twice}), expected once")
     own = {key: position for key, (position,) in columns.items()}
-    for number, cells in read_rows(lines[first + 1 :], delimiter, own["image"]):
-        yield f"line {first + number + 2}", _row(cells, len(names), own, delimiter)
+    number += 1
+    while number < len(lines):
+        used = _lines_of_row(lines, number, delimiter, own["image"])
+        row = "\n".join(lines[number : number + used])
+        if row.strip():
+            yield f"line {number + 1}", _row(row, len(names), own, delimiter)
+        number += used
 
 
-def _row(cells: Cells | str, width: int, columns: dict[str, int], delimiter: str) -> dict[str, str] | str:
-    """The cells by ``columns``; those that are too many belong to the caption where nothing else can hold them."""
-    if isinstance(cells, str):
-        return cells
-    values, extra, caption = list(cells.values), len(cells.values) - width, columns["caption"]
-    while extra > 0 and not values[-1]:  # a spreadsheet fills rows up
-        values.pop()
-        extra -= 1
+def _row(text: str, width: int, columns: dict[str, int], delimiter: str) -> dict[str, str] | str:
+    """The cells by ``columns``, or the problem; surplus cells belong to the caption where no other can hold them."""
+    if len(text) > LONGEST_ROW:
+        return f"{len(text):,} characters, expected at most {LONGEST_ROW:,}"
+    cells, caption = cut_cells(text, delimiter), columns["caption"]
+    while len(cells) > width and not cells[-1].value:  # a spreadsheet fills rows up
+        cells.pop()
+    values, extra = [cell.value for cell in cells], len(cells) - width
     if extra < 0:
         return f"too few columns: {len(values)}, expected {width}"
     if extra:
         others = set(range(width)) - set(columns.values())
         clear = all(position < caption and _NUMBER.fullmatch(values[position]) for position in others)
-        if not clear or cells.quoted[caption]:
+        if not clear or cells[caption].quoted:
             return f"{len(values)} columns, expected {width}; a caption that holds {delimiter!r} must be quoted"
-        values[caption : caption + extra + 1] = [cells.joined(caption, caption + extra)]
+        whole = text[cells[caption].start : cells[caption + extra].end].strip()
+        values[caption : caption + extra + 1] = [whole]
     return {key: values[position] for key, position in columns.items()}
 
 
 def _token_rows(lines: Sequence[str]) -> Rows:
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        token = _TOKEN.fullmatch(line)
-        row = {"image": token[1], "caption": token[3]} if token else "expected name#number<TAB>caption"
-        yield f"line {number}", row
+        if line.strip():
+            token = _TOKEN.fullmatch(line)
+            row = {"image": token[1], "caption": token[3]} if token else "expected name#number<TAB>caption"
+            yield f"line {number}", row
 
 
 @cache
@@ -105,52 +104,34 @@ def _patterns(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return quoted, re.compile(rf"[^{mark}]*")
 
 
-def cut_cells(text: str, delimiter: str) -> Cells:
+def cut_cells(text: str, delimiter: str) -> list[Cell]:
     """The cells of a line, or of the lines that a quoted cell spans."""
     quoted, plain = _patterns(delimiter)
-    found, start = [], 0
+    cells, start = [], 0
     while start <= len(text):
-        cell = quoted.match(text, start)
-        found.append((cell, cell is not None) if cell else (plain.match(text, start), False))
-        start = found[-1][0].end() + 1
-    return Cells(
-        text,
-        tuple((cell[1].replace('""', '"') if marks else cell[0]).strip() for cell, marks in found),
-        tuple(marks for _, marks in found),
-        tuple(cell.span() for cell, _ in found),
-    )
-
-
-def read_rows(lines: Sequence[str], delimiter: str, image: int) -> Iterator[tuple[int, Cells | str]]:
-    """Index of the first line of every row that is not empty, and its cells or what is wrong with it.
-
-    A quoted cell goes on over the next lines if it is closed there before a line that is a row of its own: one with
-    the name of an image in its column ``image``. Else its mark is a part of the text.
-    """
-    number = 0
-    while number < len(lines):
-        if len(lines[number]) > LONGEST_ROW:
-            yield number, f"{len(lines[number]):,} characters, expected at most {LONGEST_ROW:,}"
-            number += 1
-            continue
-        used = _lines_of_row(lines, number, delimiter, image)
-        text = "\n".join(lines[number : number + used])
-        if text.strip():
-            yield number, cut_cells(text, delimiter)
-        number += used
+        marked = quoted.match(text, start)
+        cell = marked or plain.match(text, start)
+        value = marked[1].replace('""', '"') if marked else cell[0]
+        cells.append(Cell(value.strip(), marked is not None, *cell.span()))
+        start = cell.end() + 1
+    return cells
 
 
 def _lines_of_row(lines: Sequence[str], number: int, delimiter: str, image: int) -> int:
-    """Lines of the row that begins here: 1, or those up to the end of a quoted cell."""
+    """Lines of the row that begins here: 1, or those up to the end of a quoted cell.
+
+    A quoted cell extends over the next lines if it is closed there before a line that is a row of its own: one with the
+    name of an image in its column ``image``. Else its mark is a part of the text.
+    """
     text = lines[number]
-    if not _left_open(text, delimiter):
+    if len(text) > LONGEST_ROW or not _left_open(text, delimiter):
         return 1
     for used, line in enumerate(lines[number + 1 : number + LONGEST_CELL], start=2):
         text = f"{text}\n{line}"
         if len(text) > LONGEST_ROW:
             return 1
-        cells = cut_cells(line, delimiter).values
-        if len(cells) > max(image, 1) and _IMAGE_NAME.search(cells[image]):
+        cells = cut_cells(line, delimiter)
+        if len(cells) > max(image, 1) and _IMAGE_NAME.search(cells[image].value):
             return 1
         if '"' in line and not _left_open(text, delimiter):
             return used
@@ -161,8 +142,6 @@ def _left_open(text: str, delimiter: str) -> bool:
     """Whether a cell begins with a quotation mark and no other mark of the text may close it."""
     if '"' not in text:
         return False
-    cells = cut_cells(text, delimiter)
-    starts = [start for (start, _), marks in zip(cells.spans, cells.quoted, strict=True) if not marks]
     opening = re.compile(' *"')
-    start = next((start for start in reversed(starts) if opening.match(text, start)), None)  # only the last can be
-    return start is not None and '"' not in text[start:].lstrip(" ")[1:].replace('""', "")
+    starts = [cell.start for cell in cut_cells(text, delimiter) if not cell.quoted and opening.match(text, cell.start)]
+    return bool(starts) and '"' not in text[starts[-1] :].lstrip(" ")[1:].replace('""', "")  # only the last can be open

@@ -1,88 +1,57 @@
-"""Flickr8k: 8,000 photographs with five captions each, official split 6,000 / 1,000 / 1,000.
-
-Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", JAIR 47, 2013.
-
-The authors' own address is gone; the release named below is the copy in common use. Its md5 sums are those
-that two unrelated projects (the R package torchvision, and a CMake script) check the same two addresses
-against; a sha256 of the two files is published nowhere that we know. The photographs are under Flickr's
-terms, for research and education.
-"""
+"""The text archive of Flickr8k: captions by image and number, and the official splits, each a file of names."""
 
 from __future__ import annotations
 
-import tempfile
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-from crossmodal.datasets.archives.obtain import Archive, obtain
-from crossmodal.datasets.archives.unpack import plain_name, unpack
-from crossmodal.datasets.assemble import Entry, check_images, write_entries
+from crossmodal.datasets.archives.unpack import read_members
+from crossmodal.datasets.assemble import SPLITS, Entry
+from crossmodal.datasets.published import PUBLISHED
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
-from crossmodal.settings.params import Download, Flickr8k
 
-RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
-PHOTOGRAPHS = Archive(
-    "Flickr8k_Dataset.zip",
-    (f"{RELEASE}/Flickr8k_Dataset.zip",),
-    ("md5:f18a1e2920de5bd84dae7cf08ec78978",),
-    size=1_100_000_000,  # about
-)
-TEXT = Archive(
-    "Flickr8k_text.zip",
-    (f"{RELEASE}/Flickr8k_text.zip",),
-    ("md5:bf6c1abcb8e4a833b7f922104de18627",),
-    size=2_300_000,  # about
-)
-CAPTIONS = "Flickr8k.token.txt"
+MEMBERS = PUBLISHED["flickr8k"].members
+CAPTIONS = MEMBERS["captions"]
 LONGEST_NUMBER = 9  # digits of a caption's number; it is 0 to 4
-SPLIT_FILES = {
-    "train": "Flickr_8k.trainImages.txt",
-    "val": "Flickr_8k.devImages.txt",
-    "test": "Flickr_8k.testImages.txt",
-}
 
 
-def build_flickr8k(folder: Path, settings: Flickr8k, download: Download, cache_folder: Path) -> None:
-    """Write Flickr8k as a dataset folder.
+def read_flickr8k(path: Path, *, max_images: int) -> tuple[list[Entry], list[Skipped]]:
+    """Entries in the order of the splits train, val, test and, inside a split, of its file; and what was left out.
 
-    Records are in the order of the splits train, val, test and, inside a split, of its file. ``max_images``
-    above 0 keeps the first so many names of each split file. Images keep their bytes; each is decoded once
-    in full. Left out and listed in the manifest are: an image that is missing or does not decode (its
-    captions go with it), an image without captions, a line of captions that is empty or of another form.
-    Images in no split are not part of the dataset, so their captions are no bad items. An image may be left
-    with fewer than five captions, never with none.
+    ``max_images`` above 0 keeps the first so many names of each split file. Left out are lines of captions that are
+    empty or of another form; captions of images in no split are no bad items. An image may have fewer than five
+    captions.
 
     Raises:
-        UserError: an archive cannot be obtained or read; a member is missing, not text, or lists an image
-            twice; more than ``download.max_bad`` items were left out; a split would be empty.
+        UserError: the archive cannot be read; a member is missing, not text, or lists an image twice.
     """
-    text = obtain(TEXT, cache_folder, download.mirror, offline=download.offline)
-    photographs = obtain(PHOTOGRAPHS, cache_folder, download.mirror, offline=download.offline)
-    members = _read_text(text.path)
-    splits = _parse_splits(text.path, members, settings.max_images)
-    captions, skipped = parse_captions(members[CAPTIONS], set(splits))
-
-    images = folder / "images"
-    damaged = unpack(photographs.path, images, lambda member: plain_name(member, splits), tolerant=True)
-    absent = {name: f"not in {PHOTOGRAPHS.name}" for name in splits if not (images / name).is_file()}
+    content = read_members(path, MEMBERS.values())
+    lines = {}
+    for member in MEMBERS.values():
+        try:
+            # Not splitlines: a caption may hold a character that Unicode calls a line break.
+            lines[member] = re.split(r"\r\n?|\n", content[member].decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, member {member}: not UTF-8 text ({error})") from None
+    splits: dict[str, str] = {}
+    for split in SPLITS:
+        place = f"{path}, member {MEMBERS[split]}"
+        names = [line.strip() for line in lines[MEMBERS[split]] if line.strip()]
+        for name in names[: max_images or None]:
+            if name in splits:
+                raise UserError(f"{place}: {name} is listed twice (before in {splits[name]})")
+            if "/" in name or "\\" in name or name in (".", ".."):
+                raise UserError(f"{place}: expected file names, found {name!r}")
+            splits[name] = split
+    captions, skipped = parse_captions(lines[CAPTIONS], set(splits))
     left_out = Counter(item.item.rpartition("#")[0] for item in skipped)
     entries = [
         Entry(Path(name).stem, name, split, captions.get(name, ()), left_out[name]) for name, split in splits.items()
     ]
-    write_entries(
-        folder,
-        "flickr8k",
-        entries,
-        check_images([images / name for name in splits]),
-        reasons=absent | {item.item: item.reason for item in damaged},
-        skipped=skipped,
-        max_bad=download.max_bad,
-        no_captions=f"no caption in {CAPTIONS}",
-        splits={split: f"{text.path}, member {member}" for split, member in SPLIT_FILES.items()},
-        sources={PHOTOGRAPHS.name: photographs.source, TEXT.name: text.source},
-    )
+    return entries, skipped
 
 
 def parse_captions(lines: Iterable[str], names: set[str]) -> tuple[dict[str, tuple[str, ...]], list[Skipped]]:
@@ -110,35 +79,3 @@ def parse_captions(lines: Iterable[str], names: set[str]) -> tuple[dict[str, tup
             numbered[name][int(index)] = caption.strip()
     captions = {name: tuple(own[index] for index in sorted(own)) for name, own in numbered.items() if own}
     return captions, skipped
-
-
-def _read_text(archive_path: Path) -> dict[str, list[str]]:
-    """Lines of the caption file and the three split files."""
-    needed = {CAPTIONS, *SPLIT_FILES.values()}
-    with tempfile.TemporaryDirectory() as folder:
-        unpack(archive_path, Path(folder), lambda member: plain_name(member, needed))
-        lines = {}
-        for member in (CAPTIONS, *SPLIT_FILES.values()):
-            try:
-                # Not splitlines: a caption may hold a character that Unicode calls a line break.
-                content = (Path(folder) / member).read_text(encoding="utf-8-sig")
-            except FileNotFoundError:
-                raise UserError(f"{archive_path}: has no member {member}") from None
-            except UnicodeDecodeError as error:
-                raise UserError(f"{archive_path}, member {member}: not UTF-8 text ({error})") from None
-            lines[member] = content.split("\n")
-    return lines
-
-
-def _parse_splits(archive_path: Path, members: Mapping[str, list[str]], max_images: int) -> dict[str, str]:
-    """Split of each image name, in record order."""
-    splits: dict[str, str] = {}
-    for split, member in SPLIT_FILES.items():
-        names = [line.strip() for line in members[member] if line.strip()]
-        for name in names[: max_images or None]:
-            if name in splits:
-                raise UserError(f"{archive_path}, member {member}: {name} is listed twice (before in {splits[name]})")
-            if "/" in name or "\\" in name or name in (".", ".."):
-                raise UserError(f"{archive_path}, member {member}: expected file names, found {name!r}")
-            splits[name] = split
-    return splits

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crossmodal.datasets.archives.obtain import explain_left_out
-from crossmodal.datasets.assemble import Entry, check_images, write_entries
+from crossmodal.datasets.assemble import SPLITS, Entry, check_images, explain_left_out, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
 from crossmodal.datasets.walk import list_files
@@ -38,71 +38,62 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     if not origin.is_dir():
         raise UserError(f"folder.images {origin}: no such directory")
     listed, skipped = read_caption_file(captions_path, origin)
-    names = list(listed)
-    files = list_files(origin).files
-    sources = locate_images(origin, names, files)
-    _log_unused(origin, files, {path.relative_to(origin).as_posix() for path in sources.values()})
-    named = {item.split for item in listed.values()} - {None}
-    if absent := [split for split in ("train", "val", "test") if named and split not in named]:
+    files, _ = list_files(origin)
+    sources = locate_images(origin, list(listed), files)
+    used = {path.relative_to(origin).as_posix() for path in sources.values()}
+    unused = [name for name, path in files.items() if path.suffix.lower() in SUFFIXES and name not in used]
+    if unused:
+        log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))
+    splits = {name: item.split for name, item in listed.items()}
+    named = set(splits.values()) - {None}
+    if absent := [split for split in SPLITS if named and split not in named]:
         raise UserError(
             f"{captions_path}: no image has the split {absent[0]}; name all three of train, val and test, or none: "
             f"they are then drawn by folder.val and folder.test{explain_left_out(skipped)}"
         )
-    sizes = check_images([sources[name] for name in names])
-    good = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, str)]
-    splits = {name: listed[name].split for name in names}
-    if not any(splits.values()):
+    sizes = dict(zip(listed, check_images([sources[name] for name in listed]), strict=True))
+    good = [name for name, size in sizes.items() if not isinstance(size, str)]
+    if not named:
         digests = [_digest(sources[name]) for name in progress(good, desc="read images", unit="image")]
-        splits |= dict(zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True))
-    ids = _ids(names)
-    order = {split: place for place, split in enumerate(("train", "val", "test", None))}
-    rows = sorted(range(len(names)), key=lambda row: order[splits[names[row]]])
+        splits |= zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True)
+    ids = _ids(list(listed))
     entries = [
-        Entry(
-            ids[names[row]],
-            names[row],
-            splits[names[row]] or "",
-            tuple(listed[names[row]].captions),
-            listed[names[row]].left_out,
-        )
-        for row in rows
+        Entry(ids[name], name, split or "", tuple(listed[name].captions), listed[name].left_out)
+        for split in (*SPLITS, None)
+        for name in listed
+        if splits[name] == split
     ]
     check_space(folder, sum(sources[name].stat().st_size for name in good), f"copying {origin}")
     for name in progress(good, desc="copy images", unit="image"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sources[name], folder / "images" / name)
-    with captions_path.open("rb") as file:
-        source = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     write_entries(
         folder,
         "folder",
         entries,
-        [sizes[row] for row in rows],
-        reasons={name: "not in the folder" for name, size in zip(names, sizes, strict=True) if size == NOT_FOUND},
+        [sizes[entry.file] for entry in entries],
+        reasons={name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND},
         skipped=skipped,
         max_bad=download.max_bad,
         no_captions=f"no caption in {captions_path.name}",
-        splits=dict.fromkeys(("train", "val", "test"), str(captions_path)),
-        sources={captions_path.name: source},
+        splits=dict.fromkeys(SPLITS, str(captions_path)),
+        sources={captions_path.name: f"sha256:{_digest(captions_path)}"},
     )
 
 
 def locate_images(origin: Path, names: Sequence[str], files: Iterable[str]) -> dict[str, Path]:
-    """The file of every name, whether it is there or not.
+    """The file of every name, whether it exists or not; ``files`` are paths of those that do, relative to ``origin``.
 
-    Accents may be encoded in another way on the disk (macOS takes them apart). Where no name is there as it is, but
-    most are without their first folders, as lists made for a larger directory have them, these are dropped from all,
-    unless two names would then be one file.
-
-    Args:
-        files: that are below ``origin``, by their paths from there.
+    Accents may be encoded in another way on the disk (macOS decomposes them). Where no name exists, but most do without
+    their first folders, as in lists made for a larger directory, these are dropped from all, unless two names would
+    then be one file.
     """
     composed: dict[str, list[str]] = defaultdict(list)
     for name in files:
         composed[unicodedata.normalize("NFC", name)].append(name)
 
     def find(name: str) -> str | None:
-        if _is_there(origin / name):  # by a link too that was not followed
+        if os.path.exists(origin / name):  # noqa: PTH110 - Path.exists raises at a name that is too long
             return name
         same = composed.get(unicodedata.normalize("NFC", name), ())
         return same[0] if len(same) == 1 else None
@@ -138,20 +129,6 @@ def seeded_splits(digests: Sequence[str], val: float, test: float, seed: int) ->
         if split in wanted:
             wanted[split] -= len(rows[digest])
     return splits
-
-
-def _log_unused(origin: Path, files: Mapping[str, Path], names: set[str]) -> None:
-    """Say how many images of the directory no caption is about."""
-    unused = [name for name, path in files.items() if path.suffix.lower() in SUFFIXES and name not in names]
-    if unused:
-        log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long
-        return False
 
 
 def _place(key: str, value: str | None) -> Path:

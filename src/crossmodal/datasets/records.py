@@ -16,21 +16,26 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from crossmodal.files.checked_json import Record, as_record, read_json_lines, read_record, write_json
+from crossmodal.files.checked_json import as_record, read_json_lines, read_record, write_json
 
 SPLITS = ("train", "val", "test", "probe")
+Pixels = Annotated[int, Field(gt=0, strict=True)]
+Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_AS_WRITTEN = ConfigDict(extra="forbid")  # how pydantic reads the dataclasses from JSON
 
 
 @dataclass(frozen=True)
 class GroundTruth:
     """One annotated object: ``box`` is (x1, y1, x2, y2) in pixels of the upright image."""
 
-    box: tuple[float, float, float, float]
+    __pydantic_config__ = _AS_WRITTEN
+    box: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
     label: str
     attribute: str
 
@@ -43,11 +48,12 @@ class ImageRecord:
     split "probe" records 2k and 2k+1 are a pair with one caption each (see evaluation.probe).
     """
 
+    __pydantic_config__ = _AS_WRITTEN
     id: str
     path: str
     split: str
-    width: int
-    height: int
+    width: Pixels
+    height: Pixels
     captions: tuple[str, ...]
     objects: tuple[GroundTruth, ...] = ()
 
@@ -56,6 +62,7 @@ class ImageRecord:
 class Skipped:
     """An item that was left out of the dataset, and why."""
 
+    __pydantic_config__ = _AS_WRITTEN
     item: str
     reason: str
 
@@ -82,10 +89,7 @@ class Dataset:
 
     def caption_offsets(self) -> list[int]:
         """Number of captions before each image, and the total at the end: len(records) + 1 values."""
-        offsets = [0]
-        for record in self.records:
-            offsets.append(offsets[-1] + len(record.captions))
-        return offsets
+        return list(accumulate((len(record.captions) for record in self.records), initial=0))
 
 
 def write_dataset(
@@ -114,67 +118,30 @@ def write_dataset(
             content = (folder / record.path).read_bytes()
             digest.update(content)
             same.setdefault(hashlib.sha256(content).digest(), []).append(record.id)
-    duplicates = [ids for ids in same.values() if len(ids) > 1]
-    splits = {
-        split: {
-            "images": sum(record.split == split for record in records),
-            "captions": sum(len(record.captions) for record in records if record.split == split),
-        }
-        for split in SPLITS
-        if any(record.split == split for record in records)
-    }
-    manifest = {
-        "name": name,
-        "sha256": digest.hexdigest(),
-        "splits": splits,
-        "classes": list(classes),
-        "attributes": list(attributes),
-        "skipped": [asdict(item) for item in skipped],
-        "sources": dict(sources or {}),
-    }
-    if duplicates:
-        manifest["duplicates"] = duplicates
+    duplicates = tuple(tuple(ids) for ids in same.values() if len(ids) > 1)
+    splits = {}
+    for split in SPLITS:
+        if own := [len(record.captions) for record in records if record.split == split]:
+            splits[split] = {"images": len(own), "captions": sum(own)}
+    left_out, kinds = tuple(skipped), (tuple(classes), tuple(attributes))
+    manifest = asdict(_Manifest(name, digest.hexdigest(), splits, *kinds, left_out, dict(sources or {}), duplicates))
+    if not duplicates:
+        del manifest["duplicates"]
     write_json(folder / "manifest.json", manifest)
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-class _Object(Record):
-    box: Annotated[list[float], Field(min_length=4, max_length=4)]
-    label: str
-    attribute: str
-
-
-class _Row(Record):
-    """A line of records.jsonl."""
-
-    id: str
-    path: str
-    split: str
-    width: Annotated[int, Field(gt=0)]
-    height: Annotated[int, Field(gt=0)]
-    captions: list[str]
-    objects: list[_Object]
-
-
-class _Skipped(Record):
-    item: str
-    reason: str
-
-
-class _Manifest(Record):
+@dataclass(frozen=True)
+class _Manifest:
+    __pydantic_config__ = _AS_WRITTEN
     name: str
     sha256: str
     splits: dict[str, dict[str, int]]
-    classes: list[str]
-    attributes: list[str]
-    skipped: list[_Skipped]
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
     sources: dict[str, str]
-    duplicates: list[list[str]] = Field(default_factory=list)
-
-
-def _image(row: _Row) -> ImageRecord:
-    objects = tuple(GroundTruth(tuple(item.box), item.label, item.attribute) for item in row.objects)
-    return ImageRecord(row.id, row.path, row.split, row.width, row.height, tuple(row.captions), objects)
+    duplicates: tuple[tuple[str, ...], ...] = ()
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -187,12 +154,12 @@ def read_dataset(folder: Path) -> Dataset:
     manifest = read_record(folder / "manifest.json", _Manifest, advice=advice)
     lines = read_json_lines(folder / "records.jsonl", dict, advice=advice)
     return Dataset(
-        folder=folder,
-        name=manifest.name,
-        records=tuple(_image(as_record(content, _Row, name)) for name, content in lines),
-        classes=tuple(manifest.classes),
-        attributes=tuple(manifest.attributes),
-        skipped=tuple(Skipped(item.item, item.reason) for item in manifest.skipped),
-        sources=manifest.sources,
-        duplicates=tuple(map(tuple, manifest.duplicates)),
+        folder,
+        manifest.name,
+        tuple(as_record(content, ImageRecord, name) for name, content in lines),
+        manifest.classes,
+        manifest.attributes,
+        manifest.skipped,
+        manifest.sources,
+        manifest.duplicates,
     )

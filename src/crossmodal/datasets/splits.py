@@ -26,20 +26,14 @@ def split_rows(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> S
     Without the rows ``left_out``, images whose store rows hold no regions (``FeatureStore.left_out``); in the split
     "probe" without the other image of their pair too.
     """
-    offsets = np.asarray(dataset.caption_offsets())
     rows = dataset.rows(name)
     if name == "probe":
         pairs = zip(rows[::2], rows[1::2], strict=True)
         rows = [row for pair in pairs for row in pair if not set(pair) & set(left_out)]
     images = np.asarray([row for row in rows if row not in left_out], dtype=np.int64)
-    captions = [np.arange(offsets[row], offsets[row + 1]) for row in images]
-    owners = [np.full(len(rows), place) for place, rows in enumerate(captions)]
-    empty = np.zeros(0, dtype=np.int64)
-    return Split(
-        images=images,
-        captions=np.concatenate([empty, *captions]),
-        caption_image=np.concatenate([empty, *owners]),
-    )
+    owners = caption_images(dataset)
+    captions = np.flatnonzero(np.isin(owners, images))
+    return Split(images, captions, np.searchsorted(images, owners[captions]))
 
 
 def require_split(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> Split:

@@ -1,25 +1,19 @@
-"""The files of a folder and of those below it, linked ones too."""
+"""The files of a folder and its subfolders, linked ones too."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import without_path
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds: paths by name (relative to it, with /), in the order of the names, and folders left out."""
+def list_files(folder: Path) -> tuple[dict[str, Path], list[Skipped]]:
+    """Paths by sorted name (relative to ``folder``, with /), and folders left out.
 
-    files: dict[str, Path]
-    skipped: tuple[Skipped, ...]
-
-
-def list_files(folder: Path) -> Listing:
-    """Every file, in each folder once: a link to a folder that is read already, or leads in a circle, is left out."""
+    Each folder is read once: a link to a folder that is read already, or that leads in a circle, is left out.
+    """
     files: dict[str, Path] = {}
     skipped: list[Skipped] = []
     seen: dict[tuple[int, int], str] = {}
@@ -47,4 +41,4 @@ def list_files(folder: Path) -> Listing:
         except OSError as error:
             skipped.append(Skipped(name, f"unreadable folder ({without_path(error)})"))
         linked.sort()
-    return Listing(dict(sorted(files.items())), tuple(sorted(skipped, key=lambda item: item.item)))
+    return dict(sorted(files.items())), sorted(skipped, key=lambda item: item.item)

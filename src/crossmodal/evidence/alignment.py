@@ -15,7 +15,7 @@ from crossmodal.evidence.evidence import FILE, Evidence
 from crossmodal.evidence.selection import SEED, gallery_queries, shown_pairs, worst_queries
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.files.arrays import save_arrays
+from crossmodal.files.checked_arrays import save_arrays
 from crossmodal.inference.scoring import SearchInputs, evaluating, similarity_matrix
 from crossmodal.models.base import Matcher
 from crossmodal.retrieval.results import SearchResults

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.files.arrays import load_arrays
+from crossmodal.files.checked_arrays import load_arrays
 
 FILE = "evidence.npz"
 

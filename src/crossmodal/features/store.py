@@ -1,17 +1,15 @@
 """The feature store: ragged rows of several arrays in HDF5 shards, read through memory maps.
 
-A store is a folder of shards and an index:
-
     index.json       arrays with dtype and item shape, rows and SHA-256 of every shard, free metadata
     00000.h5 ...     per shard ``lengths`` (rows,) and one flat dataset per array, items of row 0 first
 
-Row r has ``lengths[r]`` items (regions of an image, tokens of a caption) and no padding is stored. Datasets
-are contiguous and unchunked, so a shard is read as a plain memory map at the dataset's file offset: as fast
-as a raw file, safe to fork and free of HDF5's per-read cost (benchmarks/feature_store.py).
+Row r has ``lengths[r]`` items (regions of an image, tokens of a caption), without padding. Datasets are contiguous, so
+a shard is a plain memory map: safe to fork and free of HDF5's per-read cost (benchmarks/feature_store.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +27,6 @@ SHARD_ROWS = 2048
 SETTINGS = "settings"  # metadata: the settings that the features were made by, by dotted key of params.yaml
 LEFT_OUT = "left_out"  # metadata: rows of images without regions, [{"row", "image", "reason"}]
 _FORMAT = 1
-_DTYPES = tuple(np.dtype(kind).name for kind in "efdbhilBHIL?")  # real numbers of every size
 _GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
 
 
@@ -50,11 +47,9 @@ class StoreWriter:
             leftover.unlink()
         self._shards: list[dict[str, Any]] = []
         found = sorted(folder.glob("*.h5"))
-        for path in found:
-            try:
+        with contextlib.suppress(OSError, KeyError):  # damaged: it and the following shards are written again
+            for path in found:
                 self._shards.append(_shard_entry(path))
-            except (OSError, KeyError):  # damaged: it and the following shards are written again
-                break
         for path in found[len(self._shards) :]:
             path.unlink()
         self._buffer: list[dict[str, np.ndarray]] = []
@@ -128,33 +123,27 @@ def _shard_entry(path: Path) -> dict[str, Any]:
 
 
 def _plain(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """A dataset that lies in this file in one piece; only such a one is where its offset says.
-
-    Raises:
-        UserError: a link, a virtual dataset, external storage, chunks, filters, or no dataset.
-    """
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise UserError(f"{path}: {name} is a link to another dataset, expected the values themselves")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise UserError(f"{path}: {name} is no dataset")
-    if dataset.is_virtual or dataset.external or dataset.chunks is not None or dataset.compression is not None:
-        raise UserError(f"{path}: {name} is not in one piece in this file (virtual, external, chunked or compressed)")
+    """A dataset that lies in this file in one piece, at its offset; a UserError if it does not."""
+    dataset = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or dataset.chunks is not None:
+        kinds = "missing, a group, a link, virtual, external, chunked or compressed"
+        raise UserError(f"{path}: {name} is no array in one piece in this file ({kinds})")
     return dataset
 
 
 def _mapped(dataset: h5py.Dataset, path: Path) -> np.ndarray:
-    """The memory map of a plain dataset; an array of nothing where it has no values.
-
-    Raises:
-        UserError: the file ends before it does.
-    """
+    """The memory map of a plain dataset, or an empty array; a UserError if the file ends before it does."""
     if not dataset.size:
         return np.zeros(dataset.shape, dtype=dataset.dtype)
     offset, size = dataset.id.get_offset(), dataset.size * dataset.dtype.itemsize
     if offset is None or offset + size > path.stat().st_size:
         raise UserError(f"{path}: {dataset.name[1:]} has {size:,} bytes, which the file does not hold")
     return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+# Real numbers of every size.
+_DType = Annotated[str, Field(pattern=f"^({'|'.join(np.dtype(kind).name for kind in 'efdbhilBHIL?')})$")]
+_Size = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class _Shard(Record):
@@ -167,19 +156,9 @@ class _Index(Record):
     """index.json."""
 
     format: Annotated[int, Field(ge=_FORMAT, le=_FORMAT)]
-    arrays: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]]
+    arrays: dict[str, Annotated[tuple[_DType, list[_Size]], Field(strict=False)]]
     shards: list[_Shard]
     metadata: dict[str, Any]
-
-    @field_validator("arrays")
-    @classmethod
-    def _numbers_in_a_shape(cls, arrays: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for name, (dtype, shape) in arrays.items():
-            if dtype not in _DTYPES:
-                raise ValueError(f"{name}: {str(dtype)[:40]!r} is not one of {', '.join(_DTYPES)}")
-            if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
-                raise ValueError(f"{name}: a list of sizes was expected for its shape")
-        return arrays
 
     @field_validator("metadata")
     @classmethod
@@ -204,20 +183,14 @@ class FeatureStore:
         index_path = folder / "index.json"
         index = read_record(index_path, _Index, advice="the stage that writes it has not run")
         self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index.arrays.items()}
-        shards = [(folder / shard.file, shard.rows) for shard in index.shards]
         self.metadata = index.metadata
         self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
-        self._maps: list[dict[str, np.ndarray]] = []
-        lengths, shard_of, first_item = [], [], []
-        for number, (path, rows) in enumerate(shards):
-            shard_lengths, maps = self._open_shard(path, rows)
-            self._maps.append(maps)
-            lengths.append(shard_lengths)
-            shard_of.append(np.full(len(shard_lengths), number, dtype=np.int32))
-            first_item.append(np.concatenate([[0], np.cumsum(shard_lengths)[:-1]]))
-        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int32)
-        self._shard_of = np.concatenate(shard_of) if shard_of else np.zeros(0, dtype=np.int32)
-        self._first_item = np.concatenate(first_item) if first_item else np.zeros(0, dtype=np.int64)
+        opened = [self._open_shard(folder / shard.file, shard.rows) for shard in index.shards]
+        self._maps = [maps for _, maps in opened]
+        lengths, empty = [lengths for lengths, _ in opened], np.zeros(0, dtype=np.int64)
+        self.lengths = np.concatenate([empty, *lengths])
+        self._shard_of = np.concatenate([empty, *(np.full(len(held), shard) for shard, held in enumerate(lengths))])
+        self._first_item = np.concatenate([empty, *(np.cumsum(held) - held for held in lengths)])
 
     def _open_shard(self, path: Path, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         try:

@@ -1,17 +1,22 @@
-"""NumPy's .npz and .npy files, read and checked: the sizes in headers are compared with the file's first."""
+"""NumPy's .npz and .npy files, checked before they are read: headers may claim more than the file holds."""
 
 from __future__ import annotations
 
+import io
 import math
 import tokenize
 import zipfile
 from collections.abc import Container
+from dataclasses import fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from crossmodal.errors import UserError
+from crossmodal.files.text_files import require_regular_file
+
+Arrays = TypeVar("Arrays")
 
 # What zipfile, NumPy and zlib raise at files that are damaged or forged.
 DAMAGED = (
@@ -25,7 +30,6 @@ DAMAGED = (
     OverflowError,
     MemoryError,
     SyntaxError,
-    RecursionError,
     zipfile.BadZipFile,
     tokenize.TokenError,
 )
@@ -42,7 +46,7 @@ def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | 
     Raises:
         UserError: missing, damaged, of Python objects, or an array that claims more values than the file holds.
     """
-    _plain_file(path, advice)
+    require_regular_file(path, advice=advice)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -58,22 +62,41 @@ def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | 
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 
-def read_npy(path: Path, what: str, *, advice: str = "", mapped: bool = False) -> np.ndarray:
+def read_npy(path: Path, what: str, *, mapped: bool = False) -> np.ndarray:
     """The array of an .npy file; see ``read_npz``. ``mapped``: a memory map of it."""
-    _plain_file(path, advice)
+    size = require_regular_file(path)
     try:
         with path.open("rb") as file:
-            _check_header(file, path.stat().st_size, path.name)
+            _check_header(file, size, path.name)
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except DAMAGED as error:
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 
-def _plain_file(path: Path, advice: str) -> None:
-    if not path.exists():
-        raise UserError(f"{path}: not found{advice and f'; {advice}'}")
-    if not path.is_file():
-        raise UserError(f"{path}: not a plain file")
+def save_arrays(arrays: Any, path: Path) -> None:
+    """Write the fields of a dataclass by their names, the same bytes for the same arrays.
+
+    Not ``np.savez``: it streams members of unknown size, whose zip headers differ between versions of Python.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for field in fields(arrays):
+            content = io.BytesIO()
+            np.save(content, getattr(arrays, field.name), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{field.name}.npy"), content.getbuffer())
+
+
+def load_arrays(kind: type[Arrays], path: Path) -> Arrays:
+    """Read what ``save_arrays`` wrote of a dataclass ``kind``.
+
+    Raises:
+        UserError: missing, unreadable, or of other fields.
+    """
+    what = "what the evaluate stage writes"
+    arrays = read_npz(path, what, advice="run the evaluate stage first")
+    try:
+        return kind(**arrays)
+    except TypeError as error:
+        raise UserError(f"{path}: not readable as {what} ({error})") from None
 
 
 def _check_header(file: BinaryIO, size: int, name: str) -> None:

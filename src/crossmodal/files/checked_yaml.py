@@ -17,7 +17,7 @@ _SHOWN = 200  # characters of a wrong value in a message
 class Section(BaseModel):
     """A part of such a file: unknown keys and lossy conversions are refused.
 
-    Text that is a number counts as one, since YAML takes ``1e-3`` (without a dot) for text; true and false do not.
+    Numeric text counts as a number, since YAML reads ``1e-3`` (without a dot) as text; true and false do not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

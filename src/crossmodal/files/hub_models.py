@@ -1,8 +1,4 @@
-"""Models that transformers reads from folders and hubs, whose makers nobody here knows.
-
-Nothing of a folder is run (``CAUTIOUS``), its config is checked before a network is made from it, and whatever is wrong
-with a file is said in one line.
-"""
+"""Models that transformers reads from untrusted folders and hubs: no code of theirs runs, configs are checked first."""
 
 from __future__ import annotations
 
@@ -12,13 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from crossmodal.errors import UserError, disk_trouble, first_line
-from crossmodal.files.checked_json import read_json
-from crossmodal.files.checked_yaml import first_problem
+from crossmodal.files.checked_json import as_record, read_json
 from crossmodal.files.weights import check_folder
 
 # Of every from_pretrained: without it, an auto_map in config.json makes transformers ask on the terminal whether to run
@@ -31,7 +26,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Encoder(BaseModel):
-    """What an encoder's config.json may say where it says it; other keys are transformers' own business."""
+    """Limits of an encoder's config.json; other keys are for transformers to check."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -73,42 +68,31 @@ def reading(name: str, what: str, advice: str = "") -> Iterator[None]:
         yield
     except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except (
-        BaseException
-    ) as error:  # of any kind: the tokenizers' own are a plain Exception and a Rust panic, which is none
+    except BaseException as error:  # the tokenizers raise a plain Exception, or a Rust panic, which is not one
         if isinstance(error, OSError) and disk_trouble(error):
             raise
-        raise UserError(f"{name}: {what} ({_reason(error)}){advice}") from None
+        reason = first_line(error)[:_SHOWN]
+        if "ignore_mismatched_sizes" in str(error):  # transformers says which in a report that it only logs
+            reason = "the weights are of other shapes than config.json says"
+        raise UserError(f"{name}: {what} ({reason}){advice}") from None
 
 
 def check_config(content: Any, name: str) -> None:
-    """See that the sizes in a config are sizes, of an encoder as of both halves of a dual one.
+    """Check the sizes in the config of an encoder, or of both halves of a dual one.
 
     Raises:
         UserError: names the key.
     """
-    try:
-        whole = _Encoder.model_validate(content)
-        for part, inner in (("text_config", whole.text_config), ("vision_config", whole.vision_config)):
-            if inner is not None:
-                name = f"{name}: {part}"
-                _Encoder.model_validate({"model_type": "", **inner})
-    except ValidationError as error:
-        raise UserError(f"{name}: {first_problem(error)}") from None
+    whole = as_record(content, _Encoder, name)
+    for part in ("text_config", "vision_config"):
+        if (inner := getattr(whole, part)) is not None:
+            as_record({"model_type": "", **inner}, _Encoder, f"{name}: {part}")
 
 
-def check_source(source: str | Path, name: str) -> None:
-    """Look at a folder, or at the config of a hub's model, before a network is made from it.
-
-    Raises:
-        UserError: no config, sizes that are none, or weights that are no finite floats.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        check_config(read_json(folder / "config.json", dict), str(folder / "config.json"))
-        check_folder(folder)
-    else:
-        check_config(PretrainedConfig.get_config_dict(source)[0], name)
+def check_config_file(folder: Path, stage: str = "") -> None:
+    """``check_config`` of a folder's config.json, which ``stage`` writes."""
+    path = folder / "config.json"
+    check_config(read_json(path, dict, advice=stage and f"run the {stage} stage first"), str(path))
 
 
 @contextmanager
@@ -120,12 +104,16 @@ def obtaining(source: str, setting: str, files: str, otherwise: str = "") -> Ite
         setting: key and value. files: that a folder needs besides its config and weights.
 
     Raises:
-        UserError: see ``reading`` and ``check_source``.
+        UserError: see ``reading``; or no config, wrong sizes in it, or weights that are no finite floats.
     """
     be_quiet()
     advice = f"; give a folder with config.json, model.safetensors{files}{otherwise}"
     with reading(setting, "neither a readable folder nor available from the hub", advice):
-        check_source(source, setting)
+        if Path(source).is_dir():
+            check_config_file(Path(source))
+            check_folder(Path(source))
+        else:
+            check_config(PretrainedConfig.get_config_dict(source)[0], setting)
         yield
 
 
@@ -138,22 +126,12 @@ def save_pretrained(folder: Path, model: PreTrainedModel, preparer: Any) -> None
 
 @contextmanager
 def reading_folder(folder: Path, stage: str, what: str) -> Iterator[None]:
-    """Check a folder that a stage wrote; whatever is wrong with the model read from it is "FOLDER: WHAT (reason)".
-
-    Raises:
-        UserError: it is missing, or see ``reading`` and ``check_source``.
-    """
+    """As ``obtaining``, of a folder that a stage wrote; errors are "FOLDER: WHAT (reason)"."""
     be_quiet()
-    require_config(folder, stage)
     with reading(str(folder), what):
-        check_source(folder, str(folder))
+        check_config_file(folder, stage)
+        check_folder(folder)
         yield
-
-
-def require_config(folder: Path, stage: str) -> None:
-    """Raise a UserError where the stage's folder has no config.json."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder / 'config.json'}: not found; run the {stage} stage first")
 
 
 def load_model(kind: Any, folder: Path, **options: Any) -> PreTrainedModel:
@@ -174,11 +152,3 @@ def load_model(kind: Any, folder: Path, **options: Any) -> PreTrainedModel:
     if told["missing_keys"]:  # transformers would draw them at random
         raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
     return model.eval()
-
-
-def _reason(error: BaseException) -> str:
-    """A line of a library's reason; transformers says what of a shape in a report that it only logs."""
-    text = first_line(error)
-    if "ignore_mismatched_sizes" in text:
-        return "the weights are of other shapes than config.json says"
-    return text[:_SHOWN]

@@ -1,4 +1,4 @@
-"""Text files that users bring: read whole, with their size and kind looked at first, and cut into lines."""
+"""Plain files that users bring, read whole after their kind and size; text is cut into lines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _OTHER_ENCODINGS = {
 }
 
 
-def require_regular_file(path: Path, max_bytes: int | None = None) -> int:
+def require_regular_file(path: Path, *, advice: str = "", max_bytes: int | None = None) -> int:
     """Size in bytes of a file that neither waits for a writer (a FIFO, a socket) nor has no end (a device).
 
     Raises:
-        UserError: not there, a folder or another kind of file, or larger than ``max_bytes``.
+        UserError: not there (``advice`` says what to do), a folder or another kind of file, or above ``max_bytes``.
     """
     try:
         status = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found{advice and f'; {advice}'}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name
         raise UserError(f"{path}: not readable ({getattr(error, 'strerror', None) or error})") from None
     if not stat.S_ISREG(status.st_mode):
@@ -35,17 +37,13 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> int:
     return status.st_size
 
 
-def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES) -> str:
-    """The whole of a UTF-8 file without its byte order mark; line ends as they are in the file.
-
-    Args:
-        errors: of ``bytes.decode``.
+def read_bytes(path: Path, *, advice: str = "", max_bytes: int | None = None) -> bytes:
+    """The bytes of a plain file.
 
     Raises:
-        UserError: not a regular file, too large, not readable, or not UTF-8; then with the line and what the
-            encoding may be.
+        UserError: as ``require_regular_file``, or not readable.
     """
-    size = require_regular_file(path, max_bytes)
+    size = require_regular_file(path, advice=advice, max_bytes=max_bytes)
     try:
         with path.open("rb") as file:
             content = file.read(size + 1)
@@ -53,6 +51,16 @@ def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES)
         raise UserError(f"{path}: not readable ({error.strerror or error})") from None
     if len(content) > size:  # in /proc, or written to
         raise UserError(f"{path}: more than its size of {size:,} bytes came out of it")
+    return content
+
+
+def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES) -> str:
+    """A UTF-8 file without its byte order mark; line ends as they are in the file; ``errors`` of ``bytes.decode``.
+
+    Raises:
+        UserError: as ``read_bytes``, or not UTF-8; then with the line and what the encoding may be.
+    """
+    content = read_bytes(path, max_bytes=max_bytes)
     for mark, name in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
             raise UserError(f"{path}: not UTF-8 text but {name}, by its first bytes; save it as UTF-8")

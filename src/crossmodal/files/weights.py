@@ -19,7 +19,7 @@ _DAMAGED = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeEr
 
 
 def read_tensors(path: Path, *, name: str = "", advice: str = "") -> dict[str, Tensor]:
-    """Every tensor of a .safetensors file, on the CPU; they take as much memory as the file is large.
+    """Every tensor of a .safetensors file, on the CPU.
 
     Args:
         name: of the file in messages, where that is not ``path``. advice: what to do where there is no such file.
@@ -37,9 +37,7 @@ def read_tensors(path: Path, *, name: str = "", advice: str = "") -> dict[str, T
 
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, what: str) -> None:
-    """See that the tensors of a file are those of a network, name by name, and real numbers.
-
-    Floats may be of another precision than the network's: they are rounded when it takes them.
+    """Check that the tensors of a file are those of a network; floats may be of another precision, and are finite.
 
     Args:
         expected: the network's state dict; on the meta device it takes no memory.
@@ -57,18 +55,15 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
             raise UserError(
                 f"{name}: not the weights of {what}: {key!r} is {tuple(value.shape)}, expected {tuple(wanted.shape)}"
             )
-        allowed = _FLOATS if wanted.dtype in _FLOATS else (wanted.dtype,)
-        if value.dtype not in allowed:
-            raise UserError(f"{name}: {key!r} holds {_plain(value.dtype)}, expected {_plain(wanted.dtype)}")
+        kind = str(wanted.dtype).removeprefix("torch.")
+        if value.dtype not in (_FLOATS if wanted.dtype in _FLOATS else (wanted.dtype,)):
+            raise UserError(f"{name}: {key!r} holds {str(value.dtype).removeprefix('torch.')}, expected {kind}")
         if not _finite_as(value, wanted.dtype):
-            raise UserError(f"{name}: {key!r} holds values that are not finite {_plain(wanted.dtype)} numbers")
+            raise UserError(f"{name}: {key!r} holds values that are not finite {kind} numbers")
 
 
 def check_folder(folder: Path) -> None:
-    """See that all .safetensors files of a folder hold floats, finite ones, for readers that convert what they find.
-
-    Whole numbers may be there, as counters and positions are, but no weight is one: entries that end in ".weight" or
-    ".bias" are floats.
+    """Check that all .safetensors files of a folder hold finite floats; integers only as counters or positions.
 
     Raises:
         UserError: names the file and the entry.
@@ -93,7 +88,3 @@ def _finite_as(value: Tensor, dtype: torch.dtype) -> bool:
     low, high = (float(end) for end in value.aminmax())
     most = torch.finfo(dtype).max
     return -most <= low and high <= most  # false for NaN, which aminmax hands on
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -92,10 +92,9 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
 
 def _record(photographs: Path, folder: Path) -> Dataset:
     """Records of the readable photographs, with absolute paths, as a dataset folder."""
-    listing = list_files(photographs)
-    records, skipped = [], list(listing.skipped)
-    sizes = check_images(list(listing.files.values()))
-    for (name, path), size in zip(listing.files.items(), sizes, strict=True):
+    files, skipped = list_files(photographs)
+    records = []
+    for (name, path), size in zip(files.items(), check_images(list(files.values())), strict=True):
         if isinstance(size, str):
             skipped.append(Skipped(name, size))
         else:

@@ -1,13 +1,12 @@
 """The files that a dataset is made from: found on this machine or downloaded, and checked.
 
     archive = Archive("a.zip", ("https://example.org/a.zip",), ("sha256:9f86d0...",))
-    found = obtain(archive, cache_folder, mirror=None)
+    found = obtain_one_of([archive], cache_folder, mirror=None)
 
-What a checksum decides. A file from a public address must have one of the archive's known checksums: the
-address is ours, so anything else is a broken or exchanged file. A file from ``download.mirror`` was chosen
-by the user, and re-packs of a dataset are common (Flickr8k with photographs of 224 x 224, for one): it is
-taken as it is, with a logged note when its checksum is not a known one. Either way its sha256 is returned,
-for the manifest to record, so that nobody has to guess later which file a result comes from.
+A file from a public address must have one of the archive's known checksums: anything else is a broken or exchanged
+file. A file from ``download.mirror`` was chosen by the user, and re-packs of a dataset are common (Flickr8k with
+photographs of 224 x 224, for one): it is accepted, with a logged note where its checksum is not a known one. The
+manifest records the sha256 of either.
 """
 
 from __future__ import annotations
@@ -17,16 +16,15 @@ import logging
 import tarfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from crossmodal.datasets.archives.transfer import CHUNK, RETRY_DELAYS, TransferError, discard, fetch
+from crossmodal.datasets.archives.transfer import CHUNK, TransferError, discard, fetch
 from crossmodal.datasets.archives.unpack import MAX_UNPACKED, TAR_SUFFIXES
-from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
 
@@ -37,9 +35,9 @@ log = logging.getLogger(__name__)
 class Archive:
     """A file that a dataset needs.
 
-    ``hashes`` are the accepted checksums as "sha256:..." or "md5:...". Empty: no checksum is known, every complete
-    file of its kind is taken. ``size`` is in bytes, as published, 0 where nobody says. ``terms`` is for files that
-    their owners give out on request only, which have no ``urls``: what to ask for and where, a sentence.
+    ``hashes`` are the accepted checksums as "sha256:..." or "md5:..."; empty: any complete file of its kind. ``size``
+    is in bytes, as published, 0 if unknown. ``terms`` is for files without ``urls``, which their owners give out on
+    request: what to ask for and where, a sentence.
     """
 
     name: str
@@ -59,38 +57,19 @@ class Obtained:
 
     @property
     def source(self) -> str:
-        """What the manifest says of it."""
+        """The archive's entry in the manifest."""
         return f"sha256:{self.sha256}" + (" (not the published archive)" if self.known is False else "")
 
 
-def obtain(
-    archive: Archive,
-    cache_folder: Path,
-    mirror: str | None,
-    *,
-    offline: bool = False,
-    delays: Sequence[float] = RETRY_DELAYS,
-) -> Obtained:
-    """Find or download one archive; see ``obtain_one_of``."""
-    return obtain_one_of((archive,), cache_folder, mirror, offline=offline, delays=delays)
-
-
 def obtain_one_of(
-    archives: Sequence[Archive],
-    cache_folder: Path,
-    mirror: str | None,
-    *,
-    offline: bool = False,
-    delays: Sequence[float] = RETRY_DELAYS,
+    archives: Sequence[Archive], cache_folder: Path, mirror: str | None, *, offline: bool = False
 ) -> Obtained:
     """Find or download the first available of several archives with the same content.
 
-    Looked at in this order: the mirror, earlier downloads in ``cache_folder``, the public addresses. A mirror is a
-    folder (also as file://; relative to the root of the repository), whose file is used in place, or an http(s)
-    address to which the archive's name is appended. With ``offline`` no address is asked, the mirror's neither. A
-    download is written under a temporary name, which keeps what arrived when it breaks off, and renamed when it is
-    complete and checked. ``delays`` are the seconds between attempts, see ``transfer.fetch``. A later call takes the
-    finished download from ``cache_folder``, after reading its checksum again.
+    The order is: the mirror, earlier downloads in ``cache_folder``, the public addresses. A mirror is a folder (also as
+    file://; relative to the root of the repository), or an http(s) address to which the archive's name is appended.
+    With ``offline`` nothing is downloaded. A download is renamed into place once it is complete and checked; until then
+    its part is kept.
 
     Raises:
         UserError: no source gave an acceptable file, or it does not fit on the disk. Says for each source what was
@@ -99,12 +78,20 @@ def obtain_one_of(
     tried = []
     for source in _sources(archives, cache_folder, mirror, offline):
         try:
-            return _try(source, delays)
+            return _try(source)
         except _NotObtainedError as error:
             tried.append(str(error))
             if mirror and len(tried) == len(archives) and any(archive.urls for archive in archives) and not offline:
                 log.warning("download.mirror: %s; trying the public addresses", "; ".join(tried))
-    raise UserError(_what_to_do(archives, tried, offline))
+    names = " or ".join(archive.name for archive in archives)
+    addresses = " or ".join(url for archive in archives for url in archive.urls)
+    advice = f"Get it from {addresses}. " if offline and addresses else "Get the file by other means. "
+    advice = "".join(f"{archive.terms} " for archive in archives if archive.terms) or advice
+    raise UserError(
+        f"{names}: not obtained{' (download.offline)' if offline else ''}. "
+        f"Tried {'; '.join(tried) or 'nothing: download.mirror is not set and it has no public address'}.\n"
+        f"{advice}Put it into a folder and set download.mirror in params.yaml to that folder."
+    )
 
 
 def mirror_folder(mirror: str | None) -> Path | None:
@@ -147,96 +134,81 @@ def _sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None
     return sources
 
 
-def _what_to_do(archives: Sequence[Archive], tried: Sequence[str], offline: bool) -> str:
-    names = " or ".join(archive.name for archive in archives)
-    terms = "".join(f"{archive.terms} " for archive in archives if archive.terms)
-    addresses = [url for archive in archives for url in archive.urls]
-    by_hand = f"Get it from {' or '.join(addresses)}" if offline and addresses else "Get the file by other means"
-    asked = "; ".join(tried) or "nothing: download.mirror is not set and it has no public address"
-    return (
-        f"{names}: not obtained{' (download.offline)' if offline else ''}. Tried {asked}.\n"
-        f"{terms or f'{by_hand}. '}Put it into a folder and set download.mirror in params.yaml to that folder."
-    )
-
-
-def _try(source: _Source, delays: Sequence[float]) -> Obtained:
+def _try(source: _Source) -> Obtained:
     """The file in the source's folder if it is there and good, else a download into it.
 
     Raises:
         _NotObtainedError: neither.
         UserError: the folder of a download cannot be written.
     """
-    archive, folder, url = source.archive, source.folder, source.url
-    path = folder / archive.name
+    name, folder, url = source.archive.name, source.folder, source.url
+    path = folder / name
     if not url:
         try:
             if not path.is_file():
                 raise _NotObtainedError(f"{path}: {'no such file' if folder.is_dir() else 'no such folder'}")
-            return _checked(archive, path, path, source.must_match)
+            return _checked(source, path)
         except OSError as error:
             raise _NotObtainedError(f"{path}: {error.strerror or error}") from None
-    part = folder / f"{archive.name}.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    part = folder / f"{name}.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{archive.name}.lock"):  # experiments that run side by side share the cache
+        with FileLock(folder / f"{name}.lock"):  # parallel experiments share the cache
             if path.is_file():
                 try:
-                    return _checked(archive, path, path, source.must_match)
+                    return _checked(source, path)
                 except _NotObtainedError as error:
                     log.warning("%s; downloading it again", error)
-            found = _download(archive, url, part, delays, must_match=source.must_match)
+            found = _download(source, part)
             part.replace(path)
-            for other in folder.glob(f"{archive.name}.part-*"):  # begun at other addresses
+            for other in folder.glob(f"{name}.part-*"):  # begun at other addresses
                 other.unlink()
+            return replace(found, path=path)
     except TransferError as error:
         raise _NotObtainedError(str(error)) from None
     except OSError as error:  # of the cache folder: full, read-only
         raise UserError(f"{error.filename or path}: cannot be written ({error.strerror or error})") from None
-    return Obtained(path, found.sha256, found.known)
 
 
-def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *, must_match: bool) -> Obtained:
+def _download(source: _Source, part: Path, *, again: bool = False) -> Obtained:
     """Download into ``part`` and check it; a file put together from pieces that is wrong is fetched once more."""
-    most = 2 * archive.size if must_match and archive.size else MAX_UNPACKED  # some sizes are known to two digits
-    fetched_before = False
-    while True:
-        continued = fetch(url, part, delays, most=most)
-        try:
-            return _checked(archive, part, url, must_match)
-        except _NotObtainedError as error:
-            discard(part)
-            if fetched_before or not continued:
-                raise
-            log.warning("%s; it was downloaded in pieces, getting it again from the start", error)
-            fetched_before = True
+    size = source.archive.size
+    most = 2 * size if source.must_match and size else MAX_UNPACKED  # some sizes are known to two digits
+    continued = fetch(source.url, part, most=most)
+    try:
+        return _checked(source, part, source.url)
+    except _NotObtainedError as error:
+        discard(part)
+        if again or not continued:
+            raise
+        log.warning("%s; it was downloaded in pieces, getting it again from the start", error)
+    return _download(source, part, again=True)
 
 
-def _checked(archive: Archive, path: Path, origin: Path | str, must_match: bool) -> Obtained:
-    """Read the file once for its checksums and compare them with the archive's."""
-    algorithms = {known.partition(":")[0] for known in archive.hashes} | {"sha256"}
-    digests = {name: hashlib.new(name) for name in algorithms}
+def _checked(source: _Source, path: Path, origin: str = "") -> Obtained:
+    """Read the file once for its checksums and compare them with the archive's; ``origin`` names it in messages."""
+    origin, hashes = origin or str(path), source.archive.hashes
+    digests = {name: hashlib.new(name) for name in ("sha256", *(known.partition(":")[0] for known in hashes))}
     with path.open("rb") as file:
         while block := file.read(CHUNK):
             for digest in digests.values():
                 digest.update(block)
-    sums = {f"{name}:{digest.hexdigest()}" for name, digest in digests.items()}
     sha256 = digests["sha256"].hexdigest()
-    if not sums.isdisjoint(archive.hashes):
-        return Obtained(path, sha256, known=True)
-    if archive.hashes:
-        found = ", ".join(sorted(sums, key=lambda item: item.startswith("sha256")))
-        difference = f"found {found}, expected {' or '.join(archive.hashes)}"
-        if must_match:
+    sums = [f"{name}:{digest.hexdigest()}" for name, digest in digests.items()]
+    if not hashes or set(sums).isdisjoint(hashes):
+        difference = f"found {', '.join(reversed(sums))}, expected {' or '.join(hashes)}"
+        if hashes and source.must_match:
             raise _NotObtainedError(f"{origin}: wrong checksum: {difference}")
-    if problem := _other_kind(archive.name, path):  # a cut-off file, or a server's page in its place
-        raise _NotObtainedError(f"{origin}: not {problem}")
-    if archive.hashes:
-        log.warning("note: %s is not the published archive: %s; taken as download.mirror", origin, difference)
-    return Obtained(path, sha256, known=False if archive.hashes else None)
+        if problem := _other_kind(source.archive.name, path):  # a cut-off file, or a server's error page
+            raise _NotObtainedError(f"{origin}: not {problem}")
+        if hashes:
+            log.warning("note: %s is not the published archive: %s; taken as download.mirror", origin, difference)
+        return Obtained(path, sha256, known=False if hashes else None)
+    return Obtained(path, sha256, known=True)
 
 
 def _other_kind(name: str, path: Path) -> str | None:
-    """What the file's name promises, if its content is something else."""
+    """The kind of file that the name promises, if its content is another."""
     if name.endswith(".json"):
         with path.open("rb") as file:
             first = file.read(64).lstrip()[:1]
@@ -245,27 +217,3 @@ def _other_kind(name: str, path: Path) -> str | None:
     if name.endswith(TAR_SUFFIXES):
         return None if tarfile.is_tarfile(path) else "a tar archive"
     return None if zipfile.is_zipfile(path) else "a complete zip archive"
-
-
-def limit_bad(skipped: Sequence[Skipped], max_bad: int) -> None:
-    """Stop when too much of a dataset was skipped.
-
-    Raises:
-        UserError: more than ``max_bad`` items; names the first three.
-    """
-    if len(skipped) <= max_bad:
-        return
-    raise UserError(
-        f"{len(skipped)} bad items, more than download.max_bad {max_bad} in params.yaml allows: {first_of(skipped)}"
-    )
-
-
-def first_of(skipped: Sequence[Skipped]) -> str:
-    """The first three items with their reasons, and the number of the others."""
-    first = "; ".join(f"{item.item}: {item.reason}" for item in skipped[:3])
-    return f"{first}; and {len(skipped) - 3} more" if len(skipped) > 3 else first
-
-
-def explain_left_out(skipped: Sequence[Skipped]) -> str:
-    """What an error about missing images adds: why some of them may be missing."""
-    return f"; {len(skipped)} items were left out: {first_of(skipped)}" if skipped else ""

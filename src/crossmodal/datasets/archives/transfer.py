@@ -1,11 +1,7 @@
-"""One file over HTTP: tried again, continued where it broke off, watched.
+"""One file over HTTP: retried, and continued after a break-off or a kill (RFC 9110, sections 13.1.5 and 14).
 
-    continued = fetch("https://example.org/a.zip", Path("a.zip.part"))
-
-Bytes received stay on disk when a transfer breaks off, also by a kill, and the next call asks for the rest only
-(Range and If-Range, RFC 9110 sections 13.1.5 and 14). A note next to the part holds the address, the total length
-and the validator (ETag or Last-Modified) that it came with: a part of another file, or of a file that has changed
-since, is not continued. Whether the whole is the right file is for the caller's checksum to say.
+A note next to the part holds the address, the total length and the validator (ETag or Last-Modified) that it came
+with: a part of another file, or of a file that has changed since, is not continued. The caller checks the whole.
 """
 
 from __future__ import annotations
@@ -47,19 +43,22 @@ class _BrokenOffError(Exception):
         self.delay = delay
 
 
-def fetch(url: str, part: Path, delays: Sequence[float] = RETRY_DELAYS, *, most: int = 0) -> bool:
+def fetch(url: str, part: Path, delays: Sequence[float] | None = None, *, most: int = 0) -> bool:
     """Download ``url`` into ``part``, or the rest of it if ``part`` holds a beginning.
 
-    Tried again after each of ``delays`` (seconds), which start anew whenever an attempt got further than all before
-    it; only after failures that may pass: cut connection, timeout, unreachable host, HTTP 408, 429 and 5xx. Returns
-    whether the file was put together from more than one answer. ``most``: bytes that the file may have, 0 where nobody
-    knows; an answer that goes on beyond them is given up.
+    Failures that may pass (cut connection, timeout, unreachable host, HTTP 408, 429 and 5xx) are retried after each of
+    ``delays`` (seconds; None: RETRY_DELAYS), which start anew whenever an attempt got further than all before it.
+    ``most``: bytes that the file may have, 0 if unknown; a longer answer is given up.
+
+    Returns:
+        Whether the file was put together from more than one answer.
 
     Raises:
         TransferError: this address did not give the file. What arrived is kept.
         UserError: the file does not fit on the disk.
         OSError: ``part`` cannot be written.
     """
+    delays = RETRY_DELAYS if delays is None else delays
     furthest, waits = _size(part), list(delays)
     while True:
         try:
@@ -83,10 +82,11 @@ def discard(part: Path) -> None:
 def _attempt(url: str, part: Path, most: int) -> bool:
     """One request. Returns whether it continued what was there."""
     headers = {"Accept-Encoding": "identity"}  # lengths and ranges are those of the file itself
-    have, validator = _beginning(url, part)
-    if have:
+    note = _noted(part)
+    resumable = note.get("url") == url and _size(part) <= note["total"]
+    if have := _size(part) if resumable else 0:
         headers["Range"] = f"bytes={have}-"
-        if validator:
+        if validator := note.get("validator"):
             headers["If-Range"] = validator
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
@@ -108,7 +108,7 @@ def _receive(url: str, part: Path, have: int, response: requests.Response, most:
     if response.status_code >= 400:
         reason = f"HTTP {response.status_code} {response.reason}".rstrip()
         if response.status_code in TRANSIENT_STATUS:
-            raise _BrokenOffError(reason, _retry_after(response))
+            raise _BrokenOffError(reason, _whole(response.headers.get("Retry-After", "").strip()) or 0)
         raise TransferError(f"{url}: {reason}")
     continues = response.status_code == 206
     if continues:
@@ -123,7 +123,10 @@ def _receive(url: str, part: Path, have: int, response: requests.Response, most:
     check_space(part.parent, (total or 0) - have, f"the rest of {url}" if have else url)
     with part.open("ab" if continues else "wb") as file:
         if not continues:
-            _write_note(url, part, total, response)
+            etag = response.headers.get("ETag", "")
+            strong = etag if etag.startswith('"') else ""  # a weak one does not vouch for bytes
+            note = {"url": url, "total": total, "validator": strong or response.headers.get("Last-Modified", "")}
+            write_json(_note(part), note, indent=None)
         with progress(total=total, initial=have, unit="B", unit_scale=True, desc=part.name.split(".part")[0]) as bar:
             # Not iter_content: it would unpack what a server calls Content-Encoding, a .tar.gz among others.
             for block in response.raw.stream(PIECE, decode_content=False):
@@ -140,27 +143,12 @@ def _receive(url: str, part: Path, have: int, response: requests.Response, most:
     return continues
 
 
-def _beginning(url: str, part: Path) -> tuple[int, str]:
-    """Bytes of ``part`` that may be continued, and the validator that they came with ("" if none)."""
-    note = _noted(part)
-    if note.get("url") != url or note.get("total") is None or _size(part) > note["total"]:
-        return 0, ""
-    return _size(part), note.get("validator", "")
-
-
 def _noted(part: Path) -> dict:
     try:
         note = read_json(_note(part), dict)
     except UserError:  # none, or half written
         return {}
     return note if isinstance(note.get("total"), int) else {}
-
-
-def _write_note(url: str, part: Path, total: int | None, response: requests.Response) -> None:
-    etag = response.headers.get("ETag", "")
-    strong = etag if etag.startswith('"') else ""  # a weak one does not vouch for bytes
-    note = {"url": url, "total": total, "validator": strong or response.headers.get("Last-Modified", "")}
-    write_json(_note(part), note, indent=None)
 
 
 def _note(part: Path) -> Path:
@@ -181,21 +169,15 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
     return (_whole(match[1] or ""), _whole(match[2])) if match else (None, None)
 
 
-def _retry_after(response: requests.Response) -> float:
-    return float(_whole(response.headers.get("Retry-After", "").strip()) or 0)
-
-
 def explain(error: requests.RequestException) -> str:
-    """What went wrong, without the inside of requests and urllib3."""
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return CUT
-    if isinstance(error, requests.exceptions.SSLError):
-        return "no secure connection (certificate)"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "proxy not reachable"
-    if isinstance(error, requests.Timeout):
-        return "timed out"
-    if isinstance(error, requests.ConnectionError):
-        aborted = any(sign in str(error) for sign in ("Connection aborted", "Read timed out"))
-        return CUT if aborted else "host not reachable"
-    return f"not downloadable ({type(error).__name__})"
+    """The reason in plain words, without the internals of requests and urllib3."""
+    aborted = any(sign in str(error) for sign in ("Connection aborted", "Read timed out"))
+    reasons = (
+        (requests.exceptions.ChunkedEncodingError, CUT),
+        (requests.exceptions.SSLError, "no secure connection (certificate)"),
+        (requests.exceptions.ProxyError, "proxy not reachable"),
+        (requests.Timeout, "timed out"),
+        (requests.ConnectionError, CUT if aborted else "host not reachable"),
+        (requests.RequestException, f"not downloadable ({type(error).__name__})"),
+    )
+    return next(reason for kind, reason in reasons if isinstance(error, kind))

@@ -2,9 +2,9 @@
 
     damaged = unpack(path, folder, wanted=lambda member: member if member.endswith(".jpg") else None, tolerant=True)
 
-Only what is asked for is written, straight to where it stays: no path that leads out, no link or device, no file over
-another, no bomb. An archive is looked through before anything is written. A file has its name when it is whole, so
-that after a kill the same call goes on: what is there is compared, not written again.
+Only wanted members are written: no path that leads out, no link or device, no file over another, no bomb. All members
+are checked before anything is written. Files are renamed into place once complete, so an interrupted call can be
+repeated: what is there is compared, not written again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import re
 import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -38,15 +39,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PART = ".unpacking"  # in the folder: the file that is being written
 
 # What deflate, bzip2 (OSError without a number, ValueError) and LZMA raise at damaged data.
-_DAMAGED_MEMBER = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    ValueError,
-)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError, ValueError)
 
 Wanted = Callable[[str], str | None]
 
@@ -54,13 +47,14 @@ Wanted = Callable[[str], str | None]
 def unpack(
     archive_path: Path, folder: Path, wanted: Wanted, *, tolerant: bool = False, max_bytes: int = MAX_UNPACKED
 ) -> list[Skipped]:
-    """Write the wanted members of an archive into ``folder``; the other members are not looked at.
+    """Write the wanted members of an archive, a tar by TAR_SUFFIXES or a zip, into ``folder``.
 
-    ``wanted`` maps a member's name to a path below ``folder`` with forward slashes, or to None. A file that is there
-    and has the member's size and CRC-32 is kept; one that has not is never overwritten. A name in TAR_SUFFIXES makes
-    it a tar archive, which is read from end to end, twice if anything is missing, and any other a zip. With
-    ``tolerant``, a member of a zip that cannot be read (damaged data, wrong CRC) is left out and returned, in the
-    order of the archive; without, it is an error. A tar has no checksums of its members, tar.gz one of the whole.
+    An existing file with the member's size and CRC-32 is kept; one with other content is never overwritten.
+
+    Args:
+        wanted: maps a member's name to a path below ``folder`` with forward slashes, or to None.
+        tolerant: leave out damaged members of a zip and return them, in the order of the archive. A tar has no
+            checksums of its members, tar.gz one of the whole.
 
     Raises:
         UserError: not a readable archive; a wanted member is a link or device, is encrypted, leads out of
@@ -80,12 +74,25 @@ def unpack(
             return _unpack_zip(archive, archive_path, folder, _missing(members, folder, archive_path), tolerant)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         kind = "tar" if is_tar else "zip"
-        raise UserError(
-            f"{archive_path}: not a readable {kind} archive, perhaps cut off ({error}); get it again"
-        ) from None
+        reason = f"not a readable {kind} archive, perhaps cut off ({error}); get it again"
+        raise UserError(f"{archive_path}: {reason}") from None
     except OSError as error:
         place = error.filename or folder
         raise UserError(f"{archive_path}: not unpacked: {place}: {error.strerror or error}") from None
+
+
+def read_members(archive_path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """The content of files in an archive, by name, whatever folder they are in.
+
+    Raises:
+        UserError: there is no such file; see also ``unpack``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(archive_path, Path(folder), lambda member: plain_name(member, names))
+        for name in names:
+            if not Path(folder, name).is_file():
+                raise UserError(f"{archive_path}, member {name}: not found")
+        return {name: Path(folder, name).read_bytes() for name in names}
 
 
 def plain_name(member: str, names: Container[str]) -> str | None:
@@ -141,11 +148,7 @@ def _tar_members(archive_path: Path, wanted: Wanted, max_bytes: int) -> Iterator
 
 
 def _check(members: Iterable[_Member], archive_path: Path, max_bytes: int) -> list[_Member]:
-    """The members, if all are safe to write.
-
-    Raises:
-        UserError: one is not, or they are too large.
-    """
+    """The members; a UserError if one is not safe to write, or together they are too large."""
     checked: dict[str, _Member] = {}
     for member in members:
         problem = member.problem or leads_out(member.name, member.target)
@@ -165,11 +168,7 @@ def _check(members: Iterable[_Member], archive_path: Path, max_bytes: int) -> li
 
 
 def _missing(members: Iterable[_Member], folder: Path, archive_path: Path) -> dict[str, _Member]:
-    """Those that are not in the folder, by name.
-
-    Raises:
-        UserError: a file is there with other content, or the disk is too small for what is missing.
-    """
+    """The members to write, by name; a UserError at a file with other content, or if the disk is too small."""
     missing = {}
     for member in members:
         path = folder / member.target
@@ -191,7 +190,7 @@ def _unpack_zip(
         try:
             with archive.open(name) as source:
                 _write(source, folder, member.target)
-        except _DAMAGED_MEMBER as error:
+        except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:  # of the disk
                 raise
             if not tolerant:
@@ -201,10 +200,9 @@ def _unpack_zip(
 
 
 def _unpack_tar(archive_path: Path, folder: Path, missing: dict[str, _Member]) -> None:
-    left = dict(missing)
     with _open_tar(archive_path) as (_, archive):
-        while left and (found := archive.next()):
-            if not found.isdir() and (member := left.pop(found.name, None)):
+        while missing and (found := archive.next()):
+            if not found.isdir() and (member := missing.pop(found.name, None)):
                 _write(archive.extractfile(found), folder, member.target)
 
 

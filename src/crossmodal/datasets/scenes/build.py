@@ -20,10 +20,7 @@ from crossmodal.settings.params import Scenes
 def build_scenes(folder: Path, settings: Scenes, workers: int | None = None) -> None:
     """Render all images and write the dataset folder: the same bytes for the same settings.
 
-    Args:
-        folder: made if missing; receives ``images/<split>/<id>.jpg``, ``records.jsonl``, ``manifest.json``.
-        settings: section ``scenes`` of params.yaml.
-        workers: processes; None: one per core. The result does not depend on it.
+    ``workers``: processes, on which the result does not depend; None: one per core.
     """
     for split in SPLITS:
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from crossmodal.datasets.scenes import grammar
-from crossmodal.datasets.scenes.grammar import Wording
+from crossmodal.datasets.scenes.grammar import CHAIN_FRAMES, CLAUSE_FRAMES, SHARED_FRAMES, Wording
 from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.relations import (
     COMPARISONS,
@@ -51,7 +52,7 @@ class Caption:
 
     @property
     def relational(self) -> bool:
-        return any(claim.relational for claim in self.claims)
+        return any(claim.others for claim in self.claims)
 
     def may_describe(self, scene: Scene) -> bool:
         """Whether the caption could pass for a description of the scene."""
@@ -97,7 +98,9 @@ def refer(rng: np.random.Generator, scene: Scene, index: int, *, vivid: bool = T
     return None
 
 
-def _claim(rng: np.random.Generator, scene: Scene, fact: Fact) -> Claim | None:
+def _claim(rng: np.random.Generator, scene: Scene, fact: Fact | None) -> Claim | None:
+    if fact is None:
+        return None
     name, indices = fact
     vivid = int(rng.integers(len(indices)))
     references = [refer(rng, scene, index, vivid=order == vivid) for order, index in enumerate(indices)]
@@ -126,25 +129,22 @@ def _draw_fact(rng: np.random.Generator, facts: Facts, names: Sequence[str] = RE
     return pick(rng, facts[pick(rng, pick(rng, sorts))]) if sorts else None
 
 
-def _draw_second(rng: np.random.Generator, facts: Facts, fits: Callable[[Fact], bool]) -> Fact | None:
-    """A second fact that fits the first one."""
-    fitting = {name: chosen for name, found in facts.items() if (chosen := [fact for fact in found if fits(fact)])}
-    return _draw_fact(rng, fitting)
+def say(claim: Claim | None, wording: Wording) -> Caption | None:
+    """The caption of one relation or position."""
+    return Caption(grammar.say_relation(claim, wording), (claim,)) if claim else None
 
 
 # The makers below return a caption, or None if the scene does not allow that kind.
 
 
 def _single(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
-    fact = _draw_fact(rng, facts)
-    claim = _claim(rng, scene, fact) if fact else None
-    return Caption(grammar.say_relation(claim, Wording(rng)), (claim,)) if claim else None
+    return say(_claim(rng, scene, _draw_fact(rng, facts)), Wording(rng))
 
 
 def _comparing(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
     """'a red circle to the left of a larger star'"""
     fact = _draw_fact(rng, facts, (*DIRECTIONS, "next"))
-    claim = _claim(rng, scene, fact) if fact else None
+    claim = _claim(rng, scene, fact)
     if claim is None:
         return None
     subject, other = (scene[index] for index in fact[1])
@@ -166,10 +166,7 @@ def _plural(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | N
     if other is None:
         return None
     true = [claim for name in (*DIRECTIONS, "next") if is_true(claim := Claim(name, group, (other,)), scene)]
-    if not true:
-        return None
-    claim = pick(rng, true)
-    return Caption(grammar.say_relation(claim, Wording(rng)), (claim,))
+    return say(pick(rng, true), Wording(rng)) if true else None
 
 
 def _group(rng: np.random.Generator, scene: Scene) -> Reference | None:
@@ -181,66 +178,44 @@ def _group(rng: np.random.Generator, scene: Scene) -> Reference | None:
     return replace(reference, count=count) if 2 <= count <= 4 else None
 
 
-def _shared(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
-    """'a star above a red circle and to the left of a blue square'"""
+def _shares_subject(first: Fact, second: Fact) -> bool:
+    subject, *others = second[1]
+    same_sort = (second[0] in COMPARISONS) == (first[0] in COMPARISONS)
+    return second[0] != first[0] and same_sort and subject == first[1][0] and first[1][1] not in others
+
+
+def _two(frames: tuple[str, ...], rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
+    """Two relations, joined as ``frames`` says.
+
+    SHARED_FRAMES: 'a star above a red circle and to the left of a blue square'
+    CHAIN_FRAMES: 'a star above a red circle that is to the left of a blue square'
+    CLAUSE_FRAMES: 'a star is above a red circle while a ring is to the left of a blue square'
+    """
     first = _draw_fact(rng, facts)
-    if first is None or first[0] == "between":
+    if first is None or (first[0] == "between" and frames is not CLAUSE_FRAMES):
         return None
-
-    def fits(fact: Fact) -> bool:
-        same_sort = (fact[0] in COMPARISONS) == (first[0] in COMPARISONS)
-        subject, *others = fact[1]
-        return fact[0] != first[0] and same_sort and subject == first[1][0] and first[1][1] not in others
-
-    return _two(rng, scene, first, _draw_second(rng, facts, fits), grammar.say_shared)
-
-
-def _chain(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
-    """'a star above a red circle that is to the left of a blue square'"""
-    first = _draw_fact(rng, facts)
-    if first is None or first[0] == "between":
-        return None
-
-    def fits(fact: Fact) -> bool:
-        return fact[1][0] == first[1][1] and first[1][0] not in fact[1]
-
-    return _two(rng, scene, first, _draw_second(rng, facts, fits), grammar.say_chain)
-
-
-def _clauses(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
-    """'a star is above a red circle while a ring is to the left of a blue square'"""
-    first = _draw_fact(rng, facts)
-    if first is None:
-        return None
-
-    def fits(fact: Fact) -> bool:
-        return not set(fact[1]) & set(first[1])
-
-    return _two(rng, scene, first, _draw_second(rng, facts, fits), grammar.say_clauses)
-
-
-def _two(
-    rng: np.random.Generator,
-    scene: Scene,
-    first: Fact,
-    second: Fact | None,
-    say: Callable[[Claim, Claim, Wording], str],
-) -> Caption | None:
-    one, two = _claim(rng, scene, first), _claim(rng, scene, second) if second else None
+    fits = {
+        SHARED_FRAMES: _shares_subject,
+        CHAIN_FRAMES: lambda first, second: second[1][0] == first[1][1] and first[1][0] not in second[1],
+        CLAUSE_FRAMES: lambda first, second: not set(second[1]) & set(first[1]),
+    }[frames]
+    fitting = {
+        name: chosen for name, found in facts.items() if (chosen := [fact for fact in found if fits(first, fact)])
+    }
+    second = _draw_fact(rng, fitting)
+    one, two = _claim(rng, scene, first), _claim(rng, scene, second)
     if one is None or two is None:
         return None
-    if say is grammar.say_shared:
+    if frames is SHARED_FRAMES:
         two = replace(two, subject=one.subject)
-    elif say is grammar.say_chain:
+    elif frames is CHAIN_FRAMES:
         two = replace(two, subject=one.others[0])
-    if not is_true(two, scene):
-        return None
-    return Caption(say(one, two, Wording(rng)), (one, two))
+    return Caption(grammar.say_two(one, two, frames, Wording(rng)), (one, two)) if is_true(two, scene) else None
 
 
 def _with_extra(rng: np.random.Generator, scene: Scene, facts: Facts) -> Caption | None:
     fact = _draw_fact(rng, facts)
-    claim = _claim(rng, scene, fact) if fact else None
+    claim = _claim(rng, scene, fact)
     rest = [index for index in range(len(scene)) if fact and index not in fact[1]]
     extra = refer(rng, scene, pick(rng, rest)) if rest else None
     if claim is None or extra is None:
@@ -258,12 +233,12 @@ def _list(rng: np.random.Generator, scene: Scene) -> Caption | None:
             group,
             *(ref for ref, i in zip(references, indices, strict=True) if not group.matches(scene[i].kind)),
         ]
-    if any(reference is None for reference in references):
-        return None
-    return Caption(
-        grammar.say_list(references, Wording(rng)),
-        tuple(Claim(EXISTS, reference) for reference in references),
-    )
+    return None if None in references else list_objects(references, Wording(rng))
+
+
+def list_objects(references: Sequence[Reference], wording: Wording) -> Caption:
+    """'a star and a red circle'"""
+    return Caption(grammar.say_list(references, wording), tuple(Claim(EXISTS, each) for each in references))
 
 
 def _position(rng: np.random.Generator, scene: Scene) -> Caption | None:
@@ -272,8 +247,7 @@ def _position(rng: np.random.Generator, scene: Scene) -> Caption | None:
     reference = refer(rng, scene, index)
     if not positions or reference is None:
         return None
-    claim = Claim(pick(rng, positions), reference)
-    return Caption(grammar.say_relation(claim, Wording(rng)), (claim,))
+    return say(Claim(pick(rng, positions), reference), Wording(rng))
 
 
 def _total(rng: np.random.Generator, scene: Scene) -> Caption | None:
@@ -288,9 +262,9 @@ RELATIONAL = (
     (_single, 70),
     (_with_extra, 12),
     (_comparing, 12),
-    (_shared, 10),
-    (_chain, 9),
-    (_clauses, 6),
+    (partial(_two, SHARED_FRAMES), 10),
+    (partial(_two, CHAIN_FRAMES), 9),
+    (partial(_two, CLAUSE_FRAMES), 6),
     (_plural, 24),
 )
 OTHER = ((_list, 3), (_position, 8), (_total, 1))
@@ -318,9 +292,8 @@ def _most_telling(
     written: Sequence[Caption],
 ) -> Caption | None:
     """The candidate, different from those written, that describes the fewest siblings."""
-    best, best_score = None, float("inf")
+    best, best_score, tries = None, float("inf"), 0
     makers = [maker for maker, weight in (RELATIONAL if facts else OTHER) for _ in range(weight)]
-    tries = 0
     for _ in range(20 * ATTEMPTS):
         maker = pick(rng, makers)
         caption = maker(rng, scene, facts) if facts else maker(rng, scene)

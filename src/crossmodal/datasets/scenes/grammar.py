@@ -1,7 +1,6 @@
 """Wording of claims: noun phrases, relation phrases and sentence frames, all lower-case.
 
-A caption makes each choice of words once (``Wording``): it does not call one colour by two names, and two
-captions made with the same wording differ in nothing but what they say. The probe pairs depend on that.
+A caption makes each choice of words once (``Wording``), and so do both captions of a probe pair.
 """
 
 from __future__ import annotations
@@ -11,20 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from crossmodal.datasets.scenes import vocabulary
 from crossmodal.datasets.scenes.layout import pick
 from crossmodal.datasets.scenes.relations import COMPARISONS, DIRECTIONS, Claim, Reference
-from crossmodal.datasets.scenes.vocabulary import (
-    ADDITIONS,
-    ADJECTIVES,
-    ANY_SHAPE,
-    COMPARATIVES,
-    NOUNS,
-    NUMBERS,
-    PICTURE,
-    POSITION_PHRASES,
-    RELATION_PHRASES,
-    RELATION_TAILS,
-)
 
 T = TypeVar("T")
 
@@ -74,7 +62,7 @@ TAIL_FRAMES = (
     "there is {b} with {a} {tail}",
     "{b}, and {tail} {a}",
 )
-# {a} {r1} {r2}: one subject, two relations.
+# {a}: the subject of both relations.
 SHARED_FRAMES = (
     "{a} {r1} and {r2}",
     "{a} {is} {r1} and {r2}",
@@ -82,7 +70,7 @@ SHARED_FRAMES = (
     "there {is} {a} {r1} and {r2}",
     "{a} {r1} but {r2}",
 )
-# {r1} ends with the object that {r2} speaks of.
+# {r1} ends with the object that is the subject of {r2}.
 CHAIN_FRAMES = (
     "{a} {r1} that is {r2}",
     "{a} {r1}, which is {r2}",
@@ -90,6 +78,7 @@ CHAIN_FRAMES = (
     "{the} {is} {r1}, which is {r2}",
     "the {picture} shows {a} {r1} that is {r2}",
 )
+# Four different objects.
 CLAUSE_FRAMES = (
     "{a} {is} {r1} and {c} {is_c} {r2}",
     "{a} {is} {r1} while {c} {is_c} {r2}",
@@ -156,8 +145,11 @@ class Wording:
             self._chosen[key] = bool(self._rng.random() < odds)
         return bool(self._chosen[key])
 
-    def adjective(self, value: str) -> str:
-        return self.choose(value, ADJECTIVES[value], usual=True)
+    def relation(self, name: str) -> str:
+        return self.choose(("relation", name), vocabulary.RELATION_PHRASES[name], usual=True)
+
+    def adjective(self, value: str | None) -> str:
+        return self.choose(value, vocabulary.ADJECTIVES[value], usual=True) if value else ""
 
 
 def noun_phrase(
@@ -168,22 +160,21 @@ def noun_phrase(
     brief: bool = False,
 ) -> str:
     """The reference in words, with "a" or "the"; ``brief``: nothing after the noun."""
-    size = wording.adjective(reference.size) if reference.size else ""
+    size = wording.adjective(reference.size)
     if comparative:
-        size = wording.choose(comparative, COMPARATIVES[comparative], usual=True)
-    colour = wording.adjective(reference.colour) if reference.colour else ""
-    pattern = wording.adjective(reference.pattern) if reference.pattern else ""
+        size = wording.choose(comparative, vocabulary.COMPARATIVES[comparative], usual=True)
+    colour, pattern = wording.adjective(reference.colour), wording.adjective(reference.pattern)
     if reference.shape is None:
         if determiner == "a" and reference.count == 1 and not size and wording.chance("something", SOMETHING_ODDS):
             return "something " + " and ".join(word for word in (colour, pattern) if word)
-        noun = wording.choose("any shape", ANY_SHAPE)
+        noun = wording.choose("any shape", vocabulary.ANY_SHAPE)
     else:
         # In the plural the usual noun alone, or some plurals would be too rare to learn.
-        nouns = NOUNS[reference.shape] if reference.count == 1 else NOUNS[reference.shape][:1]
+        nouns = vocabulary.NOUNS[reference.shape] if reference.count == 1 else vocabulary.NOUNS[reference.shape][:1]
         noun = wording.choose(reference.shape, nouns, usual=True)
     addition = ""
-    if reference.pattern in ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
-        pattern, addition = "", wording.choose(("after", reference.pattern), ADDITIONS[reference.pattern])
+    if reference.pattern in vocabulary.ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
+        pattern, addition = "", wording.choose(("after", reference.pattern), vocabulary.ADDITIONS[reference.pattern])
     surface = (pattern, colour) if wording.chance("pattern first", 0.6) else (colour, pattern)
     words = [word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word]
     return " ".join([_determiner(determiner, reference.count, words[0]), *words])
@@ -191,7 +182,7 @@ def noun_phrase(
 
 def _determiner(determiner: str, count: int, following: str) -> str:
     if count > 1:
-        return NUMBERS[count] if determiner == "a" else f"the {NUMBERS[count]}"
+        return vocabulary.NUMBERS[count] if determiner == "a" else f"the {vocabulary.NUMBERS[count]}"
     if determiner == "the":
         return "the"
     return "an" if following[0] in "aeiou" else "a"
@@ -217,17 +208,21 @@ def relative(
     ``named``: the sentence says "picture" already.
     """
     if not claim.others:
-        phrase = wording.choose(claim.relation, POSITION_PHRASES[claim.relation])
+        phrase = wording.choose(claim.relation, vocabulary.POSITION_PHRASES[claim.relation])
         if named or not wording.chance("of the picture", 0.4):
             return phrase
-        return f"{phrase} of the {wording.choose('picture', PICTURE)}"
-    phrase = wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
-    others = [noun_phrase(other, wording, determiner, comparative) for other in claim.others]
-    return f"{phrase} {' and '.join(others)}"
+        return f"{phrase} of the {wording.choose('picture', vocabulary.PICTURE)}"
+    phrase = wording.relation(claim.relation)
+    return f"{phrase} {' and '.join(noun_phrase(other, wording, determiner, comparative) for other in claim.others)}"
+
+
+def _subject(subject: Reference, wording: Wording) -> dict[str, str]:
+    """The subject in words, and the verbs that agree with it."""
+    return {"a": noun_phrase(subject, wording), "the": noun_phrase(subject, wording, "the"), **_agree(subject.count)}
 
 
 def _picture(wording: Wording) -> dict[str, str]:
-    picture = wording.choose("picture", PICTURE)
+    picture = wording.choose("picture", vocabulary.PICTURE)
     return {"picture": picture, "a_picture": f"{_determiner('a', 1, picture)} {picture}"}
 
 
@@ -239,63 +234,40 @@ def _others(wording: Wording, frame: str) -> str:
 def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> str:
     """One relation or position in a sentence or noun phrase; ``comparative`` is said of the other object."""
     subject = claim.subject
-    if claim.relation in RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
+    if claim.relation in vocabulary.RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
         frame = wording.choose("tail frame", TAIL_FRAMES)
         return frame.format(
             a=noun_phrase(subject, wording, brief=True),
             b=noun_phrase(claim.others[0], wording, brief=True),
             the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
-            tail=wording.choose(("tail", claim.relation), RELATION_TAILS[claim.relation], usual=True),
+            tail=wording.choose(("tail", claim.relation), vocabulary.RELATION_TAILS[claim.relation], usual=True),
         )
     if claim.relation in COMPARISONS:
         frame = wording.choose("size frame", SIZE_FRAMES)
     else:
-        turned = not (claim.relation in DIRECTIONS and _ends_with_than(claim, wording))
-        frame = wording.choose("frame", FRAMES + TURNED_FRAMES * turned)
+        than = claim.relation in DIRECTIONS and wording.relation(claim.relation).endswith("than")
+        frame = wording.choose("frame", FRAMES if than else FRAMES + TURNED_FRAMES)
     return frame.format(
-        a=noun_phrase(subject, wording),
-        the=noun_phrase(subject, wording, "the"),
+        **_subject(subject, wording),
         rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
         **_picture(wording),
-        **_agree(subject.count),
     )
 
 
-def _ends_with_than(claim: Claim, wording: Wording) -> bool:
-    phrase = wording.choose(("relation", claim.relation), RELATION_PHRASES[claim.relation], usual=True)
-    return phrase.endswith("than")
-
-
-def say_shared(first: Claim, second: Claim, wording: Wording) -> str:
-    """Two relations of one subject."""
-    return _say_two(first, second, SHARED_FRAMES, wording)
-
-
-def say_chain(first: Claim, second: Claim, wording: Wording) -> str:
-    """Two relations; the second claim's subject is the first one's other object."""
-    return _say_two(first, second, CHAIN_FRAMES, wording)
-
-
-def say_clauses(first: Claim, second: Claim, wording: Wording) -> str:
-    """Two relations between objects that are all different."""
-    return _say_two(first, second, CLAUSE_FRAMES, wording)
-
-
-def _say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+def say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+    """Two relations, by SHARED_FRAMES, CHAIN_FRAMES or CLAUSE_FRAMES."""
     # "sits" and "lies" go with a position, not with a size.
     sizes = first.relation in COMPARISONS or second.relation in COMPARISONS
     frame = wording.choose(frames, [text for text in frames if not (sizes and PLACING_VERB in text)])
     determiner = _others(wording, frame)
     return frame.format(
-        a=noun_phrase(first.subject, wording),
-        the=noun_phrase(first.subject, wording, "the"),
+        **_subject(first.subject, wording),
         c=noun_phrase(second.subject, wording),
         the_c=noun_phrase(second.subject, wording, "the"),
         is_c=VERBS["is"][second.subject.count > 1],
         r1=relative(first, wording, determiner),
         r2=relative(second, wording, determiner),
         **_picture(wording),
-        **_agree(first.subject.count),
     )
 
 
@@ -303,13 +275,11 @@ def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> str:
     """One relation, and another object that is there too."""
     frame = wording.choose("extra frame", EXTRA_FRAMES)
     return frame.format(
-        a=noun_phrase(claim.subject, wording),
-        the=noun_phrase(claim.subject, wording, "the"),
+        **_subject(claim.subject, wording),
         rel=relative(claim, wording, _others(wording, frame)),
         c=noun_phrase(extra, wording),
         is_c=VERBS["is"][extra.count > 1],
         **_picture(wording),
-        **_agree(claim.subject.count),
     )
 
 

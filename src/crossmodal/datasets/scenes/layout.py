@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from crossmodal.datasets.scenes.shapes import MAX_TURN, Kind, SceneObject
-from crossmodal.datasets.scenes.vocabulary import COLOURS, PATTERNS, SHAPES, SIZES
+from crossmodal.datasets.scenes.vocabulary import COLOURS, PATTERNS, SHAPES, SIZE_RANK, SIZES
 
 T = TypeVar("T")
 Scene = tuple[SceneObject, ...]
@@ -70,7 +70,7 @@ def arrange(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
     """A scene of these kinds, in their order; objects may touch or overlap a little."""
     spacing = float(rng.uniform(0.9, 1.2))
     guest, host = _nested_pair(rng, kinds)
-    order = sorted(range(len(kinds)), key=lambda i: (i == guest, list(SIZES).index(kinds[i].size) * -1))
+    order = sorted(range(len(kinds)), key=lambda i: (i == guest, -SIZE_RANK[kinds[i].size]))
     while True:
         arranged: dict[int, SceneObject] = {}
         for i in order:
@@ -148,11 +148,10 @@ def exchange_attribute(kinds: Sequence[Kind], i: int, j: int, attribute: str) ->
 
 
 def draw_family(rng: np.random.Generator, siblings: int, lowest: int, highest: int) -> list[Scene]:
-    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects, distinguished by the positions of two of them.
+    """``siblings`` scenes of the same ``lowest`` to ``highest`` objects.
 
-    The second scene is the first with the positions of two objects exchanged, the third with their colours
-    exchanged, the fourth with both; further ones show the objects of the first or third at new positions. Shapes
-    with their sizes and patterns are the same in all of them, and so is the multiset of colours.
+    The second scene is the first with the positions of two objects exchanged, the third with their colours exchanged,
+    the fourth with both; further ones show the objects of the first or third at new positions.
     """
     while True:
         scene = arrange(rng, draw_kinds(rng, int(rng.integers(lowest, highest + 1))))

@@ -33,18 +33,12 @@ class PlannedImage:
 
     def record(self, size: int) -> ImageRecord:
         """The image's record; ``size`` is its side in pixels."""
-        return ImageRecord(
-            id=self.id,
-            path=self.path,
-            split=self.split,
-            width=size,
-            height=size,
-            captions=tuple(caption.text for caption in self.captions),
-            objects=tuple(
-                GroundTruth(thing.box(size), thing.kind.shape, f"{thing.kind.colour} {thing.kind.pattern}")
-                for thing in self.scene
-            ),
+        captions = tuple(caption.text for caption in self.captions)
+        objects = tuple(
+            GroundTruth(thing.box(size), thing.kind.shape, f"{thing.kind.colour} {thing.kind.pattern}")
+            for thing in self.scene
         )
+        return ImageRecord(self.id, self.path, self.split, size, size, captions, objects)
 
 
 def groups_of(settings: Scenes) -> list[tuple[str, int]]:
@@ -67,29 +61,20 @@ def _plan_family(settings: Scenes, split: str, number: int) -> list[PlannedImage
     count = min(settings.siblings, getattr(settings, split) - first)
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
     family = draw_family(rng, count, settings.min_objects, settings.max_objects)
-    return [
-        PlannedImage(
-            id=f"{split}-{first + i:05d}",
-            split=split,
-            scene=scene,
-            captions=write_captions(rng, scene, family[:i] + family[i + 1 :], settings.captions),
-            canvas=(settings.seed, SPLITS.index(split), first + i, 1),
-        )
-        for i, scene in enumerate(family)
-    ]
+    planned = []
+    for i, scene in enumerate(family):
+        captions = write_captions(rng, scene, family[:i] + family[i + 1 :], settings.captions)
+        canvas = (settings.seed, SPLITS.index(split), first + i, 1)
+        planned.append(PlannedImage(f"{split}-{first + i:05d}", split, scene, captions, canvas))
+    return planned
 
 
 def _plan_pair(settings: Scenes, number: int) -> list[PlannedImage]:
     kind = "relation" if 2 * number < settings.probe else "attribute"
     rng = np.random.default_rng([settings.seed, SPLITS.index("probe"), number])
     pair = draw_pair(rng, kind, settings.min_objects, settings.max_objects)
+    canvas = (settings.seed, SPLITS.index("probe"), number, 1)
     return [
-        PlannedImage(
-            id=f"probe-{number:04d}-{kind}-{letter}",
-            split="probe",
-            scene=scene,
-            captions=(caption,),
-            canvas=(settings.seed, SPLITS.index("probe"), number, 1),
-        )
+        PlannedImage(f"probe-{number:04d}-{kind}-{letter}", "probe", scene, (caption,), canvas)
         for letter, scene, caption in zip("ab", pair.scenes, pair.captions, strict=True)
     ]

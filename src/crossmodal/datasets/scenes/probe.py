@@ -1,9 +1,7 @@
-"""The compositional probe: pairs of images with the same objects and captions with the same words.
+"""The compositional probe: pairs of images with the same objects, and captions that differ in word order alone.
 
-In a "relation" pair two objects have exchanged positions: "a red circle left of a blue square" against
-"a blue square left of a red circle". In an "attribute" pair two objects have exchanged their colours or
-patterns: "a red circle and a blue square" against "a blue circle and a red square". Each caption is true of
-its own image and false of the other, and the two captions differ only in word order.
+In a "relation" pair two objects have exchanged positions ("a red circle left of a blue square" against "a blue square
+left of a red circle"), in an "attribute" pair their colours or patterns. Each caption is false of the other image.
 """
 
 from __future__ import annotations
@@ -14,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crossmodal.datasets.scenes import grammar
-from crossmodal.datasets.scenes.captions import Caption, facts_of, refer
+from crossmodal.datasets.scenes.captions import Caption, facts_of, list_objects, refer, say
 from crossmodal.datasets.scenes.grammar import Wording
 from crossmodal.datasets.scenes.layout import (
     Scene,
@@ -26,7 +23,7 @@ from crossmodal.datasets.scenes.layout import (
     swap_positions,
     with_kinds,
 )
-from crossmodal.datasets.scenes.relations import DIRECTIONS, EXISTS, Claim, Reference, is_true
+from crossmodal.datasets.scenes.relations import DIRECTIONS, Claim, Reference, is_true
 
 COLOUR_ODDS = 0.7  # an attribute pair exchanges colours, else patterns
 LIST_ODDS = 0.5  # an attribute pair names two objects, else it relates them
@@ -72,8 +69,7 @@ def _relation_pair(rng: np.random.Generator, scene: Scene) -> Pair | None:
     one, two, *others = references
     claims = Claim(name, one, (two, *others)), Claim(name, two, (one, *others))
     wording = Wording(rng)
-    first, second = (Caption(grammar.say_relation(claim, wording), (claim,)) for claim in claims)
-    return Pair((scene, swapped), (first, second))
+    return Pair((scene, swapped), tuple(say(claim, wording) for claim in claims))
 
 
 def _attribute_pair(rng: np.random.Generator, scene: Scene) -> Pair | None:
@@ -90,10 +86,10 @@ def _attribute_pair(rng: np.random.Generator, scene: Scene) -> Pair | None:
     wording = Wording(rng)
     if related and rng.random() >= LIST_ODDS:
         name = pick(rng, related)
-        captions = _related(name, before, wording), _related(name, after, wording)
+        captions = [say(Claim(name, one, (two,)), wording) for one, two in (before, after)]
     else:
-        captions = _listed(before, wording), _listed(after, wording)
-    return Pair((scene, swapped), captions)
+        captions = [list_objects(references, wording) for references in (before, after)]
+    return Pair((scene, swapped), tuple(captions))
 
 
 def _naming(rng: np.random.Generator, scene: Scene, index: int, attribute: str) -> Reference:
@@ -101,12 +97,3 @@ def _naming(rng: np.random.Generator, scene: Scene, index: int, attribute: str) 
     kind = scene[index].kind
     extra = pick(rng, (None, None, None, "size", "colour" if attribute == "pattern" else "pattern"))
     return Reference(**{field: getattr(kind, field) for field in {"shape", attribute, extra} if field})
-
-
-def _related(name: str, references: list[Reference], wording: Wording) -> Caption:
-    claim = Claim(name, references[0], (references[1],))
-    return Caption(grammar.say_relation(claim, wording), (claim,))
-
-
-def _listed(references: list[Reference], wording: Wording) -> Caption:
-    return Caption(grammar.say_list(references, wording), tuple(Claim(EXISTS, ref) for ref in references))

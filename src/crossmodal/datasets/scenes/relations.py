@@ -1,14 +1,14 @@
 """Truth of claims: references to objects, claims about them, and how they are decided for a scene.
 
-Every relation has two thresholds. A caption is only written where its claims hold *strictly*; it only
-counts as false of another scene where not even the *loose* reading holds. Between the two lie the cases
-that people would argue about.
+A relation has two thresholds, since people argue about the cases between them: a caption is written only where its
+claims hold *strictly*, and counts as false of another scene only where not even the *loose* reading holds.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,15 +52,12 @@ class Claim:
     subject: Reference
     others: tuple[Reference, ...] = ()
 
-    @property
-    def relational(self) -> bool:
-        return bool(self.others)
-
 
 def is_true(claim: Claim, scene: Scene) -> bool:
     """Whether every reference is unambiguous and the relation holds strictly for all that is meant."""
-    groups = [reference.found_in(scene) for reference in (claim.subject, *claim.others)]
-    if any(len(group) != ref.count for group, ref in zip(groups, (claim.subject, *claim.others), strict=True)):
+    references = (claim.subject, *claim.others)
+    groups = [reference.found_in(scene) for reference in references]
+    if any(len(group) != reference.count for group, reference in zip(groups, references, strict=True)):
         return False
     things = [thing for group in groups for thing in group]
     if len({id(thing) for thing in things}) != len(things):
@@ -71,14 +68,16 @@ def is_true(claim: Claim, scene: Scene) -> bool:
 def may_hold(claim: Claim, scene: Scene) -> bool:
     """Whether the claim holds loosely for any objects that fit its references."""
     groups = [reference.found_in(scene) for reference in claim.others]
-    fitting = 0
-    for subject in claim.subject.found_in(scene):
-        fitting += any(
+    fitting = [
+        subject
+        for subject in claim.subject.found_in(scene)
+        if any(
             holds(claim.relation, subject, *chosen, strict=False)
             for chosen in itertools.product(*groups)
             if len({id(thing) for thing in (subject, *chosen)}) == len(chosen) + 1
         )
-    return fitting >= claim.subject.count
+    ]
+    return len(fitting) >= claim.subject.count
 
 
 def holds(relation: str, *things: SceneObject, strict: bool) -> bool:
@@ -135,16 +134,8 @@ def _between(a: SceneObject, b: SceneObject, c: SceneObject, strict: bool) -> bo
     return 0.1 <= along <= 0.9 and aside < a.radius + 0.1
 
 
-def _larger(a: SceneObject, b: SceneObject, strict: bool) -> bool:
-    return SIZE_RANK[a.kind.size] > SIZE_RANK[b.kind.size]
-
-
-def _smaller(a: SceneObject, b: SceneObject, strict: bool) -> bool:
-    return SIZE_RANK[a.kind.size] < SIZE_RANK[b.kind.size]
-
-
-def _same_size(a: SceneObject, b: SceneObject, strict: bool) -> bool:
-    return a.kind.size == b.kind.size
+def _size(compare: Callable[[int, int], bool]) -> Callable[[SceneObject, SceneObject, bool], bool]:
+    return lambda a, b, strict: compare(SIZE_RANK[a.kind.size], SIZE_RANK[b.kind.size])
 
 
 _TESTS: dict[str, Callable[..., bool]] = {
@@ -155,8 +146,8 @@ _TESTS: dict[str, Callable[..., bool]] = {
     "inside": _inside,
     "next": _next,
     "between": _between,
-    "larger": _larger,
-    "smaller": _smaller,
-    "same size": _same_size,
+    "larger": _size(operator.gt),
+    "smaller": _size(operator.lt),
+    "same size": _size(operator.eq),
 }
 RELATIONS = tuple(_TESTS)

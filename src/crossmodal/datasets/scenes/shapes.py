@@ -9,30 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Half of the longer side of a shape's box before it is turned, in radii: equal areas look equally large.
-REACH = {
-    "circle": 1.0,
-    "square": 0.9,
-    "triangle": 1.1,
-    "star": 1.14,
-    "heart": 1.02,
-    "cross": 1.04,
-    "ring": 1.04,
-    "crescent": 1.12,
-}
 RING_HOLE = 0.62  # of the outer radius
-
-# Most an object of a shape is turned, in degrees either way: a square on its tip would be called a diamond.
-MAX_TURN = {
-    "circle": 180,
-    "square": 20,
-    "triangle": 180,
-    "star": 36,
-    "heart": 35,
-    "cross": 18,
-    "ring": 180,
-    "crescent": 180,
-}
 
 
 class Kind(NamedTuple):
@@ -72,11 +49,11 @@ class SceneObject:
 
 @cache
 def unit_outline(shape: str) -> np.ndarray:
-    """(K, 2) corners of a shape around the origin, y downwards, reaching ``REACH[shape]``."""
-    corners = _CORNERS[shape]()
+    """(K, 2) corners of a shape around the origin, y downwards, in radii."""
+    corners, reach, _ = _OUTLINES[shape]
     lowest, highest = corners.min(axis=0), corners.max(axis=0)
     corners = corners - (lowest + highest) / 2
-    corners *= REACH[shape] / np.abs(corners).max()
+    corners *= reach / np.abs(corners).max()
     corners.flags.writeable = False
     return corners
 
@@ -84,14 +61,6 @@ def unit_outline(shape: str) -> np.ndarray:
 def _circle() -> np.ndarray:
     turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     return np.stack([np.cos(turn), np.sin(turn)], axis=1)
-
-
-def _square() -> np.ndarray:
-    return np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
-
-
-def _triangle() -> np.ndarray:
-    return np.array([[0.0, -1], [math.sqrt(0.75), 0.5], [-math.sqrt(0.75), 0.5]])
 
 
 def _star() -> np.ndarray:
@@ -109,22 +78,9 @@ def _heart() -> np.ndarray:
 
 def _cross() -> np.ndarray:
     a = 0.38
-    return np.array(
-        [
-            [-a, -1],
-            [a, -1],
-            [a, -a],
-            [1, -a],
-            [1, a],
-            [a, a],
-            [a, 1],
-            [-a, 1],
-            [-a, a],
-            [-1, a],
-            [-1, -a],
-            [-a, -a],
-        ]
-    )
+    quarter = np.array([[-a, -1], [a, -1], [a, -a]])
+    turns = [np.array([[c, s], [-s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+    return np.concatenate([quarter @ turn for turn in turns])
 
 
 def _crescent() -> np.ndarray:
@@ -134,21 +90,21 @@ def _crescent() -> np.ndarray:
     inner_tip = math.atan2(math.sin(tip), math.cos(tip) - d)
     outer = np.linspace(tip, 2 * np.pi - tip, 44)
     inner = np.linspace(-inner_tip, inner_tip - 2 * np.pi, 32)[1:-1]
-    return np.concatenate(
-        [
-            np.stack([np.cos(outer), np.sin(outer)], axis=1),
-            np.stack([d + r * np.cos(inner), r * np.sin(inner)], axis=1),
-        ]
-    )
+    x = [*np.cos(outer), *(d + r * np.cos(inner))]
+    y = [*np.sin(outer), *(r * np.sin(inner))]
+    return np.stack([x, y], axis=1)
 
 
-_CORNERS = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "heart": _heart,
-    "cross": _cross,
-    "ring": _circle,
-    "crescent": _crescent,
+# Corners; half of the longer side of the box before a turn, in radii, so that equal areas look equally large; the
+# largest turn in degrees, either way: a square on its tip would be called a diamond.
+_OUTLINES = {
+    "circle": (_circle(), 1.0, 180),
+    "square": (np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]), 0.9, 20),
+    "triangle": (np.array([[0.0, -1], [math.sqrt(0.75), 0.5], [-math.sqrt(0.75), 0.5]]), 1.1, 180),
+    "star": (_star(), 1.14, 36),
+    "heart": (_heart(), 1.02, 35),
+    "cross": (_cross(), 1.04, 18),
+    "ring": (_circle(), 1.04, 180),
+    "crescent": (_crescent(), 1.12, 180),
 }
+MAX_TURN = {shape: turn for shape, (_, _, turn) in _OUTLINES.items()}

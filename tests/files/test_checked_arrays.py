@@ -1,15 +1,17 @@
 """Arrays whose headers claim more than their file holds; what is sound is read as NumPy reads it."""
 
+import hashlib
 import struct
 import tracemalloc
 import zipfile
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import pytest
 
 from crossmodal.errors import UserError
-from crossmodal.files.checked_arrays import read_npy, read_npz
+from crossmodal.files.checked_arrays import load_arrays, read_npy, read_npz, save_arrays
 from crossmodal.retrieval.index import IndexKind, build_index, read_index, save_index
 
 
@@ -62,6 +64,23 @@ def test_what_is_sound_is_read(tmp_path, dtype):
         np.testing.assert_array_equal(read_npy(tmp_path / "a.npy", "an array"), array)
         np.testing.assert_array_equal(read["a"], array)
         np.testing.assert_array_equal(read["b"], values)
+
+
+@dataclass(frozen=True)
+class Pair:
+    ranks: np.ndarray
+    depth: int
+
+
+def test_same_arrays_are_the_same_bytes_on_every_python(tmp_path):
+    pair = Pair(np.arange(6, dtype=np.int64).reshape(2, 3), 4)
+    save_arrays(pair, tmp_path / "a.npz")
+    content = (tmp_path / "a.npz").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "110f2be9bc459bf4e2c1c6fa443a2e0b04f66eaa9087e9aaf1b8e31eef40dcc9"
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:  # as NumPy's own are read
+        assert list(arrays) == ["ranks", "depth"]
+        np.testing.assert_array_equal(arrays["ranks"], pair.ranks)
+    assert load_arrays(Pair, tmp_path / "a.npz").depth == 4
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW8", "IVF4,Flat"])

@@ -11,7 +11,7 @@ import torch
 
 from crossmodal.workspace import content_key, load_state, publish, save_state, source_files, work_folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_key_depends_on_settings_and_file_content(tmp_path):

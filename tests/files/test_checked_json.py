@@ -59,7 +59,7 @@ def test_no_plain_file(tmp_path):
         read_json(tmp_path / "none.json", advice="run it")
     os.mkfifo(tmp_path / "pipe.json")  # would wait for a writer
     for path in (tmp_path, tmp_path / "pipe.json"):
-        with pytest.raises(UserError, match="not a plain file"):
+        with pytest.raises(UserError, match="expected a file"):
             read_json(path)
 
 
