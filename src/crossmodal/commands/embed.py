@@ -16,18 +16,13 @@ NAMED = 20  # of what was passed over; all of it is in the manifest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of embed."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, also in folders below it or linked")
     parser.add_argument("--out", type=Path, required=True, metavar="GALLERY", help="folder to make")
     parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Detect regions, encode them with the trained matcher, index the vectors.
-
-    Raises:
-        UserError: no photographs, the gallery is already there, outs that are missing or do not belong together.
-    """
+    """Detect regions, encode them with the trained matcher, index the vectors."""
     import shutil
 
     from crossmodal.errors import UserError

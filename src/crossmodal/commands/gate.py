@@ -19,7 +19,6 @@ HEADER = ("metric", "base", "now", "change", "allowed", "verdict")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of gate."""
     add_base(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -28,9 +27,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a Markdown table, or JSON; needs neither data nor DVC's cache.
 
     Exits with 1 if a metric is worse by more than section ``gate`` of params.yaml allows.
-
-    Raises:
-        UserError: see crossmodal.revisions.gate and crossmodal.revisions.files.
     """
     from crossmodal.revisions.files import base_revision
     from crossmodal.revisions.gate import read_gate
@@ -57,8 +53,8 @@ def record(gate: GateResult, base: str, commit: str) -> dict:
         "commit": commit,
         "passed": not gate.fallen,
         "comparable": not gate.differences,
-        "differences": list(gate.differences),
-        "notes": list(gate.notes),
+        "differences": gate.differences,
+        "notes": gate.notes,
         "figures": figures,
     }
 

@@ -9,7 +9,6 @@ from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of import-checkpoint."""
     parser.add_argument(
         "--from",
         dest="project",
@@ -31,11 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read a published checkpoint without running anything in it, and write a matcher folder.
-
-    Raises:
-        UserError: see models.import_checkpoint; the folder is already there.
-    """
+    """Read a published checkpoint without running anything in it, and write a matcher folder."""
     import shutil
 
     from crossmodal.captions.vocabulary import SPECIAL, Vocabulary

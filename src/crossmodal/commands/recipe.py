@@ -9,16 +9,11 @@ from crossmodal.terminal import printable, printable_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of recipe."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="print its settings; without a name: list all recipes")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr.
-
-    Raises:
-        UserError: see crossmodal.recipes.recipes.
-    """
+    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr."""
     from crossmodal.recipes.recipes import read_reproduction
     from crossmodal.recipes.tables import listing
 

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
-from crossmodal.settings.derived import run_settings
 from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ CODE = ("src", "stages", "dvc.yaml")  # what a metric depends on besides setting
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of reproduce."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("name", nargs="?", metavar="NAME", help="recipe to run; `crossmodal recipe` lists them")
     what.add_argument("--table", action="store_true", help="run nothing, print the Markdown table of all recipes")
@@ -104,6 +102,7 @@ def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     from crossmodal.files.checked_yaml import dotted
     from crossmodal.recipes.recipes import FILE, PARAMS, resolved
     from crossmodal.revisions.files import file_at
+    from crossmodal.settings.derived import run_settings
     from crossmodal.settings.params import load_params
 
     given = {_key(override) for override in overrides}

@@ -13,7 +13,6 @@ RECALLS = ("r1", "r5", "r10")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of score."""
     parser.add_argument(
         "similarity",
         type=Path,
@@ -60,11 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the metrics as JSON or as a table.
-
-    Raises:
-        UserError: see evaluation.files, evaluation.protocols and evaluation.coco.
-    """
+    """Print the metrics as JSON or as a table."""
     from crossmodal.errors import UserError
     from crossmodal.evaluation.coco import coco_metrics
     from crossmodal.evaluation.files import equal_pairs, read_pairs, read_relevance, read_similarity
