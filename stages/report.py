@@ -12,10 +12,10 @@ from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis
 from crossmodal.reports.breakdown import break_down, write_breakdown
-from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
+from crossmodal.reports.curves import recall_rows, write_curves
 from crossmodal.reports.figures import DIRECTIONS
 from crossmodal.reports.gallery import write_gallery
-from crossmodal.reports.metrics_files import read_metrics, write_metrics, write_search
+from crossmodal.reports.metrics_files import read_metrics, write_metrics
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
@@ -38,16 +38,14 @@ def main() -> None:
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 
-    write_metrics(METRICS, metrics, history, DETECTOR / "metrics.json")
-    write_search(METRICS, EVALUATION / "search.json")
-    write_curves(METRICS / "plots", results, history)
-    plot_curves(work, results, history)
+    write_metrics(METRICS, metrics, EVALUATION / "search.json", history, DETECTOR / "metrics.json")
+    write_curves(METRICS / "plots", work, results, history)
     write_scores(METRICS / "plots", work, evidence, results)
     breakdown = break_down(dataset, test, results, regions)
     write_breakdown(METRICS / "plots", work, breakdown)
     pictures = Pictures(dataset, regions, evidence.boxes)
     reader = QueryReader(dataset, test, results, pictures, WordReader(dataset, evidence))
-    shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name, "metrics": metrics}
+    shown = {"title": f"{config.model} on {dataset.name}", "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
     write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)
     publish(work, REPORT, work)

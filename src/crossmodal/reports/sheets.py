@@ -14,10 +14,9 @@ from PIL import Image, ImageOps
 
 from crossmodal.reports.figures import save_figure
 from crossmodal.reports.pictures import NamedRegion, Picture
-from crossmodal.reports.queries import ImageQuery, ImageResult, TextQuery, WordExample
+from crossmodal.reports.queries import Query, Result, WordExample
 from crossmodal.terminal import printable
 
-SHEET_QUERIES = 6
 IMAGES = 5  # results of a caption
 CAPTIONS = 5  # results of an image
 
@@ -30,7 +29,7 @@ RIGHT, WRONG = "#178a3e", "#b3261e"
 REGIONS = ("#e6398b", "#0a9be0", "#f09a00", "#8a5cf6", "#0fa08c", "#a8652b")  # as in the pages
 
 
-def text_to_image_sheet(title: str, note: str, queries: Sequence[TextQuery]) -> Figure:
+def text_to_image_sheet(title: str, note: str, queries: Sequence[Query]) -> Figure:
     """A row per caption: the caption, its first results, and the right image where it is not among them."""
     heading, note = f"{title}: text to image", f"{note}; green frame: the right image"
     axes, tops = _sheet(heading, note, rows=len(queries), height=TILE + 36)
@@ -39,14 +38,14 @@ def text_to_image_sheet(title: str, note: str, queries: Sequence[TextQuery]) -> 
         lines = textwrap.wrap(printable(query.sentence.text), 20, max_lines=5, placeholder=" …")
         for number, line in enumerate(lines):
             _text(axes, MARGIN, top + 32 + 30 * number, line, size=22)
-        further = (*query.results[IMAGES:], *filter(None, [query.beyond]))
-        for index, result in enumerate((*query.results[:IMAGES], *(result for result in further if result.right))):
+        right = (result for result in query.shown[IMAGES:] if result.right)
+        for index, result in enumerate((*query.shown[:IMAGES], *right)):
             left = MARGIN + TEXT_COLUMN + index * (TILE + GAP) + GAP * (index == IMAGES)
             _result(axes, left, top, result)
     return axes.figure
 
 
-def image_to_text_sheet(title: str, note: str, queries: Sequence[ImageQuery]) -> Figure:
+def image_to_text_sheet(title: str, note: str, queries: Sequence[Query]) -> Figure:
     """A row per image: the image with its regions and the first captions found, the right ones marked."""
     heading, note = f"{title}: image to text", f"{note}; green: the image's own captions"
     axes, tops = _sheet(heading, note, rows=len(queries), height=TILE + 8)
@@ -110,13 +109,13 @@ def _text(axes: Axes, x: float, y: float, text: str, *, size: int, bold: bool = 
     axes.text(x, y + 0.93 * size, printable(text), size=0.72 * size, parse_math=False, **options)
 
 
-def _verdict(axes: Axes, x: float, y: float, query: TextQuery | ImageQuery | WordExample, hit: str, miss: str) -> None:
+def _verdict(axes: Axes, x: float, y: float, query: Query | WordExample, hit: str, miss: str) -> None:
     rank = "not found" if query.rank is None else f"rank {query.rank}"
     text, colour = (f"✓ {hit}", RIGHT) if query.hit else (f"✗ {miss} {rank}", WRONG)
     _text(axes, x, y, text, size=18, bold=True, color=colour)
 
 
-def _result(axes: Axes, x: float, y: float, result: ImageResult) -> None:
+def _result(axes: Axes, x: float, y: float, result: Result) -> None:
     """Rank and score above the picture, a green frame around the right one."""
     rank = "not found" if result.position is None else f"{result.position}"
     label = rank if result.score is None else f"{rank}  ·  {result.score:.3f}"
