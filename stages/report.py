@@ -1,13 +1,15 @@
 """Stage report: metrics and curves for git, pictures and pages, all of it to the run that trained the model."""
 
+from pathlib import Path
 from typing import Any
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import require_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
-from crossmodal.evidence.evidence import load_evidence
+from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.arrays import load_arrays
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis
@@ -32,7 +34,7 @@ from crossmodal.workspace import content_key, publish, work_folder
 def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
-    results, evidence = load_results(EVALUATION), load_evidence(EVALUATION)
+    results, evidence = load_results(EVALUATION), load_arrays(Evidence, EVALUATION / EVIDENCE_FILE)
     metrics = read_metrics(EVALUATION / "metrics.json")
     test = require_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
@@ -73,10 +75,10 @@ def track(
         for way in DIRECTIONS:
             tracker.log_curve(f"test/recall/{way}", [row[way] for row in recall_rows(results)])
         tracker.describe(run_note(config, dataset.name, metrics))
-        for folder, into in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
-            tracker.log_artifacts(folder, into)
-        tracker.log_artifact("params.yaml", "settings")
-        tracker.log_artifact(DATASET / "manifest.json", "data")
+        artifacts = {"report": REPORT, "metrics": METRICS, "matcher": MATCHER}
+        artifacts |= {"settings": Path("params.yaml"), "data": DATASET / "manifest.json"}
+        for into, path in artifacts.items():
+            tracker.log_artifact(path, into)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ MLflow calls ``_load_pyfunc`` with the folder.
 from __future__ import annotations
 
 import base64
-import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -155,8 +154,7 @@ def read_query(query: object, kind: object, *, server_files: bool) -> Query:
 
     if not isinstance(query, str):
         raise UserError(f"query: expected a sentence or an image, found {shown(query)}")
-    absent = kind is None or kind is pd.NA or (isinstance(kind, str) and not kind)
-    absent = absent or (isinstance(kind, float) and math.isnan(kind))
+    absent = not kind if isinstance(kind, str) else pd.isna(kind) is True
     if not absent and (not isinstance(kind, str) or kind not in KINDS):
         raise UserError(f"kind: expected {' or '.join(KINDS)}, found {shown(kind)}")
     inline = DATA_URL.match(query) is not None

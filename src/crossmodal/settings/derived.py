@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -109,7 +110,7 @@ def image_reading(params: Params) -> dict[str, Any]:
     reads = BACKENDS[backend].reads
     if reads is None:
         return {}
-    return {"regions.backend": backend} | {key: _value(params, key) for key in (*reads, "regions.precision")}
+    return {"regions.backend": backend} | {key: attrgetter(key)(params) for key in (*reads, "regions.precision")}
 
 
 def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
@@ -129,11 +130,6 @@ def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
     return params.model_copy(update=changed)
-
-
-def _value(params: Params, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(params, section), name)
 
 
 def run_settings(params: Params) -> dict[str, Any]:
