@@ -135,23 +135,18 @@ def _run_pipeline(overrides: list[str]) -> None:
 
 def _record(recalls: dict[Protocol, Recalls], minutes: float) -> str:
     """The run as the recipe's ``ours``."""
+    import torch
     import yaml
 
     from crossmodal.revisions.files import base_revision
 
     rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in recalls.items()}
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     ours = {
         "figures": rows,
         "commit": base_revision("HEAD")[1][:7],
         "date": datetime.date.today(),
-        "machine": _machine(),
+        "machine": f"{os.cpu_count()} CPU cores{gpu}",
         "minutes": max(1, round(minutes)),
     }
     return yaml.safe_dump({"ours": ours}, sort_keys=False, default_flow_style=None, width=120).rstrip()
-
-
-def _machine() -> str:
-    import torch
-
-    cores = f"{os.cpu_count()} CPU cores"
-    return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores

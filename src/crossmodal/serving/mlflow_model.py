@@ -3,17 +3,9 @@
     model = mlflow.pyfunc.load_model("models:/crossmodal-tern-scenes/1")
     model.predict(pandas.DataFrame({"query": ["a red circle left of a blue square"]}), params={"k": 5})
 
-Columns in: ``query``, and ``kind`` (text or image), which may be absent or empty. An image is sent as a data URL,
-``data:image/TYPE;base64,CONTENT``; without a kind, a query that begins like one is an image and everything else is a
-sentence. How much a request may ask for is in ``limits``.
-
-A model that was logged with ``server_files`` (``crossmodal register --server-files``) also takes the path of a file
-where it runs: as an image by its kind, or without one where there is such a file. Who can send it queries then learns
-which files there are, and can search by any image among them.
-
-Columns out, a row a query in the order of the queries: ``query``, ``kind`` (what it was taken for), ``ids`` and
-``scores``, best first, and ``captions``. For a sentence the ids are those of images, and the caption is the first of
-each; for an image they are ``IMAGE#n``, caption n of an image counted from 0, and the caption is that one.
+Columns in and out: docs/mlflow.md. How much a request may ask for is in ``limits``. A model that was logged with
+``server_files`` also takes the path of a file where it runs: as an image by its kind, or without one where there is
+such a file. Who can send it queries then learns which files there are, and can search by any image among them.
 
 MLflow calls ``_load_pyfunc`` with the folder.
 """

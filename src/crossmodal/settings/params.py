@@ -371,35 +371,33 @@ class Vsepp(ModelSection):
     dropout: Share
 
 
-class VseInfty(ModelSection):
-    """VSE-infinity, the generalised pooling operator."""
+class MappedRegions(ModelSection):
+    """Maps of regions and words that VSE-infinity, ESA and X-Dim share."""
 
     embed_dim: Count
+    word_map: Literal["linear", "none"]
+    mlp_hidden: CountOrZero
+    norm_padding: bool
+
+
+class VseInfty(MappedRegions):
+    """VSE-infinity, the generalised pooling operator."""
+
     pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
     pool_hidden: Count
     temperature: Positive
-    word_map: Literal["linear", "none"]
-    mlp_hidden: CountOrZero
-    norm_padding: bool
 
 
-class Esa(ModelSection):
+class Esa(MappedRegions):
     """ESA, a pooling by softmax in every dimension."""
 
-    embed_dim: Count
-    word_map: Literal["linear", "none"]
-    mlp_hidden: CountOrZero
-    norm_padding: bool
     dropout: Share
 
 
-class Xdim(ModelSection):
+class Xdim(MappedRegions):
     """X-Dim, learned cross-dimensional similarity."""
 
     embed_dim: Annotated[int, Field(ge=2)]  # the threshold needs a standard deviation
-    word_map: Literal["linear", "none"]
-    mlp_hidden: CountOrZero
-    norm_padding: bool
 
 
 class Scan(ModelSection):

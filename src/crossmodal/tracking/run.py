@@ -68,25 +68,33 @@ class Tracker:
         run_id: of the MLflow run, for the resume state of training; None without a run.
     """
 
-    def __init__(
+    def __init__(self, *, enabled: bool, strict: bool = False) -> None:
+        """``strict``: a failure is a UserError, for commands that are about the store and nothing else."""
+        self.run_id: str | None = None
+        self._uri, self._strict = tracking_uri() if enabled else "", strict
+        self._client: MlflowClient
+
+    @_guarded
+    def open(
         self,
         find: Callable[[MlflowClient, str], Run | None],
         kind: str,
         key: str,
         params: Mapping[str, Any],
-        tags: Mapping[str, Any] | None,
-        *,
-        enabled: bool,
-        strict: bool = False,
+        tags: Mapping[str, Any],
     ) -> None:
-        """Go on with the run that ``find(client, experiment id)`` gives, or else with a new one that gets ``params``.
-
-        ``strict``: a failure is a UserError, for commands that are about the store and nothing else.
-        """
-        self.run_id: str | None = None
-        self._uri, self._strict = tracking_uri() if enabled else "", strict
-        self._client: MlflowClient
-        self._open(find, kind, key, params, tags or {})
+        """Go on with the run that ``find(client, experiment id)`` gives, else with a new one that gets ``params``."""
+        self._client, experiment = connect(self._uri)
+        run = find(self._client, experiment)
+        if run is None:
+            run = self._client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
+            self.run_id = run.info.run_id
+            self._log("params", "Param", flatten(params).items())
+        else:
+            self.run_id = run.info.run_id
+            self._client.update_run(self.run_id, "RUNNING")
+            tags = _dvc_experiment(run.data.tags) | tags
+        self._log("tags", "RunTag", flatten(tags).items())
 
     @_guarded
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -145,27 +153,6 @@ class Tracker:
     def _end(self, status: str) -> None:
         self._client.set_terminated(self.run_id, status)
 
-    @_guarded
-    def _open(
-        self,
-        find: Callable[[MlflowClient, str], Run | None],
-        kind: str,
-        key: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, Any],
-    ) -> None:
-        self._client, experiment = connect(self._uri)
-        run = find(self._client, experiment)
-        if run is None:
-            run = self._client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
-            self.run_id = run.info.run_id
-            self._log("params", "Param", flatten(params).items())
-        else:
-            self.run_id = run.info.run_id
-            self._client.update_run(self.run_id, "RUNNING")
-            tags = _dvc_experiment(run.data.tags) | tags
-        self._log("tags", "RunTag", flatten(tags).items())
-
     def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
         from mlflow import entities
 
@@ -191,7 +178,9 @@ def open_training_run(
         run_id: ``Tracker.run_id`` of the training that this one continues.
         enabled: False gives a tracker that does nothing.
     """
-    return Tracker(lambda client, _: _existing(client, run_id), "training", key, params, tags, enabled=enabled)
+    tracker = Tracker(enabled=enabled)
+    tracker.open(lambda client, _: _existing(client, run_id), "training", key, params, tags or {})
+    return tracker
 
 
 def find_run(
@@ -215,7 +204,9 @@ def find_run(
         order = ["attributes.start_time DESC"]
         return next(iter(client.search_runs([experiment], query, max_results=1, order_by=order)), None)
 
-    return Tracker(newest, "evaluation-only", key, params, tags, enabled=enabled, strict=strict)
+    tracker = Tracker(enabled=enabled, strict=strict)
+    tracker.open(newest, "evaluation-only", key, params, tags or {})
+    return tracker
 
 
 def _existing(client: MlflowClient, run_id: str | None) -> Run | None:
