@@ -25,4 +25,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(printable(" ".join(f"-S {override}" for override in recipe.overrides())))
     if recipe.needs:
         needs = " ".join(f"-S {key}=..." for key in recipe.needs)
-        print(f"it needs besides: {printable(needs)}", file=sys.stderr)
+        print(f"it also needs: {printable(needs)}", file=sys.stderr)

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import RECALL_AT, recall_curve
+from crossmodal.files.checked_json import read_bytes
 from crossmodal.reports.figures import COLOURS, DIRECTIONS, Row, drawing, write_rows
 from crossmodal.retrieval.results import SearchResults
 
@@ -64,10 +65,8 @@ def read_history(path: Path) -> list[Row]:
         UserError: missing, empty, or not such a table.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, advice="run the train stage first").decode()
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the train stage first") from None
     except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path}: not a training history ({error})") from None
     missing = {"epoch", "loss", "lr", "rsum", "i2t/r1", "t2i/r1"} - set(rows[0] if rows else ())

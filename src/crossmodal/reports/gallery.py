@@ -12,7 +12,7 @@ from crossmodal.evaluation.probe import image_hits
 from crossmodal.evidence.selection import AT_LEAST, SEED, choose, gallery_queries
 from crossmodal.reports.page import write_page
 from crossmodal.reports.queries import QueryReader
-from crossmodal.reports.sheets import image_to_text_sheet, save_sheet, text_to_image_sheet, words_sheet
+from crossmodal.reports.sheets import image_to_text_sheet, text_to_image_sheet, words_sheet
 
 SHEET_QUERIES = 6
 EXAMPLES = 8  # captions next to their own images, words coloured
@@ -73,9 +73,9 @@ def write_gallery(folder: Path, reader: QueryReader, *, metrics: Mapping[str, An
     ):
         part = parts[name]
         note = f"drawn at random, R@1 is {100 * part['total_hits'] / part['total']:.1f} %"
-        save_sheet(draw(title, note, _few(part["queries"], SHEET_QUERIES)), folder / file)
+        draw(folder / file, title, note, _few(part["queries"], SHEET_QUERIES))
     if examples:
-        save_sheet(words_sheet(title, _few(examples, SHEET_QUERIES)), folder / "regions-and-words.png")
+        words_sheet(folder / "regions-and-words.png", title, _few(examples, SHEET_QUERIES))
     return path
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import base64
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from crossmodal.captions.query import check_text
 from crossmodal.errors import UserError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 DEFAULT_K = 10
 KINDS = ("text", "image")
 DATA_URL = re.compile(r"\s*data:[a-z]+/", re.IGNORECASE)  # how it begins
-T, R = TypeVar("T"), TypeVar("R")
 _PACKAGES = "torch torchvision transformers tokenizers timm h5py safetensors numpy pillow pyyaml pydantic filelock tqdm"
 # Distributions that loading and searching import; of those with a choice, the one that is installed.
 REQUIREMENTS = (*((name,) for name in _PACKAGES.split()), ("faiss-gpu", "faiss-cpu"))
@@ -101,11 +100,9 @@ class ServedSearch:
             raise UserError(f"queries: expected a column 'query', found {', '.join(map(shown, queries)) or 'none'}")
         check_queries(len(queries))
         kinds = queries["kind"] if "kind" in queries else [None] * len(queries)
-        rows = [
-            _of_row(number, lambda row: read_query(*row, server_files=self.server_files), row)
-            for number, row in enumerate(zip(queries["query"], kinds, strict=True))
-        ]
-        answers = [_of_row(number, lambda query: self._answer(query, k), query) for number, query in enumerate(rows)]
+        pairs = zip(queries["query"], kinds, strict=True)
+        rows = _each(lambda pair: read_query(*pair, server_files=self.server_files), pairs)
+        answers = _each(lambda query: self._answer(query, k), rows)
         return pd.DataFrame(answers, columns=["query", "kind", "ids", "scores", "captions"])
 
     def _answer(self, query: Query, k: int) -> tuple[str, str, list[str], list[float], list[str]]:
@@ -172,8 +169,12 @@ def _image(query: str, *, inline: bool, server_files: bool) -> Query:
         raise UserError(f"{shown(query)}: expected data:image/TYPE;base64,CONTENT ({error})") from None
 
 
-def _of_row(number: int, work: Callable[[T], R], value: T) -> R:
+def _each(work: Callable[[Any], Any], rows: Iterable[Any]) -> list[Any]:
+    """Results of ``work`` on every row; a UserError names the row."""
+    results = []
     try:
-        return work(value)
+        for row in rows:
+            results.append(work(row))
     except UserError as error:
-        raise UserError(f"row {number} (counted from 0): {error}") from None
+        raise UserError(f"row {len(results)} (counted from 0): {error}") from None
+    return results

@@ -16,13 +16,7 @@ from crossmodal.files.checked_yaml import first_problem
 from crossmodal.settings.params import Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
-_BOTTOMUP = (
-    "bottomup.selection",
-    "bottomup.min_regions",
-    "bottomup.max_regions",
-    "bottomup.min_score",
-    "bottomup.nms",
-)
+_BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")
 _TRAINED_ENCODERS = {"bigru", "bert_finetune"}  # have a section of params.yaml that the train stage reads
 _READING_KEYS = {"regions.backend", "regions.precision", "captions.max_tokens", *_FITTED, *_BOTTOMUP}
 

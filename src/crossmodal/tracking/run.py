@@ -143,15 +143,13 @@ class Tracker:
     def __enter__(self) -> Tracker:
         return self
 
+    @_guarded
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")
-        self._uri = ""
-
-    @_guarded
-    def _end(self, status: str) -> None:
+        status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
         self._client.set_terminated(self.run_id, status)
+        self._uri = ""
 
     def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
         from mlflow import entities
