@@ -44,9 +44,6 @@ def write_analysis(
         folder: holds the CHARTS.
         metrics: of the split. roc_auc: of reports.scores.
 
-    Returns:
-        The page.
-
     Raises:
         UserError: an image is unreadable.
     """

@@ -28,9 +28,6 @@ def write_gallery(folder: Path, reader: QueryReader, *, metrics: Mapping[str, An
         queries: of each direction, drawn at random: hits and misses in their true proportion, at least
             AT_LEAST of each where there are any.
 
-    Returns:
-        The page.
-
     Raises:
         UserError: an image is unreadable.
     """
