@@ -93,7 +93,7 @@ class Tracker:
         else:
             self.run_id = run.info.run_id
             self._client.update_run(self.run_id, "RUNNING")
-            tags = _dvc_experiment(run.data.tags) | tags
+            tags = {**_dvc_experiment(run.data.tags), **tags}
         self._log("tags", "RunTag", flatten(tags).items())
 
     @_guarded
