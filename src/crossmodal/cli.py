@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
+from crossmodal.errors import exits_cleanly
 from crossmodal.terminal import printable_lines
 
 COMMANDS = {
@@ -54,8 +55,6 @@ def main() -> None:
     arguments, unknown = parser().parse_known_args()
     if unknown:
         arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the command's usage, not that of all
-    from crossmodal.errors import exits_cleanly  # not for --help: it imports torch
-
     exits_cleanly(partial(arguments.run, arguments), resumes=False)()
 
 

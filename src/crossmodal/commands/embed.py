@@ -10,6 +10,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 NAMED = 20  # of what was passed over; all of it is in the manifest
@@ -25,7 +26,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Detect regions, encode them with the trained matcher, index the vectors."""
     import shutil
 
-    from crossmodal.errors import UserError
     from crossmodal.serving.embed import embed_folder
     from crossmodal.serving.session import Folders
     from crossmodal.settings.params import load_params

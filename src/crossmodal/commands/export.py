@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from crossmodal import paths
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 
@@ -22,7 +23,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the files of every split."""
     from crossmodal.datasets.records import read_dataset
-    from crossmodal.errors import UserError
     from crossmodal.features.store import FeatureStore
     from crossmodal.regions.export import export_scan
 

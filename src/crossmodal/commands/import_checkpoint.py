@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 
@@ -34,7 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
     import shutil
 
     from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
-    from crossmodal.errors import UserError
     from crossmodal.models.checkpoint import save_matcher
     from crossmodal.published.checkpoints import import_checkpoint
     from crossmodal.workspace import content_key

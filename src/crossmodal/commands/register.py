@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 
@@ -36,7 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
     import tempfile
 
     import crossmodal
-    from crossmodal.errors import UserError
     from crossmodal.serving import mlflow_model
     from crossmodal.serving.bundle import digest, pack, unpack
     from crossmodal.serving.session import Folders

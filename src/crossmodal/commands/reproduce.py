@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the pipeline with a recipe and compare its metrics with the published ones.
 
     Exits with 1 where rsum is below the published one by more than the tolerance.
-
-    Raises:
-        UserError: there is no such recipe; it needs a setting that is not given; params.yaml has changes that would
-            count; the pipeline failed; see also crossmodal.recipes.recipes.
     """
     from crossmodal.recipes.recipes import read_recalls, read_reproduction
     from crossmodal.recipes.tables import markdown
@@ -98,7 +95,6 @@ def _key(override: str) -> str:
 
 def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     """Raise if the run would not be the recipe: a needed setting is missing, or params.yaml has other changes."""
-    from crossmodal.errors import UserError
     from crossmodal.files.checked_yaml import dotted
     from crossmodal.recipes.recipes import FILE, PARAMS, resolved
     from crossmodal.revisions.files import file_at
@@ -124,8 +120,6 @@ def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
 
 
 def _run_pipeline(overrides: list[str]) -> None:
-    from crossmodal.errors import UserError
-
     settings = [part for override in overrides for part in ("-S", override)]
     sys.stdout.flush()
     code = subprocess.run([sys.executable, "-m", "dvc", "exp", "run", *settings], check=False).returncode

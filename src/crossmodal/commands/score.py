@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.commands.arguments import positive
+from crossmodal.errors import UserError
 
 RECALLS = ("r1", "r5", "r10")
 
@@ -60,7 +61,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the metrics as JSON or as a table."""
-    from crossmodal.errors import UserError
     from crossmodal.evaluation.coco import coco_metrics
     from crossmodal.evaluation.files import equal_pairs, read_pairs, read_relevance, read_similarity
     from crossmodal.evaluation.metrics import merged

@@ -13,6 +13,7 @@ import webbrowser
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery, positive
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 PAGE = Path("results/search.html")
@@ -28,7 +29,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Search, print the results, and with ``--open`` show them as a page."""
-    from crossmodal.errors import UserError
     from crossmodal.limits import is_file, shown
 
     sentences, photograph, k = arguments.sentences, arguments.image, arguments.k
