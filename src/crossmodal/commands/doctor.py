@@ -76,14 +76,14 @@ def _params(overrides: list[str]) -> Params:
 
 def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:
     """The command to type."""
-    again = " ".join(["crossmodal doctor", *(f"-S {shlex.quote(override)}" for override in overrides)])
     from crossmodal.doctor.project import path_prefix
 
+    settings = "".join(f" -S {shlex.quote(override)}" for override in overrides)
     if blocked:
-        return f"do what is said above, then: {again}"
+        return f"do what is said above, then: crossmodal doctor{settings}"
     dvc = f"{path_prefix()}dvc"
     if overrides:
-        return " ".join([f"{dvc} exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
+        return f"{dvc} exp run{settings}"
     if not Path("dvc.yaml").is_file():
         return "go to the root of the repository (no dvc.yaml here)"
     if stages and all(stage.state == "ok" for stage in stages):
