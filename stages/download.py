@@ -26,7 +26,7 @@ def summary(dataset: Dataset) -> str:
 @exits_cleanly
 def main() -> None:
     params = load_params()
-    settings = {params.dataset: params.dataset_settings.model_dump(), "mirror": params.download.mirror}
+    settings = {params.dataset: getattr(params, params.dataset).model_dump(), "mirror": params.download.mirror}
     work = work_folder("download", settings)
     out = work / "out"
     if not archives_of(params.dataset):  # what a killed run unpacked is compared with the archives, and stays

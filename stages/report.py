@@ -1,22 +1,23 @@
 """Stage report: metrics and curves for git, pictures and pages, all of it to the run that trained the model."""
 
+from pathlib import Path
 from typing import Any
 
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import require_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
-from crossmodal.evidence.evidence import load_evidence
+from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.paths import DATASET, DETECTOR, EVALUATION, MATCHER, METRICS, REGIONS, REPORT
 from crossmodal.reports.analysis import write_analysis
 from crossmodal.reports.breakdown import break_down, write_breakdown
-from crossmodal.reports.curves import plot_curves, recall_rows, write_curves
+from crossmodal.reports.curves import recall_rows, write_curves
 from crossmodal.reports.figures import DIRECTIONS
 from crossmodal.reports.gallery import write_gallery
-from crossmodal.reports.metrics_files import read_metrics, write_metrics, write_search
+from crossmodal.reports.metrics_files import read_metrics, write_metrics
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
 from crossmodal.reports.queries import QueryReader
@@ -33,22 +34,21 @@ from crossmodal.workspace import content_key, publish, work_folder
 def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
-    results, evidence = load_arrays(SearchResults, EVALUATION / "results.npz"), load_evidence(EVALUATION)
+    results = load_arrays(SearchResults, EVALUATION / "results.npz")
+    evidence = load_arrays(Evidence, EVALUATION / EVIDENCE_FILE)
     metrics = read_metrics(EVALUATION / "metrics.json")
     test = require_split(dataset, "test", regions.left_out)
     config, history = read_config(MATCHER), MATCHER / "history.csv"
     work = work_folder("report", params.report.model_dump(), [EVALUATION / "metrics.json"])
 
-    write_metrics(METRICS, metrics, history, DETECTOR / "metrics.json")
-    write_search(METRICS, EVALUATION / "search.json")
-    write_curves(METRICS / "plots", results, history)
-    plot_curves(work, results, history)
+    write_metrics(METRICS, metrics, EVALUATION / "search.json", history, DETECTOR / "metrics.json")
+    write_curves(METRICS / "plots", work, results, history)
     write_scores(METRICS / "plots", work, evidence, results)
     breakdown = break_down(dataset, test, results, regions)
     write_breakdown(METRICS / "plots", work, breakdown)
     pictures = Pictures(dataset, regions, evidence.boxes)
     reader = QueryReader(dataset, test, results, pictures, WordReader(dataset, evidence))
-    shown = {"title": f"{config.model} on {dataset.name}", "dataset": dataset.name, "metrics": metrics}
+    shown = {"title": f"{config.model} on {dataset.name}", "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
     write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)
     publish(work, REPORT, work)
@@ -76,10 +76,10 @@ def track(
         for way in DIRECTIONS:
             tracker.log_curve(f"test/recall/{way}", [row[way] for row in recall_rows(results)])
         tracker.describe(run_note(config, dataset.name, metrics))
-        for folder, into in ((REPORT, "report"), (METRICS, "metrics"), (MATCHER, "matcher")):
-            tracker.log_artifacts(folder, into)
-        tracker.log_artifact("params.yaml", "settings")
-        tracker.log_artifact(DATASET / "manifest.json", "data")
+        artifacts = {"report": REPORT, "metrics": METRICS, "matcher": MATCHER}
+        artifacts |= {"settings": Path("params.yaml"), "data": DATASET / "manifest.json"}
+        for into, path in artifacts.items():
+            tracker.log_artifact(path, into)
 
 
 if __name__ == "__main__":

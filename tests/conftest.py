@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal import cli
+from crossmodal import cli, runtime
 from crossmodal.batch import Regions, Words
-from crossmodal.datasets.records import ImageRecord, write_dataset
-from crossmodal.features.store import StoreWriter
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.datasets.splits import split_rows
+from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.scoring import SearchInputs
+from crossmodal.models.base import InputSizes
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
+from crossmodal.models.registry import build_model
+from crossmodal.settings.params import load_params
+
+SIZES = InputSizes(regions=12, words=12)  # of tiny_data
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +161,41 @@ def workspace(pipeline, tmp_path, monkeypatch):
         return folder
 
     return _workspace
+
+
+@pytest.fixture(scope="session")
+def params():
+    return load_params(Path(__file__).resolve().parents[1] / "params.yaml")
+
+
+@pytest.fixture
+def save_model(params):
+    """Writes a matcher folder: folder, model name, key; its weights are random."""
+
+    def _save(folder, name, key="key", sizes=SIZES):
+        settings = params.model_copy(update={"model": name}).model_settings
+        torch.manual_seed(0)
+        model = build_model(name, settings, sizes)
+        folder.mkdir()
+        save_matcher(folder, model, MatcherConfig(name, settings.model_dump(), sizes, key, "bert", {}))
+        return folder
+
+    return _save
+
+
+@pytest.fixture
+def material(tiny_data, save_model):
+    """Search inputs of a model on a split of ``tiny_data``, most often its largest (24 images, 48 captions).
+
+    The matcher's folder lies beside the data's.
+    """
+
+    def _material(name, split="train"):
+        folder = tiny_data / name
+        model, config = load_matcher(folder if folder.exists() else save_model(folder, name))
+        regions, words = FeatureStore(tiny_data / "regions"), FeatureStore(tiny_data / "captions")
+        model = model.to(runtime.pick_device())
+        rows = split_rows(read_dataset(tiny_data / "dataset"), split)
+        return SearchInputs(model, regions, words, rows, batch_size=7, config=config)
+
+    return _material

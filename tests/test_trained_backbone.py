@@ -18,8 +18,9 @@ from tiny_pipeline import BACKBONE, COLOURS, write_pipeline
 from crossmodal.batch import Regions
 from crossmodal.datasets.records import read_dataset, write_dataset
 from crossmodal.errors import UserError
-from crossmodal.evidence.evidence import load_evidence
+from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.arrays import load_arrays
 from crossmodal.inference.scoring import encode_captions
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.timm_network import cell_boxes, create_network, feature_map
@@ -133,7 +134,7 @@ def test_the_evaluation_scores_the_trained_network(inside):
 
 
 def test_boxes_that_are_drawn_are_those_of_the_final_cells(inside):
-    evidence = load_evidence(EVALUATION)
+    evidence = load_arrays(Evidence, EVALUATION / EVIDENCE_FILE)
     np.testing.assert_allclose(evidence.boxes, cell_boxes(2, 2))
     page = (EVALUATION.parent / "report/gallery.html").read_text()
     if inside == "vse_infty":  # compares no regions with words

@@ -18,7 +18,7 @@ def write(material, folder, roc_auc=75.0, **changes):
         Image.new("RGB", (40, 20), "white").save(folder / name)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     reader = material.reader(**changes)
-    shown = {"metrics": summary(reader.results), "title": "Model <on> tiny", "dataset": "tiny"}
+    shown = {"metrics": summary(reader.results), "title": "Model <on> tiny"}
     return write_analysis(folder, reader, breakdown, roc_auc=roc_auc, **shown)
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from crossmodal.errors import UserError
-from crossmodal.reports.curves import plot_curves, read_history, recall_rows, write_curves
+from crossmodal.reports.curves import read_history, recall_rows, write_curves
 
 
 def read(path):
@@ -15,7 +15,7 @@ def read(path):
 
 
 def test_recall_csv_against_counts_by_hand(tmp_path, results, history):
-    write_curves(tmp_path / "plots", results, history)
+    write_curves(tmp_path / "plots", tmp_path, results, history)
     # ranks [0 2 0 5] and [0 1 0 3 2 0 1 3]; the smaller gallery holds 4 items
     assert (tmp_path / "plots" / "recall.csv").read_text() == ("k,i2t,t2i\n1,50,37.5\n2,50,62.5\n3,75,75\n4,75,100\n")
 
@@ -27,7 +27,7 @@ def test_recall_stops_where_the_lists_of_an_index_do(results):
 
 
 def test_training_csv(tmp_path, results, history):
-    write_curves(tmp_path / "plots", results, history)
+    write_curves(tmp_path / "plots", tmp_path, results, history)
     rows = read(tmp_path / "plots" / "training.csv")
     assert list(rows[0]) == [
         *("epoch", "loss", "lr", "val_rsum", "val_i2t_r1", "val_t2i_r1", "val_i2t_r5", "val_t2i_r5")
@@ -43,7 +43,7 @@ def test_training_csv(tmp_path, results, history):
 def test_plots_open_and_are_the_same_bytes_twice(tmp_path, results, history, epochs):
     history.write_text("".join(history.read_text().splitlines(keepends=True)[: 1 + epochs]))
     for folder in ("once", "twice"):
-        plot_curves(tmp_path / folder, results, history)
+        write_curves(tmp_path / folder, tmp_path / folder, results, history)
     for name in ("recall.png", "training.png"):
         once = (tmp_path / "once" / name).read_bytes()
         assert once == (tmp_path / "twice" / name).read_bytes()

@@ -16,7 +16,7 @@ from crossmodal.retrieval.results import summary
 def write(material, folder, *, queries=24, title="Model <on> tiny", **changes):
     reader = material.reader(**changes)
     metrics = summary(reader.results)
-    return write_gallery(folder, reader, metrics=metrics, title=title, dataset="tiny", queries=queries)
+    return write_gallery(folder, reader, metrics=metrics, title=title, queries=queries)
 
 
 @pytest.fixture

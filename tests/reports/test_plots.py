@@ -14,7 +14,7 @@ PLOTS = yaml.safe_load((Path(__file__).resolve().parents[2] / "dvc.yaml").read_t
 
 def test_every_plot_finds_its_file_and_columns(tmp_path, material, history):
     plots = tmp_path / "metrics/plots"
-    write_curves(plots, material.results, history)
+    write_curves(plots, tmp_path, material.results, history)
     write_scores(plots, tmp_path, material.evidence, material.results)
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
     write_breakdown(plots, tmp_path, breakdown)

@@ -48,7 +48,7 @@ def test_a_caption_beside_its_image_with_the_regions_in_the_order_of_its_words(m
     assert example.colours == (0, None, None, 1)
     assert [region.name for region in example.regions] == ["", "red <b>square"]
     assert example.regions[1].box == material.box
-    assert example.pairs == [(1, 3)]
+    assert (example.picture.row, example.sentence.row) == (1, 3)
     assert material.reader().word_example(material.reader().text_query(0)) is None
 
 

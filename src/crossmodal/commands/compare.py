@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of compare."""
     for name in ("a", "b"):
         parser.add_argument(
             name,
@@ -41,11 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print a line a metric, or JSON.
-
-    Raises:
-        UserError: see evaluation.significance.
-    """
+    """Print a line a metric, or JSON."""
     from crossmodal.evaluation.significance import compare, read_run
 
     runs = [read_run(path, arguments.captions_per_image) for path in (arguments.a, arguments.b)]

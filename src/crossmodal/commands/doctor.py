@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
-from crossmodal.settings.derived import bert_source, region_backend
 from crossmodal.terminal import printable
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ MARKS = {"ok": "ok", "part": "part", "get": "to do", "fix": "FIX", "?": "?", "":
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of doctor."""
     add_overrides(parser, "look at other settings than those of params.yaml, as dvc exp run -S does")
     parser.add_argument(
         "--cache", action="store_true", help="compare every file of DVC's cache with its checksum: reads all of it"
@@ -30,13 +28,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the report; exit code 1 if something stands in the way, 0 if the next command can be expected to work.
-
-    Raises:
-        UserError: params.yaml or an override cannot be used.
-    """
-    from crossmodal.doctor import checks as checks
-    from crossmodal.doctor import project as project
+    """Print the report; exit code 1 if something has to be fixed first, 0 if the next command is expected to work."""
+    from crossmodal.doctor import checks, project
+    from crossmodal.settings.derived import bert_source, region_backend
 
     params = _params(arguments.overrides)
     offline = " (offline)" if params.download.offline else ""
@@ -82,14 +76,14 @@ def _params(overrides: list[str]) -> Params:
 
 def _next(overrides: list[str], stages: list, *, blocked: bool) -> str:
     """The command to type."""
-    again = " ".join(["crossmodal doctor", *(f"-S {shlex.quote(override)}" for override in overrides)])
     from crossmodal.doctor.project import path_prefix
 
+    settings = "".join(f" -S {shlex.quote(override)}" for override in overrides)
     if blocked:
-        return f"do what is said above, then: {again}"
+        return f"do what is said above, then: crossmodal doctor{settings}"
     dvc = f"{path_prefix()}dvc"
     if overrides:
-        return " ".join([f"{dvc} exp run", *(f"-S {shlex.quote(override)}" for override in overrides)])
+        return f"{dvc} exp run{settings}"
     if not Path("dvc.yaml").is_file():
         return "go to the root of the repository (no dvc.yaml here)"
     if stages and all(stage.state == "ok" for stage in stages):

@@ -10,27 +10,22 @@ import argparse
 import shlex
 from pathlib import Path
 
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 NAMED = 20  # of what was passed over; all of it is in the manifest
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of embed."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, also in folders below it or linked")
     parser.add_argument("--out", type=Path, required=True, metavar="GALLERY", help="folder to make")
     parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Detect regions, encode them with the trained matcher, index the vectors.
-
-    Raises:
-        UserError: no photographs, the gallery is already there, outs that are missing or do not belong together.
-    """
+    """Detect regions, encode them with the trained matcher, index the vectors."""
     import shutil
 
-    from crossmodal.errors import UserError
     from crossmodal.serving.embed import embed_folder
     from crossmodal.serving.session import Folders
     from crossmodal.settings.params import load_params
@@ -42,14 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{out}: already there; move it away or name another folder")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    made = embed_folder(folder, part, load_params(), Folders(), arguments.index)
+    vectors, info, left_out = embed_folder(folder, part, load_params(), Folders(), arguments.index)
     part.rename(out)
-    for skipped in made.skipped[:NAMED]:
+    for skipped in left_out[:NAMED]:
         print(printable(f"embed: skipped {skipped.item}: {skipped.reason}"))
-    if made.skipped:
-        more = f", {len(made.skipped) - NAMED:,} more than named here" if len(made.skipped) > NAMED else ""
+    if left_out:
+        more = f", {len(left_out) - NAMED:,} more than named here" if len(left_out) > NAMED else ""
         listed = printable(out / "dataset/manifest.json")
-        print(f"embed: {len(made.skipped):,} files or folders skipped{more}; all are in {listed}")
-    size = f"{made.vectors.shape[1]} dimensions"
-    print(f"embed: {len(made.vectors):,} images by {made.info.model} ({size}), in {printable(out)}")
+        print(f"embed: {len(left_out):,} files or folders skipped{more}; all are in {listed}")
+    size = f"{vectors.shape[1]} dimensions"
+    print(f"embed: {len(vectors):,} images by {info.model} ({size}), in {printable(out)}")
     print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}'))

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from crossmodal import paths
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of export."""
     parser.add_argument("--format", required=True, choices=["scan"], help="scan: SCAN, SGRAF, VSE-infinity and others")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--dataset", type=Path, default=paths.DATASET, metavar="FOLDER", help="(%(default)s)")
@@ -21,13 +21,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the files of every split.
-
-    Raises:
-        UserError: the folder is already there; see ``export_scan``.
-    """
+    """Write the files of every split."""
     from crossmodal.datasets.records import read_dataset
-    from crossmodal.errors import UserError
     from crossmodal.features.store import FeatureStore
     from crossmodal.regions.export import export_scan
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_base
 from crossmodal.terminal import printable_lines
@@ -19,7 +17,6 @@ HEADER = ("metric", "base", "now", "change", "allowed", "verdict")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of gate."""
     add_base(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -28,17 +25,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a Markdown table, or JSON; needs neither data nor DVC's cache.
 
     Exits with 1 if a metric is worse by more than section ``gate`` of params.yaml allows.
-
-    Raises:
-        UserError: see crossmodal.revisions.gate and crossmodal.revisions.files.
     """
+    from pydantic_core import to_json
+
     from crossmodal.revisions.files import base_revision
     from crossmodal.revisions.gate import read_gate
 
     base, commit = base_revision(arguments.base)
     gate = read_gate(commit)
     if arguments.json:
-        print(json.dumps(record(gate, base, commit), indent=2))
+        print(to_json(record(gate, base, commit), indent=2, inf_nan_mode="null").decode())
     else:
         print(printable_lines(markdown(gate, base, commit)))
     if gate.fallen:
@@ -46,19 +42,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def record(gate: GateResult, base: str, commit: str) -> dict:
-    """The result as JSON values; NaN and infinity become null."""
-    figures = [
-        {name: _finite(value) for name, value in vars(row).items()}
-        | {"change": _finite(row.change and round(row.change, 6)), "verdict": row.verdict}
-        for row in gate.rows
-    ]
+    """The result as values of JSON, in which NaN and infinity become null."""
+    figures = [vars(row) | {"change": row.change and round(row.change, 6), "verdict": row.verdict} for row in gate.rows]
     return {
         "base": base,
         "commit": commit,
         "passed": not gate.fallen,
         "comparable": not gate.differences,
-        "differences": list(gate.differences),
-        "notes": list(gate.notes),
+        "differences": gate.differences,
+        "notes": gate.notes,
         "figures": figures,
     }
 
@@ -89,7 +81,3 @@ def markdown(gate: GateResult, base: str, commit: str) -> str:
 def number(value: float | None, sign: str = "") -> str:
     """Up to four decimals; a dash for a missing value."""
     return "-" if value is None else f"{round(value, 4):{sign}.10g}"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of import-checkpoint."""
     parser.add_argument(
         "--from",
         dest="project",
@@ -31,15 +31,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read a published checkpoint without running anything in it, and write a matcher folder.
-
-    Raises:
-        UserError: see models.import_checkpoint; the folder is already there.
-    """
+    """Read a published checkpoint without running anything in it, and write a matcher folder."""
     import shutil
 
     from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
-    from crossmodal.errors import UserError
     from crossmodal.models.checkpoint import save_matcher
     from crossmodal.published.checkpoints import import_checkpoint
     from crossmodal.workspace import content_key

@@ -14,7 +14,6 @@ from crossmodal.commands.arguments import positive
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of index."""
     for name, default, purpose in (
         ("vectors", 1_000_000, "synthetic embeddings"),
         ("dim", 256, "of the synthetic embeddings"),
@@ -36,11 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print a row per index as soon as it is measured, then what follows from the table.
-
-    Raises:
-        UserError: embeddings that are no matrix, an index that cannot be made of them.
-    """
+    """Print a row per index as soon as it is measured, then recommendations."""
     import faiss
 
     from crossmodal.retrieval.compare_indexes import (

@@ -9,16 +9,11 @@ from crossmodal.terminal import printable_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of plots."""
     add_base(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print Markdown with charts and tables of the curves that changed; needs neither data nor DVC's cache.
-
-    Raises:
-        UserError: see crossmodal.revisions.curves and crossmodal.revisions.files.
-    """
+    """Print Markdown with charts and tables of the curves that changed; needs neither data nor DVC's cache."""
     from crossmodal.revisions.curves import markdown, read_plots
     from crossmodal.revisions.files import base_revision
 

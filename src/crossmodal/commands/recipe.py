@@ -9,16 +9,11 @@ from crossmodal.terminal import printable, printable_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of recipe."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="print its settings; without a name: list all recipes")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr.
-
-    Raises:
-        UserError: see crossmodal.recipes.recipes.
-    """
+    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr."""
     from crossmodal.recipes.recipes import read_reproduction
     from crossmodal.recipes.tables import listing
 
@@ -30,4 +25,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(printable(" ".join(f"-S {override}" for override in recipe.overrides())))
     if recipe.needs:
         needs = " ".join(f"-S {key}=..." for key in recipe.needs)
-        print(f"it needs besides: {printable(needs)}", file=sys.stderr)
+        print(f"it also needs: {printable(needs)}", file=sys.stderr)

@@ -10,12 +10,11 @@ import argparse
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery
-from crossmodal.settings.derived import run_settings
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of register."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (default: crossmodal-MODEL-DATASET)")
     add_gallery(parser)
     parser.add_argument(
@@ -33,20 +32,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Pack, try, log to the run that trained the matcher, register; print version and how to load it.
-
-    Raises:
-        UserError: a name that no registry takes, an out that is missing, outs that do not belong together, too many
-            features, or the store failed.
-    """
+    """Pack, try, log to the run that trained the matcher, register; print version and how to load it."""
     import shutil
     import tempfile
 
     import crossmodal
-    from crossmodal.errors import UserError
     from crossmodal.serving import mlflow_model
     from crossmodal.serving.bundle import digest, pack, unpack
     from crossmodal.serving.session import Folders
+    from crossmodal.settings.derived import run_settings
     from crossmodal.settings.params import load_params
     from crossmodal.tracking.registry import Loadable, register
 

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from crossmodal.commands.arguments import add_overrides
-from crossmodal.settings.derived import run_settings
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ CODE = ("src", "stages", "dvc.yaml")  # what a metric depends on besides setting
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of reproduce."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("name", nargs="?", metavar="NAME", help="recipe to run; `crossmodal recipe` lists them")
     what.add_argument("--table", action="store_true", help="run nothing, print the Markdown table of all recipes")
@@ -33,10 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the pipeline with a recipe and compare its metrics with the published ones.
 
     Exits with 1 where rsum is below the published one by more than the tolerance.
-
-    Raises:
-        UserError: there is no such recipe; it needs a setting that is not given; params.yaml has changes that would
-            count; the pipeline failed; see also crossmodal.recipes.recipes.
     """
     from crossmodal.recipes.recipes import read_recalls, read_reproduction
     from crossmodal.recipes.tables import markdown
@@ -100,10 +95,10 @@ def _key(override: str) -> str:
 
 def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
     """Raise if the run would not be the recipe: a needed setting is missing, or params.yaml has other changes."""
-    from crossmodal.errors import UserError
     from crossmodal.files.checked_yaml import dotted
     from crossmodal.recipes.recipes import FILE, PARAMS, resolved
     from crossmodal.revisions.files import file_at
+    from crossmodal.settings.derived import run_settings
     from crossmodal.settings.params import load_params
 
     given = {_key(override) for override in overrides}
@@ -125,8 +120,6 @@ def _check(name: str, recipe: Recipe, overrides: list[str]) -> None:
 
 
 def _run_pipeline(overrides: list[str]) -> None:
-    from crossmodal.errors import UserError
-
     settings = [part for override in overrides for part in ("-S", override)]
     sys.stdout.flush()
     code = subprocess.run([sys.executable, "-m", "dvc", "exp", "run", *settings], check=False).returncode
@@ -136,23 +129,18 @@ def _run_pipeline(overrides: list[str]) -> None:
 
 def _record(recalls: dict[Protocol, Recalls], minutes: float) -> str:
     """The run as the recipe's ``ours``."""
+    import torch
     import yaml
 
     from crossmodal.revisions.files import base_revision
 
     rows = {name: {"i2t": list(some.i2t), "t2i": list(some.t2i), "rsum": some.rsum} for name, some in recalls.items()}
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     ours = {
         "figures": rows,
         "commit": base_revision("HEAD")[1][:7],
         "date": datetime.date.today(),
-        "machine": _machine(),
+        "machine": f"{os.cpu_count()} CPU cores{gpu}",
         "minutes": max(1, round(minutes)),
     }
     return yaml.safe_dump({"ours": ours}, sort_keys=False, default_flow_style=None, width=120).rstrip()
-
-
-def _machine() -> str:
-    import torch
-
-    cores = f"{os.cpu_count()} CPU cores"
-    return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.commands.arguments import positive
+from crossmodal.errors import UserError
 
 RECALLS = ("r1", "r5", "r10")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of score."""
     parser.add_argument(
         "similarity",
         type=Path,
@@ -60,12 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the metrics as JSON or as a table.
-
-    Raises:
-        UserError: see evaluation.files, evaluation.protocols and evaluation.coco.
-    """
-    from crossmodal.errors import UserError
+    """Print the metrics as JSON or as a table."""
     from crossmodal.evaluation.coco import coco_metrics
     from crossmodal.evaluation.files import equal_pairs, read_pairs, read_relevance, read_similarity
     from crossmodal.evaluation.metrics import merged

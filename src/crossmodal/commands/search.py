@@ -13,13 +13,13 @@ import webbrowser
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_gallery, positive
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 PAGE = Path("results/search.html")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Arguments of search."""
     parser.add_argument("sentences", nargs="*", metavar="SENTENCE", help="what the photographs are to show")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a photograph; finds captions")
     parser.add_argument("--k", type=positive, default=10, help="results of a query (default: %(default)s)")
@@ -28,13 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Search, print the results, and with ``--open`` show them as a page.
-
-    Raises:
-        UserError: no query, an empty one or two kinds of them, an unreadable photograph, outs that are
-            missing or do not belong together.
-    """
-    from crossmodal.errors import UserError
+    """Search, print the results, and with ``--open`` show them as a page."""
     from crossmodal.limits import is_file, shown
 
     sentences, photograph, k = arguments.sentences, arguments.image, arguments.k
@@ -44,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError('the sentence is empty; give one such as "two dogs running on grass"')
     if photograph is not None and not is_file(photograph):
         raise UserError(f"--image {shown(photograph)}: no such file")
-    from crossmodal.commands.search_page import answer_of, write_page
+    from crossmodal.commands.search_page import results_of, write_page
     from crossmodal.serving.session import Folders, SearchSession
     from crossmodal.settings.params import load_params
 
@@ -55,9 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         found = session.find_images(query, k) if photograph is None else session.find_captions(query, k)
         seconds = time.perf_counter() - started
-        answers.append(answer_of(session, query, found))
+        answers.append((query, results_of(session, query, found)))
         print(f"{printable(query)}: {session.describe()}, {1000 * seconds:.0f} ms")
-        for result in answers[-1].results:
+        for result in answers[-1][1]:
             print(f"{result.position:4d}  {result.score:7.3f}  {printable(result.line)}")
     if arguments.open:
         write_page(PAGE, session, answers)

@@ -1,4 +1,4 @@
-"""Answers of ``crossmodal search`` as lines for the terminal and as one HTML page without outside parts."""
+"""Results of ``crossmodal search`` as lines for the terminal and as one HTML page without outside parts."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ from crossmodal.reports.pictures import SIDE, data_uri
 from crossmodal.serving.engine import Found
 from crossmodal.serving.session import SearchSession
 
+Query = str | Path  # a sentence or a photograph
+
 
 @dataclass(frozen=True)
 class Result:
     """One result: position from 1, score, the image it is or belongs to, and a text: its caption, or an image's first.
 
-    ``text`` is empty where an image has no captions.
+    ``text`` is empty where an image has no captions. ``line`` is what the terminal shows.
     """
 
     position: int
     score: float
     image: Path
     text: str
-    is_caption: bool
-
-    @property
-    def line(self) -> str:
-        """What the terminal shows."""
-        parts = (self.text, self.image) if self.is_caption else (self.image, self.text)
-        return "  ".join(str(part) for part in parts if part)
+    line: str
 
     @property
     def uri(self) -> str:
@@ -38,36 +34,29 @@ class Result:
         return data_uri(read_thumbnail(self.image, SIDE))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A query, a sentence or a photograph, and what was found."""
-
-    query: str | Path
-    results: Sequence[Result]
-
-    @property
-    def uri(self) -> str:
-        """A thumbnail of the photograph; empty for a sentence."""
-        return data_uri(read_thumbnail(self.query, SIDE)) if isinstance(self.query, Path) else ""
-
-
-def answer_of(session: SearchSession, query: str | Path, found: Sequence[Found]) -> Answer:
-    """Name what was found: images for a sentence, captions for a photograph."""
-    photograph = isinstance(query, Path)
+def results_of(session: SearchSession, query: Query, found: Sequence[Found]) -> list[Result]:
+    """Images found for a sentence, or captions found for a photograph, with what is shown of them."""
     results = []
     for position, result in enumerate(found, start=1):
-        image = session.image_of(result.item) if photograph else result.item
-        text = session.caption(result.item) if photograph else session.first_caption(image)
-        results.append(Result(position, result.score, session.image_path(image), text, photograph))
-    return Answer(query, results)
+        captions = isinstance(query, Path)
+        item = session.image_of(result.item) if captions else result.item
+        text = session.caption(result.item) if captions else session.first_caption(item)
+        path = session.image_path(item)
+        line = "  ".join(str(part) for part in ((text, path) if captions else (path, text)) if part)
+        results.append(Result(position, result.score, path, text, line))
+    return results
 
 
-def write_page(path: Path, session: SearchSession, answers: Sequence[Answer]) -> None:
-    """Write the answers with thumbnails; the folder is made if missing.
+def write_page(path: Path, session: SearchSession, answers: Sequence[tuple[Query, list[Result]]]) -> None:
+    """Write queries and their results with thumbnails; the folder is made if missing.
 
     Raises:
         UserError: an image of the gallery is missing or unreadable.
     """
-    page = environment().get_template("search.html.j2").render(searched=session.describe(), answers=answers)
+    shown = [
+        {"query": query, "results": results, "uri": isinstance(query, Path) and data_uri(read_thumbnail(query, SIDE))}
+        for query, results in answers
+    ]
+    page = environment().get_template("search.html.j2").render(searched=session.describe(), answers=shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

@@ -11,7 +11,7 @@ import torch
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split
-from crossmodal.evidence.evidence import FILE, Evidence
+from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.evidence.selection import SEED, gallery_queries, shown_pairs, worst_queries
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
@@ -72,7 +72,7 @@ def keep_evidence(
         spans=np.concatenate([np.zeros((0, 2), dtype=np.int32), *spans]),
         boxes=np.zeros((0, 4), dtype=np.float32) if made is None else made.cpu().numpy(),
     )
-    save_arrays(evidence, folder / FILE)
+    save_arrays(evidence, folder / EVIDENCE_FILE)
 
 
 def sample_scores(inputs: SearchInputs) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
-from crossmodal.files.checked_arrays import load_arrays
-
-FILE = "evidence.npz"
+EVIDENCE_FILE = "evidence.npz"
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,3 @@ class Evidence:
     def _spans(self) -> dict[int, np.ndarray]:
         parts = np.split(self.spans, np.cumsum(self.lengths)[:-1])
         return dict(zip(self.captions.tolist(), parts, strict=False))
-
-
-def load_evidence(folder: Path) -> Evidence:
-    """Read ``evidence.npz``.
-
-    Raises:
-        UserError: missing or unreadable.
-    """
-    return load_arrays(Evidence, folder / FILE)

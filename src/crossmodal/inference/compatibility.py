@@ -21,17 +21,14 @@ def check_inputs(matcher: Path, config: MatcherConfig, regions: FeatureStore, wo
     Raises:
         UserError: something differs: scores would be wrong, or none.
     """
-    size = regions.arrays["features"][1][0]
-    if size != config.stored_regions:
-        raise UserError(f"{regions.folder}: region features of {size}, {matcher} takes {config.stored_regions}")
+    check_size(f"{regions.folder}: region", regions.arrays["features"][1][0], matcher, config.stored_regions)
     check_boxes(config.model, config.settings, regions)
     stored = config.encoder not in TRAINED  # features; ids for an encoder that is trained with the matcher
     if ("features" in words.arrays) != stored:
         found = "features" if "features" in words.arrays else "token ids"
         raise UserError(f"{words.folder}: holds {found}, {matcher} was made for captions.encoder {config.encoder}")
-    if stored and words.arrays["features"][1][0] != config.sizes.words:
-        size = words.arrays["features"][1][0]
-        raise UserError(f"{words.folder}: token features of {size}, {matcher} takes {config.sizes.words}")
+    if stored:
+        check_size(f"{words.folder}: token", words.arrays["features"][1][0], matcher, config.sizes.words)
     own, stored = matcher / "vocabulary.json", words.folder / "vocabulary.json"
     if own.is_file() and (not stored.is_file() or own.read_bytes() != stored.read_bytes()):
         raise UserError(
@@ -49,14 +46,17 @@ def check_extractor(detector: Path, extractor: Any, matcher: Path, config: Match
     Raises:
         UserError: its regions are of another size, or of a backbone that is cut elsewhere.
     """
-    if extractor.feature_dim != config.stored_regions:
-        raise UserError(
-            f"{detector}: region features of {extractor.feature_dim}, {matcher} takes {config.stored_regions}"
-        )
+    check_size(f"{detector}: region", extractor.feature_dim, matcher, config.stored_regions)
     cut = getattr(extractor, "cut", None)  # of a grid backbone
     found, expected = cut.trained if cut else 0, config.image["cut"]["trained"] if config.image else 0
     if found != expected:
         raise UserError(f"{detector}: made for grid.trained {found}, {matcher} for {expected}")
+
+
+def check_size(name: str, found: int, matcher: Path, expected: int) -> None:
+    """Raise a UserError where features, of ``name``, have another size than the matcher takes."""
+    if found != expected:
+        raise UserError(f"{name} features of {found}, {matcher} takes {expected}")
 
 
 def check_boxes(model: str, settings: Mapping[str, Any], regions: FeatureStore) -> None:

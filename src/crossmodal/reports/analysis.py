@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import numpy as np
 from PIL import Image
 
 from crossmodal.evaluation.probe import probe_scores
-from crossmodal.evidence.selection import SHOWN, worst_queries
+from crossmodal.evidence.selection import worst_queries
 from crossmodal.reports.breakdown import Breakdown
 from crossmodal.reports.figures import write_rows
 from crossmodal.reports.page import write_page
-from crossmodal.reports.pictures import Picture, file_uri
-from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery
+from crossmodal.reports.queries import ProbePair, Query, QueryReader
 from crossmodal.retrieval.results import SearchResults
 
 HUBS = 10  # images found too often
@@ -30,15 +29,6 @@ CHARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Hub:
-    """An image that ranks first for ``wrong`` captions of others, and for ``own`` of its own."""
-
-    picture: Picture
-    wrong: int
-    own: int
-
-
 def write_analysis(
     folder: Path,
     reader: QueryReader,
@@ -46,7 +36,6 @@ def write_analysis(
     *,
     metrics: Mapping[str, Any],
     title: str,
-    dataset: str,
     roc_auc: float | None,
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
@@ -54,9 +43,6 @@ def write_analysis(
     Args:
         folder: holds the CHARTS.
         metrics: of the split. roc_auc: of reports.scores.
-
-    Returns:
-        The page.
 
     Raises:
         UserError: an image is unreadable.
@@ -67,11 +53,11 @@ def write_analysis(
     probe = [reader.probe_pair(number) for number in numbers.probe]
     wrong, own = first_result_counts(results)
     hubs = [
-        Hub(reader.picture(image), int(wrong[image]), int(own[image]))
+        {"picture": reader.picture(image), "wrong": int(wrong[image]), "own": int(own[image])}
         for image in np.argsort(-wrong, kind="stable")[:HUBS]
         if wrong[image]
     ]
-    parts = {
+    sections = {
         "curves": ("Curves", True),
         "lengths": ("Where it fails", True),
         "hubs": ("Found too often", hubs),
@@ -80,16 +66,13 @@ def write_analysis(
         "probe": ("Probe failures", probe),
     }
     path = write_page(
-        folder / "analysis.html",
-        "analysis.html.j2",
-        reader.pictures,
-        reader.words,
+        folder,
+        "analysis",
+        reader,
         [*t2i, *i2t, *probe],
+        sections,
         title=title,
-        page="analysis",
-        dataset=dataset,
         summary=metrics,
-        sections=[(name, label) for name, (label, shown) in parts.items() if shown],
         roc_auc=roc_auc,
         charts=[_chart(folder / name, alt) for name, alt in CHARTS.items()],
         rank_shares=rank_shares(results),
@@ -100,13 +83,14 @@ def write_analysis(
         t2i=t2i,
         i2t=i2t,
         probe=probe,
-        most_results=SHOWN,
         has_regions=any(query.picture.regions for query in i2t),
     )
-    _write_worst(folder / "worst.csv", t2i, i2t)
-    if len(results.probe):
-        pairs = [reader.probe_pair(number) for number in range(len(results.probe))]
-        write_rows(folder / "probe.csv", [_probe_row(pair) for pair in pairs])
+    rows = [_worst_row("t2i", query, query.sentence.text, query.right.id) for query in t2i]
+    rows += [_worst_row("i2t", query, query.picture.id, "") for query in i2t]
+    pairs = [_probe_row(reader.probe_pair(number)) for number in range(len(results.probe))]
+    for name, table in {"worst.csv": rows, "probe.csv": pairs}.items():
+        if table:
+            write_rows(folder / name, table)
     return path
 
 
@@ -155,22 +139,15 @@ def _kind_row(kind: str, probe: np.ndarray) -> dict[str, str | float]:
 
 
 def _chart(path: Path, alt: str) -> dict[str, str | int]:
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
     with Image.open(path, formats=("PNG",)) as image:
-        return {"uri": file_uri(path), "alt": alt, "width": image.width, "height": image.height}
+        return {"uri": uri, "alt": alt, "width": image.width, "height": image.height}
 
 
-def _write_worst(path: Path, t2i: list[TextQuery], i2t: list[ImageQuery]) -> None:
-    """A row per query: the query, the rank of the right answer (empty: not found), and the first result."""
-    rows = [_worst_row("t2i", query, query.sentence.text, query.right.id) for query in t2i]
-    rows += [_worst_row("i2t", query, query.picture.id, "") for query in i2t]
-    if rows:
-        write_rows(path, rows)
-
-
-def _worst_row(way: str, query: TextQuery | ImageQuery, asked: str, right: str) -> dict[str, str | float]:
-    first = query.results[0] if query.results else None
-    found = "" if first is None else first.picture.id if way == "t2i" else first.sentence.text
-    return {"direction": way, "query": asked, "rank": query.rank or "", "first": found, "right": right}
+def _worst_row(way: str, query: Query, asked: str, right: str) -> dict[str, str | float]:
+    """The query, the rank of the right answer (empty: not found), and the first result."""
+    first = next((result.picture.id if way == "t2i" else result.sentence.text for result in query.results), "")
+    return {"direction": way, "query": asked, "rank": query.rank or "", "first": first, "right": right}
 
 
 def _probe_row(pair: ProbePair) -> dict[str, str | float]:

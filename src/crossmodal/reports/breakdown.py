@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT
 from crossmodal.features.store import FeatureStore
-from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, save_figure, write_rows
+from crossmodal.reports.figures import COLOURS, DIRECTIONS, drawing, write_rows
 from crossmodal.retrieval.results import SearchResults
 
 BINS = 6
@@ -70,8 +68,6 @@ def break_down(dataset: Dataset, split: Split, results: SearchResults, regions: 
 
 def write_breakdown(plots: Path, pictures: Path, breakdown: Breakdown) -> None:
     """Write ``caption_length.csv`` and ``regions.csv`` into ``plots`` and ``lengths.png`` into ``pictures``."""
-    for folder in (plots, pictures):
-        folder.mkdir(parents=True, exist_ok=True)
     write_rows(
         plots / "caption_length.csv",
         [_described("words", group) | _recalls("t2i", group) for group in breakdown.words],
@@ -85,8 +81,12 @@ def write_breakdown(plots: Path, pictures: Path, breakdown: Breakdown) -> None:
             for images, captions in pairs
         ],
     )  # fmt: skip
-    with matplotlib.rc_context(STYLE):
-        save_figure(_figure(breakdown), pictures / "lengths.png")
+    with drawing(pictures / "lengths.png", columns=2, sharey=True) as (left, right):
+        _bars(left, {"t2i": breakdown.words})
+        left.set(title="Recall by caption length", xlabel="words of the caption", ylabel="R@1 (% of queries)")
+        _bars(right, breakdown.regions)
+        right.set(title="Recall by number of regions", xlabel="regions of the image")
+        left.set_ylim(0, 1.18 * max(left.get_ylim()[1], 1))  # room for the legends; both share it
 
 
 def group_edges(values: np.ndarray) -> np.ndarray:
@@ -115,17 +115,6 @@ def _described(name: str, group: Group) -> dict[str, float]:
 
 def _recalls(way: str, group: Group) -> dict[str, float]:
     return {f"{way}_r{k}": value for k, value in zip(RECALL_AT, group.recall, strict=True)}
-
-
-def _figure(breakdown: Breakdown) -> Figure:
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _bars(left, {"t2i": breakdown.words})
-    left.set(title="Recall by caption length", xlabel="words of the caption", ylabel="R@1 (% of queries)")
-    _bars(right, breakdown.regions)
-    right.set(title="Recall by number of regions", xlabel="regions of the image")
-    left.set_ylim(0, 1.18 * max(left.get_ylim()[1], 1))  # room for the legends; both share it
-    return figure
 
 
 def _bars(axes: Axes, parts: dict[str, Sequence[Group]]) -> None:

@@ -9,21 +9,20 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import RECALL_AT, recall_curve
-from crossmodal.reports.figures import COLOURS, DIRECTIONS, STYLE, Row, save_figure, write_rows
+from crossmodal.files.checked_json import read_bytes
+from crossmodal.reports.figures import COLOURS, DIRECTIONS, Row, drawing, write_rows
 from crossmodal.retrieval.results import SearchResults
 
 DEPTH = 50  # of the recall curves
 
 
-def write_curves(folder: Path, results: SearchResults, history: Path) -> None:
-    """Write ``recall.csv`` and ``training.csv`` into ``folder``, made if missing.
+def write_curves(plots: Path, pictures: Path, results: SearchResults, history: Path) -> None:
+    """Write ``recall.csv`` and ``training.csv`` into ``plots``, ``recall.png`` and ``training.png`` into ``pictures``.
 
     Args:
         results: of the test split.
@@ -32,18 +31,13 @@ def write_curves(folder: Path, results: SearchResults, history: Path) -> None:
     Raises:
         UserError: the history is missing or is not what the train stage writes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "recall.csv", recall_rows(results))
-    write_rows(folder / "training.csv", training_rows(read_history(history)))
-
-
-def plot_curves(folder: Path, results: SearchResults, history: Path) -> None:
-    """Draw ``recall.png`` and ``training.png`` into ``folder``, made if missing; see ``write_curves``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = read_history(history)
-    with matplotlib.rc_context(STYLE):
-        save_figure(_recall_figure(recall_rows(results)), folder / "recall.png")
-        save_figure(_training_figure(rows), folder / "training.png")
+    rows, epochs = recall_rows(results), read_history(history)
+    write_rows(plots / "recall.csv", rows)
+    write_rows(plots / "training.csv", training_rows(epochs))
+    with drawing(pictures / "recall.png") as axes:
+        _draw_recall(axes, rows)
+    with drawing(pictures / "training.png", columns=2) as (left, right):
+        _draw_training(left, right, epochs)
 
 
 def recall_rows(results: SearchResults) -> list[Row]:
@@ -71,10 +65,8 @@ def read_history(path: Path) -> list[Row]:
         UserError: missing, empty, or not such a table.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, advice="run the train stage first").decode()
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text.splitlines())]
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the train stage first") from None
     except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path}: not a training history ({error})") from None
     missing = {"epoch", "loss", "lr", "rsum", "i2t/r1", "t2i/r1"} - set(rows[0] if rows else ())
@@ -93,32 +85,22 @@ def best_epoch(history: Iterable[Row]) -> Row:
     return max(history, key=lambda row: row.get("kept_by", row["rsum"]))
 
 
-def _recall_figure(rows: Sequence[Row]) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+def _draw_recall(axes: Axes, rows: Sequence[Row]) -> None:
     k = [row["k"] for row in rows]
     marked = [index for index, value in enumerate(k) if value in RECALL_AT]
     highest = max(row[way] for row in rows for way in DIRECTIONS)
     top = 105 if highest > 40 else max(1.25 * highest, 1)
     for way, label in DIRECTIONS.items():
         recall = [row[way] for row in rows]
-        axes.plot(
-            k, recall, "o-", markevery=marked, color=COLOURS[way], label=label, solid_capstyle="round",
-            clip_on=False,
-        )  # fmt: skip
+        style = {"color": COLOURS[way], "label": label, "solid_capstyle": "round", "clip_on": False}
+        axes.plot(k, recall, "o-", markevery=marked, **style)
         for index in marked:
             above = recall[index] == max(rows[index][other] for other in DIRECTIONS)
             if above or recall[index] > 0.1 * top:  # no room between the lower point and the axis
-                axes.annotate(
-                    f"{recall[index]:.1f}",
-                    (k[index], recall[index]),
-                    xytext=(0, 11 if above else -11),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom" if above else "top",
-                    color=COLOURS[way],
-                    fontweight="bold",
-                )
+                text, point = f"{recall[index]:.1f}", (k[index], recall[index])
+                offset, va = (11, "bottom") if above else (-11, "top")
+                style = {"ha": "center", "va": va, "color": COLOURS[way], "fontweight": "bold"}
+                axes.annotate(text, point, (0, offset), textcoords="offset points", **style)
     axes.set(title="Test recall", xlabel="K (results looked at)", ylabel="R@K (% of queries)")
     axes.set_xscale("log")
     axes.set_xticks([value for value in (1, 2, 5, 10, 20, 50) if value <= k[-1]])
@@ -128,12 +110,9 @@ def _recall_figure(rows: Sequence[Row]) -> Figure:
     axes.set_xlim(0.8, max(k[-1] * 1.05, 1.5))
     axes.set_ylim(0, top)
     axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.985), ncols=2, handlelength=1.4, columnspacing=1.2)
-    return figure
 
 
-def _training_figure(history: Sequence[Row]) -> Figure:
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _draw_training(left: Axes, right: Axes, history: Sequence[Row]) -> None:
     epochs = [row["epoch"] for row in history]
     best = best_epoch(history)
     _epoch_curve(left, epochs, [row["loss"] for row in history], "loss")
@@ -141,29 +120,13 @@ def _training_figure(history: Sequence[Row]) -> Figure:
     left.set_ylim(bottom=0)
     _epoch_curve(right, epochs, [row["rsum"] for row in history], "rsum")
     right.set(title="Validation rsum", ylabel="sum of six recalls (%, of 600)")
-    right.plot(
-        best["epoch"],
-        best["rsum"],
-        "o",
-        markersize=13,
-        markerfacecolor="none",
-        markeredgewidth=3,
-        color="#d1495b",
-    )
-    right.text(
-        0.97,
-        0.05,
-        f"best {best['rsum']:.1f}, epoch {best['epoch']:.0f}",
-        transform=right.transAxes,
-        ha="right",
-        color="#d1495b",
-        fontweight="bold",
-    )
+    right.plot(best["epoch"], best["rsum"], "o", markersize=13, mfc="none", mew=3, color="#d1495b")
+    label = f"best {best['rsum']:.1f}, epoch {best['epoch']:.0f}"
+    right.text(0.97, 0.05, label, transform=right.transAxes, ha="right", color="#d1495b", fontweight="bold")
     low = min(row["rsum"] for row in history)
     high = max(row["rsum"] for row in history)
     room = max(high - low, 0.02 * high, 1)
     right.set_ylim(max(0, low - 0.25 * room), high + 0.12 * room)
-    return figure
 
 
 def _epoch_curve(axes: Axes, epochs: Sequence[float], values: Sequence[float], name: str) -> None:

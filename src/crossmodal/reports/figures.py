@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from crossmodal.files.checked_json import write_atomic
@@ -51,12 +54,27 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
     """Write a CSV for people: loss and learning rate to four digits, other numbers to four decimals.
 
     Text is as it is, but for text that a spreadsheet would run as a formula: it gets an apostrophe in front.
+    The folder is made if missing.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _rounded(name, value) for name, value in row.items()} for row in rows)
     write_atomic(path, text.getvalue())
+
+
+@contextmanager
+def drawing(path: Path, columns: int = 1, **options: Any) -> Iterator[Any]:
+    """Axes, ``columns`` of them next to each other, which are written as a PNG in the end, its folder made if missing.
+
+    ``options``: of ``Figure.subplots``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8 if columns == 1 else 11, 5), layout="constrained")
+        yield figure.subplots(1, columns, **options)
+        save_figure(figure, path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -7,9 +7,6 @@ from typing import Any
 
 from crossmodal.models.checkpoint import MatcherConfig
 
-ROWS = {"i2t": "image to text", "t2i": "text to image"}
-COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "median rank"}
-
 
 def run_note(config: MatcherConfig, dataset: str, metrics: Mapping[str, Any]) -> str:
     """Markdown. ``metrics``: of the test split, nested as in metrics/test.json."""
@@ -18,11 +15,11 @@ def run_note(config: MatcherConfig, dataset: str, metrics: Mapping[str, Any]) ->
         f"**{config.model} on {dataset}**, {metrics['images']:,} test images, {metrics['captions']:,} captions: "
         f"rsum {metrics['rsum']:.1f} of 600{probe}",
         "",
-        f"| | {' | '.join(COLUMNS.values())} |",
-        f"| --- {'| --- ' * len(COLUMNS)}|",
+        "| | R@1 | R@5 | R@10 | median rank |",
+        "| --- | --- | --- | --- | --- |",
         *(
-            f"| {title} | {' | '.join(f'{metrics[way][name]:.1f}' for name in COLUMNS)} |"
-            for way, title in ROWS.items()
+            f"| {title} | {' | '.join(f'{metrics[way][name]:.1f}' for name in ('r1', 'r5', 'r10', 'medr'))} |"
+            for way, title in (("i2t", "image to text"), ("t2i", "text to image"))
         ),
         "",
         "Artifacts: `report/gallery.html` (queries and what they found), `report/analysis.html` (where it errs), "

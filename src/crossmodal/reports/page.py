@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from crossmodal.reports.pictures import Pictures
-from crossmodal.reports.words import WordReader
+from crossmodal.evidence.selection import SHOWN
+from crossmodal.reports.queries import ProbePair, Query, QueryReader
 
 LONG = 600  # characters of a text that gets a box to scroll in
 
 
-class Shown(Protocol):
-    """A query of a page."""
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Rows of image and caption that are shown together."""
-
-
 def write_page(
-    path: Path, template: str, pictures: Pictures, words: WordReader, shown: Iterable[Shown], **values: Any
+    folder: Path,
+    page: str,
+    reader: QueryReader,
+    shown: Iterable[Query | ProbePair],
+    sections: Mapping[str, tuple[str, object]],
+    **values: Any,
 ) -> Path:
-    """Render a template of the package with ``values`` and with the regions that answer the words of ``shown``."""
-    page = environment().get_template(template).render(answers=answers_json(pictures, words, shown), **values)
-    path.write_text(page, encoding="utf-8")
+    """Render the template of ``page`` with ``values`` and with the regions that answer the words of ``shown``.
+
+    ``sections``: of each, by its id, the label and whether it is there.
+    """
+    path, template = folder / f"{page}.html", environment().get_template(f"{page}.html.j2")
+    labels = [(name, label) for name, (label, there) in sections.items() if there]
+    answers, dataset = answers_json(reader, shown), reader.pictures.dataset.name
+    values |= {"page": page, "dataset": dataset, "sections": labels, "answers": answers, "most_results": SHOWN}
+    path.write_text(template.render(values), encoding="utf-8")
     return path
 
 
-def answers_json(pictures: Pictures, words: WordReader, shown: Iterable[Shown]) -> str:
+def answers_json(reader: QueryReader, shown: Iterable[Query | ProbePair]) -> str:
     """Data for the page's highlighting of words, as JSON of numbers alone; empty for models without alignment.
 
     answers: of "image row-caption row" a list of words, each a list of [region, strength 0 to 9]. boxes: of an image
@@ -40,12 +43,10 @@ def answers_json(pictures: Pictures, words: WordReader, shown: Iterable[Shown]) 
     """
     answers, boxes = {}, {}
     for image, caption in dict.fromkeys(pair for query in shown for pair in query.pairs):
-        found = words.answers(image, caption)
+        found = reader.words.answers(image, caption)
         if found is not None:
-            answers[f"{image}-{caption}"] = [
-                [[region, round(9 * strength)] for region, strength in word] for word in found
-            ]
-            boxes[image] = (1000 * pictures.boxes(image)).round().astype(int).tolist()
+            answers[f"{image}-{caption}"] = [[[region, round(9 * level)] for region, level in word] for word in found]
+            boxes[image] = (1000 * reader.pictures.boxes(image)).round().astype(int).tolist()
     return json.dumps({"boxes": boxes, "answers": answers}, separators=(",", ":")) if answers else ""
 
 

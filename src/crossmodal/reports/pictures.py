@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -72,18 +71,36 @@ class Pictures:
             image = read_thumbnail(self.dataset.image_path(row), SIDE)
             alt = f"{record.id}: {record.captions[0]}" if record.captions else record.id
             alt = alt if len(alt) <= ALT else alt[: ALT - 1] + "…"
-            self._read[row] = Picture(row, record.id, alt, image, data_uri(image), best_regions(self.store, row))
+            self._read[row] = Picture(row, record.id, alt, image, data_uri(image), self._best_regions(row))
         return self._read[row]
 
     def region(self, row: int, item: int) -> NamedRegion:
         """A region of a picture, by its index among those that the matcher compares."""
         if self.made is not None:
             return NamedRegion(tuple(self.made[item].tolist()), name="", score=1.0)
-        return named_region(self.store, row, item)
+        return self._stored_region(row, item)
 
     def boxes(self, row: int) -> np.ndarray:
         """Boxes of all regions of a picture, (R, 4), in shares of the image."""
         return self.store.read(row, "boxes") if self.made is None else self.made
+
+    def _best_regions(self, row: int) -> tuple[NamedRegion, ...]:
+        """The MAX_REGIONS best-scoring stored regions; none of a grid or of CLIP: their boxes show nothing."""
+        if self.store.metadata.get("backend") in ("grid", "clip") or "scores" not in self.store.arrays:
+            return ()
+        best = np.argsort(-self.store.read(row, "scores"), kind="stable")[:MAX_REGIONS]
+        return tuple(self._stored_region(row, item) for item in best)
+
+    def _stored_region(self, row: int, item: int) -> NamedRegion:
+        """``item`` counts within the image. Without names or scores in the store: no name, score 1."""
+        store, parts = self.store, []
+        for kind in ("attributes", "classes"):
+            names = store.metadata.get(kind)
+            index = int(store.read(row, kind)[item]) if kind in store.arrays else -1
+            if names and 0 <= index < len(names):
+                parts.append(names[index])
+        score = float(store.read(row, "scores")[item]) if "scores" in store.arrays else 1.0
+        return NamedRegion(tuple(store.read(row, "boxes")[item].tolist()), " ".join(filter(None, parts)), score)
 
 
 def data_uri(image: Image.Image) -> str:
@@ -91,34 +108,3 @@ def data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def file_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def best_regions(store: FeatureStore, row: int) -> tuple[NamedRegion, ...]:
-    """The MAX_REGIONS best-scoring regions of an image; none of a grid or of CLIP: their boxes show nothing."""
-    if store.metadata.get("backend") in ("grid", "clip") or "scores" not in store.arrays:
-        return ()
-    best = np.argsort(-store.read(row, "scores"), kind="stable")[:MAX_REGIONS]
-    return tuple(named_region(store, row, item) for item in best)
-
-
-def named_region(store: FeatureStore, row: int, item: int) -> NamedRegion:
-    """A region of an image: ``item`` counts within it. Without names or scores in the store: no name, score 1."""
-    names = [
-        _name(store.metadata.get(name), int(store.read(row, name)[item]))
-        for name in ("attributes", "classes")
-        if name in store.arrays
-    ]
-    return NamedRegion(
-        box=tuple(float(value) for value in store.read(row, "boxes")[item]),
-        name=" ".join(filter(None, names)),
-        score=float(store.read(row, "scores")[item]) if "scores" in store.arrays else 1.0,
-    )
-
-
-def _name(names: list[str] | None, index: int) -> str:
-    return names[index] if names and 0 <= index < len(names) else ""

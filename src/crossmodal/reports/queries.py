@@ -19,77 +19,52 @@ COLOURS = 6  # regions with a colour of their own in a word example
 
 
 @dataclass(frozen=True)
-class RankedResult:
-    """One result: position from 1, its score (None where the search kept none), whether it is right."""
+class Result:
+    """An image found for a caption, or a caption found for an image.
+
+    ``position`` counts from 1; ``score`` is None where the search kept none; ``right``: they belong together.
+    """
 
     position: int | None
     score: float | None
     right: bool
-
-
-@dataclass(frozen=True)
-class ImageResult(RankedResult):
-    """An image found for a caption."""
-
     picture: Picture
-
-
-@dataclass(frozen=True)
-class CaptionResult(RankedResult):
-    """A caption found for an image."""
-
     sentence: Sentence
 
 
 @dataclass(frozen=True)
-class TextQuery:
-    """A caption and the images found for it.
+class Query:
+    """A caption (``sentence``) with the images found for it, or an image (``picture``) with the captions found for it.
 
-    ``rank`` counts from 1 and is None when the index did not find the right image. ``beyond`` is the right
-    image when it is not among the results.
+    ``rank`` is that of the best right result, from 1; None when the index did not find it. ``beyond`` is a caption's
+    own image when it is not among the results, ``own`` are an image's captions that are not.
     """
 
-    sentence: Sentence
+    sentence: Sentence | None
+    picture: Picture | None
     rank: int | None
-    results: tuple[ImageResult, ...]
-    beyond: ImageResult | None
+    results: tuple[Result, ...]
+    beyond: Result | None = None
+    own: tuple[str, ...] = ()
 
     @property
     def hit(self) -> bool:
         return self.rank == 1
 
     @property
+    def shown(self) -> tuple[Result, ...]:
+        """The results, and ``beyond`` where it is there."""
+        return (*self.results, *filter(None, [self.beyond]))
+
+    @property
     def right(self) -> Picture:
-        """The right image."""
-        return next(result for result in (*self.results, self.beyond) if result.right).picture
+        """A caption's own image."""
+        return next(result for result in self.shown if result.right).picture
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """Rows of image and caption that are shown together."""
-        shown = [*self.results, *filter(None, [self.beyond])]
-        return [(result.picture.row, self.sentence.row) for result in shown]
-
-
-@dataclass(frozen=True)
-class ImageQuery:
-    """An image and the captions found for it; ``rank`` is that of the best right caption, as in TextQuery.
-
-    ``own`` are the image's captions that are not among the results.
-    """
-
-    picture: Picture
-    rank: int | None
-    results: tuple[CaptionResult, ...]
-    own: tuple[str, ...]
-
-    @property
-    def hit(self) -> bool:
-        return self.rank == 1
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """As in TextQuery."""
-        return [(self.picture.row, result.sentence.row) for result in self.results]
+        return [(result.picture.row, result.sentence.row) for result in self.shown]
 
 
 @dataclass(frozen=True)
@@ -111,7 +86,7 @@ class ProbePair:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """As in TextQuery."""
+        """As in Query."""
         return [(picture.row, caption.row) for picture in self.pictures for caption in self.captions]
 
 
@@ -131,11 +106,6 @@ class WordExample:
     @property
     def hit(self) -> bool:
         return self.rank == 1
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """As in TextQuery."""
-        return [(self.picture.row, self.sentence.row)]
 
 
 class QueryReader:
@@ -168,33 +138,29 @@ class QueryReader:
         """A caption, counted within the split."""
         return self.words.sentence(self.split.captions[number])
 
-    def text_query(self, number: int) -> TextQuery:
+    def text_query(self, number: int) -> Query:
         """A caption, counted within the split, and the images found for it."""
-        own = int(self.results.caption_image[number])
-        found = _found(self.results.t2i_top[number], self.results.t2i_scores[number])
+        own, sentence = int(self.results.caption_image[number]), self.caption(number)
         rank = _rank(self.results.t2i_ranks[number], gallery=len(self.split.images))
-        shown = tuple(
-            ImageResult(position, score, image == own, self.picture(image)) for position, image, score in found
+        found = tuple(
+            Result(position, score, image == own, self.picture(image), sentence)
+            for position, image, score in _found(self.results.t2i_top[number], self.results.t2i_scores[number])
         )
-        beyond = None
-        if not any(result.right for result in shown):
-            beyond = ImageResult(rank, None, True, self.picture(own))
-        return TextQuery(self.caption(number), rank, shown, beyond)
+        there = any(result.right for result in found)
+        beyond = None if there else Result(rank, None, True, self.picture(own), sentence)
+        return Query(sentence, None, rank, found, beyond)
 
-    def image_query(self, number: int) -> ImageQuery:
+    def image_query(self, number: int) -> Query:
         """An image, counted within the split, and the captions found for it."""
+        own, picture = np.flatnonzero(self.results.caption_image == number).tolist(), self.picture(number)
+        rank = _rank(self.results.i2t_ranks[number], gallery=len(self.split.captions))
         found = _found(self.results.i2t_top[number], self.results.i2t_scores[number])
-        own = np.flatnonzero(self.results.caption_image == number)
-        shown = {caption for _, caption, _ in found}
-        return ImageQuery(
-            picture=self.picture(number),
-            rank=_rank(self.results.i2t_ranks[number], gallery=len(self.split.captions)),
-            results=tuple(
-                CaptionResult(position, score, caption in own, self.caption(caption))
-                for position, caption, score in found
-            ),
-            own=tuple(self.caption(caption).text for caption in own if caption not in shown),
+        results = tuple(
+            Result(position, score, caption in own, picture, self.caption(caption))
+            for position, caption, score in found
         )
+        others = set(own) - {caption for _, caption, _ in found}
+        return Query(None, picture, rank, results, own=tuple(self.caption(caption).text for caption in sorted(others)))
 
     def probe_pair(self, number: int) -> ProbePair:
         """A pair of the probe."""
@@ -206,7 +172,7 @@ class QueryReader:
             scores=((s00, s10), (s01, s11)),
         )
 
-    def word_example(self, query: TextQuery) -> WordExample | None:
+    def word_example(self, query: Query) -> WordExample | None:
         """The query's caption with its own image; None where the two were not aligned."""
         answers = self.words.answers(query.right.row, query.sentence.row)
         if answers is None:

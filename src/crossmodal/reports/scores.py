@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from crossmodal.evidence.evidence import Evidence
-from crossmodal.reports.figures import COLOURS, STYLE, Row, save_figure, write_rows
+from crossmodal.reports.figures import COLOURS, Row, drawing, write_rows
 from crossmodal.retrieval.results import SearchResults
 
 BINS = 40
@@ -21,22 +20,16 @@ LABELS = {
 
 
 def write_scores(plots: Path, pictures: Path, evidence: Evidence, results: SearchResults) -> None:
-    """Write ``scores.csv`` into ``plots`` and ``scores.png`` into ``pictures``, both made if missing."""
-    for folder in (plots, pictures):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Write ``scores.csv`` into ``plots`` and ``scores.png`` into ``pictures``."""
     rows = score_rows(evidence, results)
     write_rows(plots / "scores.csv", rows)
-    with matplotlib.rc_context(STYLE):
-        save_figure(_score_figure(rows, roc_auc(evidence)), pictures / "scores.png")
+    with drawing(pictures / "scores.png") as axes:
+        _draw_scores(axes, rows, roc_auc(evidence))
 
 
 def score_rows(evidence: Evidence, results: SearchResults) -> list[Row]:
     """Share in percent of each kind's pairs in each of BINS equal bins: keys score (middle of the bin) and LABELS'."""
-    samples = {
-        "matches": evidence.matches,
-        "best_wrong": best_wrong(results),
-        "non_matches": evidence.non_matches,
-    }
+    samples = {"matches": evidence.matches, "best_wrong": best_wrong(results), "non_matches": evidence.non_matches}
     everything = np.concatenate(list(samples.values()))
     edges = np.histogram_bin_edges(everything.astype(np.float64), BINS)
     shares = {name: 100 * np.histogram(values, edges)[0] / max(len(values), 1) for name, values in samples.items()}
@@ -66,9 +59,7 @@ def roc_auc(evidence: Evidence) -> float | None:
     return float(100 * np.mean((below + up_to) / 2) / len(others))
 
 
-def _score_figure(rows: list[Row], auc: float | None) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+def _draw_scores(axes: Axes, rows: list[Row], auc: float | None) -> None:
     scores = [row["score"] for row in rows]
     for name in ("non_matches", "best_wrong", "matches"):
         shares = [row[name] for row in rows]
@@ -80,4 +71,3 @@ def _score_figure(rows: list[Row], auc: float | None) -> Figure:
     axes.legend(loc="upper left", bbox_to_anchor=(-0.01, 1.03), fontsize=14, handlelength=1.4)
     if auc is not None:
         axes.set_title(f"AUC {auc:.1f} %", loc="right", fontsize=15, fontweight="normal", color="#5c6673")
-    return figure

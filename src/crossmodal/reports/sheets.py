@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,10 +15,9 @@ from PIL import Image, ImageOps
 
 from crossmodal.reports.figures import save_figure
 from crossmodal.reports.pictures import NamedRegion, Picture
-from crossmodal.reports.queries import ImageQuery, ImageResult, TextQuery, WordExample
+from crossmodal.reports.queries import Query, Result, WordExample
 from crossmodal.terminal import printable
 
-SHEET_QUERIES = 6
 IMAGES = 5  # results of a caption
 CAPTIONS = 5  # results of an image
 
@@ -30,78 +30,74 @@ RIGHT, WRONG = "#178a3e", "#b3261e"
 REGIONS = ("#e6398b", "#0a9be0", "#f09a00", "#8a5cf6", "#0fa08c", "#a8652b")  # as in the pages
 
 
-def text_to_image_sheet(title: str, note: str, queries: Sequence[TextQuery]) -> Figure:
+def text_to_image_sheet(path: Path, title: str, note: str, queries: Sequence[Query]) -> Figure:
     """A row per caption: the caption, its first results, and the right image where it is not among them."""
     heading, note = f"{title}: text to image", f"{note}; green frame: the right image"
-    axes, tops = _sheet(heading, note, rows=len(queries), height=TILE + 36)
-    for query, top in zip(queries, tops, strict=True):
-        _verdict(axes, MARGIN, top, query, "right image first", "right image:")
-        lines = textwrap.wrap(printable(query.sentence.text), 20, max_lines=5, placeholder=" …")
-        for number, line in enumerate(lines):
-            _text(axes, MARGIN, top + 32 + 30 * number, line, size=22)
-        further = (*query.results[IMAGES:], *filter(None, [query.beyond]))
-        for index, result in enumerate((*query.results[:IMAGES], *(result for result in further if result.right))):
-            left = MARGIN + TEXT_COLUMN + index * (TILE + GAP) + GAP * (index == IMAGES)
-            _result(axes, left, top, result)
-    return axes.figure
+    with _sheet(path, heading, note, rows=len(queries), height=TILE + 36) as (axes, tops):
+        for query, top in zip(queries, tops, strict=True):
+            _verdict(axes, MARGIN, top, query, "right image first", "right image:")
+            lines = textwrap.wrap(printable(query.sentence.text), 20, max_lines=5, placeholder=" …")
+            for number, line in enumerate(lines):
+                _text(axes, MARGIN, top + 32 + 30 * number, line, size=22)
+            right = (result for result in query.shown[IMAGES:] if result.right)
+            for index, result in enumerate((*query.shown[:IMAGES], *right)):
+                left = MARGIN + TEXT_COLUMN + index * (TILE + GAP) + GAP * (index == IMAGES)
+                _result(axes, left, top, result)
 
 
-def image_to_text_sheet(title: str, note: str, queries: Sequence[ImageQuery]) -> Figure:
+def image_to_text_sheet(path: Path, title: str, note: str, queries: Sequence[Query]) -> Figure:
     """A row per image: the image with its regions and the first captions found, the right ones marked."""
     heading, note = f"{title}: image to text", f"{note}; green: the image's own captions"
-    axes, tops = _sheet(heading, note, rows=len(queries), height=TILE + 8)
-    left = MARGIN + TILE + 2 * GAP
-    for query, top in zip(queries, tops, strict=True):
-        _picture(axes, MARGIN, top, query.picture, regions=query.picture.regions)
-        for line, result in enumerate(query.results[:CAPTIONS]):
-            y, colour = top + 34 * line, RIGHT if result.right else INK
-            _text(axes, left, y, f"{result.position}", size=20, color=FAINT)
-            _text(axes, left + 34, y, "✓" if result.right else "", size=20, color=RIGHT)
-            caption = textwrap.shorten(_broken(result.sentence.text, 90), 90, placeholder=" …")
-            _text(axes, left + 66, y, caption, size=22, bold=result.right, color=colour)
-        _verdict(axes, left + 66, top + TILE - 22, query, "right caption first", "best right caption:")
-    return axes.figure
+    with _sheet(path, heading, note, rows=len(queries), height=TILE + 8) as (axes, tops):
+        left = MARGIN + TILE + 2 * GAP
+        for query, top in zip(queries, tops, strict=True):
+            _picture(axes, MARGIN, top, query.picture, regions=query.picture.regions)
+            for line, result in enumerate(query.results[:CAPTIONS]):
+                y, colour = top + 34 * line, RIGHT if result.right else INK
+                _text(axes, left, y, f"{result.position}", size=20, color=FAINT)
+                _text(axes, left + 34, y, "✓" if result.right else "", size=20, color=RIGHT)
+                caption = _shortened(result.sentence.text, 90)
+                _text(axes, left + 66, y, caption, size=22, bold=result.right, color=colour)
+            _verdict(axes, left + 66, top + TILE - 22, query, "right caption first", "best right caption:")
 
 
-def words_sheet(title: str, examples: Sequence[WordExample]) -> Figure:
+def words_sheet(path: Path, title: str, examples: Sequence[WordExample]) -> Figure:
     """Two captions a row: the caption's own image, and its words, each above a bar in the colour of its region."""
     note = "a word has the colour of the region that answers it most"
-    axes, tops = _sheet(f"{title}: regions and words", note, rows=(len(examples) + 1) // 2, height=LARGE)
-    for index, example in enumerate(examples):
-        left, top = MARGIN + index % 2 * (WIDTH // 2 - MARGIN + GAP), tops[index // 2]
-        _picture(axes, left, top, example.picture, side=LARGE, regions=example.regions, numbered=True)
-        left += LARGE + GAP
-        bottom = _words(axes, left, top, example)
-        names = [region.name for region in example.regions]
-        for number, name in enumerate(names if any(names) else ()):
-            x, y = left + number % 2 * 240, bottom + 28 * (number // 2)
-            if y <= top + LARGE - 54:  # a long caption leaves no room
-                _tag(axes, x, y, number)
-                name = textwrap.shorten(_broken(name or "without a name", 22), 22, placeholder="…")
-                _text(axes, x + 29, y + 3, name, size=16, color=FAINT)
-        _verdict(axes, left, top + LARGE - 22, example, "right image first", "right image:")
-    return axes.figure
+    with _sheet(path, f"{title}: regions and words", note, rows=(len(examples) + 1) // 2, height=LARGE) as (axes, tops):
+        for index, example in enumerate(examples):
+            left, top = MARGIN + index % 2 * (WIDTH // 2 - MARGIN + GAP), tops[index // 2]
+            _picture(axes, left, top, example.picture, side=LARGE, regions=example.regions, numbered=True)
+            left += LARGE + GAP
+            bottom = _words(axes, left, top, example)
+            names = [region.name for region in example.regions]
+            for number, name in enumerate(names if any(names) else ()):
+                x, y = left + number % 2 * 240, bottom + 28 * (number // 2)
+                if y <= top + LARGE - 54:  # a long caption leaves no room
+                    _tag(axes, x, y, number)
+                    name = _shortened(name or "without a name", 22, "…")
+                    _text(axes, x + 29, y + 3, name, size=16, color=FAINT)
+            _verdict(axes, left, top + LARGE - 22, example, "right image first", "right image:")
 
 
-def save_sheet(figure: Figure, path: Path) -> None:
-    """As PNG, the same bytes for the same sheet; without a palette, which would make yellow shapes orange."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks
-        save_figure(figure, path)
+@contextmanager
+def _sheet(path: Path, heading: str, note: str, *, rows: int, height: int) -> Iterator[tuple[Axes, list[int]]]:
+    """Axes in pixels with a heading and a line above each row, and the y of every row; written as a PNG in the end.
 
-
-def _sheet(heading: str, note: str, *, rows: int, height: int) -> tuple[Axes, list[int]]:
-    """Axes in pixels with a heading and a line above each row; the y of every row."""
+    Without a palette, which would make yellow shapes orange.
+    """
     full = HEAD + rows * (height + 2 * GAP) + MARGIN - GAP
     axes = Figure(figsize=(WIDTH / 100, full / 100), dpi=100).add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(full, 0), autoscale_on=False)
     axes.set_axis_off()
-    heading = textwrap.shorten(_broken(heading, 44), 44, placeholder=" …")
-    _text(axes, MARGIN, MARGIN, heading, size=30, bold=True)
+    _text(axes, MARGIN, MARGIN, _shortened(heading, 44), size=30, bold=True)
     _text(axes, WIDTH - MARGIN, MARGIN + 8, note, size=20, color=FAINT, ha="right")
     tops = [HEAD + GAP + row * (height + 2 * GAP) for row in range(rows)]
     axes.hlines([top - GAP for top in tops], MARGIN, WIDTH - MARGIN, color=LINE, linewidth=1.5)
-    return axes, tops
+    yield axes, tops
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks
+        save_figure(axes.figure, path)
 
 
 def _text(axes: Axes, x: float, y: float, text: str, *, size: int, bold: bool = False, **options: object) -> None:
@@ -110,13 +106,13 @@ def _text(axes: Axes, x: float, y: float, text: str, *, size: int, bold: bool = 
     axes.text(x, y + 0.93 * size, printable(text), size=0.72 * size, parse_math=False, **options)
 
 
-def _verdict(axes: Axes, x: float, y: float, query: TextQuery | ImageQuery | WordExample, hit: str, miss: str) -> None:
+def _verdict(axes: Axes, x: float, y: float, query: Query | WordExample, hit: str, miss: str) -> None:
     rank = "not found" if query.rank is None else f"rank {query.rank}"
     text, colour = (f"✓ {hit}", RIGHT) if query.hit else (f"✗ {miss} {rank}", WRONG)
     _text(axes, x, y, text, size=18, bold=True, color=colour)
 
 
-def _result(axes: Axes, x: float, y: float, result: ImageResult) -> None:
+def _result(axes: Axes, x: float, y: float, result: Result) -> None:
     """Rank and score above the picture, a green frame around the right one."""
     rank = "not found" if result.position is None else f"{result.position}"
     label = rank if result.score is None else f"{rank}  ·  {result.score:.3f}"
@@ -180,6 +176,7 @@ def _tag(axes: Axes, x: float, y: float, number: int) -> None:
     _text(axes, x + 5, y + 3, f"{number + 1}", size=17, bold=True, color=PAPER, zorder=3)
 
 
-def _broken(text: str, width: int) -> str:
-    """A text whose words are no longer than a line, so that shortening leaves something of them."""
-    return " ".join(word[: width - 2] for word in printable(text).split())
+def _shortened(text: str, width: int, placeholder: str = " …") -> str:
+    """At most ``width`` characters; words longer than a line are cut first, so that something of them is left."""
+    words = " ".join(word[: width - 2] for word in printable(text).split())
+    return textwrap.shorten(words, width, placeholder=placeholder)

@@ -1,17 +1,16 @@
 """Comparison of metrics with another commit's, within the tolerances of params.yaml.
 
 Both sides are files in git, so that neither data nor DVC's cache is needed: metrics/*.json and params.yaml of the
-working tree and of the commit.
+working tree and of the commit. They are not read by ``dvc metrics diff``, which takes a damaged file for a missing one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -25,8 +24,6 @@ PARAMS = Path("params.yaml")
 METRICS = Path("metrics")
 LOWER_IS_BETTER = {"medr", "meanr", "bytes_per_vector"}
 ROUNDING = 1e-9  # of decimals, so that a fall of exactly the tolerance is allowed
-
-Verdict = Literal["better", "same", "allowed", "WORSE", "new", "missing"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class MetricChange:
         return None if self.base is None or self.now is None else self.now - self.base
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> str:
         """WORSE is what fails a gate; NaN and infinity are WORSE too, unless the base had nothing better."""
         if self.now is None:
             return "missing"
@@ -62,9 +59,9 @@ class MetricChange:
 class GateResult:
     """All metrics of the gate, and the differences that make the two sides incomparable, if any."""
 
-    rows: tuple[MetricChange, ...]
-    differences: tuple[str, ...]
-    notes: tuple[str, ...]
+    rows: list[MetricChange]
+    differences: list[str]
+    notes: list[str]
 
     @property
     def fallen(self) -> list[MetricChange]:
@@ -82,62 +79,56 @@ def read_gate(commit: str) -> GateResult:
         UserError: params.yaml or metrics/test.json is missing or wrong; a metric is not a number; a name of section
             gate is on neither side though its file is there.
     """
-    gate = load_params(PARAMS).gate
-    now = {name: _metrics(name, file_here(METRICS / f"{name}.json")) for name in {"test", *gate}}
-    of_base = f" of {commit[:7]}"
-    base = {name: _metrics(name, file_at(commit, METRICS / f"{name}.json"), of_base) for name in now}
-    if not now["test"]:
-        raise UserError(f"{METRICS / 'test.json'}: not found; the report stage writes it, it is in git too")
+    gate, files = load_params(PARAMS).gate, {}
+    for name in ("test", *gate):
+        path = METRICS / f"{name}.json"
+        texts = {f"{path} of {commit[:7]}": file_at(commit, path), str(path): file_here(path)}
+        files[name] = [
+            (side, dotted(parse_json(text, side, dict, nan=True)) if text is not None else {})
+            for side, text in texts.items()
+        ]
+    (_, base), (path, now) = files["test"]
+    if not now:
+        raise UserError(f"{path}: not found; the report stage writes it, it is in git too")
     rows = []
     for name, allowed in gate.items():
         for key, drop in allowed.items():
-            if (now[name] or base[name]) and key not in now[name] and key not in base[name]:
-                raise UserError(f"{PARAMS}: gate.{name}.{key}: no such metric in {METRICS / name}.json, then or now")
-            values = _value(name, base[name], key, of_base), _value(name, now[name], key)
-            rows.append(MetricChange(f"{name}.{key}", *values, drop))
-    before, after = _settings(file_at(commit, PARAMS)), _settings(file_here(PARAMS))
-    notes = () if before.get("gate") == after["gate"] else (f"{PARAMS}: section gate is not the base's",)
-    return GateResult(tuple(rows), (*_other_settings(before, after), *_other_size(base["test"], now["test"])), notes)
+            sides = files[name]
+            if any(found for _, found in sides) and not any(key in found for _, found in sides):
+                raise UserError(f"{PARAMS}: gate.{name}.{key}: no such metric in {sides[1][0]}, then or now")
+            rows.append(MetricChange(f"{name}.{key}", *(_number(*side, key) for side in sides), drop))
+    differences, notes = _other_settings(file_at(commit, PARAMS))
+    differences += [
+        f"{base[name]} test {name} then, {now[name]} now"
+        for name in ("images", "captions")
+        if base.get(name, now.get(name)) != now.get(name, base.get(name))
+    ]
+    return GateResult(rows, differences, notes)
 
 
-def _other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Differences in settings that make it another experiment, in words."""
-    if not before:
-        return [f"{PARAMS} was not there, or was no settings"]
-    chosen = ("model", "dataset")
-    found = [f"{key} was {before.get(key)}, is {after[key]}" for key in chosen if before.get(key) != after[key]]
+def _other_settings(text: str | None) -> tuple[list[str], list[str]]:
+    """Differences to params.yaml as it was that make it another experiment, in words; and notes.
+
+    It is read unchecked: older commits had other keys.
+    """
+    try:
+        before = yaml.safe_load(text or "")
+    except (yaml.YAMLError, ValueError):
+        before = None
+    if not isinstance(before, dict):
+        return [f"{PARAMS} was not there, or was no settings"], [f"{PARAMS}: section gate is not the base's"]
+    after = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    found = [
+        f"{key} was {before.get(key)}, is {after[key]}" for key in ("model", "dataset") if before.get(key) != after[key]
+    ]
     section = after["dataset"]
     if not found and before.get(section) != after[section]:
         found = [f"section {section} of {PARAMS} differs"]
-    return found
+    return found, [] if before.get("gate") == after["gate"] else [f"{PARAMS}: section gate is not the base's"]
 
 
-def _other_size(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{before[name]} test {name} then, {after[name]} now"
-        for name in ("images", "captions")
-        if name in before and name in after and before[name] != after[name]
-    ]
-
-
-def _settings(text: str | None) -> dict[str, Any]:
-    """params.yaml as it was, unchecked: older commits had other keys."""
-    try:
-        content = yaml.safe_load(text or "")
-    except (yaml.YAMLError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _metrics(name: str, text: str | None, suffix: str = "") -> dict[str, Any]:
-    """Metrics of a file in metrics/, by dotted name as ``dvc metrics diff`` prints it; empty where there is no file."""
-    if text is None:
-        return {}
-    return dotted(parse_json(text, f"{METRICS / name}.json{suffix}", dict, nan=True))
-
-
-def _value(name: str, metrics: Mapping[str, Any], key: str, suffix: str = "") -> float | None:
+def _number(file: str, metrics: dict[str, Any], key: str) -> float | None:
     value = metrics.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise UserError(f"{METRICS / name}.json{suffix}: {key}: expected a number, found {json.dumps(value)}")
+        raise UserError(f"{file}: {key}: expected a number, found {json.dumps(value)}")
     return value

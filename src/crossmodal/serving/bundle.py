@@ -10,8 +10,8 @@ gallery/                gallery.json and indexes, as in results/evaluation
     regions/            where pairs are scored, the regions of these images
     finder/             the matcher that makes the shortlists, where it is another one
 
-Indexes are small beside features. Of these only the gallery's own go along, never those of training images, and only
-where the matcher compares regions with words (``exact_pairwise``, ``shortlist_rerank``).
+Of the features, which are large, only the gallery's own go along, never those of training images, and only where the
+matcher compares regions with words (``exact_pairwise``, ``shortlist_rerank``).
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ regions/                     their region store, where a matcher scores pairs
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +30,9 @@ from crossmodal.settings.derived import image_reading, region_backend
 from crossmodal.settings.params import Params
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Result of ``embed_folder``: vectors (N, E), the gallery's description, and the files left out."""
-
-    vectors: np.ndarray
-    info: GalleryInfo
-    skipped: tuple[Skipped, ...]
-
-
-def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders, factory: str) -> Embedded:
+def embed_folder(
+    photographs: Path, out: Path, params: Params, folders: Folders, factory: str
+) -> tuple[np.ndarray, GalleryInfo, tuple[Skipped, ...]]:
     """Make a gallery of all photographs in a folder and its subfolders, links followed, in the order of their names.
 
     Every file is tried, whatever its suffix. Matchers whose items are sets get a shortlist by the mean of each set, of
@@ -49,6 +41,9 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     Args:
         out: created; must not exist.
         factory: FAISS factory string of the index.
+
+    Returns:
+        Vectors (N, E), the gallery's description, and the files left out.
 
     Raises:
         UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
@@ -87,7 +82,7 @@ def embed_folder(photographs: Path, out: Path, params: Params, folders: Folders,
     save_info(out, info)
     if model.pooled:
         shutil.rmtree(out / "regions")
-    return Embedded(vectors, info, dataset.skipped)
+    return vectors, info, dataset.skipped
 
 
 def _record(photographs: Path, folder: Path) -> Dataset:

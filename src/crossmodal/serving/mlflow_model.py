@@ -3,17 +3,9 @@
     model = mlflow.pyfunc.load_model("models:/crossmodal-tern-scenes/1")
     model.predict(pandas.DataFrame({"query": ["a red circle left of a blue square"]}), params={"k": 5})
 
-Columns in: ``query``, and ``kind`` (text or image), which may be absent or empty. An image is sent as a data URL,
-``data:image/TYPE;base64,CONTENT``; without a kind, a query that begins like one is an image and everything else is a
-sentence. How much a request may ask for is in ``limits``.
-
-A model that was logged with ``server_files`` (``crossmodal register --server-files``) also takes the path of a file
-where it runs: as an image by its kind, or without one where there is such a file. Who can send it queries then learns
-which files there are, and can search by any image among them.
-
-Columns out, a row a query in the order of the queries: ``query``, ``kind`` (what it was taken for), ``ids`` and
-``scores``, best first, and ``captions``. For a sentence the ids are those of images, and the caption is the first of
-each; for an image they are ``IMAGE#n``, caption n of an image counted from 0, and the caption is that one.
+Columns in and out: docs/mlflow.md. How much a request may ask for is in ``limits``. A model that was logged with
+``server_files`` also takes the path of a file where it runs: as an image by its kind, or without one where there is
+such a file. Who can send it queries then learns which files there are, and can search by any image among them.
 
 MLflow calls ``_load_pyfunc`` with the folder.
 """
@@ -21,14 +13,13 @@ MLflow calls ``_load_pyfunc`` with the folder.
 from __future__ import annotations
 
 import base64
-import math
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from crossmodal.captions.query import check_text
 from crossmodal.errors import UserError
@@ -42,7 +33,6 @@ if TYPE_CHECKING:
 DEFAULT_K = 10
 KINDS = ("text", "image")
 DATA_URL = re.compile(r"\s*data:[a-z]+/", re.IGNORECASE)  # how it begins
-T, R = TypeVar("T"), TypeVar("R")
 _PACKAGES = "torch torchvision transformers tokenizers timm h5py safetensors numpy pillow pyyaml pydantic filelock tqdm"
 # Distributions that loading and searching import; of those with a choice, the one that is installed.
 REQUIREMENTS = (*((name,) for name in _PACKAGES.split()), ("faiss-gpu", "faiss-cpu"))
@@ -110,11 +100,9 @@ class ServedSearch:
             raise UserError(f"queries: expected a column 'query', found {', '.join(map(shown, queries)) or 'none'}")
         check_queries(len(queries))
         kinds = queries["kind"] if "kind" in queries else [None] * len(queries)
-        rows = [
-            _of_row(number, lambda row: read_query(*row, server_files=self.server_files), row)
-            for number, row in enumerate(zip(queries["query"], kinds, strict=True))
-        ]
-        answers = [_of_row(number, lambda query: self._answer(query, k), query) for number, query in enumerate(rows)]
+        pairs = zip(queries["query"], kinds, strict=True)
+        rows = _each(lambda pair: read_query(*pair, server_files=self.server_files), pairs)
+        answers = _each(lambda query: self._answer(query, k), rows)
         return pd.DataFrame(answers, columns=["query", "kind", "ids", "scores", "captions"])
 
     def _answer(self, query: Query, k: int) -> tuple[str, str, list[str], list[float], list[str]]:
@@ -155,8 +143,7 @@ def read_query(query: object, kind: object, *, server_files: bool) -> Query:
 
     if not isinstance(query, str):
         raise UserError(f"query: expected a sentence or an image, found {shown(query)}")
-    absent = kind is None or kind is pd.NA or (isinstance(kind, str) and not kind)
-    absent = absent or (isinstance(kind, float) and math.isnan(kind))
+    absent = not kind if isinstance(kind, str) else pd.isna(kind) is True
     if not absent and (not isinstance(kind, str) or kind not in KINDS):
         raise UserError(f"kind: expected {' or '.join(KINDS)}, found {shown(kind)}")
     inline = DATA_URL.match(query) is not None
@@ -182,8 +169,12 @@ def _image(query: str, *, inline: bool, server_files: bool) -> Query:
         raise UserError(f"{shown(query)}: expected data:image/TYPE;base64,CONTENT ({error})") from None
 
 
-def _of_row(number: int, work: Callable[[T], R], value: T) -> R:
+def _each(work: Callable[[Any], Any], rows: Iterable[Any]) -> list[Any]:
+    """Results of ``work`` on every row; a UserError names the row."""
+    results = []
     try:
-        return work(value)
+        for row in rows:
+            results.append(work(row))
     except UserError as error:
-        raise UserError(f"row {number} (counted from 0): {error}") from None
+        raise UserError(f"row {len(results)} (counted from 0): {error}") from None
+    return results

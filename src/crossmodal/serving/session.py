@@ -9,9 +9,8 @@ from crossmodal import paths
 from crossmodal.captions.query import SentenceReader
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
-from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.inference.compatibility import check_extractor
+from crossmodal.inference.compatibility import check_extractor, check_size
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
@@ -109,11 +108,8 @@ class SearchSession:
         own = folders.matcher / "vocabulary.json"  # of an imported matcher
         vocabulary = own if own.is_file() else folders.captions / "vocabulary.json"
         reader = SentenceReader(encoder, folders.bert, vocabulary, self.params.captions.max_tokens)
-        size = reader.feature_dim
-        if size is not None and size != self.config.sizes.words:
-            raise UserError(
-                f"{folders.bert}: token features of {size}, {folders.matcher} takes {self.config.sizes.words}"
-            )
+        if reader.feature_dim is not None:
+            check_size(f"{folders.bert}: token", reader.feature_dim, folders.matcher, self.config.sizes.words)
         return reader
 
     @loaded_once

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,13 +16,7 @@ from crossmodal.files.checked_yaml import first_problem
 from crossmodal.settings.params import Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
-_BOTTOMUP = (
-    "bottomup.selection",
-    "bottomup.min_regions",
-    "bottomup.max_regions",
-    "bottomup.min_score",
-    "bottomup.nms",
-)
+_BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")
 _TRAINED_ENCODERS = {"bigru", "bert_finetune"}  # have a section of params.yaml that the train stage reads
 _READING_KEYS = {"regions.backend", "regions.precision", "captions.max_tokens", *_FITTED, *_BOTTOMUP}
 
@@ -109,7 +104,7 @@ def image_reading(params: Params) -> dict[str, Any]:
     reads = BACKENDS[backend].reads
     if reads is None:
         return {}
-    return {"regions.backend": backend} | {key: _value(params, key) for key in (*reads, "regions.precision")}
+    return {"regions.backend": backend} | {key: attrgetter(key)(params) for key in (*reads, "regions.precision")}
 
 
 def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
@@ -129,11 +124,6 @@ def with_reading(params: Params, values: Mapping[str, Any]) -> Params:
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
     return params.model_copy(update=changed)
-
-
-def _value(params: Params, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(params, section), name)
 
 
 def run_settings(params: Params) -> dict[str, Any]:

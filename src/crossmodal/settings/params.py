@@ -1,6 +1,6 @@
 """params.yaml as typed settings, checked as a whole.
 
-The sections stand in the order of params.yaml, whose comments say what a setting means. No field has a default:
+The sections are in the order of params.yaml, whose comments say what a setting means. No field has a default:
 params.yaml is the only place where a value is set. What a stage reads is declared in dvc.yaml, so this file is not a
 dependency of the stages; changing a check here cannot change a result.
 """
@@ -271,7 +271,7 @@ LossPart = Literal["distance", "reducer", "regularizer", "miner"]
 
 
 class Loss(Section):
-    """What training minimises."""
+    """The training objective."""
 
     name: Literal["hinge", "infonce", "contrastive", "triplet", "ntxent", "multisimilarity"]
     margin: Positive
@@ -325,7 +325,7 @@ class ModelSection(Section):
 
 
 class TernEncoders(ModelSection):
-    """What TERN and TERAN encode with."""
+    """The encoders of TERN and TERAN."""
 
     embed_dim: Count
     visual_dim: Count
@@ -371,35 +371,33 @@ class Vsepp(ModelSection):
     dropout: Share
 
 
-class VseInfty(ModelSection):
-    """VSE-infinity, the generalised pooling operator."""
+class MappedRegions(ModelSection):
+    """Maps of regions and words that VSE-infinity, ESA and X-Dim share."""
 
     embed_dim: Count
+    word_map: Literal["linear", "none"]
+    mlp_hidden: CountOrZero
+    norm_padding: bool
+
+
+class VseInfty(MappedRegions):
+    """VSE-infinity, the generalised pooling operator."""
+
     pe_dim: Annotated[int, Field(ge=2, multiple_of=2)]
     pool_hidden: Count
     temperature: Positive
-    word_map: Literal["linear", "none"]
-    mlp_hidden: CountOrZero
-    norm_padding: bool
 
 
-class Esa(ModelSection):
+class Esa(MappedRegions):
     """ESA, a pooling by softmax in every dimension."""
 
-    embed_dim: Count
-    word_map: Literal["linear", "none"]
-    mlp_hidden: CountOrZero
-    norm_padding: bool
     dropout: Share
 
 
-class Xdim(ModelSection):
+class Xdim(MappedRegions):
     """X-Dim, learned cross-dimensional similarity."""
 
     embed_dim: Annotated[int, Field(ge=2)]  # the threshold needs a standard deviation
-    word_map: Literal["linear", "none"]
-    mlp_hidden: CountOrZero
-    norm_padding: bool
 
 
 class Scan(ModelSection):
@@ -486,10 +484,6 @@ Gate = dict[
 # ------------------------------------------------------------------------------------------------------------ all of it
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, ModelSection)
-
-
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -533,7 +527,8 @@ class Params(Section):
     @field_validator("model")
     @classmethod
     def _names_a_model(cls, name: str) -> str:
-        models = [key for key, field in cls.model_fields.items() if _is_model(field.annotation)]
+        kinds = {key: field.annotation for key, field in cls.model_fields.items()}
+        models = [key for key, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, ModelSection)]
         if name not in models:
             raise ValueError(f"input should be {', '.join(map(repr, models[:-1]))} or {models[-1]!r}")
         return name
@@ -570,11 +565,6 @@ class Params(Section):
                 "a larger batch is wanted"
             )
         return self
-
-    @property
-    def dataset_settings(self) -> Section:
-        """The section of the chosen dataset."""
-        return getattr(self, self.dataset)
 
     @property
     def model_settings(self) -> Section:

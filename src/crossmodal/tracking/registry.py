@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from crossmodal.errors import UserError
 from crossmodal.tracking.run import find_run
-from crossmodal.tracking.store import EXPERIMENT, store_error, tracking_uri
+from crossmodal.tracking.store import EXPERIMENT, failure, tracking_uri
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
 DIGEST_TAG = "content"
@@ -81,14 +80,17 @@ def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any
     try:
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient()
-        for found in _versions(client, name):
+        quote = '"' if "'" in name else "'"  # MLflow's filters know no escape
+        for found in client.search_model_versions(f"name={quote}{name}{quote}"):
             if found.tags.get(DIGEST_TAG) == loadable.digest and found.run_id == run_id:
                 return Registered(name, found.version, run_id, new=False)
-        model = _logged(client, loadable, run_id) or _log(loadable, run_id)
+        query = f"tags.`{DIGEST_TAG}` = '{loadable.digest}' AND source_run_id = '{run_id}'"
+        logged = client.search_logged_models([client.get_run(run_id).info.experiment_id], query)
+        model = logged[0].model_uri if logged else _log(loadable, run_id)
         with redirect_stderr(io.StringIO()):  # it says what the command says too
             made = mlflow.register_model(model, name, tags={DIGEST_TAG: loadable.digest})
     except (MlflowException, OSError) as error:
-        raise store_error(uri, error) from None
+        raise UserError(failure(uri, error)) from None
     return Registered(name, made.version, run_id, new=True)
 
 
@@ -97,20 +99,6 @@ def refusal(error: UserError) -> Exception:
     from mlflow.exceptions import MlflowException
 
     return MlflowException.invalid_parameter_value(str(error))
-
-
-def _versions(client: MlflowClient, name: str) -> list[Any]:
-    """All versions of a registered model; none if there is no such model yet."""
-    quote = '"' if "'" in name else "'"  # MLflow's filters know no escape
-    return list(client.search_model_versions(f"name={quote}{name}{quote}"))
-
-
-def _logged(client: MlflowClient, loadable: Loadable, run_id: str) -> str | None:
-    """The model of this content that the run has already."""
-    experiment = client.get_run(run_id).info.experiment_id
-    query = f"tags.`{DIGEST_TAG}` = '{loadable.digest}' AND source_run_id = '{run_id}'"
-    found = client.search_logged_models([experiment], query)
-    return found[0].model_uri if found else None
 
 
 def _log(loadable: Loadable, run_id: str) -> str:
@@ -133,23 +121,16 @@ def _log(loadable: Loadable, run_id: str) -> str:
 
 
 def _signature() -> ModelSignature:
-    """Input, output and parameters of retrieval.served."""
+    """Input, output and parameters of serving.mlflow_model."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array
 
-    text = DataType.string
+    text, texts, numbers = DataType.string, Array(DataType.string), Array(DataType.double)
+    outputs = {"query": text, "kind": text, "ids": texts, "scores": numbers, "captions": texts}
     return ModelSignature(
         inputs=Schema([ColSpec(text, "query"), ColSpec(text, "kind", required=False)]),
-        outputs=Schema(
-            [
-                ColSpec(text, "query"),
-                ColSpec(text, "kind"),
-                ColSpec(Array(text), "ids"),
-                ColSpec(Array(DataType.double), "scores"),
-                ColSpec(Array(text), "captions"),
-            ]
-        ),
+        outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
         params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
     )
 

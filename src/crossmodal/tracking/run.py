@@ -1,14 +1,5 @@
 """One MLflow run per trained model, found again by content; a store that fails never fails a stage.
 
-Example, as the train and evaluate stages use it::
-
-    with open_training_run(key, params, run_id=state.run_id) as tracker:
-        state.run_id = tracker.run_id
-        tracker.log_metrics({"train/loss": 0.3}, step=20)
-
-    with find_run(key, params) as tracker:
-        tracker.log_metrics({"test/i2t/r1": 41.2})
-
 Where the store is and how it is reached: tracking.store. mlflow is imported when the first run is opened: it takes
 seconds.
 """
@@ -16,6 +7,7 @@ seconds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -25,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from crossmodal.errors import UserError
 from crossmodal.files.checked_yaml import dotted
 from crossmodal.terminal import warn
-from crossmodal.tracking.store import connect, failure, store_error, tracking_uri
+from crossmodal.tracking.store import connect, failure, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +41,24 @@ def flatten(params: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value)[:_MAX_VALUE] for name, value in dotted(params).items()}
 
 
+def _guarded(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of a Tracker that does nothing when tracking is off; a failure turns it off, with one line on stderr."""
+
+    @functools.wraps(method)
+    def guarded(self: Tracker, *arguments: Any, **named: Any) -> None:
+        if not self._uri:
+            return
+        try:
+            method(self, *arguments, **named)
+        except Exception as error:
+            uri, self._uri = self._uri, ""
+            if self._strict:
+                raise UserError(failure(uri, error)) from None
+            warn(failure(uri, error, ", this stage goes on without it"))
+
+    return guarded
+
+
 class Tracker:
     """A run that is written to; or a no-op, when tracking is off or the store failed (one warning says so).
 
@@ -57,131 +68,95 @@ class Tracker:
         run_id: of the MLflow run, for the resume state of training; None without a run.
     """
 
-    def __init__(
-        self, uri: str = "", find: Callable[[MlflowClient, str], Run] | None = None, *, strict: bool = False
-    ) -> None:
-        """Write to the run that ``find(client, experiment id)`` gives; without a URI do nothing.
-
-        ``strict``: a failure is a UserError, for commands that are about the store and nothing else.
-        """
+    def __init__(self, *, enabled: bool, strict: bool = False) -> None:
+        """``strict``: a failure is a UserError, for commands that are about the store and nothing else."""
         self.run_id: str | None = None
-        self._uri, self._strict = uri, strict
-        self._client: MlflowClient | None = None
-        if uri:
-            self._guard(self._open, find)
+        self._uri, self._strict = tracking_uri() if enabled else "", strict
+        self._client: MlflowClient
 
+    @_guarded
+    def open(
+        self,
+        find: Callable[[MlflowClient, str], Run | None],
+        kind: str,
+        key: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+    ) -> None:
+        """Go on with the run that ``find(client, experiment id)`` gives, else with a new one that gets ``params``."""
+        self._client, experiment = connect(self._uri)
+        run = find(self._client, experiment)
+        if run is None:
+            run = self._client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
+            self.run_id = run.info.run_id
+            self._log("params", "Param", flatten(params).items())
+        else:
+            self.run_id = run.info.run_id
+            self._client.update_run(self.run_id, "RUNNING")
+            tags = {**_dvc_experiment(run.data.tags), **tags}
+        self._log("tags", "RunTag", flatten(tags).items())
+
+    @_guarded
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add one point to each metric. Names: letters, digits and ``_ - . space : /``, so no ``@``.
 
         Logging a step twice stores two points, so resume after the last logged step. Without a step it is a run-level
         metric, logged again only if its value has changed.
         """
-
-        def changed(client: MlflowClient) -> None:
-            there = client.get_run(self.run_id).data.metrics
-            self._log_points({name: value for name, value in metrics.items() if there.get(name) != value}, 0)
-
         if step is None:
-            self._attempt(changed)
-        else:
-            self._log_points(metrics, step)
+            there = self._client.get_run(self.run_id).data.metrics
+            metrics, step = {name: value for name, value in metrics.items() if there.get(name) != value}, 0
+        at = int(time.time() * 1000)
+        self._log("metrics", "Metric", ((name, float(value), at, step) for name, value in metrics.items()))
 
-    def describe(self, text: str) -> None:
-        """Set the description at the top of the run's page, in Markdown; one that a person wrote stays."""
-
-        def log(client: MlflowClient) -> None:
-            there = client.get_run(self.run_id).data.tags.get(_NOTE_TAG, _NOTE_MARK)
-            if there.endswith(_NOTE_MARK):
-                client.set_tag(self.run_id, _NOTE_TAG, f"{text}\n\n{_NOTE_MARK}")
-
-        self._attempt(log)
-
+    @_guarded
     def log_curve(self, name: str, values: Sequence[float]) -> None:
         """Add a metric with a point for each value, its steps from 1: a curve that is not over time.
 
         The points have the time of the run's start, so that what is logged twice is there once.
         """
+        at = self._client.get_run(self.run_id).info.start_time
+        self._log("metrics", "Metric", ((name, float(value), at, step) for step, value in enumerate(values, start=1)))
 
-        def log(client: MlflowClient) -> None:
-            from mlflow.entities import Metric
+    @_guarded
+    def describe(self, text: str) -> None:
+        """Set the description at the top of the run's page, in Markdown; one that a person wrote stays."""
+        there = self._client.get_run(self.run_id).data.tags.get(_NOTE_TAG, _NOTE_MARK)
+        if there.endswith(_NOTE_MARK):
+            self._client.set_tag(self.run_id, _NOTE_TAG, f"{text}\n\n{_NOTE_MARK}")
 
-            at = client.get_run(self.run_id).info.start_time
-            points = [Metric(name, float(value), at, step) for step, value in enumerate(values, start=1)]
-            client.log_batch(self.run_id, metrics=points, synchronous=True)
+    @_guarded
+    def log_artifact(self, path: Path, into: str | None = None) -> None:
+        """Copy a file, or what a folder holds, into the run, below ``into`` of its artifacts."""
+        copy = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        copy(self.run_id, str(path), into)
 
-        self._attempt(log)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Add parameters, nested ones by dotted name. MLflow refuses to change one that is there."""
-        self._log("params", "Param", flatten(params).items())
-
-    def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Add or replace tags, nested ones by dotted name."""
-        self._log("tags", "RunTag", flatten(tags).items())
-
-    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
-        """Copy a file into the run, below ``folder`` of its artifacts."""
-        self._attempt(lambda client: client.log_artifact(self.run_id, str(path), folder))
-
-    def log_artifacts(self, folder: Path | str, into: str | None = None) -> None:
-        """Copy what a folder holds into the run, below ``into`` of its artifacts."""
-        self._attempt(lambda client: client.log_artifacts(self.run_id, str(folder), into))
-
+    @_guarded
     def log_dataset(self, name: str, digest: str, context: str) -> None:
         """Note a dataset by name and digest (36 characters are kept); context: training, evaluation, ..."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        def log(client: MlflowClient) -> None:
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            dataset = Dataset(name, digest[:_MAX_DIGEST], "local", json.dumps({"uri": name}))
-            tags = [InputTag("mlflow.data.context", context)]
-            client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
-
-        self._attempt(log)
+        dataset = Dataset(name, digest[:_MAX_DIGEST], "local", json.dumps({"uri": name}))
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
     def __enter__(self) -> Tracker:
         return self
 
+    @_guarded
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
-        self._attempt(lambda client: client.set_terminated(self.run_id, status))
-        self._client = None
-
-    def _open(self, find: Callable[[MlflowClient, str], Run]) -> None:
-        client, experiment = connect(self._uri)
-        self.run_id = find(client, experiment).info.run_id
-        self._client = client
-
-    def _log_points(self, metrics: Mapping[str, float], step: int) -> None:
-        at = int(time.time() * 1000)
-        self._log("metrics", "Metric", ((name, float(value), at, step) for name, value in metrics.items()))
+        self._client.set_terminated(self.run_id, status)
+        self._uri = ""
 
     def _log(self, field: str, entity: str, rows: Iterable[tuple]) -> None:
-        def log(client: MlflowClient) -> None:
-            from mlflow import entities
+        from mlflow import entities
 
-            items = [getattr(entities, entity)(*row) for row in rows]
-            for start in range(0, len(items), _BATCH):
-                batch = {field: items[start : start + _BATCH]}
-                client.log_batch(self.run_id, **batch, synchronous=True)
-
-        self._attempt(log)
-
-    def _attempt(self, action: Callable[[MlflowClient], Any]) -> None:
-        if self._client is not None:
-            self._guard(action, self._client)
-
-    def _guard(self, action: Callable[[Any], Any], argument: Any) -> None:
-        """Call ``action(argument)``; a failure is one line on stderr and turns the tracker into a no-op."""
-        try:
-            action(argument)
-        except Exception as error:
-            self._client = None
-            if self._strict:
-                raise store_error(self._uri, error) from None
-            warn(failure(self._uri, error, ", this stage goes on without it"))
+        items = [getattr(entities, entity)(*row) for row in rows]
+        for start in range(0, len(items), _BATCH):
+            self._client.log_batch(self.run_id, **{field: items[start : start + _BATCH]}, synchronous=True)
 
 
 def open_training_run(
@@ -201,7 +176,9 @@ def open_training_run(
         run_id: ``Tracker.run_id`` of the training that this one continues.
         enabled: False gives a tracker that does nothing.
     """
-    return _open_run(lambda client, _: _existing(client, run_id), "training", key, params, tags, enabled)
+    tracker = Tracker(enabled=enabled)
+    tracker.open(lambda client, _: _existing(client, run_id), "training", key, params, tags or {})
+    return tracker
 
 
 def find_run(
@@ -225,36 +202,8 @@ def find_run(
         order = ["attributes.start_time DESC"]
         return next(iter(client.search_runs([experiment], query, max_results=1, order_by=order)), None)
 
-    return _open_run(newest, "evaluation-only", key, params, tags, enabled, strict)
-
-
-def _open_run(
-    find: Callable[[MlflowClient, str], Run | None],
-    kind: str,
-    key: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, Any] | None,
-    enabled: bool,
-    strict: bool = False,
-) -> Tracker:
-    """Go on with the run that ``find`` gives, or else with a new one that gets the parameters."""
-    created = False
-
-    def choose(client: MlflowClient, experiment: str) -> Run:
-        nonlocal created
-        run = find(client, experiment)
-        created = run is None
-        if run is None:
-            return client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
-        client.update_run(run.info.run_id, "RUNNING")
-        for name, value in _dvc_experiment(run.data.tags).items():
-            client.set_tag(run.info.run_id, name, value)
-        return run
-
-    tracker = Tracker(tracking_uri() if enabled else "", choose, strict=strict)
-    if created:
-        tracker.log_params(params)
-    tracker.log_tags(tags or {})
+    tracker = Tracker(enabled=enabled, strict=strict)
+    tracker.open(newest, "evaluation-only", key, params, tags or {})
     return tracker
 
 

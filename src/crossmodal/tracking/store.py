@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from crossmodal.errors import UserError
 from crossmodal.runtime import project_root
 
 if TYPE_CHECKING:
@@ -102,11 +101,6 @@ def _experiment(client: MlflowClient, artifacts: str | None) -> str:
                 raise
             found = client.get_experiment_by_name(EXPERIMENT)
     return found.experiment_id
-
-
-def store_error(uri: str, error: Exception) -> UserError:
-    """A failed request to the store, as an error the user can act on."""
-    return UserError(failure(uri, error))
 
 
 def failure(uri: str, error: Exception, consequence: str = "") -> str:

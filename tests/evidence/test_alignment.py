@@ -12,10 +12,11 @@ from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.evidence import alignment
 from crossmodal.evidence.alignment import keep_evidence, sample_scores
-from crossmodal.evidence.evidence import load_evidence
+from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.evidence.selection import gallery_queries
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.files.arrays import load_arrays
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig
@@ -60,7 +61,7 @@ def keep(model, data, folder, *, explained=3, bert="bert"):
     folder.mkdir()
     place = words.folder.parent / bert
     keep_evidence(folder, inputs, dataset, split_rows(dataset, "probe"), results, bert=place, explained=explained)
-    return load_evidence(folder), results, matrix
+    return load_arrays(Evidence, folder / EVIDENCE_FILE), results, matrix
 
 
 @torch.inference_mode()
@@ -139,10 +140,10 @@ def test_token_ids_of_another_tokenizer_are_refused(data, tmp_path):
 
 def test_evidence_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"evidence\.npz: not found; run the evaluate stage first"):
-        load_evidence(tmp_path)
+        load_arrays(Evidence, tmp_path / EVIDENCE_FILE)
     (tmp_path / "evidence.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"evidence\.npz: not readable"):
-        load_evidence(tmp_path)
+        load_arrays(Evidence, tmp_path / EVIDENCE_FILE)
     np.savez(tmp_path / "evidence.npz", matches=np.zeros(3))
     with pytest.raises(UserError, match=r"evidence\.npz: not readable"):
-        load_evidence(tmp_path)
+        load_arrays(Evidence, tmp_path / EVIDENCE_FILE)

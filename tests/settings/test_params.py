@@ -9,7 +9,7 @@ from crossmodal.errors import UserError
 from crossmodal.settings.derived import bert_source, region_backend, run_settings, settings_in_use
 from crossmodal.settings.params import load_params
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from crossmodal.settings.params import Loss, Params, load_params
 from crossmodal.tracking.run import flatten
 from crossmodal.workspace import content_key
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "params.yaml").read_text()
 SHIPPED = yaml.safe_load(TEXT)
 KEYS = [(name,) for name in SHIPPED] + [

@@ -102,14 +102,13 @@ def test_training_run_holds_everything(root, client, key, monkeypatch, tmp_path,
     (tmp_path / "curve.csv").write_text("step,loss\n")
     (tmp_path / "gallery").mkdir()
     (tmp_path / "gallery" / "index.html").write_text("<html>")
-    with open_training_run(key, PARAMS, {"dvc.stage": "train"}) as tracker:
+    many = PARAMS | {f"p{i}": i for i in range(250)}  # more than one request takes
+    with open_training_run(key, many, {"dvc.stage": "train", "device": "cpu"}) as tracker:
         assert client.get_run(tracker.run_id).info.status == "RUNNING"
         tracker.log_metrics({"train/loss": 0.5, "train/lr": 1e-3}, step=1)
         tracker.log_metrics({"train/loss": 0.25}, step=2)
-        tracker.log_params({f"p{i}": i for i in range(250)})  # more than one request takes
-        tracker.log_tags({"device": "cpu"})
         tracker.log_artifact(tmp_path / "curve.csv", "curves")
-        tracker.log_artifacts(tmp_path / "gallery", "gallery")
+        tracker.log_artifact(tmp_path / "gallery", "gallery")
         tracker.log_dataset("scenes", "d" * 64, "training")
 
     run = client.get_run(tracker.run_id)
@@ -246,7 +245,7 @@ def test_unreachable_server_is_one_warning(key, monkeypatch, capsys):
     start = time.monotonic()
     with open_training_run(key, PARAMS, {"a": "b"}) as tracker:
         tracker.log_metrics({"loss": 1.0}, step=1)
-        tracker.log_tags({"c": "d"})
+        tracker.describe("text")
     assert time.monotonic() - start < 10
     assert tracker.run_id is None
     output = capsys.readouterr()
