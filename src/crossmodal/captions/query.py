@@ -1,4 +1,4 @@
-"""Sentences of queries, read as the captions stage reads captions."""
+"""Sentences of queries, encoded as the captions stage encodes captions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class SentenceReader:
 
     def __init__(self, encoder: str, bert: Path, vocabulary: Path, max_tokens: int) -> None:
         self.encoder = ENCODERS[encoder].load(bert, vocabulary, max_tokens)
-        self.feature_dim = self.encoder.size  # of token features, where a matcher takes them and not ids
-        # A tokenizer keeps the truncation and padding of its last call. This first call sets those of all later ones,
-        # so that several threads may share the reader.
+        self.feature_dim = self.encoder.size  # None if the matcher takes ids
+        # A tokenizer keeps the truncation and padding of its last call; after this one they stay the same, so that
+        # several threads may share the reader.
         self("a first sentence")
 
     def __call__(self, sentence: str) -> Words:
