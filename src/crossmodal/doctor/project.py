@@ -1,4 +1,4 @@
-"""Can DVC run in this folder: a zip download has no git repository, a mounted folder may be read-only."""
+"""Check whether DVC can run in this folder: a zip download has no git repository, a folder may be read-only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossmodal.doctor.checks import Finding, never_raises
 
 @never_raises
 def check_project(*, experiment: bool) -> list[Finding]:
-    """Findings that keep DVC from running here; none where it can, or where ``.dvc`` is not there (see check_stages).
+    """Obstacles for DVC in this folder; none without ``.dvc`` (see check_stages).
 
     Args:
         experiment: for ``dvc exp run``, which keeps its results in git and needs a commit, and not ``dvc repro``.
@@ -47,9 +47,9 @@ def check_project(*, experiment: bool) -> list[Finding]:
 
 
 def path_prefix() -> str:
-    """Prefix of the ``dvc`` command: nothing, or the folder of this Python where the PATH has another, or no ``dvc``.
+    """Prefix of the ``dvc`` command: sets PATH to the folder of this Python if another one, or no ``dvc``, is on it.
 
-    Stages are run by ``python``, which must be the one that has this package.
+    Stages are run by ``python``, which must be the one with this package.
     """
     programs = Path(sys.executable).parent
     python = shutil.which("python")

@@ -97,7 +97,7 @@ def obtain_one_of(
             found, and what to do by hand.
     """
     tried = []
-    for source in _sources(archives, cache_folder, mirror, offline):
+    for source in sources(archives, cache_folder, mirror, offline):
         try:
             return _try(source, delays)
         except _NotObtainedError as error:
@@ -129,22 +129,23 @@ class _Source:
     must_match: bool = True
 
 
-def _sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> list[_Source]:
-    sources = []
+def sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> list[_Source]:
+    """Folders and addresses of archives with the same content, in the order that ``obtain_one_of`` tries them."""
+    found = []
     if folder := mirror_folder(mirror):
-        sources += [_Source(archive, folder, must_match=False) for archive in archives]
+        found += [_Source(archive, folder, must_match=False) for archive in archives]
     elif mirror:
         # Not with the public downloads: another checksum is accepted there, and only for this mirror.
         folder = cache_folder / f"mirror-{hashlib.sha256(mirror.encode()).hexdigest()[:12]}"
         for archive in archives:
             url = None if offline else f"{mirror.rstrip('/')}/{quote(archive.name)}"
-            sources.append(_Source(archive, folder, url, must_match=False))
-    sources += [
+            found.append(_Source(archive, folder, url, must_match=False))
+    found += [
         _Source(archive, cache_folder) for archive in archives if offline or (cache_folder / archive.name).is_file()
     ]
     if not offline:
-        sources += [_Source(archive, cache_folder, url) for archive in archives for url in archive.urls]
-    return sources
+        found += [_Source(archive, cache_folder, url) for archive in archives for url in archive.urls]
+    return found
 
 
 def _what_to_do(archives: Sequence[Archive], tried: Sequence[str], offline: bool) -> str:
