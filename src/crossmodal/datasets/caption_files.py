@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -29,8 +28,7 @@ from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import parse_json
 from crossmodal.files.text_files import read_text
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 _SYNONYMS = {
     "train": ("train", "training", "restval"),  # restval: COCO's val images that Karpathy's splits train with
@@ -85,12 +83,8 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
         if problem:
             listing.skipped.append(Skipped(f"{path.name} {position}", problem))
     if listing.repeated:
-        log.warning(
-            "note: %s: %d captions repeat one of the same image and are kept, %s for one",
-            path,
-            len(listing.repeated),
-            listing.repeated[0],
-        )
+        count, first = len(listing.repeated), listing.repeated[0]
+        warn(f"{path}: {count} captions repeat one of the same image and are kept, {first} for one")
     images, skipped = listing.images, listing.skipped
     if any(image.split for image in images.values()):
         for name in [name for name, image in images.items() if not image.split]:

@@ -6,14 +6,13 @@
 What a checksum decides. A file from a public address must have one of the archive's known checksums: the
 address is ours, so anything else is a broken or exchanged file. A file from ``download.mirror`` was chosen
 by the user, and re-packs of a dataset are common (Flickr8k with photographs of 224 x 224, for one): it is
-taken as it is, with a logged note when its checksum is not a known one. Either way its sha256 is returned,
+taken as it is, with a warning when its checksum is not a known one. Either way its sha256 is returned,
 for the manifest to record, so that nobody has to guess later which file a result comes from.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -29,8 +28,7 @@ from crossmodal.datasets.archives.unpack import MAX_UNPACKED, TAR_SUFFIXES
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def obtain_one_of(
         except _NotObtainedError as error:
             tried.append(str(error))
             if mirror and len(tried) == len(archives) and any(archive.urls for archive in archives) and not offline:
-                log.warning("download.mirror: %s; trying the public addresses", "; ".join(tried))
+                warn(f"download.mirror: {'; '.join(tried)}; trying the public addresses")
     raise UserError(_what_to_do(archives, tried, offline))
 
 
@@ -184,7 +182,7 @@ def _try(source: _Source, delays: Sequence[float]) -> Obtained:
                 try:
                     return _checked(archive, path, path, source.must_match)
                 except _NotObtainedError as error:
-                    log.warning("%s; downloading it again", error)
+                    warn(f"{error}; downloading it again")
             found = _download(archive, url, part, delays, must_match=source.must_match)
             part.replace(path)
             for other in folder.glob(f"{archive.name}.part-*"):  # begun at other addresses
@@ -208,7 +206,7 @@ def _download(archive: Archive, url: str, part: Path, delays: Sequence[float], *
             discard(part)
             if fetched_before or not continued:
                 raise
-            log.warning("%s; it was downloaded in pieces, getting it again from the start", error)
+            warn(f"{error}; it was downloaded in pieces, getting it again from the start")
             fetched_before = True
 
 
@@ -232,7 +230,7 @@ def _checked(archive: Archive, path: Path, origin: Path | str, must_match: bool)
     if problem := _other_kind(archive.name, path):  # a cut-off file, or a server's page in its place
         raise _NotObtainedError(f"{origin}: not {problem}")
     if archive.hashes:
-        log.warning("note: %s is not the published archive: %s; taken as download.mirror", origin, difference)
+        warn(f"{origin} is not the published archive: {difference}; taken as download.mirror")
     return Obtained(path, sha256, known=False if archive.hashes else None)
 
 

@@ -159,6 +159,11 @@ class BoxPredictor(nn.Module):
             attributes = self.attr_score(F.relu(self.fc_attr(torch.cat([x, likeliest], dim=1))))
         return scores, self.bbox_pred(x), attributes
 
+    def detections(self, boxes: Tensor, x: Tensor) -> Detections:
+        """Detections in boxes (P, 4) from their features (P, D)."""
+        scores, deltas, attributes = self(x)
+        return Detections(boxes, x, scores.float(), deltas.float(), None if attributes is None else attributes.float())
+
 
 class RegionHead(nn.Module):
     """The last stage of the ResNet on regions pooled from one image's map, and predictions from its mean."""
@@ -172,8 +177,7 @@ class RegionHead(nn.Module):
     def forward(self, features: Tensor, boxes: Tensor) -> Detections:
         pooled = roi_pool(features.float(), [boxes], POOL, 1 / STRIDE)  # (P, 16 width, 14, 14)
         x = self.res5(pooled).float().mean(dim=(2, 3))  # (P, D): Caffe's pool5_flat
-        scores, deltas, attributes = self.box_predictor(x)
-        return Detections(boxes, x, scores.float(), deltas.float(), None if attributes is None else attributes.float())
+        return self.box_predictor.detections(boxes, x)
 
 
 class BottomUpNetwork(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -13,8 +12,7 @@ from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
 from crossmodal.runtime import setting_path
 from crossmodal.settings.params import Bottomup
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 _MOST = 16 * 2**30  # bytes of a download; the published files have 0.3
 _NAMES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}  # of 1600-400-20, a name a line
@@ -90,7 +88,7 @@ def _read_names(folder: str | None, default: Path, counts: dict[str, int]) -> di
         if not count or (folder is None and not path.is_file()):
             names[kind] = []
             if count:
-                log.warning("note: no %s next to the weights, bottomup.names is null: %s stay numbers", path.name, kind)
+                warn(f"no {path.name} next to the weights, bottomup.names is null: {kind} stay numbers")
             continue
         try:
             lines = path.read_text(encoding="utf-8").split("\n")

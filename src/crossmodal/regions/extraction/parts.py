@@ -8,6 +8,7 @@ concatenated parts are, byte for byte, the store of an extraction in one process
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +55,16 @@ def missing_parts(folder: Path, parts: Sequence[range]) -> list[range]:
 
 def extract_part(
     dataset: Dataset, extractor: RegionExtractor, folder: Path, rows: range, *, wait: bool, **options: Any
-) -> bool:
-    """Extract one part unless it is complete. ``options``: of ``extract_regions``.
+) -> None:
+    """Extract one part unless it is complete, or, without ``wait``, another process is extracting it.
 
-    Returns:
-        False if another process is extracting it and ``wait`` is False.
-
-    Raises:
-        UserError: see ``extract_regions``.
+    ``options``: of ``extract_regions``, as are errors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     out = part_folder(folder, rows)
-    try:
-        with FileLock(out.with_suffix(".lock"), timeout=-1 if wait else 0):
-            if missing_parts(folder, [rows]):
-                extract_regions(dataset, extractor, out, rows=rows, **options)
-    except Timeout:
-        return False
-    return True
+    with suppress(Timeout), FileLock(out.with_suffix(".lock"), timeout=-1 if wait else 0):
+        if missing_parts(folder, [rows]):
+            extract_regions(dataset, extractor, out, rows=rows, **options)
 
 
 def merge_parts(folder: Path, parts: Sequence[range], out: Path, *, max_broken: int) -> None:

@@ -129,7 +129,18 @@ class AttributeRoIHeads(RoIHeads):
         (R, feature_dim) and attributes (R, attributes), the logits. R >= 1: the best box is always kept.
         """
         if self.training:
-            return [], self._losses(features, proposals, image_shapes, targets)
+            boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
+            x = self.region_features(features, boxes, image_shapes)
+            loss_classifier, loss_box_reg = fastrcnn_loss(*self.box_predictor(x), labels, regression)
+            attributes = torch.cat([_take(t["attributes"], m) for t, m in zip(targets, matched, strict=True)])
+            known = (torch.cat(labels) > 0) & (attributes != NO_ATTRIBUTE)
+            # Sum over a count of at least one: a batch without positives has a loss of 0, not NaN.
+            loss_attribute = F.cross_entropy(self.attribute_predictor(x[known]), attributes[known], reduction="sum")
+            return [], {
+                "loss_classifier": loss_classifier,
+                "loss_box_reg": loss_box_reg,
+                "loss_attribute": loss_attribute / known.sum().clamp(min=1),
+            }
         x = self.region_features(features, proposals, image_shapes)
         found = self.postprocess_detections(*self.box_predictor(x), proposals, image_shapes)
         x = self.region_features(features, found[0], image_shapes)
@@ -137,26 +148,6 @@ class AttributeRoIHeads(RoIHeads):
         columns = (*found, x.split(counts), self.attribute_predictor(x).split(counts))
         names = ("boxes", "scores", "labels", "features", "attributes")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], {}
-
-    def _losses(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None,
-    ) -> dict[str, Tensor]:
-        boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
-        x = self.region_features(features, boxes, image_shapes)
-        loss_classifier, loss_box_reg = fastrcnn_loss(*self.box_predictor(x), labels, regression)
-        attributes = torch.cat([_take(t["attributes"], m) for t, m in zip(targets, matched, strict=True)])
-        known = (torch.cat(labels) > 0) & (attributes != NO_ATTRIBUTE)
-        # Sum over a count of at least one: a batch without positives has a loss of 0, not NaN.
-        loss_attribute = F.cross_entropy(self.attribute_predictor(x[known]), attributes[known], reduction="sum")
-        return {
-            "loss_classifier": loss_classifier,
-            "loss_box_reg": loss_box_reg,
-            "loss_attribute": loss_attribute / known.sum().clamp(min=1),
-        }
 
     def postprocess_detections(
         self,
@@ -187,7 +178,7 @@ class AttributeRoIHeads(RoIHeads):
 
 
 def _take(attributes: Tensor, index: Tensor) -> Tensor:
-    """Attribute targets of regions; an image without objects has none to take from."""
+    """Attribute targets of regions; an image without objects has none."""
     return attributes[index] if len(attributes) else torch.full_like(index, NO_ATTRIBUTE)
 
 

@@ -12,7 +12,6 @@ that was killed and continued leaves one that is cut off.
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,7 @@ from crossmodal.regions.precomputed.rows import (
     record_rows,
 )
 from crossmodal.runtime import progress
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 _LONGEST_NAME = 4096  # bytes
 LONGEST_LINE = 64 * 2**20  # bytes; 100 regions of 2,048 values are 1.1 million
@@ -141,7 +139,7 @@ class TsvReader(FeatureReader):
         if damaged and not columns:
             raise UserError(f"{path}: no whole line; {damaged[0]}")
         if damaged:
-            log.warning("note: %s: %d damaged lines are left out, %s for one", path, len(damaged), damaged[0])
+            warn(f"{path}: {len(damaged)} damaged lines are left out, {damaged[0]} for one")
         self.named = ("classes", "attributes", "scores") if columns == 10 else ()
         super().__init__(dataset, self._lines, size, "boxes", *self.named)
         self.problems = problems
