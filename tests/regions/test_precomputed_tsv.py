@@ -110,7 +110,7 @@ def test_a_cut_line_before_the_whole_one(tmp_path, dataset, full, cut, capsys):
     whole = line("7", regions=2, full=full).rstrip()
     changed = {
         "in the features": whole[:-8],  # 6 of 36 bytes
-        "no features": whole[: whole.rindex(b"\t") + 1],
+        "before the features": whole[: whole.rindex(b"\t") + 1],
         "in the boxes": whole[: whole.rindex(b"\t") - 5],
         "in the id": whole[:1],
         "in the base64": whole[:-10] + b"!!" + whole[-8:],

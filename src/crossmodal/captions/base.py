@@ -1,4 +1,4 @@
-"""The interface of a caption encoder, for the captions stage and for queries."""
+"""The interface of a caption encoder, for the captions stage and for queries, and the encoding of all captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable
-from crossmodal.features.store import SETTINGS, FeatureStore
+from crossmodal.features.store import SETTINGS, SHARD_ROWS, FeatureStore, StoreWriter
+from crossmodal.runtime import progress
 from crossmodal.settings.params import Captions, Params
 
 FEATURES, IDS = "features", "token_ids"  # arrays of the caption store
@@ -137,3 +138,24 @@ class CaptionEncoder(ABC):
     def text_settings(cls, params: Params, bert: Path, store: FeatureStore, table: TokenTable | None) -> TextSettings:
         """The matcher's text encoder; it has no weights if features are stored."""
         return TextSettings({}, store.arrays[FEATURES][1][0])
+
+
+def encode_captions(
+    encoder: CaptionEncoder, captions: Sequence[str], folder: Path, *, batch_size: int, chunk: int = SHARD_ROWS
+) -> None:
+    """Write a store with one row per caption, and the encoder's own files.
+
+    Resumes after the shards in ``folder``. Chunks begin at multiples of ``chunk``, wherever the last shard ended:
+    batches, their padding and the last bits of features are those of an uninterrupted run.
+    """
+    writer = StoreWriter(folder, encoder.arrays)
+    done = len(writer)
+    bar = progress(total=len(captions), initial=done, desc="captions", unit="caption")
+    for start in range(done - done % chunk, len(captions), chunk):
+        rows = encoder.rows(captions[start : start + chunk], batch_size)
+        for row in rows[max(0, done - start) :]:
+            writer.append(row)
+            bar.update()
+    bar.close()
+    writer.close(encoder.metadata)
+    encoder.save(folder)

@@ -51,13 +51,10 @@ def path_prefix() -> str:
 
     Stages are run by ``python``, which must be the one with this package.
     """
-    programs = Path(sys.executable).parent
-    python = shutil.which("python")
-    if shutil.which("dvc") and python and _prefix(python) == sys.prefix:
-        return ""
+    programs, python = Path(sys.executable).parent, shutil.which("python")
+    if shutil.which("dvc") and python:
+        command = [python, "-c", "import sys; print(sys.prefix)"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.stdout.strip() == sys.prefix:
+            return ""
     return f'PATH={shlex.quote(str(programs))}:"$PATH" ' if (programs / "dvc").is_file() else ""
-
-
-def _prefix(python: str) -> str:
-    done = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from crossmodal.datasets.archives.transfer import TransferError, discard, fetch
 from crossmodal.errors import UserError
+from crossmodal.files.text_files import read_text, split_lines
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
 from crossmodal.runtime import setting_path
@@ -90,10 +91,7 @@ def _read_names(folder: str | None, default: Path, counts: dict[str, int]) -> di
             if count:
                 warn(f"no {path.name} next to the weights, bottomup.names is null: {kind} stay numbers")
             continue
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"bottomup.names {path}: not readable ({error})") from None
+        lines = split_lines(read_text(path))
         names[kind] = [line.split(",")[0].strip().lower() for line in lines if line.strip()]
         if len(names[kind]) != count:
             raise UserError(f"{path}: {len(names[kind])} names, but the detector has {count} {kind}")
