@@ -23,8 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from crossmodal.datasets.decode import read_image
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.regions.base import ImageRegions
-from crossmodal.regions.bottomup.backend import BottomUpRegions
-from crossmodal.regions.bottomup.detectron2_backend import Detectron2Regions
+from crossmodal.regions.bottomup.backend import BottomUpRegions, Detectron2Regions
 from crossmodal.regions.bottomup.obtain import obtain_detector
 from crossmodal.regions.precomputed.rows import image_key
 from crossmodal.regions.precomputed.tsv import TsvRow, parse_line, read_lines

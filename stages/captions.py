@@ -1,7 +1,7 @@
 """Stage captions: token features of every caption by BERT, its embedding by CLIP, or token ids where the encoder is
 trained with the model."""
 
-from crossmodal.captions.encode import encode_captions
+from crossmodal.captions.base import encode_captions
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError, exits_cleanly

@@ -4,7 +4,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.files.checked_json import read_json
 from crossmodal.paths import DATASET, DETECTOR
-from crossmodal.regions.fetch import Job, fetch_network
+from crossmodal.regions.fetch import fetch_network
 from crossmodal.settings.derived import region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
@@ -16,13 +16,12 @@ def main() -> None:
     backend = region_backend(params)
     dataset = read_dataset(DATASET)
     work = work_folder("detector", settings_in_use(params)["detector"], [DATASET / "manifest.json"])
-    out, state = work / "out", work / "state"
+    out = work / "out"
     out.mkdir(exist_ok=True)
-    state.mkdir(exist_ok=True)
-    fetch_network(Job(params, dataset, out, state))
+    fetch_network(params, dataset, out, work / "state")
     publish(out, DETECTOR, work)
-    measured = DETECTOR / "metrics.json"
-    ap50 = read_json(measured, dict, nan=True).get("ap50") if measured.is_file() else None
+    metrics = DETECTOR / "metrics.json"
+    ap50 = read_json(metrics, dict, nan=True).get("ap50") if metrics.is_file() else None
     quality = "" if ap50 is None else f", AP50 {ap50:.3f} on val"  # None: no boxes in val
     network = "no network, features are precomputed" if backend == "precomputed" else f"{backend} network"
     print(f"detector: {network}{quality}, in {DETECTOR}")

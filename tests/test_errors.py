@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from crossmodal.errors import disk_trouble, exits_cleanly
+from crossmodal.training import processes
 
 SCRIPT = """
 from crossmodal.errors import exits_cleanly
@@ -60,6 +62,26 @@ def test_a_full_disk_is_one_line(error, reason, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"error: models/x.part: {reason}")
     assert said.count("\n") == 1
+
+
+def test_one_of_several_processes_leaves_its_error_to_the_one_that_started_it(tmp_path, monkeypatch, capsys):
+    """And a rank that failed because another one had left does not hide the cause."""
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    with pytest.raises(SystemExit) as end:
+        exits_cleanly(lambda: write(Path("models/x.h5"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))()
+    assert (end.value.code, capsys.readouterr().err) == (2, "")
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
+    failures = {0: ProcessFailure(0, 1, 1, "none"), 1: ProcessFailure(1, 2, 2, str(path))}
+
+    def launch(*_):
+        raise ChildFailedError("stages.train", failures)
+
+    monkeypatch.setattr(processes, "elastic_launch", lambda *_: launch)
+    with pytest.raises(SystemExit) as end:
+        exits_cleanly(lambda: processes.start_processes(2, "stages.train"))()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: models/x.part: No space left on device")
 
 
 def test_the_error_names_its_file():

@@ -20,7 +20,7 @@ from crossmodal.datasets.records import read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.features.store import FeatureStore
-from crossmodal.files.arrays import load_arrays
+from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.inference.scoring import encode_captions
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.timm_network import cell_boxes, create_network, feature_map

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from crossmodal.captions.base import encode_captions
 from crossmodal.captions.bert import load_bert
 from crossmodal.captions.bert_encoders import BertFeatures
-from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher

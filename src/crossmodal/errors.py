@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 import re
 import sys
@@ -18,26 +19,25 @@ EXIT_USER_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ENTRY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _CUT_OFF = re.compile(r"\d+ requested and \d+ written")  # NumPy, which gives no reason
-_LONGEST_NAME = 300  # characters in a message, of a path that is too long to be one
-_SECOND_VOICE = 30  # seconds; on a busy machine processes are far apart
+_LONGEST_NAME = 300  # characters of a path in a message
 
 
 class UserError(Exception):
-    """An error the user can fix: names the file or key, what was found, and what was expected.
+    """An error the user can fix: names the file or key, the value found, and the expected one, in one or two lines.
 
-    The message is one or two lines. Stages print it without a traceback and exit with code 2.
+    Stages print it without a traceback and exit with code 2.
     """
 
 
 def first_of_several() -> bool:
-    """Whether this process prints for the group: False in all of torchrun's processes but the first."""
+    """Whether this process prints for its group: True but in torchrun's processes of rank 1 and more."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
 def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable[[], None]:
-    """Wrap a script's ``main``: a UserError or a disk that takes no more becomes a line on stderr and exit code 2.
+    """Wrap a script's ``main``: a UserError or a full or read-only disk becomes a line on stderr and exit code 2.
 
-    ``resumes``: whether it goes on, when it is run again, where Ctrl-C stopped it, as stages do; exit code 130.
+    ``resumes``: whether the script resumes after Ctrl-C (exit code 130) when run again, as stages do.
     """
 
     @functools.wraps(main)
@@ -46,40 +46,47 @@ def exits_cleanly(main: Callable[[], None], *, resumes: bool = True) -> Callable
         try:
             main()
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read the output has left, as head does
+        except BrokenPipeError:  # the reader of the output has ended, such as head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
             sys.exit(141)
         except KeyboardInterrupt:
             if first_of_several():
-                kept = ": finished parts are kept, run the same command to go on" if resumes else ""
+                kept = ": finished parts are kept, run the same command to resume" if resumes else ""
                 print(f"interrupted{kept}", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             text = str(error) if isinstance(error, UserError) else disk_trouble(error)
             if text is None:
                 raise
-            if not first_of_several():
-                time.sleep(_SECOND_VOICE)  # most often the first process has the same to say, and ends this one with it
-            print(f"error: {printable_lines(text)}", file=sys.stderr)
+            _report(text)
             sys.exit(EXIT_USER_ERROR)
 
     return wrapper
 
 
+def _report(text: str) -> None:
+    """Print an error, or leave it to the program that started this process as one of a group, which prints one."""
+    try:
+        failure = {"message": text, "timestamp": int(time.time())}  # as ProcessFailure of torch reads it
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(failure))
+    except (KeyError, OSError):
+        print(f"error: {printable_lines(text)}", file=sys.stderr)
+
+
 def first_line(error: BaseException) -> str:
-    """First line of a library error, for a message of one line; its type where it has no text."""
+    """First line of a library error, or its type if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def without_path(error: Exception) -> str:
-    """The text of an error without the absolute path of its file, for an out that is the same on every machine."""
+    """Text of an error without the path of its file, for outs that are the same on every machine."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def disk_trouble(error: Exception) -> str | None:
-    """The message for a write that failed on a full, read-only or failing disk or an impossible path; else None.
+    """Message for a write that failed on a full, read-only or failing disk or an impossible path; else None.
 
-    safetensors, torch, NumPy, PIL and the tokenizers each have a word of their own for it, and few name the file.
+    safetensors, torch, NumPy, PIL and tokenizers raise different errors for it, most without the file's name.
     """
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
@@ -97,7 +104,10 @@ def disk_trouble(error: Exception) -> str | None:
 
 
 def _file_of(error: Exception) -> str:
-    """The file of an error: its own, else the one that the innermost function with a path was at work on."""
+    """The file of an error: its own, else a path in the innermost function that has one.
+
+    A failed write on an open file names none, and neither do most libraries.
+    """
     named = isinstance(error, OSError) and (error.filename2 or error.filename)
     if named:
         name = os.fsdecode(named)

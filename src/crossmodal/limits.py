@@ -37,15 +37,21 @@ def check_queries(count: int) -> None:
 
 
 def check_sentence(sentence: str) -> None:
-    """A sentence's length.
+    """The sentence of a query.
 
     Raises:
-        UserError: above MOST_CHARACTERS.
+        UserError: longer than MOST_CHARACTERS, not UTF-8, or empty.
     """
     if len(sentence) > MOST_CHARACTERS:
         raise UserError(
             f"the sentence {shown(sentence)} has {len(sentence):,} characters, expected {MOST_CHARACTERS:,} at most"
         )
+    try:
+        sentence.encode()
+    except UnicodeEncodeError:  # from a terminal with another encoding
+        raise UserError(f"the sentence {shown(sentence)} is not UTF-8 text") from None
+    if not sentence.strip():
+        raise UserError("the sentence is empty; give one such as 'two dogs running on grass'")
 
 
 def check_image(size: int) -> None:

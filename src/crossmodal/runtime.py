@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import random
 import shutil
@@ -19,9 +18,7 @@ import torch
 from tqdm import tqdm
 
 from crossmodal.errors import UserError, first_of_several
-from crossmodal.terminal import printable
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import printable, warn
 
 # Of torch.cpu.get_capabilities: what x86 and ARM processors multiply matrices of a type with.
 CPU_INSTRUCTIONS = {
@@ -78,10 +75,10 @@ def computes_fast(precision: str, device: str) -> bool:
 
 
 def usable_precision(precision: str, device: str, key: str) -> str:
-    """The precision that a setting asks for, or fp32, with one line in the log, where that is faster.
+    """The precision of a setting, or fp32, with one warning, if that is faster.
 
     Args:
-        precision: fp32 | bf16 | fp16. device: kind of torch device. key: of params.yaml, for the log.
+        precision: fp32 | bf16 | fp16. device: kind of torch device. key: of params.yaml, for the warning.
     """
     if precision == "fp32" or computes_fast(precision, device):
         return precision
@@ -94,7 +91,7 @@ def _say_fp32(precision: str, device: str, key: str) -> None:
     wanted = "AVX512-BF16 or AMX" if (precision, device) == ("bf16", "cpu") else f"instructions for {precision}"
     machine = "processor" if device == "cpu" else "GPU"
     if first_of_several():
-        log.warning("note: %s %s: this %s has no %s, fp32 is faster and used", key, precision, machine, wanted)
+        warn(f"{key} {precision}: this {machine} has no {wanted}, fp32 is faster and used")
 
 
 def seed_everything(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Text of files, captions and servers made safe to print: they cannot move the cursor, hide or reverse a line."""
+"""Printing of warnings, and of text from files, captions and servers: it cannot move the cursor or hide a line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def printable(text: object, *, keep: str = "") -> str:
 
 
 def printable_lines(text: object) -> str:
-    """As ``printable``, of text whose line breaks and tabs are this project's own."""
+    """``printable`` for text whose line breaks and tabs are this project's own."""
     return printable(text, keep="\n\t")
 
 
@@ -36,11 +36,11 @@ class PrintableFormatter(logging.Formatter):
 
 
 def warn(text: object) -> None:
-    """Print one warning on stderr, above a progress bar where there is one."""
+    """Print one warning on stderr, above a progress bar if there is one."""
     tqdm.write(f"warning: {printable_lines(text)}", file=sys.stderr)
 
 
 def log_printably() -> None:
-    """Let warnings that no handler takes, which Python writes to stderr, go through ``printable_lines``."""
+    """Apply ``printable_lines`` to libraries' warnings, which Python writes to stderr without a handler."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(PrintableFormatter())

@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 
 from crossmodal.runtime import project_root
-from crossmodal.terminal import printable, warn
+from crossmodal.terminal import warn
 
 _PACKAGE = Path(__file__).resolve().parent
 _SOURCE_SUFFIXES = {".py", ".c"}
@@ -110,6 +110,6 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
-        warn(printable(f"{path}: damaged, this starts from the beginning ({reason})"))
+        warn(f"{path}: damaged, this starts from the beginning ({reason})")
         path.unlink()
         return None

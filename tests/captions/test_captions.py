@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from crossmodal.captions import fit
+from crossmodal.captions.base import encode_captions
 from crossmodal.captions.bert import load_bert, obtain_bert, read_bert_config
 from crossmodal.captions.bert_encoders import BertFeatures
-from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.fit import fit_bert, fit_tokenizer
 from crossmodal.errors import UserError
 from crossmodal.features import store

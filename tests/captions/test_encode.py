@@ -5,8 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder
-from crossmodal.captions.encode import encode_captions
+from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, encode_captions
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
 

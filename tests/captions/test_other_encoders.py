@@ -7,9 +7,9 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from crossmodal.captions.base import encode_captions
 from crossmodal.captions.bert import load_bert, obtain_bert
 from crossmodal.captions.bert_encoders import BertFeatures
-from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.query import SentenceReader
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore

@@ -10,8 +10,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from crossmodal.captions.base import CaptionEncoder
-from crossmodal.captions.encode import encode_captions
+from crossmodal.captions.base import CaptionEncoder, encode_captions
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.query import SentenceReader
 from crossmodal.errors import UserError

@@ -4,8 +4,7 @@ import pytest
 
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.fit import fit_tokenizer
-from crossmodal.captions.spans import split_spans
-from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, split_words
+from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, split_spans, split_words
 from crossmodal.errors import UserError
 
 CAPTIONS = ["A large red circle, above a zebra.", "the café's T-shirt", "a dog  runs\ttoo"]

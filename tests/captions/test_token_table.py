@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from crossmodal.captions import bert_encoders
+from crossmodal.captions.bert_encoders import table_of_tokenizer
 from crossmodal.captions.encoders import ENCODERS
-from crossmodal.captions.token_table import table_of_tokenizer, table_of_vocabulary
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
 from crossmodal.errors import UserError
 
@@ -58,10 +58,12 @@ def test_tokens_that_begin_words_are_marked(space):
     assert table.mask == 3
 
 
-def test_a_vocabulary_has_one_id_more_for_masks_unless_it_holds_one():
-    table = table_of_vocabulary(Vocabulary([*SPECIAL, "a", "dog"]))
+def test_a_vocabulary_has_one_id_more_for_masks_unless_it_holds_one(tmp_path):
+    Vocabulary([*SPECIAL, "a", "dog"]).save(tmp_path / "vocabulary.json")
+    table = ENCODERS["bigru"].token_table(tmp_path, tmp_path)
     assert (table.mask, len(table.continues), table.continues.any(), table.ends) == (6, 7, False, False)
-    table = table_of_vocabulary(Vocabulary([*SPECIAL, "a", "<mask>", "dog"]))
+    Vocabulary([*SPECIAL, "a", "<mask>", "dog"]).save(tmp_path / "vocabulary.json")
+    table = ENCODERS["bigru"].token_table(tmp_path, tmp_path)
     assert (table.mask, len(table.continues)) == (5, 7)
 
 

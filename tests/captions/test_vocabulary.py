@@ -2,8 +2,8 @@
 
 import pytest
 
+from crossmodal.captions.base import encode_captions
 from crossmodal.captions.bigru import WordIds
-from crossmodal.captions.encode import encode_captions
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore

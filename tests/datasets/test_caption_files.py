@@ -119,10 +119,10 @@ def test_lists_that_are_none(tmp_path, cell):
     assert (captions, skipped) == ({}, ["a.jsonl line 1"])
 
 
-def test_the_same_sentence_again_is_kept_and_counted(tmp_path, caplog):
+def test_the_same_sentence_again_is_kept_and_counted(tmp_path, capsys):
     captions, skipped = read(tmp_path, "a.csv", "image,caption\n0.jpg,one\n0.jpg,two\n0.jpg, one\n1.jpg,one\n")
     assert (captions, skipped) == ({"0.jpg": ["one", "two", "one"], "1.jpg": ["one"]}, [])
-    assert "1 captions repeat one of the same image and are kept, line 4 for one" in caplog.text
+    assert "1 captions repeat one of the same image and are kept, line 4 for one" in capsys.readouterr().err
 
 
 def test_names_of_splits(tmp_path):

@@ -102,11 +102,11 @@ class TestBrokenOff:
         assert server.ranges[:2] == [None, "bytes=100000-"]
         assert files(tmp_path) == ["good.zip"]
 
-    def test_pieces_that_do_not_fit_are_got_again_in_one(self, server, tmp_path, caplog):
+    def test_pieces_that_do_not_fit_are_got_again_in_one(self, server, tmp_path, capsys):
         """The server changed the file in between and does not say so."""
         found = obtain(archive_at(f"{server.url}/mixed/good.zip"), tmp_path, None)
         assert found.path.read_bytes() == GOOD
-        assert "it was downloaded in pieces, getting it again from the start" in caplog.text
+        assert "it was downloaded in pieces, getting it again from the start" in capsys.readouterr().err
         assert server.ranges.count(None) == 2
 
     def test_pieces_of_a_wrong_file_are_got_twice_and_no_more(self, server, tmp_path):

@@ -107,7 +107,7 @@ def test_photographs_of_other_kinds(tmp_path, images):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_gives_the_same_records(tmp_path, images, name, caplog):
+def test_every_form_gives_the_same_records(tmp_path, images, name, capsys):
     (tmp_path / name).write_text(FORMS[name], encoding="utf-8")
     dataset = build(tmp_path, name)
     assert [(record.id, record.path, record.split) for record in dataset.records] == [
@@ -122,7 +122,7 @@ def test_every_form_gives_the_same_records(tmp_path, images, name, caplog):
         assert content == (images / file).read_bytes()
         assert (record.width, record.height) == Image.open(io.BytesIO(content)).size
     assert (dataset.skipped, list(dataset.sources)) == ((), [name])
-    assert "1 images are not in the captions file, nobody.jpg for one" in caplog.text
+    assert "1 images are not in the captions file, nobody.jpg for one" in capsys.readouterr().err
     assert not (dataset.folder / "images/nobody.jpg").exists()
 
 

@@ -16,7 +16,7 @@ from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
 from crossmodal.evidence.selection import gallery_queries
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore, StoreWriter
-from crossmodal.files.arrays import load_arrays
+from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig

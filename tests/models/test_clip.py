@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from crossmodal.batch import Regions, Words
+from crossmodal.captions.base import encode_captions
 from crossmodal.captions.clip import ClipText
-from crossmodal.captions.encode import encode_captions
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError

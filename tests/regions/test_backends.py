@@ -7,7 +7,7 @@ import pytest
 
 from crossmodal.errors import UserError
 from crossmodal.regions.backends import LOAD, load_extractor
-from crossmodal.regions.fetch import FETCH, Job, fetch_network
+from crossmodal.regions.fetch import FETCH, fetch_network
 from crossmodal.settings import derived
 from crossmodal.settings.params import BackendName, Regions, load_params
 
@@ -43,8 +43,8 @@ def test_a_run_is_logged_with_the_settings_of_its_backend(name, section):
 
 
 def test_of_precomputed_features_no_network_reads_photographs(tmp_path):
-    job = Job(with_backend("precomputed"), None, tmp_path, tmp_path)
-    fetch_network(job)
+    params = with_backend("precomputed")
+    fetch_network(params, None, tmp_path, tmp_path)
     assert (tmp_path / "config.json").read_text() == '{"backend": "precomputed"}\n'
     with pytest.raises(UserError, match=r"regions\.backend precomputed"):
-        load_extractor(job.params, tmp_path)
+        load_extractor(params, tmp_path)

@@ -16,7 +16,7 @@ from crossmodal.regions.bottomup.boxes import (
     grid_anchors,
     propose,
 )
-from crossmodal.regions.bottomup.network import Found
+from crossmodal.regions.bottomup.network import Detections
 from crossmodal.regions.bottomup.selection import nms_per_class, select_airsplay, select_caffe
 
 # Of scales 8, 16 and 32 and ratios 0.5, 1 and 2, as py-faster-rcnn prints them from Matlab, which counts from 1.
@@ -129,7 +129,7 @@ def random_found(proposals=60, classes=9, seed=2):
     boxes = torch.cat([corners, corners + 8 + 40 * torch.rand(proposals, 2, generator=generator)], dim=1)
     logits = 1.5 * torch.randn(proposals, classes + 1, generator=generator)
     deltas = torch.randn(proposals, 4 * classes, generator=generator)
-    return Found(boxes, torch.rand(proposals, 5, generator=generator), logits, deltas, None)
+    return Detections(boxes, torch.rand(proposals, 5, generator=generator), logits, deltas, None)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.6])

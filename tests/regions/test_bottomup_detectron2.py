@@ -8,9 +8,8 @@ import torch
 from bottomup_random import random_detector, random_images, settings
 
 from crossmodal.regions.bottomup import backend
-from crossmodal.regions.bottomup.backend import BottomUpRegions
+from crossmodal.regions.bottomup.backend import BottomUpRegions, Detectron2Regions
 from crossmodal.regions.bottomup.boxes import CAFFE, DETECTRON2
-from crossmodal.regions.bottomup.detectron2_backend import Detectron2Regions
 from crossmodal.regions.bottomup.folder import write_folder
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
 

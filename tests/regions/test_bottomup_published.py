@@ -195,12 +195,15 @@ def out(tmp_path):
     return folder
 
 
-def test_a_file_becomes_a_folder(tmp_path, out, published, detector, caplog):
+def test_a_file_becomes_a_folder(tmp_path, out, published, detector, capsys):
     sha256 = hashlib.sha256(published.read_bytes()).hexdigest()
     obtain_detector(settings(weights=str(published), sha256=sha256), out, tmp_path / "cache")
     read = read_folder(out)
     assert read.architecture == SMALL and read.classes == read.attributes == []
-    assert "no objects_vocab.txt beside the weights, bottomup.names is null: classes stay numbers" in caplog.text
+    assert (
+        "no objects_vocab.txt next to the weights, bottomup.names is null: classes stay numbers"
+        in capsys.readouterr().err
+    )
     assert all(torch.equal(read.weights[name], value) for name, value in detector.weights.items())
     source = json.loads((out / "config.json").read_text())["source"]
     assert source == {"name": published.name, "sha256": sha256}

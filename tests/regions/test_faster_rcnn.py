@@ -13,7 +13,7 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import pairwise_iou
 from crossmodal.regions.fitted import fit as fit
 from crossmodal.regions.fitted.backend import TorchvisionRegions
-from crossmodal.regions.fitted.network import NO_ATTRIBUTE, build_detector, load_detector, save_detector
+from crossmodal.regions.fitted.network import NO_ATTRIBUTE, RegionDetector, load_detector, save_detector
 from crossmodal.settings.params import Detector, load_params
 
 CLASSES = ("disc", "square")
@@ -65,14 +65,14 @@ def dataset(tmp_path_factory):
 def fitted(dataset, tmp_path_factory):
     """A detector after two short epochs: what it says is of no use, but it is a whole detector folder."""
     folder = tmp_path_factory.mktemp("detector") / "detector"
-    fit.fit_detector(dataset, SETTINGS, folder)
+    fit.fit_detector(dataset, SETTINGS, folder, folder.with_name("resume"))
     return folder
 
 
 def test_overfits_a_few_images(dataset, tmp_path):
     settings = SETTINGS.model_copy(update={"epochs": 80, "batch_size": 8, "lr": 4e-3})
-    fit.fit_detector(dataset, settings, tmp_path / "detector")
-    seen = fit.evaluate_detector(load_detector(tmp_path / "detector"), fit.Annotated(dataset, "train"))
+    fit.fit_detector(dataset, settings, tmp_path / "detector", tmp_path / "resume")
+    seen = fit.evaluate_detector(load_detector(tmp_path / "detector"), fit.Samples(dataset, "train"))
     assert seen["ap50"] > 0.8
     assert seen["attribute_accuracy"] > 0.9
     metrics = json.loads((tmp_path / "detector" / "metrics.json").read_text())
@@ -82,19 +82,19 @@ def test_overfits_a_few_images(dataset, tmp_path):
 
 
 def test_resumed_fit_ends_at_the_same_bytes(dataset, fitted, tmp_path, monkeypatch):
-    keep = fit._keep
+    keep = fit.save_state
 
     def killed_after_first_epoch(*arguments):
         keep(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit, "_keep", killed_after_first_epoch)
+        patch.setattr(fit, "save_state", killed_after_first_epoch)
         fit.fit_detector(dataset, SETTINGS, tmp_path / "detector", tmp_path / "resume")
     assert not (tmp_path / "detector").exists()
     torch.rand(7)  # the state of the generator must not matter
     epochs = []
-    monkeypatch.setattr(fit, "_keep", lambda resume, parts, done: epochs.append(done))
+    monkeypatch.setattr(fit, "save_state", lambda path, state: epochs.append(state["epochs"]))
     fit.fit_detector(dataset, SETTINGS, tmp_path / "detector", tmp_path / "resume")
     assert epochs == [2]
     for name in ("model.safetensors", "config.json", "metrics.json"):
@@ -103,7 +103,7 @@ def test_resumed_fit_ends_at_the_same_bytes(dataset, fitted, tmp_path, monkeypat
 
 def test_saved_and_loaded_detector_gives_equal_outputs(tmp_path):
     torch.manual_seed(1)
-    model = build_detector(CLASSES, ATTRIBUTES, SETTINGS).eval()
+    model = RegionDetector(CLASSES, ATTRIBUTES, SETTINGS.width, SETTINGS.feature_dim).eval()
     save_detector(tmp_path / "detector", model)
     loaded = load_detector(tmp_path / "detector")
     assert (loaded.classes, loaded.attributes) == (CLASSES, ATTRIBUTES)
@@ -117,7 +117,7 @@ def test_saved_and_loaded_detector_gives_equal_outputs(tmp_path):
 
 
 def test_training_forward_survives_images_without_objects_or_known_attributes():
-    model = build_detector(CLASSES, ATTRIBUTES, SETTINGS)
+    model = RegionDetector(CLASSES, ATTRIBUTES, SETTINGS.width, SETTINGS.feature_dim)
     none = {
         "boxes": torch.zeros(0, 4),
         "labels": torch.zeros(0, dtype=torch.int64),
@@ -191,7 +191,7 @@ def test_regions_do_not_depend_on_the_batch(fitted):
 def test_dataset_without_attributes(tmp_path):
     dataset = make_dataset(tmp_path / "dataset", train=4, attributes=())
     settings = SETTINGS.model_copy(update={"epochs": 1})
-    fit.fit_detector(dataset, settings, tmp_path / "detector")
+    fit.fit_detector(dataset, settings, tmp_path / "detector", tmp_path / "resume")
     metrics = json.loads((tmp_path / "detector" / "metrics.json").read_text())
     assert metrics["attribute_accuracy"] is None
     regions = TorchvisionRegions(tmp_path / "detector", REGIONS)([np.zeros((96, 96, 3), np.uint8)])[0]
@@ -199,7 +199,7 @@ def test_dataset_without_attributes(tmp_path):
 
 
 def test_mirrored_sample_mirrors_its_boxes(dataset):
-    data = fit.Annotated(dataset, "train")
+    data = fit.Samples(dataset, "train")
     for index in (0, 2):
         image, target = data.sample(index, True, torch.device("cpu"))
         for x1, y1, x2, y2 in target["boxes"].int().tolist():
@@ -209,10 +209,10 @@ def test_mirrored_sample_mirrors_its_boxes(dataset):
 
 
 def test_boxes_of_a_picture_that_is_reduced(dataset, monkeypatch):
-    whole = fit.Annotated(dataset, "train")
+    whole = fit.Samples(dataset, "train")
     image, boxes = whole.image(0), whole.targets[0]["boxes"]
     monkeypatch.setattr("crossmodal.datasets.decode.KEPT_PIXELS", image.shape[0] * image.shape[1] // 4)
-    reduced = fit.Annotated(dataset, "train")
+    reduced = fit.Samples(dataset, "train")
     assert reduced.image(0).shape[:2] == (image.shape[0] // 2, image.shape[1] // 2)
     torch.testing.assert_close(reduced.targets[0]["boxes"], boxes / 2)
 

@@ -17,7 +17,7 @@ from crossmodal.regions.extraction.extract import autocast
 from crossmodal.regions.extraction.query import read_photograph
 from crossmodal.regions.fitted import fit as fit
 from crossmodal.regions.fitted.backend import TorchvisionRegions
-from crossmodal.regions.fitted.network import build_detector, save_detector
+from crossmodal.regions.fitted.network import RegionDetector, save_detector
 from crossmodal.regions.fitted.roi_align import ordered_roi_align
 from crossmodal.regions.grid import GridExtractor
 
@@ -38,16 +38,16 @@ def test_ordered_roi_align_is_torchvisions():
 def test_a_killed_fit_of_the_detector_ends_with_the_same_weights(tmp_path, monkeypatch):
     """Proposals and regions are drawn on the device; nothing is added in any order (the device would refuse)."""
     dataset = make_dataset(tmp_path / "dataset", train=4)
-    keep = fit._keep
+    keep = fit.save_state
 
     def killed_after_first_epoch(*arguments):
         keep(*arguments)
         raise KeyboardInterrupt
 
     with pretended() as counts:
-        fit.fit_detector(dataset, SETTINGS, tmp_path / "a")
+        fit.fit_detector(dataset, SETTINGS, tmp_path / "a", tmp_path / "other")
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(fit, "_keep", killed_after_first_epoch)
+            patch.setattr(fit, "save_state", killed_after_first_epoch)
             fit.fit_detector(dataset, SETTINGS, tmp_path / "b", tmp_path / "resume")
         torch.rand(7, device="pretended")
         fit.fit_detector(dataset, SETTINGS, tmp_path / "b", tmp_path / "resume")
@@ -63,7 +63,8 @@ def networks(tmp_path, grid_network, monkeypatch):
     monkeypatch.setattr(backend, "SHORT_SIDE", 100)
     monkeypatch.setattr(backend, "LONG_SIDE", 166)
     torch.manual_seed(1)
-    save_detector(tmp_path / "torchvision", build_detector(CLASSES, ATTRIBUTES, SETTINGS))
+    detector = RegionDetector(CLASSES, ATTRIBUTES, SETTINGS.width, SETTINGS.feature_dim)
+    save_detector(tmp_path / "torchvision", detector)
     (tmp_path / "bottomup").mkdir()
     write_folder(tmp_path / "bottomup", random_detector(names=True), {"name": "random"})
     return {

@@ -13,9 +13,9 @@ from crossmodal.regions.bottomup import backend
 from crossmodal.regions.clip import ClipRegions
 from crossmodal.regions.extraction.extract import autocast
 from crossmodal.regions.fitted.backend import TorchvisionRegions
-from crossmodal.regions.fitted.network import build_detector, save_detector
+from crossmodal.regions.fitted.network import RegionDetector, save_detector
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.settings.params import Detector, load_params
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 
@@ -23,8 +23,7 @@ PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 def fitted(folder):
     """A detector of random weights, most of whose detections are near the threshold of scores."""
     torch.manual_seed(0)
-    small = Detector(epochs=1, batch_size=1, lr=1e-3, weight_decay=0, width=8, feature_dim=16, seed=0)
-    network = build_detector(["disc", "square", "star"], ["red", "blue"], small)
+    network = RegionDetector(["disc", "square", "star"], ["red", "blue"], width=8, feature_dim=16)
     with torch.no_grad():
         network.roi_heads.box_predictor.cls_score.weight.normal_(0, 1.5)
     save_detector(folder, network)

@@ -1,22 +1,24 @@
-"""The interface of a caption encoder: it reads captions, for the captions stage and for a query alike."""
+"""The interface of a caption encoder, for the captions stage and for queries, and the encoding of all captions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from crossmodal.captions.spans import Positions, SpanReader, check_ids
+from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable
-from crossmodal.features.store import SETTINGS, FeatureStore
+from crossmodal.features.store import SETTINGS, SHARD_ROWS, FeatureStore, StoreWriter
+from crossmodal.runtime import progress
 from crossmodal.settings.params import Captions, Params
 
 FEATURES, IDS = "features", "token_ids"  # arrays of the caption store
 Row = dict[str, np.ndarray]
+Span = tuple[int, int]  # of characters: the first one and the one after the last
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class TextSettings:
 
 
 class CaptionEncoder(ABC):
-    """Reads captions as token features, as token ids (of an encoder that is trained with the matcher), or as both.
+    """Converts captions to token features, to token ids (of an encoder that is trained with the matcher), or to both.
 
-    The captions stage and a query both call ``rows``: a sentence gets the features of an equal caption, but for the
-    last bits, which the padding of a batch can change before they are rounded to float16.
+    The captions stage and a query both call ``rows``: a sentence gets the features of an equal caption, up to the last
+    bits, which the padding of a batch can change before rounding to float16.
 
     arrays: of a caption's row in the store, name -> (dtype, item shape). size: of stored features, None without.
     """
@@ -49,11 +51,7 @@ class CaptionEncoder(ABC):
     @classmethod
     @abstractmethod
     def load(cls, bert: Path, vocabulary: Path, max_tokens: int) -> Self:
-        """Load an encoder, from whichever of the two paths it needs.
-
-        Args:
-            bert: folder of the bert stage. vocabulary: ``vocabulary.json`` of the captions stage or of an imported
-                matcher.
+        """Load an encoder from the folder of the bert stage or from the ``vocabulary.json`` of a matcher.
 
         Raises:
             UserError: it is missing or unreadable.
@@ -61,11 +59,11 @@ class CaptionEncoder(ABC):
 
     @classmethod
     def make(cls, settings: Captions, bert: Path, training: Iterable[str]) -> Self:
-        """The encoder of the captions stage, which may be counted in the ``training`` captions."""
-        return cls.load(bert, Path(), settings.max_tokens)  # an encoder with a vocabulary has a ``make`` of its own
+        """The encoder of the captions stage; its vocabulary may be made from the ``training`` captions."""
+        return cls.load(bert, Path(), settings.max_tokens)  # overridden by an encoder with a vocabulary
 
     def save(self, folder: Path) -> None:  # noqa: B027 (most have nothing to write)
-        """Write the files into the stage's folder that ``load`` needs in addition to the bert stage's."""
+        """Write the files that ``load`` needs besides the bert stage's."""
 
     @classmethod
     def reading(cls, max_tokens: int) -> dict[str, Any]:
@@ -99,35 +97,65 @@ class CaptionEncoder(ABC):
         return rows
 
     @classmethod
-    def positions(cls, bert: Path, captions: Path) -> Positions:
-        """See ``spans``; the function gives the ids of all tokens of a text and the characters of each."""
+    def positions(cls, bert: Path, captions: Path) -> Callable[[str], tuple[list[int], list[Span]]]:
+        """A function of a text that gives the ids of all its tokens and the characters of each; see ``spans``."""
         raise NotImplementedError(f"{cls.__name__} stores no tokens")
 
     @classmethod
-    def spans(cls, bert: Path, captions: Path) -> SpanReader:
-        """A function of a caption and its stored token ids that gives the characters of each token: (L, 2) int32.
+    def spans(cls, bert: Path, captions: Path) -> Callable[[str, Sequence[int]], np.ndarray]:
+        """A function of a caption and its stored token ids that gives each token's ``Span``: (L, 2) int32.
 
-        They are the first one and the one after the last; (0, 0) for a token without text. No network is loaded.
+        (0, 0) for a token without text. No network is loaded.
 
         Args:
-            bert: the bert stage's folder. captions: that of the captions stage.
+            bert, captions: folders of these stages.
 
         Raises:
-            UserError: the tokenizer or the vocabulary is missing or unreadable; by the function, where the ids are
-                not those of the caption.
+            UserError: the tokenizer or the vocabulary is missing or unreadable; by the function, if the ids are not
+                those of the caption.
         """
-        return check_ids(cls.positions(bert, captions), captions)
+        positions = cls.positions(bert, captions)
+
+        def spans(text: str, ids: Sequence[int]) -> np.ndarray:
+            all_ids, found = positions(text)
+            inner = len(ids) - 1  # in a truncated caption the end token is moved forward
+            if len(all_ids) < len(ids) or list(ids[:inner]) != all_ids[:inner] or ids[-1] != all_ids[-1]:
+                raise UserError(f"{captions}: token ids that are not those of {text!r}; run the captions stage again")
+            return np.array([*found[:inner], found[-1]], dtype=np.int32)
+
+        return spans
 
     @classmethod
     def token_table(cls, bert: Path, captions: Path) -> TokenTable | None:
-        """Which tokens make a word, for ``train.word_dropout_kind`` words; None where nothing can be dropped.
+        """The tokens that make up a word, for ``train.word_dropout_kind`` words; None if nothing can be dropped.
 
         Raises:
-            UserError: words are to be masked, and the tokenizer has no token for it.
+            UserError: the tokenizer has no mask token, which this encoder needs.
         """
         return None
 
     @classmethod
     def text_settings(cls, params: Params, bert: Path, store: FeatureStore, table: TokenTable | None) -> TextSettings:
-        """The matcher's text encoder, which has nothing to do where features are stored."""
+        """The matcher's text encoder; it has no weights if features are stored."""
         return TextSettings({}, store.arrays[FEATURES][1][0])
+
+
+def encode_captions(
+    encoder: CaptionEncoder, captions: Sequence[str], folder: Path, *, batch_size: int, chunk: int = SHARD_ROWS
+) -> None:
+    """Write a store with one row per caption, and the encoder's own files.
+
+    Resumes after the shards in ``folder``. Chunks begin at multiples of ``chunk``, wherever the last shard ended:
+    batches, their padding and the last bits of features are those of an uninterrupted run.
+    """
+    writer = StoreWriter(folder, encoder.arrays)
+    done = len(writer)
+    bar = progress(total=len(captions), initial=done, desc="captions", unit="caption")
+    for start in range(done - done % chunk, len(captions), chunk):
+        rows = encoder.rows(captions[start : start + chunk], batch_size)
+        for row in rows[max(0, done - start) :]:
+            writer.append(row)
+            bar.update()
+    bar.close()
+    writer.close(encoder.metadata)
+    encoder.save(folder)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, TextSettings
+from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, Span, TextSettings
 from crossmodal.captions.bert import load_bert, read_bert_config, token_ids
-from crossmodal.captions.spans import Positions, positions_of_tokenizer
-from crossmodal.captions.token_table import table_of_tokenizer
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.runtime import pick_device
 from crossmodal.settings.params import Params
+
+_SPACES = ("Ġ", "▁")  # of byte-level BPE and SentencePiece
 
 
 class _Bert(CaptionEncoder):
@@ -33,12 +34,45 @@ class _Bert(CaptionEncoder):
         return token_ids(texts, self.tokenizer, self.config, self.max_tokens)
 
     @classmethod
-    def positions(cls, bert: Path, captions: Path) -> Positions:
-        return positions_of_tokenizer(bert / "tokenizer.json")
+    def positions(cls, bert: Path, captions: Path) -> Callable[[str], tuple[list[int], list[Span]]]:
+        path = bert / "tokenizer.json"
+        if not path.is_file():
+            raise UserError(f"{path}: not found; run the bert stage first")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises a plain Exception
+            raise UserError(f"{path}: not a readable tokenizer ({error})") from None
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+
+        def positions(text: str) -> tuple[list[int], list[Span]]:
+            encoded = tokenizer.encode(text)
+            return encoded.ids, encoded.offsets
+
+        return positions
 
     @classmethod
     def token_table(cls, bert: Path, captions: Path) -> TokenTable:
         return table_of_tokenizer(load_bert(bert)[1])
+
+
+def table_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TokenTable:
+    """The table of a BERT's tokenizer, or of another that puts a token at either end of a caption.
+
+    WordPiece marks the pieces that continue a word (##); byte-level BPE and SentencePiece mark those that begin one, so
+    that a punctuation mark without a space in front of it belongs to the word before. Without such marks every token is
+    a word.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)  # a slow tokenizer has none
+    prefix = getattr(model, "continuing_subword_prefix", None) or "##"
+    if not isinstance(model, models.WordPiece) and any(token.startswith(_SPACES) for token in tokens):
+        continues = [not token.startswith(_SPACES) for token in tokens]
+    else:
+        continues = [token.startswith(prefix) for token in tokens]
+    table = np.array(continues)
+    table[tokenizer.all_special_ids] = False
+    return TokenTable(table, tokenizer.mask_token_id, ends=True)
 
 
 class BertFeatures(_Bert):
@@ -61,7 +95,7 @@ class BertFeatures(_Bert):
 
     @torch.inference_mode()
     def features(self, ids: Sequence[list[int]], batch_size: int) -> list[np.ndarray]:
-        """See ``CaptionEncoder``; captions of like length share a batch, padding is not kept."""
+        """See ``CaptionEncoder``; captions of similar length share a batch, padding is not kept."""
         padding = self.config.pad_token_id or 0
         by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         features: list[np.ndarray] = [np.empty(0)] * len(ids)

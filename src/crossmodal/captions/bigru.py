@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from crossmodal.captions.base import CaptionEncoder, TextSettings
-from crossmodal.captions.spans import Positions, positions_in_vocabulary
-from crossmodal.captions.token_table import table_of_vocabulary
+import numpy as np
+
+from crossmodal.captions.base import CaptionEncoder, Span, TextSettings
 from crossmodal.captions.vocabulary import Vocabulary, obtain_vocabulary
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.settings.params import Captions, Params
 
 _FILE = "vocabulary.json"
+MASK = "<mask>"
 
 
 class WordIds(CaptionEncoder):
@@ -40,12 +40,18 @@ class WordIds(CaptionEncoder):
         return [self.vocabulary.encode(text, self.max_tokens) for text in texts]
 
     @classmethod
-    def positions(cls, bert: Path, captions: Path) -> Positions:
-        return partial(positions_in_vocabulary, Vocabulary.load(captions / _FILE))
+    def positions(cls, bert: Path, captions: Path) -> Callable[[str], tuple[list[int], list[Span]]]:
+        return Vocabulary.load(captions / _FILE).positions
 
     @classmethod
-    def token_table(cls, bert: Path, captions: Path) -> TokenTable | None:
-        return table_of_vocabulary(Vocabulary.load(captions / _FILE))
+    def token_table(cls, bert: Path, captions: Path) -> TokenTable:
+        """Every token is a word, <start> and <end> included, as published.
+
+        The published code adds <mask> to its vocabulary; if it is missing, its id is the one after the last word's.
+        """
+        vocabulary = Vocabulary.load(captions / _FILE)
+        mask = vocabulary.ids.get(MASK, len(vocabulary))
+        return TokenTable(np.zeros(max(len(vocabulary), mask + 1), dtype=bool), mask, ends=False)
 
     @classmethod
     def text_settings(cls, params: Params, bert: Path, store: FeatureStore, table: TokenTable | None) -> TextSettings:

@@ -34,7 +34,7 @@ class ClipText(CaptionEncoder):
 
     @classmethod
     def reading(cls, max_tokens: int) -> dict[str, Any]:
-        """None: the model's own length is a matter of the bert stage."""
+        """None: the model's own length depends on the bert stage."""
         return {}
 
     @property

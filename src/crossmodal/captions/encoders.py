@@ -21,6 +21,6 @@ ENCODERS: dict[str, type[CaptionEncoder]] = {
 def caption_reading(params: Params) -> dict[str, Any]:
     """Settings that a caption's tokens depend on, besides the encoder in models/bert, by dotted key.
 
-    Kept with a gallery, so that queries are read as its captions were; see ``derived.with_reading``.
+    Kept with a gallery, so that queries are encoded as its captions were; see ``derived.with_reading``.
     """
     return ENCODERS[params.captions.encoder].reading(params.captions.max_tokens)

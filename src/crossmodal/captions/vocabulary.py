@@ -1,4 +1,4 @@
-"""The words that a BiGRU embeds: counted in the training captions alone."""
+"""The vocabulary of a BiGRU: the words of the training captions, or those of an imported matcher."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import PreTokenizedString, normalizers, pre_tokenizers
 
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import read_json, write_json
@@ -20,8 +20,8 @@ SPLITTER = pre_tokenizers.BertPreTokenizer()
 class Vocabulary:
     """Words by id. ``words``: the special ones first.
 
-    A word may hold punctuation ("t-shirt", "'s"), as those of published vocabularies do, which were split in
-    another way: it is recognised where its parts follow each other.
+    Words of published vocabularies, which were split in another way, may contain punctuation ("t-shirt", "'s"): they
+    are recognised where their parts follow each other.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -38,8 +38,21 @@ class Vocabulary:
         words = [self.ids.get(word, unknown) for word in self._split(caption)][: max_tokens - 2]
         return [self.ids["<start>"], *words, self.ids["<end>"]]
 
+    def positions(self, caption: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of the whole caption, and the characters of each: the first one and the one after the last."""
+        parts = split_spans(caption)
+        ids = self.encode(caption, len(parts) + 2)
+        spans = []
+        for number in ids[1:-1]:
+            (word, (first, last)), *parts = parts
+            while number >= len(SPECIAL) and word != self.words[number]:
+                (part, (_, last)), *parts = parts
+                word += part
+            spans.append((first, last))
+        return ids, [(0, 0), *spans, (0, 0)]
+
     def _split(self, caption: str) -> list[str]:
-        """``split_words``, but for the longest run of parts that is a word of this vocabulary."""
+        """``split_words``, with the longest runs of parts that are words of this vocabulary joined."""
         if not self._joined:
             return split_words(caption)
         words = []
@@ -75,6 +88,14 @@ def split_words(caption: str) -> list[str]:
     return [word for word, _ in SPLITTER.pre_tokenize_str(text)]
 
 
+def split_spans(caption: str) -> list[tuple[str, tuple[int, int]]]:
+    """The words of ``split_words``, each with the positions of its characters in the caption."""
+    text = PreTokenizedString(caption)
+    text.normalize(NORMALIZER.normalize)
+    SPLITTER.pre_tokenize(text)
+    return [(word, span) for word, span, _ in text.get_splits("original", "char")]
+
+
 def count_vocabulary(captions: Iterable[str], min_count: int) -> Vocabulary:
     """Words that occur at least ``min_count`` times, most frequent first, ties in alphabetical order."""
     counts = Counter(word for caption in captions for word in split_words(caption))
@@ -83,10 +104,10 @@ def count_vocabulary(captions: Iterable[str], min_count: int) -> Vocabulary:
 
 
 def obtain_vocabulary(source: str, captions: Iterable[str], min_count: int) -> Vocabulary:
-    """What ``captions.vocabulary`` names: ``count``, or the vocabulary.json of an imported matcher.
+    """The vocabulary of ``captions.vocabulary``: ``count``, or the vocabulary.json of an imported matcher.
 
     Raises:
-        UserError: there is no such file, or it is no vocabulary.
+        UserError: there is no such file, or it is not a vocabulary.
     """
     if source == "count":
         return count_vocabulary(captions, min_count)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from crossmodal.terminal import printable, printable_lines
+from crossmodal.terminal import printable, printable_lines, warn
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,4 +24,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(printable(" ".join(f"-S {override}" for override in recipe.overrides())))
     if recipe.needs:
         needs = " ".join(f"-S {key}=..." for key in recipe.needs)
-        print(f"it also needs: {printable(needs)}", file=sys.stderr)
+        warn(f"this recipe also needs {needs}")

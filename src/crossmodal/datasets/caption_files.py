@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import logging
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -30,8 +29,7 @@ from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import parse_json
 from crossmodal.files.text_files import read_text
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 _SYNONYMS = {
     "train": ("train", "training", "restval"),  # restval: COCO's val images that Karpathy's splits train with
@@ -79,8 +77,7 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
             skipped.append(Skipped(f"{path.name} {position}", problem))
     images, repeated = listing.images, listing.repeated
     if repeated:
-        text = "note: %s: %d captions repeat one of the same image and are kept, %s for one"
-        log.warning(text, path, len(repeated), repeated[0])
+        warn(f"{path}: {len(repeated)} captions repeat one of the same image and are kept, {repeated[0]} for one")
     if any(image.split for image in images.values()):
         for name in [name for name, image in images.items() if not image.split]:
             skipped.append(Skipped(name, "no split, but others have one"))

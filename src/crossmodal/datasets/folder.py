@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 import unicodedata
@@ -18,8 +17,7 @@ from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.runtime import check_space, progress, setting_path
 from crossmodal.settings.params import Download, Folder
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 
 def build_folder(folder: Path, settings: Folder, download: Download) -> None:
@@ -43,7 +41,7 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     used = {path.relative_to(origin).as_posix() for path in sources.values()}
     unused = [name for name, path in files.items() if path.suffix.lower() in SUFFIXES and name not in used]
     if unused:
-        log.warning("note: %s: %d images are not in the captions file, %s for one", origin, len(unused), min(unused))
+        warn(f"{origin}: {len(unused)} images are not in the captions file, {min(unused)} for one")
     splits = {name: item.split for name, item in listed.items()}
     named = set(splits.values()) - {None}
     if absent := [split for split in SPLITS if named and split not in named]:
@@ -104,7 +102,7 @@ def locate_images(origin: Path, names: Sequence[str], files: Iterable[str]) -> d
         shorter = {name: find(name.split("/", folders)[-1]) for name in names}
         present = [file for file in shorter.values() if file]
         if 2 * len(present) > len(names) and len(set(present)) == len(present):
-            log.warning("note: %s: names are taken without their first %d folders, %s", origin, folders, names[0])
+            warn(f"{origin}: names are taken without their first {folders} folders, {names[0]}")
             found = shorter
             break
     return {name: origin / (found[name] or name) for name in names}

@@ -1,7 +1,7 @@
-"""Checks of ``crossmodal doctor``: each gives findings and never raises.
+"""Checks of ``crossmodal doctor``: each returns findings and never raises.
 
-A finding is a line of the report. Its ``state``: "ok", "part" (of it is here), "get" (will be obtained or made by the
-pipeline), "fix" (blocks the pipeline until the user acts), "?" (could not be found out), "" (plain fact).
+A finding is a line of the report. Its ``state``: "ok", "part" (partly downloaded), "get" (will be obtained or made by
+the pipeline), "fix" (blocks the pipeline until the user acts), "?" (unknown), "" (plain fact).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 import requests
 
 from crossmodal import paths
-from crossmodal.datasets.archives.obtain import Archive, mirror_folder
+from crossmodal.datasets.archives.obtain import Archive, sources
 from crossmodal.datasets.archives.transfer import explain
 from crossmodal.datasets.build import archives_of, download_cache
+from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import UserError
 from crossmodal.runtime import in_units, progress, project_root, setting_path
 from crossmodal.settings.derived import BACKENDS, bert_source, region_backend, settings_in_use
 from crossmodal.settings.params import Params
@@ -34,7 +36,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line; ``fix`` is what to do about it, where it blocks the pipeline."""
+    """One line; ``fix``: the remedy, if it blocks the pipeline."""
 
     state: str
     what: str
@@ -43,7 +45,7 @@ class Finding:
 
 
 def never_raises(check: Callable[P, list[Finding]]) -> Callable[P, list[Finding]]:
-    """A check that fails is itself a finding: this command is for machines where things are broken."""
+    """Turn a check's exception into a finding: this command is for machines where things are broken."""
 
     @functools.wraps(check)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> list[Finding]:
@@ -58,7 +60,7 @@ def never_raises(check: Callable[P, list[Finding]]) -> Callable[P, list[Finding]
 
 @never_raises
 def check_machine(params: Params) -> list[Finding]:
-    """Processor, accelerator, detectron2, and the space that is free."""
+    """Processor, GPU, detectron2 and free disk space."""
     import torch
 
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
@@ -72,21 +74,24 @@ def check_machine(params: Params) -> list[Finding]:
 
 
 def _detectron2(params: Params) -> Finding:
-    needed = region_backend(params) == "detectron2"
+    backend = region_backend(params)
     if importlib.util.find_spec("detectron2"):
         return Finding("ok", "detectron2", f"{importlib.metadata.version('detectron2')} installed")
-    if needed:
+    if backend == "detectron2":
         return Finding("fix", "detectron2", "not installed", "install detectron2, see the README, or another backend")
-    return Finding("", "detectron2", f"not installed; regions.backend {region_backend(params)} needs none")
+    return Finding("", "detectron2", f"not installed; regions.backend {backend} does not need it")
 
 
 @never_raises
 def check_dataset(params: Params, timeout: float) -> list[Finding]:
-    """Files that the chosen dataset is made from: here, begun, or available; and whether they will fit."""
+    """Files of the chosen dataset: here, partly downloaded, or available; and whether they fit on the disk."""
     if params.dataset == "folder":
         return [_path(f"folder.{key}", getattr(params.folder, key)) for key in ("images", "captions")]
-    if _is_built(params.dataset):
-        return [Finding("ok", "data/dataset", f"{params.dataset} is made; its files are not needed again")]
+    try:
+        if read_dataset(paths.DATASET).name == params.dataset:
+            return [Finding("ok", "data/dataset", f"{params.dataset} is made; its files are not needed again")]
+    except UserError:
+        pass  # not made yet
     groups = archives_of(params.dataset)
     if not groups:
         return [Finding("ok", params.dataset, "made by the pipeline, nothing is downloaded")]
@@ -101,58 +106,43 @@ def _path(key: str, value: str | None) -> Finding:
     return Finding("ok", key, str(path)) if path.exists() else Finding("fix", key, f"{path}: not there", f"fix {key}")
 
 
-def _is_built(dataset: str) -> bool:
-    from crossmodal.datasets.records import read_dataset
-    from crossmodal.errors import UserError
-
-    try:
-        return read_dataset(paths.DATASET).name == dataset
-    except UserError:
-        return False
-
-
-def _here(archive: Archive, params: Params) -> Path | None:
-    """Where the file is, in the mirror or among the downloads."""
-    folder = mirror_folder(params.download.mirror)
-    places = ([folder] if folder else []) + [download_cache(), *sorted(download_cache().glob("mirror-*"))]
-    return next((place / archive.name for place in places if (place / archive.name).is_file()), None)
+def _find(forms: tuple[Archive, ...], params: Params) -> tuple[Path | None, list[str]]:
+    """The file on this machine, and the addresses to download it from."""
+    found = sources(forms, download_cache(), params.download.mirror, params.download.offline)
+    files = (source.folder / source.archive.name for source in found)
+    return next(filter(Path.is_file, files), None), [source.url for source in found if source.url]
 
 
 def _begun(archive: Archive) -> int:
-    """Bytes that a broken-off download has."""
+    """Bytes of an interrupted download."""
     parts = (path for path in download_cache().glob(f"**/{archive.name}.part-*") if path.suffix != ".json")
     return max((path.stat().st_size for path in parts), default=0)
 
 
 def _archive(forms: tuple[Archive, ...], params: Params, timeout: float) -> Finding:
-    for form in forms:
-        if path := _here(form, params):
-            return Finding("ok", form.name, f"{in_units(path.stat().st_size)} in {path.parent}")
-    first = forms[0]
+    first, (path, urls) = forms[0], _find(forms, params)
+    if path:
+        return Finding("ok", path.name, f"{in_units(path.stat().st_size)} in {path.parent}")
     size = f"about {in_units(first.size)}" if first.size else "size unknown"
     put = "put it into a folder and set download.mirror to that folder"
     if params.download.offline:
         return Finding("fix", first.name, f"{size}, not here, and download.offline", first.terms or put)
-    urls = [url for form in forms for url in form.urls]
-    mirror = params.download.mirror
-    if mirror and not mirror_folder(mirror):
-        urls = [f"{mirror.rstrip('/')}/{form.name}" for form in forms] + urls
     if not urls:
         return Finding("fix", first.name, f"{size}, not here; given out on request", f"{first.terms} Then {put}.")
-    answers = {}
+    tried = []
     for url in urls:
-        answers[url] = answer(url, timeout)
-        if answers[url] is None:
+        reason = answer(url, timeout)
+        if reason is None:
             begun = _begun(first)
             state, done = ("part", f"{in_units(begun)} of ") if begun else ("get", "")
             return Finding(state, first.name, f"{done}{size}, from {url}")
-    tried = "; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in answers.items())
+        tried.append(f"{urlsplit(url).netloc}: {reason}")
     elsewhere = f"get it from {' or '.join(urls)} on another machine, {put}"
-    return Finding("fix", first.name, f"{size}, no address answers ({tried})", elsewhere)
+    return Finding("fix", first.name, f"{size}, no address answers ({'; '.join(tried)})", elsewhere)
 
 
 def answer(url: str, timeout: float) -> str | None:
-    """None if an address answers a request for its headers, else what is wrong with it."""
+    """None if an address answers a request for its headers, else the reason why not."""
     try:
         with requests.head(url, timeout=timeout, allow_redirects=True) as response:
             return None if response.status_code < 400 else f"HTTP {response.status_code}"
@@ -161,9 +151,9 @@ def answer(url: str, timeout: float) -> str | None:
 
 
 def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
-    files = [(forms[0], next(filter(None, (_here(form, params) for form in forms)), None)) for forms in groups]
+    files = [(forms[0], _find(forms, params)[0]) for forms in groups]
     missing = sum(max(0, first.size - _begun(first)) for first, path in files if not path)
-    # Photographs do not get smaller in an archive.
+    # Archives of photographs are not compressed.
     unpacked = sum(path.stat().st_size if path else first.size for first, path in files[1:])
     free = shutil.disk_usage(project_root()).free
     text = f"{in_units(missing)} to download and {in_units(unpacked)} to unpack, {in_units(free)} free (computed)"
@@ -174,7 +164,7 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
 
 @never_raises
 def check_files(params: Params, timeout: float) -> list[Finding]:
-    """Files of the user's that the settings name, of stages that have not run: weights, features, a vocabulary."""
+    """The user's files in the settings of stages that have not run: weights, features, a vocabulary."""
     named = {}
     if not _has_run(paths.DETECTOR, params):
         section = BACKENDS[region_backend(params)].section
@@ -195,7 +185,7 @@ def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
     if found := next(download_cache().glob(f"*-{Path(urlsplit(url).path).name}"), None):
         return Finding("ok", key, f"{in_units(found.stat().st_size)} in {found.parent}")
     if params.download.offline:
-        return Finding("?", key, f"{url}, not asked (download.offline)")
+        return Finding("?", key, f"{url}, not checked (download.offline)")
     reason = answer(url, timeout)
     if reason is None:
         return Finding("get", key, f"from {url}")
@@ -204,32 +194,28 @@ def _address(key: str, url: str, params: Params, timeout: float) -> Finding:
 
 @never_raises
 def check_hub(params: Params, timeout: float) -> list[Finding]:
-    """The published weights that the settings ask for: on this machine, or available from the hub."""
+    """The published weights in the settings: on this machine, or available from the hub."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    findings, missing = [], []
-    for key, name in _from_hub(params).items():
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    hub, names = constants.ENDPOINT, _from_hub(params)
+    cached = {key for key, name in names.items() if isinstance(try_to_load_from_cache(name, "config.json"), str)}
+    reason = answer(hub, timeout) if names.keys() - cached else None
+    findings = []
+    for key, name in names.items():
+        if key in cached:
             findings.append(Finding("ok", key, f"{name} is in the cache of this machine"))
+        elif reason is None:
+            findings.append(Finding("get", key, f"{name}, from {hub}"))
         else:
-            missing.append((key, name))
-    if not missing:
-        return findings or [Finding("ok", "weights", "none that would come from a hub")]
-    reason = answer(constants.ENDPOINT, timeout)
-    for key, name in missing:
-        if reason is None:
-            findings.append(Finding("get", key, f"{name}, from {constants.ENDPOINT}"))
-        else:
-            text = f"{name} is not in the cache of this machine; {constants.ENDPOINT}: {reason}"
+            text = f"{name} is not in the cache of this machine; {hub}: {reason}"
             findings.append(Finding("fix", key, text, f"set {key} to a file or folder on disk"))
-    return findings
+    return findings or [Finding("ok", "weights", "none from a hub")]
 
 
 def _from_hub(params: Params) -> dict[str, str]:
-    """Hub names by the setting that asks for them, of stages that have not run."""
+    """Hub names by their setting, of stages that have not run."""
     names = {}
-    grid_from_hub = region_backend(params) == "grid" and params.grid.weights == "hub"
-    if grid_from_hub and not _has_run(paths.DETECTOR, params):
+    if region_backend(params) == "grid" and params.grid.weights == "hub" and not _has_run(paths.DETECTOR, params):
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(params.grid.model)
@@ -244,7 +230,7 @@ def _from_hub(params: Params) -> dict[str, str]:
 
 
 def _has_run(out: Path, params: Params) -> bool:
-    """Whether a stage's out (its name is the stage's) is here, and made by these settings, as dvc.lock has it."""
+    """Whether a stage's out, a folder of its name, is here and made with these settings, by dvc.lock."""
     import yaml
 
     file = (paths.SETTINGS / f"{out.name}.json").as_posix()
@@ -260,18 +246,18 @@ def _has_run(out: Path, params: Params) -> bool:
 
 @never_raises
 def check_stages() -> list[Finding]:
-    """Every stage of dvc.yaml, as DVC sees it: up to date, or why it would run."""
+    """Every stage of dvc.yaml by DVC's status: up to date, or the reason to run it."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
     try:
         repo = Repo(".")
-    except NotDvcRepoError:  # of a copy without the files whose names begin with a dot
+    except NotDvcRepoError:  # a copy without hidden files
         init = "dvc init" if Path(".git").exists() else "dvc init --no-scm"
         return [Finding("fix", "DVC", "no .dvc folder here", init)]
     with repo:
         changed = repo.status()
-        stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # those of .dvc files have none
+        stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]  # not those of .dvc files
         outs = {stage.name: [Path(out.fs_path) for out in stage.outs] for stage in stages}
     return [_stage(name, paths, changed.get(name, [])) for name, paths in outs.items()]
 
@@ -292,9 +278,9 @@ def _stage(name: str, outs: list[Path], problems: list) -> Finding:
 
 @never_raises
 def check_cache() -> list[Finding]:
-    """The files of DVC's cache that are not what their names say.
+    """Files of DVC's cache whose content does not have the checksum in their names.
 
-    DVC itself takes a write-protected file for whole: one that a disk has damaged would go back into the outs.
+    DVC itself trusts a write-protected file: one that is damaged would be copied to the outs.
     """
     from dvc.repo import Repo
 
@@ -312,7 +298,7 @@ def check_cache() -> list[Finding]:
         Finding("fix", os.path.relpath(path), "differs from its checksum", _again(path, outs)) for path in damaged
     ]
     total = in_units(sum(path.stat().st_size for path in files))
-    return findings or [Finding("ok", "cache", f"{len(files):,} files, {total}, as their checksums say")]
+    return findings or [Finding("ok", "cache", f"{len(files):,} files, {total}, all with their checksums")]
 
 
 def _is_whole(path: Path) -> bool:

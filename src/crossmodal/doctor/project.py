@@ -1,4 +1,4 @@
-"""Can DVC run in this folder: a zip download has no git repository, a mounted folder may be read-only."""
+"""Check whether DVC can run in this folder: a zip download has no git repository, a folder may be read-only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossmodal.doctor.checks import Finding, never_raises
 
 @never_raises
 def check_project(*, experiment: bool) -> list[Finding]:
-    """Findings that keep DVC from running here; none where it can, or where ``.dvc`` is not there (see check_stages).
+    """Obstacles for DVC in this folder; none without ``.dvc`` (see check_stages).
 
     Args:
         experiment: for ``dvc exp run``, which keeps its results in git and needs a commit, and not ``dvc repro``.
@@ -47,17 +47,14 @@ def check_project(*, experiment: bool) -> list[Finding]:
 
 
 def path_prefix() -> str:
-    """Prefix of the ``dvc`` command: nothing, or the folder of this Python where the PATH has another, or no ``dvc``.
+    """Prefix of the ``dvc`` command: sets PATH to the folder of this Python if another one, or no ``dvc``, is on it.
 
-    Stages are run by ``python``, which must be the one that has this package.
+    Stages are run by ``python``, which must be the one with this package.
     """
-    programs = Path(sys.executable).parent
-    python = shutil.which("python")
-    if shutil.which("dvc") and python and _prefix(python) == sys.prefix:
-        return ""
+    programs, python = Path(sys.executable).parent, shutil.which("python")
+    if shutil.which("dvc") and python:
+        command = [python, "-c", "import sys; print(sys.prefix)"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.stdout.strip() == sys.prefix:
+            return ""
     return f'PATH={shlex.quote(str(programs))}:"$PATH" ' if (programs / "dvc").is_file() else ""
-
-
-def _prefix(python: str) -> str:
-    done = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()

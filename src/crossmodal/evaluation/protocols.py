@@ -6,7 +6,6 @@ searched for itself (1K). The result is nested as metrics/test.json is; docs/met
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,8 +17,8 @@ from crossmodal.evaluation import binary, relevance
 from crossmodal.evaluation.kaylode_metrics import KAYLODE
 from crossmodal.evaluation.metrics import RECALL_AT, summarise
 from crossmodal.evaluation.ranking import Pairs, Ranking, rank_both_ways
+from crossmodal.terminal import warn
 
-log = logging.getLogger(__name__)
 WAYS = ("i2t", "t2i")
 METRICS: dict[str, Callable[[Ranking], np.ndarray]] = {  # of binary relevance, (Q,) each; docs/metrics.md
     "mrr": binary.reciprocal_rank,
@@ -128,7 +127,7 @@ def extra_metrics(
         images = len(similarity)
         folds = COCO_FOLDS if images == COCO_IMAGES else 1
         if NEARLY * COCO_IMAGES <= images < COCO_IMAGES:
-            log.warning("note: evaluate.folds null: no folds of %d images, COCO's 1K takes %d", images, COCO_IMAGES)
+            warn(f"evaluate.folds null: no folds of {images} images, COCO's 1K takes {COCO_IMAGES}")
     if folds > 1:
         means = fold_metrics(similarity, Pairs.of_captions(caption_image), folds, graded, EXTRA)
         metrics["folds"] = {key: means[key] for key in (*WAYS, "rsum", "folds")}

@@ -17,7 +17,7 @@ class Evidence:
     matches (M,), non_matches (S,): float32 scores of images with their own captions, and with others.
     pairs (P, 2): image and caption as store rows; sizes (P, 2): their regions R and tokens L; weights: (R, L) of
     every pair, flat, one after the other, float16. captions (K,): store rows of the captions; spans (T, 2): where
-    their tokens are in their texts (see captions.spans), one caption after the other, lengths (K,) of each.
+    their tokens are in their texts (see CaptionEncoder.spans), one caption after the other, lengths (K,) of each.
     boxes (R, 4): of the regions of every image, as shares of it, where the matcher makes them of what is stored; (0, 4)
     where they are the stored ones.
     """

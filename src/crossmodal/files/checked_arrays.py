@@ -99,10 +99,15 @@ def load_arrays(kind: type[Arrays], path: Path) -> Arrays:
         raise UserError(f"{path}: not readable as {what} ({error})") from None
 
 
-def _check_header(file: BinaryIO, size: int, name: str) -> None:
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and type of the array of an open .npy file, which is left at its values."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    return read(file)
+
+
+def _check_header(file: BinaryIO, size: int, name: str) -> None:
+    shape, _, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects")
     claimed = math.prod(shape) * dtype.itemsize

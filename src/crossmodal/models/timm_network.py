@@ -22,7 +22,7 @@ from crossmodal.files.checked_json import Record, as_record, read_json
 
 Stages = int | Literal["all"]
 _REFUSED = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # they name files
-_TIMM_RAISES = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+TIMM_RAISES = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 _TOLERANCE = 1e-4  # of the largest value: the parts have to give what the whole network gives
 
 
@@ -198,7 +198,7 @@ def cut_network(model: nn.Module, trained: Stages, size: int) -> Cut:
         try:
             values = frozen_part(copy.deepcopy(model), trained).forward_features(pixels)
             found = feature_map(trained_part(copy.deepcopy(model), trained), values, size)
-        except _TIMM_RAISES as error:
+        except TIMM_RAISES as error:
             raise UserError(f"grid.trained {trained}: the network cannot be cut there ({first_line(error)})") from None
     if found.shape != expected.shape or (found - expected).abs().max() > _TOLERANCE * expected.abs().max():
         raise UserError(f"grid.trained {trained}: the network cannot be cut there: its parts give something else")

@@ -1,4 +1,4 @@
-"""reproduction.yaml: published results, the settings that reproduce them here, and the results obtained.
+"""reproduction.yaml: published results, the settings that reproduce them, and the results obtained.
 
 A recipe is a set of settings of params.yaml. Results are R@1, R@5, R@10 both ways and their sum, over all test images
 (``all``) or as the mean of five folds of 1,000 images (``folds``, COCO 1K).
@@ -66,8 +66,8 @@ class Ours(Section):
 class Recipe(Section):
     """A row: model and data, settings, published recalls and ours.
 
-    ``settings`` are nested as in params.yaml; ``parts`` are already in them. ``needs``: keys without which it does not
-    run and that no file can know, such as the path of a file.
+    ``settings`` are nested as in params.yaml, ``parts`` included. ``needs``: keys that the user must set, such as the
+    path of a file.
     """
 
     model: str
@@ -112,8 +112,7 @@ class Reproduction(Section):
             for recalls in recipe.published.values():
                 if recalls.source not in self.sources:
                     raise ValueError(f"{name}: source {recalls.source!r} is not one of {', '.join(self.sources)}")
-        twice = set(self.recipes) & set(self.flickr8k)
-        if twice:
+        if twice := set(self.recipes) & set(self.flickr8k):
             raise ValueError(f"{min(twice)} is in both recipes and flickr8k")
         return self
 
@@ -123,18 +122,14 @@ class Reproduction(Section):
         return self.recipes | self.flickr8k
 
     def recipe(self, name: str) -> Recipe:
-        """The recipe of a name.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The recipe of a name; a UserError if there is none."""
         if name not in self.all_recipes:
             raise UserError(f"{FILE}: no recipe {name!r}; `crossmodal recipe` lists them")
         return self.all_recipes[name]
 
 
 def read_reproduction(path: Path = FILE) -> Reproduction:
-    """Read and check reproduction.yaml; parts become settings of the recipes that name them.
+    """Read and check reproduction.yaml; parts are merged into the settings of the recipes that name them.
 
     Raises:
         UserError: file missing or not YAML; unknown key or part, wrong type, recalls that do not add up.
@@ -153,11 +148,11 @@ def read_reproduction(path: Path = FILE) -> Reproduction:
 
 
 def read_recalls(dataset: str, path: Path = METRICS) -> dict[Protocol, Recalls]:
-    """The recalls in metrics/test.json, over all test images and, where they are there, of folds.
+    """The recalls in metrics/test.json, over all test images and, if there are any, of folds.
 
     Raises:
-        UserError: the file is missing or holds no recalls; they are of another number of images than ``dataset`` has
-            in its test split, so that they cannot be compared.
+        UserError: the file is missing or holds no recalls, or those of another number of images than ``dataset``'s test
+            split has.
     """
     try:
         metrics = read_json(path, dict, nan=True, advice="the report stage writes it")
@@ -179,10 +174,13 @@ def read_recalls(dataset: str, path: Path = METRICS) -> dict[Protocol, Recalls]:
 
 
 def resolved(params: str, overrides: list[str], name: str = PARAMS.name) -> Params:
-    """params.yaml of this text, by the name of ``name``, with overrides put in by DVC as ``dvc exp run -S`` does.
+    """Settings of the text of params.yaml with overrides applied by DVC, as ``dvc exp run -S`` does.
+
+    Args:
+        name: of the file, for messages.
 
     Raises:
-        UserError: an override is none, or what comes out is refused.
+        UserError: an override, or the result, is not valid.
     """
     from dvc.exceptions import DvcException
     from dvc.utils.hydra import apply_overrides
@@ -219,5 +217,5 @@ def _over(settings: Settings, others: Settings) -> Settings:
 
 
 def _word(value: Any) -> str:
-    """A value without spaces, so that a shell takes it for one word."""
+    """A value without spaces: one word for a shell."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

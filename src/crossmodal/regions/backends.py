@@ -1,4 +1,4 @@
-"""The region backends by their name in params.yaml: what runs the network that the detector stage has published.
+"""Registry of the region backends: the extractor that runs the network in the detector stage's folder, by name.
 
 A new one is an extractor in a file of its own, a line here, one in fetch.py for its network and one in
 ``derived.BACKENDS`` for its settings, and its name in settings/params.py.
@@ -12,8 +12,7 @@ from typing import NoReturn
 
 from crossmodal.errors import UserError
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.bottomup.backend import BottomUpRegions
-from crossmodal.regions.bottomup.detectron2_backend import Detectron2Regions
+from crossmodal.regions.bottomup.backend import BottomUpRegions, Detectron2Regions
 from crossmodal.regions.clip import ClipRegions
 from crossmodal.regions.fitted.backend import TorchvisionRegions
 from crossmodal.regions.grid import GridExtractor
@@ -23,8 +22,8 @@ from crossmodal.settings.params import Params
 
 def _no_network(folder: Path, params: Params) -> NoReturn:
     raise UserError(
-        "regions.backend precomputed: the features came from files, no network is here that reads photographs; "
-        "sentences can be searched for, photographs need another backend"
+        "regions.backend precomputed: the features came from files, there is no network that reads photographs; "
+        "queries can be sentences, photographs need another backend"
     )
 
 
@@ -39,10 +38,9 @@ LOAD: dict[str, Callable[[Path, Params], RegionExtractor]] = {
 
 
 def load_extractor(params: Params, folder: Path) -> RegionExtractor:
-    """Read what the detector stage wrote to ``folder``, by the backend in use.
+    """Load the network in the detector stage's ``folder``, by the backend in use.
 
     Raises:
-        UserError: the folder is missing, damaged, or holds the network of another backend; the backend is
-            precomputed, which has none.
+        UserError: the folder is missing, damaged, or of another backend; the backend is precomputed.
     """
     return LOAD[region_backend(params)](folder, params)

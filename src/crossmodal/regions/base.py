@@ -1,4 +1,4 @@
-"""What every region backend takes and gives: images in, regions out."""
+"""The interface of a region backend: images in, regions out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class ImageRegions:
     """The R regions of one image, best first.
 
     features: (R, D) float32. boxes: (R, 4) float32, x1 y1 x2 y2 in pixels of the image as given.
-    classes, attributes: (R,) int16, index into the dataset's (or detector's) names, -1 where the backend
-    knows none. scores: (R,) float32 in 0..1. R >= 1.
+    classes, attributes: (R,) int16, index into the dataset's (or detector's) names, -1 if unknown.
+    scores: (R,) float32 in 0..1. R >= 1.
     """
 
     features: np.ndarray
@@ -22,6 +22,12 @@ class ImageRegions:
     classes: np.ndarray
     attributes: np.ndarray
     scores: np.ndarray
+
+    @classmethod
+    def unnamed(cls, features: np.ndarray, boxes: np.ndarray) -> ImageRegions:
+        """Regions of a backend that knows no names: class and attribute -1, score 1."""
+        unknown = np.full(len(boxes), -1, dtype=np.int16)
+        return cls(features, boxes, unknown, unknown, np.ones(len(boxes), dtype=np.float32))
 
 
 class RegionExtractor(Protocol):

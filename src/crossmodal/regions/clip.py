@@ -1,4 +1,4 @@
-"""One region per image: the embedding of the whole of it by the image half of a dual encoder (CLIP, SigLIP)."""
+"""One region per image: its embedding by the image half of a dual encoder (CLIP, SigLIP)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,11 @@ class ClipRegions:
 
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray]) -> list[ImageRegions]:
-        """Embeddings as the model gives them, not normalised; class and attribute -1, score 1."""
+        """Embeddings as the model gives them, not normalised."""
         pictures = [Image.fromarray(image) for image in images]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(self.device)
         embeddings = embedding(self.model(pixel_values=pixels)).float().cpu().numpy()  # (B, E)
-        nothing = np.full(1, -1, dtype=np.int16)
         return [
-            ImageRegions(
-                features=values[None],
-                boxes=np.array([[0, 0, picture.width, picture.height]], dtype=np.float32),
-                classes=nothing,
-                attributes=nothing,
-                scores=np.ones(1, dtype=np.float32),
-            )
+            ImageRegions.unnamed(values[None], np.array([[0, 0, picture.width, picture.height]], dtype=np.float32))
             for picture, values in zip(pictures, embeddings, strict=True)
         ]

@@ -1,13 +1,12 @@
-"""Where the network of a region backend comes from, by the backend's name: what the detector stage publishes.
+"""The network of each region backend, as the detector stage publishes it.
 
-Apart from backends.py, which loads it: a search needs neither downloads nor training, and a change of how regions are
-extracted does not fit the detector again.
+Apart from backends.py, which loads it: a search needs neither downloads nor training, and a change in the extraction of
+regions does not fit the detector again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from crossmodal.datasets.records import Dataset
@@ -21,50 +20,29 @@ from crossmodal.settings.derived import region_backend
 from crossmodal.settings.params import Params
 
 
-@dataclass(frozen=True)
-class Job:
-    """Settings and data that a network is made from; out: folder for it, state: for a fit to resume; both exist."""
-
-    params: Params
-    dataset: Dataset
-    out: Path
-    state: Path
+def _bottomup(params: Params, dataset: Dataset, out: Path, state: Path) -> None:
+    obtain_detector(params.bottomup, out, project_root() / ".resume" / "downloads")
 
 
-def _fit(job: Job) -> None:
-    fit_detector(job.dataset, job.params.detector, job.out, job.state)
-
-
-def _grid(job: Job) -> None:
-    obtain_backbone(job.params.grid, job.out)
-
-
-def _clip(job: Job) -> None:
-    obtain_half(job.params.clip.source, "vision", job.out)
-
-
-def _bottomup(job: Job) -> None:
-    obtain_detector(job.params.bottomup, job.out, project_root() / ".resume" / "downloads")
-
-
-def _nothing(job: Job) -> None:
-    write_json(job.out / "config.json", {"backend": "precomputed"}, indent=None)
-
-
-FETCH: dict[str, Callable[[Job], None]] = {
-    "torchvision": _fit,
-    "grid": _grid,
-    "clip": _clip,
+FETCH: dict[str, Callable[[Params, Dataset, Path, Path], None]] = {
+    "torchvision": lambda params, dataset, out, state: fit_detector(dataset, params.detector, out, state),
+    "grid": lambda params, dataset, out, state: obtain_backbone(params.grid, out),
+    "clip": lambda params, dataset, out, state: obtain_half(params.clip.source, "vision", out),
     "bottomup": _bottomup,
     "detectron2": _bottomup,
-    "precomputed": _nothing,
+    "precomputed": lambda params, dataset, out, state: write_json(
+        out / "config.json", {"backend": "precomputed"}, indent=None
+    ),
 }
 
 
-def fetch_network(job: Job) -> None:
+def fetch_network(params: Params, dataset: Dataset, out: Path, state: Path) -> None:
     """Fit or obtain the network of the backend in use.
 
+    Args:
+        out: folder of the network, which exists. state: folder for a fit to resume from.
+
     Raises:
-        UserError: see what the backend's file says of it.
+        UserError: see the function of the backend.
     """
-    FETCH[region_backend(job.params)](job)
+    FETCH[region_backend(params)](params, dataset, out, state)

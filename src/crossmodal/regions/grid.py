@@ -1,13 +1,11 @@
 """Grid features: the cells of a convolutional (or patch) backbone's last feature map as regions.
 
-Any timm model; the photograph is resized to a square, whole, as grid features usually are ("In Defense of
-Grid Features", arXiv 2001.03615). The network of the stage is kept as safetensors with its timm name.
+Any timm model; the whole image is resized to a square, as is usual for grid features ("In Defense of Grid Features",
+arXiv 2001.03615). A transformer is made for one size of image: it is set up for ``grid.image_size`` by timm's
+``img_size``, and the positions in weights of another size are interpolated, as timm does with its own.
 
-A transformer is made for one size of image. It is set up for ``grid.image_size`` by timm's ``img_size``, and weights of
-another size are fitted to it as timm fits its published ones: positions are interpolated.
-
-With ``grid.trained`` the regions are what enters the first of the stages that are trained with the matcher, or, where
-all are, the pixels (see models.grid_backbone).
+With ``grid.trained`` the regions are the input of the first stage that is trained with the matcher, or the pixels if
+all are trained (see models.grid_backbone).
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from crossmodal.errors import UserError, first_line
 from crossmodal.files.checked_json import write_json
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.timm_network import (
+    TIMM_RAISES,
     cell_boxes,
     create_network,
     cut_network,
@@ -50,9 +49,8 @@ def obtain_backbone(settings: Grid, folder: Path) -> None:
         settings: timm name and keyword arguments, ``weights`` "hub" or a .safetensors file.
 
     Raises:
-        UserError: unknown model or argument, an image size that the model does not take or of which it gives no grid of
-            cells, no way to the hub, a file that does not fit the model, or a model that cannot be cut where
-            ``trained`` says.
+        UserError: unknown model or argument, an image size without a grid of cells, no way to the hub, a file that
+            does not fit the model, or a model that cannot be cut at ``trained``.
     """
     model, kwargs = _create_for_size(settings)
     if settings.weights == "hub":
@@ -75,7 +73,7 @@ def obtain_backbone(settings: Grid, folder: Path) -> None:
 
 
 def _create_for_size(settings: Grid) -> tuple[nn.Module, dict[str, Any]]:
-    """A model of random weights that gives cells of ``grid.image_size``, and the arguments that made it so."""
+    """A model of random weights that gives cells of ``grid.image_size``, and its arguments."""
     name, size, kwargs = settings.model, settings.image_size, settings.kwargs
     config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
     fixed = config is not None and config.fixed_input_size
@@ -91,7 +89,7 @@ def _create_for_size(settings: Grid) -> tuple[nn.Module, dict[str, Any]]:
         if kwargs is settings.kwargs:
             raise
         raise UserError(f"grid.image_size {size}: {error}{hint}") from None
-    except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except TIMM_RAISES as error:
         raise UserError(
             f"grid.image_size {size}: {name} gives no grid of cells for it ({first_line(error)}){hint}"
         ) from None
@@ -104,44 +102,32 @@ def _load_weights(path: Path, model: nn.Module, settings: Grid) -> None:
     classifier = model.default_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     weights = {key: value for key, value in weights.items() if not (heads and key.startswith(heads))}
-    if misfit := _misfit(weights, model):
-        weights = _fitted(weights, model)
-        if weights is None:
-            raise UserError(
-                f"{name}: not the weights of {settings.model}, "
-                f"nor to be fitted to grid.image_size {settings.image_size}: {misfit}"
-            )
-    check_tensors(weights, model.state_dict(), name, settings.model)
+    try:
+        check_tensors(weights, model.state_dict(), name, settings.model)
+    except UserError as error:
+        try:
+            weights = _resampled(weights, model)
+            check_tensors(weights, model.state_dict(), name, settings.model)
+        except (UserError, *TIMM_RAISES):
+            raise UserError(f"{error}, nor can they be fitted to grid.image_size {settings.image_size}") from None
     model.load_state_dict(weights)
 
 
-def _misfit(weights: dict[str, torch.Tensor], model: nn.Module) -> str:
-    """The first tensor that is missing, too many or of another shape; empty where all fit."""
-    expected = model.state_dict()
-    for key in sorted(set(expected) ^ set(weights)):
-        return f"{'lacks' if key in expected else 'holds'} {key!r}"
-    for key, value in weights.items():
-        if value.shape != expected[key].shape:
-            return f"{key!r} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
-    return ""
-
-
-def _fitted(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor] | None:
+def _resampled(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of another image size as timm reads its own: positions resampled to the model's grid.
 
-    None if they still do not fit, or if more than positions would have to be resampled: they are of another model.
+    Raises:
+        ValueError: other weights would be resampled: they are another model's. Whatever timm raises.
     """
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    try:
-        fitted = convert(dict(weights), model) if convert else weights
-    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return None
-    resampled = [key for key in fitted if key in weights and fitted[key].shape != weights[key].shape]
-    return None if _misfit(fitted, model) or not all("pos" in key for key in resampled) else fitted
+    fitted = convert(dict(weights), model) if convert else weights
+    if any(key in weights and value.shape != weights[key].shape and "pos" not in key for key, value in fitted.items()):
+        raise ValueError("more than positions are of another shape")
+    return fitted
 
 
 class GridExtractor:
-    """Every cell of the last feature map is a region, or what the trained stages start from; its box is the cell."""
+    """Every cell of the last feature map, or of the input of the trained stages, is a region; its box is the cell."""
 
     def __init__(self, folder: Path) -> None:
         """Load what ``obtain_backbone`` wrote.
@@ -173,21 +159,14 @@ class GridExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: list[np.ndarray]) -> list[ImageRegions]:
-        """Cells in reading order, class and attribute -1, score 1."""
+        """Cells in reading order."""
         resized = [
             np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BICUBIC))
             for image in images
         ]
         features, unit = self._rows(torch.from_numpy(np.stack(resized)))
-        nothing = np.full(len(unit), -1, dtype=np.int16)
         return [
-            ImageRegions(
-                features=values,
-                boxes=unit * np.tile([image.shape[1], image.shape[0]], 2).astype(np.float32),
-                classes=nothing,
-                attributes=nothing,
-                scores=np.ones(len(unit), dtype=np.float32),
-            )
+            ImageRegions.unnamed(values, unit * np.tile([image.shape[1], image.shape[0]], 2).astype(np.float32))
             for image, values in zip(images, features, strict=True)
         ]
 

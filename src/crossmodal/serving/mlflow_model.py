@@ -21,9 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmodal.captions.query import check_text
 from crossmodal.errors import UserError
-from crossmodal.limits import check_image, check_queries, check_results, is_file, shown
+from crossmodal.limits import check_image, check_queries, check_results, check_sentence, is_file, shown
 from crossmodal.serving.bundle import read_serving, unpack
 from crossmodal.serving.engine import Found
 
@@ -149,7 +148,7 @@ def read_query(query: object, kind: object, *, server_files: bool) -> Query:
     inline = DATA_URL.match(query) is not None
     if (not absent and kind == "image") or (absent and (inline or (server_files and is_file(query)))):
         return _image(query, inline=inline, server_files=server_files)
-    check_text(query)
+    check_sentence(query)
     return Query("text", query)
 
 

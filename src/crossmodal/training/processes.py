@@ -34,7 +34,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from crossmodal.batch import Encoding
-from crossmodal.errors import UserError
+from crossmodal.errors import EXIT_USER_ERROR, UserError
 from crossmodal.models.process_norms import share_batch_norms
 from crossmodal.runtime import pick_device
 
@@ -143,7 +143,7 @@ def start_processes(devices: int, module: str) -> Processes | None:
         module: the script, as ``python -m`` takes it, that calls this function.
 
     Raises:
-        UserError: more processes than GPUs, on a machine that has some.
+        UserError: more processes than GPUs, on a machine that has some; or that of a process that was started.
         SystemExit: a process that was started failed, with its exit code; or this one was told to stop.
     """
     started = dist.is_torchelastic_launched()
@@ -162,7 +162,7 @@ def start_processes(devices: int, module: str) -> Processes | None:
 
 def _launch(devices: int, module: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process itself says what failed
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the error is reported below
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -175,7 +175,9 @@ def _launch(devices: int, module: str) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        failure = min(error.failures.values(), key=lambda it: (it.exitcode != EXIT_USER_ERROR, it.timestamp))
+        if failure.exitcode == EXIT_USER_ERROR:
+            raise UserError(failure.message) from None
         sys.exit(failure.exitcode)
     except SignalException as error:  # passed on to the processes
         sys.exit(128 + error.sigval)

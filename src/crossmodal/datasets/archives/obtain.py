@@ -12,7 +12,6 @@ manifest records the sha256 of either.
 from __future__ import annotations
 
 import hashlib
-import logging
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -27,8 +26,7 @@ from crossmodal.datasets.archives.transfer import CHUNK, TransferError, discard,
 from crossmodal.datasets.archives.unpack import MAX_UNPACKED, TAR_SUFFIXES
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,13 @@ def obtain_one_of(
             found, and what to do by hand.
     """
     tried = []
-    for source in _sources(archives, cache_folder, mirror, offline):
+    for source in sources(archives, cache_folder, mirror, offline):
         try:
             return _try(source)
         except _NotObtainedError as error:
             tried.append(str(error))
             if mirror and len(tried) == len(archives) and any(archive.urls for archive in archives) and not offline:
-                log.warning("download.mirror: %s; trying the public addresses", "; ".join(tried))
+                warn(f"download.mirror: {'; '.join(tried)}; trying the public addresses")
     names = " or ".join(archive.name for archive in archives)
     addresses = " or ".join(url for archive in archives for url in archive.urls)
     advice = f"Get it from {addresses}. " if offline and addresses else "Get the file by other means. "
@@ -116,22 +114,23 @@ class _Source:
     must_match: bool = True
 
 
-def _sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> list[_Source]:
-    sources = []
+def sources(archives: Sequence[Archive], cache_folder: Path, mirror: str | None, offline: bool) -> list[_Source]:
+    """Folders and addresses of archives with the same content, in the order that ``obtain_one_of`` tries them."""
+    found = []
     if folder := mirror_folder(mirror):
-        sources += [_Source(archive, folder, must_match=False) for archive in archives]
+        found += [_Source(archive, folder, must_match=False) for archive in archives]
     elif mirror:
         # Not with the public downloads: another checksum is accepted there, and only for this mirror.
         folder = cache_folder / f"mirror-{hashlib.sha256(mirror.encode()).hexdigest()[:12]}"
         for archive in archives:
             url = None if offline else f"{mirror.rstrip('/')}/{quote(archive.name)}"
-            sources.append(_Source(archive, folder, url, must_match=False))
-    sources += [
+            found.append(_Source(archive, folder, url, must_match=False))
+    found += [
         _Source(archive, cache_folder) for archive in archives if offline or (cache_folder / archive.name).is_file()
     ]
     if not offline:
-        sources += [_Source(archive, cache_folder, url) for archive in archives for url in archive.urls]
-    return sources
+        found += [_Source(archive, cache_folder, url) for archive in archives for url in archive.urls]
+    return found
 
 
 def _try(source: _Source) -> Obtained:
@@ -158,7 +157,7 @@ def _try(source: _Source) -> Obtained:
                 try:
                     return _checked(source, path)
                 except _NotObtainedError as error:
-                    log.warning("%s; downloading it again", error)
+                    warn(f"{error}; downloading it again")
             found = _download(source, part)
             part.replace(path)
             for other in folder.glob(f"{name}.part-*"):  # begun at other addresses
@@ -181,7 +180,7 @@ def _download(source: _Source, part: Path, *, again: bool = False) -> Obtained:
         discard(part)
         if again or not continued:
             raise
-        log.warning("%s; it was downloaded in pieces, getting it again from the start", error)
+        warn(f"{error}; it was downloaded in pieces, getting it again from the start")
     return _download(source, part, again=True)
 
 
@@ -202,7 +201,7 @@ def _checked(source: _Source, path: Path, origin: str = "") -> Obtained:
         if problem := _other_kind(source.archive.name, path):  # a cut-off file, or a server's error page
             raise _NotObtainedError(f"{origin}: not {problem}")
         if hashes:
-            log.warning("note: %s is not the published archive: %s; taken as download.mirror", origin, difference)
+            warn(f"{origin} is not the published archive: {difference}; taken as download.mirror")
         return Obtained(path, sha256, known=False if hashes else None)
     return Obtained(path, sha256, known=True)
 

@@ -6,7 +6,6 @@ with: a part of another file, or of a file that has changed since, is not contin
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ import urllib3
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import read_json, write_json
 from crossmodal.runtime import check_space, progress
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 RETRY_DELAYS = (1.0, 4.0)  # seconds before the second and the third attempt that gain nothing
 LONGEST_DELAY = 60.0  # seconds, when a server names a longer one (Retry-After)
@@ -69,7 +67,7 @@ def fetch(url: str, part: Path, delays: Sequence[float] | None = None, *, most: 
             if not waits:
                 raise TransferError(f"{url}: {error}") from None
             delay = max(waits.pop(0), min(error.delay, LONGEST_DELAY))
-            log.warning("%s: %s; trying again in %g s", url, error, delay)
+            warn(f"{url}: {error}; trying again in {delay:g} s")
             time.sleep(delay)
 
 

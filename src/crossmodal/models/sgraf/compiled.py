@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import logging
 import os
 import platform
 import shutil
@@ -24,8 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from crossmodal.models.attention import EPS
-
-log = logging.getLogger(__name__)
+from crossmodal.terminal import warn
 
 SOURCE = Path(__file__).with_name("kernels.c")
 DEPTH = 256  # as in the source
@@ -113,7 +111,7 @@ def library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or str(error)
-        log.warning("note: sgraf runs without its compiled kernels, slower: %s", " ".join(reason.split())[:300])
+        warn(f"sgraf runs without its compiled kernels, slower: {' '.join(reason.split())[:300]}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Bottom-up attention regions of photographs: the original's preprocessing, a network, and one of two selections.
+"""Bottom-up attention regions of images: the original's preprocessing, one of two networks and of two selections.
 
 extractor = BottomUpRegions(Path("models/detector"), params.bottomup)
 regions = extractor([image])[0]  # image: (H, W, 3) uint8 RGB
@@ -14,26 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmodal.errors import UserError
 from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.bottomup.boxes import CAFFE, DETECTRON2, BoxRules
 from crossmodal.regions.bottomup.folder import DetectorFolder, read_folder
-from crossmodal.regions.bottomup.network import BottomUpNetwork, Found
+from crossmodal.regions.bottomup.network import BottomUpNetwork, Detections
 from crossmodal.regions.bottomup.selection import select_airsplay, select_caffe
 from crossmodal.runtime import pick_device
 from crossmodal.settings.params import Bottomup
 
 SHORT_SIDE, LONG_SIDE = 600, 1000  # pixels after resizing; the long side may be less
 MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green, red
-_LEAST_SIDE = 3  # pixels; the first pooling gives nothing of fewer
+_LEAST_SIDE = 3  # pixels; fewer would be empty after the first pooling
 
-Network = Callable[[Tensor, float], list[Found]]
+Network = Callable[[Tensor, float], list[Detections]]
 
 
 class BottomUpRegions:
     """The detector of arXiv 1707.07998, section 3.1, as published. A RegionExtractor.
 
-    ``bottomup.selection`` caffe goes with Caffe's rules for boxes, by which the detector was trained; airsplay with
-    detectron2's, by which that project runs the same weights.
+    ``bottomup.selection`` caffe uses Caffe's rules for boxes, with which the detector was trained; airsplay uses
+    detectron2's, as that project does with the same weights.
 
     Raises:
         UserError: the folder holds no such detector (see ``read_folder``).
@@ -73,7 +74,9 @@ class BottomUpRegions:
                 regions[row] = self._select(of_image, scale, tuple(pixels.shape[-2:]), (height, width))
         return [regions[row] for row in range(len(images))]
 
-    def _select(self, found: Found, scale: float, size: tuple[int, int], original: tuple[int, int]) -> ImageRegions:
+    def _select(
+        self, found: Detections, scale: float, size: tuple[int, int], original: tuple[int, int]
+    ) -> ImageRegions:
         if self.settings.selection == "caffe":
             rows, boxes, scores = select_caffe(found, scale, self.settings)
         else:
@@ -91,15 +94,33 @@ class BottomUpRegions:
         )
 
 
+class Detectron2Regions(BottomUpRegions):
+    """The same detector on upstream detectron2, from the same folder.
+
+    Raises:
+        UserError: detectron2 is not installed; the folder holds no such detector.
+    """
+
+    def build(self, detector: DetectorFolder, rules: BoxRules) -> Network:
+        try:
+            from crossmodal.regions.bottomup.detectron2_parts import Detectron2Network
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"regions.backend detectron2: {error.name} is not installed, see requirements-detectron2.txt; "
+                "regions.backend bottomup gives the same regions without it"
+            ) from None
+        return Detectron2Network(detector, rules, self.device)
+
+
 def resize_scale(height: int, width: int) -> float:
-    """By which an image is resized: the short side to 600 pixels, or the long one to 1000 where it would be longer."""
+    """Factor that resizes an image's short side to 600 pixels, or its long one to 1000 where it would be longer."""
     short, long = min(height, width), max(height, width)
     scale = SHORT_SIDE / short
     return LONG_SIDE / long if round(scale * long) > LONG_SIDE else scale
 
 
 def preprocess(image: Tensor, scale: float) -> Tensor:
-    """An image (H, W, 3) uint8 RGB as the network takes it: (1, 3, H', W') float32.
+    """The network's input of an image (H, W, 3) uint8 RGB: (1, 3, H', W') float32.
 
     In the original's order: the mean is subtracted first, then the image is resized in floating point, bilinearly
     and without smoothing, by ``scale`` itself and not by the ratio of the rounded sizes (cv2.resize with fx, fy).

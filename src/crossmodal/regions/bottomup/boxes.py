@@ -1,9 +1,9 @@
 """Anchors, proposals and boxes, by the rules of Caffe and by those of detectron2.
 
 Caffe (py-faster-rcnn) has anchors of whole pixels around the middle of a cell, and the corners of a box are its first
-and last pixel; detectron2 has exact anchors around the corner of a cell, and the corners of a box are the edges.
-The detector was trained by Caffe's. Boxes are held here with edges for corners throughout: Caffe's last pixel plus
-one. A box that regression gives is taken as it is by either, so that in Caffe it grows by a pixel.
+and last pixel; detectron2 has exact anchors around the corner of a cell, and the corners of a box are its edges. The
+detector was trained with Caffe's. Here corners are edges throughout: Caffe's last pixel plus one. Both take a box after
+regression as it is, so that in Caffe it grows by a pixel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import clip_boxes_to_image, nms
 
 STRIDE = 16  # pixels per cell of the feature map
 SIZES = (4, 8, 16, 32)  # of anchors, in strides
@@ -29,7 +29,7 @@ _MAX_GROWTH = math.log(1000 / STRIDE)  # of a side, as a logarithm
 class BoxRules:
     """``whole``: anchors of whole pixels, corners that are pixels. ``offset``: of an anchor's centre, in strides.
 
-    ``min_side``: of a proposal, in pixels of the image before resizing; smaller ones leave before the best are taken.
+    ``min_side``: of a proposal, in pixels of the image before resizing; smaller ones are dropped first.
     """
 
     whole: bool
@@ -74,21 +74,15 @@ def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...] = (1.0, 1.0
     return torch.cat([centres - sides / 2, centres + sides / 2], dim=1)
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (N, 4) cut off at the edges of an image of ``size`` (height, width)."""
-    height, width = size
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
-
-
 def far_corner(boxes: Tensor, shift: float) -> Tensor:
     """Boxes (N, 4) whose second corner is moved by ``shift`` pixels both ways: between edges and last pixels."""
     return boxes + boxes.new_tensor([0.0, 0.0, shift, shift])
 
 
 def propose(objectness: Tensor, deltas: Tensor, size: tuple[int, int], scale: float, rules: BoxRules) -> Tensor:
-    """The proposals of an image, best first: (P, 4), 1 <= P <= 300, corners as the rules have them.
+    """The proposals of an image, best first: (P, 4), 1 <= P <= 300, corners by the rules.
 
-    An image without any, one far wider than high for example, is its own proposal.
+    Without any, as in an image far wider than high, the whole image is the proposal.
 
     Args:
         objectness: (A, h, w) logits.
@@ -100,7 +94,7 @@ def propose(objectness: Tensor, deltas: Tensor, size: tuple[int, int], scale: fl
     logits = objectness.permute(1, 2, 0).flatten()
     moves = deltas.permute(1, 2, 0).reshape(-1, 4)
     boxes = decode(moves, grid_anchors(rows, columns, rules, logits.device))
-    boxes = clip(far_corner(boxes, float(rules.whole)), size)
+    boxes = clip_boxes_to_image(far_corner(boxes, float(rules.whole)), size)
     logits = logits.masked_fill(_least_side(boxes) < rules.min_side * scale, -math.inf)
     logits, order = logits.topk(min(PROPOSALS_BEFORE_NMS, len(logits)))
     boxes = boxes[order]

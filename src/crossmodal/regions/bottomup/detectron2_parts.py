@@ -1,8 +1,7 @@
-"""What the bottom-up attention detector needs of detectron2 that its settings do not offer: registered subclasses.
+"""The bottom-up attention detector in detectron2: its configuration, and registered subclasses of parts that differ.
 
-Only places that detectron2 keeps open are used, and no file of it is changed: a stem with Caffe's pooling, a last stage
-that dilates, an attribute head, and Caffe's anchors and proposals. The rest is configuration. Importing this file
-needs detectron2.
+They are a stem with Caffe's pooling, a last stage that dilates, and Caffe's anchors and proposals; the predictor, which
+has attributes, is this project's. Importing this file needs detectron2.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
@@ -25,9 +24,10 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet, build_resnet_backbone
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from crossmodal.regions.bottomup.boxes import (
     CAFFE,
@@ -40,23 +40,17 @@ from crossmodal.regions.bottomup.boxes import (
     STRIDE,
     BoxRules,
     cell_anchors,
-    clip,
     far_corner,
     whole_image,
 )
 from crossmodal.regions.bottomup.folder import DetectorFolder
-from crossmodal.regions.bottomup.network import POOL, Architecture, Found
+from crossmodal.regions.bottomup.network import POOL, Architecture, BoxPredictor, Detections
 
 
 class Resized(tuple):
     """Height and width of an image, with ``scale``, by which it was resized; passes through detectron2 as a size."""
 
     scale: float
-
-    def __new__(cls, size: tuple[int, int], scale: float) -> Resized:
-        made = super().__new__(cls, size)
-        made.scale = scale
-        return made
 
 
 class CaffeStem(BasicStem):
@@ -90,7 +84,7 @@ class CaffeRPN(RPN):
         self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], image_sizes: list[Resized]
     ) -> list[Instances]:
         boxes = self._decode_proposals(anchors, [values.float() for values in deltas])[0]  # (B, N, 4)
-        boxes = clip(far_corner(boxes.flatten(0, 1), 1.0), image_sizes[0]).view_as(boxes)
+        boxes = clip_boxes_to_image(far_corner(boxes, 1.0), image_sizes[0])
         small = (boxes[..., 2:] - boxes[..., :2]).amin(dim=2) < CAFFE.min_side * image_sizes[0].scale
         scores = logits[0].float().masked_fill(small, -math.inf)
         before, after = self.pre_nms_topk[False], self.post_nms_topk[False]
@@ -100,38 +94,9 @@ class CaffeRPN(RPN):
         return found
 
 
-class AttributeOutputLayers(FastRCNNOutputLayers):
-    """Class and box as ever, and the attribute from the feature and the likeliest class."""
-
-    @configurable
-    def __init__(self, input_shape: ShapeSpec, *, attributes: int, **others: Any) -> None:
-        super().__init__(input_shape, **others)
-        size = input_shape.channels
-        self.cls_embedding = nn.Embedding(self.num_classes + 1, size // 8)
-        self.fc_attr = nn.Linear(size + size // 8, size // 4)
-        self.attr_score = nn.Linear(size // 4, attributes + 1)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        return super().from_config(cfg, input_shape) | {"attributes": cfg.MODEL.ROI_BOX_HEAD.NUM_ATTRIBUTES}
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores, deltas = super().forward(x)
-        likeliest = self.cls_embedding(scores.argmax(dim=1))
-        return scores, deltas, self.attr_score(F.relu(self.fc_attr(torch.cat([x, likeliest], dim=1))))
-
-
 @ROI_HEADS_REGISTRY.register()
 class DilatedRes5ROIHeads(Res5ROIHeads):
-    """A last stage that keeps its input's size, and the attribute head."""
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        parts = super().from_config(cfg, input_shape)
-        if cfg.MODEL.ROI_BOX_HEAD.NUM_ATTRIBUTES:
-            channels = parts["res5"][-1].out_channels
-            parts["box_predictor"] = AttributeOutputLayers(cfg, ShapeSpec(channels=channels, height=1, width=1))
-        return parts
+    """A last stage that keeps its input's size."""
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
@@ -165,7 +130,6 @@ def configuration(architecture: Architecture, rules: BoxRules, device: torch.dev
     cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIPool"
     cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = POOL
     cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = REGRESSION_WEIGHTS
-    cfg.MODEL.ROI_BOX_HEAD.NUM_ATTRIBUTES = architecture.attributes
     return cfg
 
 
@@ -175,19 +139,20 @@ class Detectron2Network:
     def __init__(self, detector: DetectorFolder, rules: BoxRules, device: torch.device) -> None:
         self.rules = rules
         self.model = build_model(configuration(detector.architecture, rules, device)).eval()
+        self.model.roi_heads.box_predictor = BoxPredictor(detector.architecture).to(device)
         self.model.load_state_dict(detector.weights)
 
-    def __call__(self, pixels: Tensor, scale: float) -> list[Found]:
-        size = Resized(tuple(pixels.shape[-2:]), scale)
+    def __call__(self, pixels: Tensor, scale: float) -> list[Detections]:
+        size = Resized(pixels.shape[-2:])
+        size.scale = scale
         features = self.model.backbone(pixels)
         proposals, _ = self.model.proposal_generator(ImageList(pixels, [size] * len(pixels)), features)
         return [self._found(features["res4"][row : row + 1], of, size) for row, of in enumerate(proposals)]
 
-    def _found(self, features: Tensor, proposals: Instances, size: tuple[int, int]) -> Found:
+    def _found(self, features: Tensor, proposals: Instances, size: tuple[int, int]) -> Detections:
         boxes = proposals.proposal_boxes.tensor
         if not len(boxes):
             boxes = far_corner(whole_image(size, boxes), -float(self.rules.whole))
         heads = self.model.roi_heads
         x = heads._shared_roi_transform([features.float()], [Boxes(boxes)]).float().mean(dim=(2, 3))
-        scores, deltas, *attributes = (values.float() for values in heads.box_predictor(x))
-        return Found(boxes, x, scores, deltas, attributes[0] if attributes else None)
+        return heads.box_predictor.detections(boxes, x)

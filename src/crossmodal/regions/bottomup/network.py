@@ -3,36 +3,39 @@
 Faster R-CNN with a ResNet-101 whose last stage works on pooled regions (C4), trained on Visual Genome; the layers are
 those of test.prototxt in peteanderson80/bottom-up-attention, models/vg/ResNet-101/faster_rcnn_end2end_final. It
 differs from today's C4 detectors in its first pooling (no padding, ceil), the width of its proposal layer, exact
-pooling of regions (RoIPool), a last stage that dilates in place of halving, and the attribute head. Module names are
-detectron2's, so that one file of weights serves the network here and the one that detectron2 builds.
+pooling of regions (RoIPool), a last stage that dilates instead of halving, and the attribute head. Module names are
+detectron2's, so that one file of weights fits both this network and detectron2's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import roi_pool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from crossmodal.regions.bottomup.boxes import ANCHORS, STRIDE, BoxRules, propose
+from crossmodal.errors import UserError
+from crossmodal.files.checked_json import Record, as_record
+from crossmodal.regions.bottomup.boxes import ANCHORS, DETECTRON2, STRIDE, BoxRules, propose
 
 POOL = 14  # cells of a pooled region, each way
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # depth: blocks of a stage
 
 
-@dataclass(frozen=True)
-class Architecture:
+class Architecture(Record):
     """Sizes of the detector. Published: depth 101, width 64, rpn_channels 512, 1600 classes, 400 attributes or none."""
 
-    depth: int
-    width: int  # channels of the stem; the region feature has 32 times as many
-    rpn_channels: int
-    classes: int
-    attributes: int  # 0: no attribute head
+    depth: Literal[50, 101, 152]
+    width: Annotated[int, Field(ge=1, le=1 << 12)]  # channels of the stem; the region feature has 32 times as many
+    rpn_channels: Annotated[int, Field(ge=1, le=1 << 16)]
+    classes: Annotated[int, Field(ge=1, le=1 << 20)]
+    attributes: Annotated[int, Field(ge=0, le=1 << 20)]  # 0: no attribute head
 
     @property
     def feature_dim(self) -> int:
@@ -40,8 +43,8 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the network says of one image's P proposals, best proposal first; everything float32.
+class Detections:
+    """Outputs of the network for one image's P proposals, best proposal first; everything float32.
 
     boxes: (P, 4) in pixels of the resized image. features: (P, feature_dim). class_logits: (P, classes + 1),
     background last. deltas: (P, 4 classes), of the boxes to each class's. attribute_logits: (P, attributes + 1),
@@ -121,7 +124,7 @@ class Backbone(nn.Module):
 
 
 class ProposalHead(nn.Module):
-    """Of every cell and anchor whether an object is there, (B, A, h, w), and how to move it, (B, 4 A, h, w)."""
+    """Objectness of every cell and anchor, (B, A, h, w), and the deltas of its box, (B, 4 A, h, w)."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -156,26 +159,29 @@ class BoxPredictor(nn.Module):
             attributes = self.attr_score(F.relu(self.fc_attr(torch.cat([x, likeliest], dim=1))))
         return scores, self.bbox_pred(x), attributes
 
+    def detections(self, boxes: Tensor, x: Tensor) -> Detections:
+        """Detections in boxes (P, 4) from their features (P, D)."""
+        scores, deltas, attributes = self(x)
+        return Detections(boxes, x, scores.float(), deltas.float(), None if attributes is None else attributes.float())
+
 
 class RegionHead(nn.Module):
-    """The last stage of the ResNet on regions pooled from one image's map, and what is predicted from its mean."""
+    """The last stage of the ResNet on regions pooled from one image's map, and predictions from its mean."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        width = architecture.width
-        blocks = BLOCKS[architecture.depth][3]
+        width, blocks = architecture.width, BLOCKS[architecture.depth][3]
         self.res5 = stage(16 * width, 8 * width, blocks, stride=1, dilation=2)
         self.box_predictor = BoxPredictor(architecture)
 
-    def forward(self, features: Tensor, boxes: Tensor) -> Found:
+    def forward(self, features: Tensor, boxes: Tensor) -> Detections:
         pooled = roi_pool(features.float(), [boxes], POOL, 1 / STRIDE)  # (P, 16 width, 14, 14)
         x = self.res5(pooled).float().mean(dim=(2, 3))  # (P, D): Caffe's pool5_flat
-        scores, deltas, attributes = self.box_predictor(x)
-        return Found(boxes, x, scores.float(), deltas.float(), None if attributes is None else attributes.float())
+        return self.box_predictor.detections(boxes, x)
 
 
 class BottomUpNetwork(nn.Module):
-    """Images of one size to what is found in each, see ``Found``."""
+    """Detections in images of one size."""
 
     def __init__(self, architecture: Architecture, rules: BoxRules) -> None:
         super().__init__()
@@ -185,12 +191,12 @@ class BottomUpNetwork(nn.Module):
         self.proposal_generator = nn.ModuleDict({"rpn_head": ProposalHead(16 * width, architecture.rpn_channels)})
         self.roi_heads = RegionHead(architecture)
 
-    def forward(self, pixels: Tensor, scale: float) -> list[Found]:
-        """What is in each image.
+    def forward(self, pixels: Tensor, scale: float) -> list[Detections]:
+        """Detections in each image.
 
         Args:
             pixels: (B, 3, H, W) float32, blue, green, red, the mean subtracted.
-            scale: by which the images were resized: the least side of a proposal is said in original pixels.
+            scale: by which the images were resized: the minimum side of a proposal is in original pixels.
         """
         size = pixels.shape[-2:]
         features = self.backbone(pixels)
@@ -202,15 +208,25 @@ class BottomUpNetwork(nn.Module):
         return found
 
 
-def architecture_of(state: Mapping[str, Tensor]) -> Architecture | None:
-    """The sizes that weights under detectron2's names have, None where they are no such network's."""
-    blocks = len({name.split(".")[2] for name in state if name.startswith("backbone.res4.")})
+def architecture_of(state: Mapping[str, Tensor], name: str) -> Architecture:
+    """Sizes of the network that weights under detectron2's names belong to; ``name``: of their file, for messages.
+
+    Raises:
+        UserError: they are another network's.
+    """
+    blocks = len({key.split(".")[2] for key in state if key.startswith("backbone.res4.")})
     depths = [depth for depth, counts in BLOCKS.items() if counts[2] == blocks]
     stem = state.get("backbone.stem.conv1.weight")
     proposal = state.get("proposal_generator.rpn_head.conv.weight")
     score = state.get("roi_heads.box_predictor.cls_score.weight")
     attribute = state.get("roi_heads.box_predictor.attr_score.weight")
     if not depths or any(value is None or not value.ndim for value in (stem, proposal, score)):
-        return None
-    attributes = 0 if attribute is None else len(attribute) - 1
-    return Architecture(depths[0], len(stem), len(proposal), len(score) - 1, attributes)
+        raise UserError(f"{name}: not the bottom-up attention detector: no backbone, proposal layer or classifier")
+    sizes = {"depth": depths[0], "width": len(stem), "rpn_channels": len(proposal), "classes": len(score) - 1}
+    return as_record(sizes | {"attributes": 0 if attribute is None else len(attribute) - 1}, Architecture, name)
+
+
+def expected_weights(architecture: Architecture) -> dict[str, Tensor]:
+    """Names, shapes and types of a detector's weights, without memory for them."""
+    with torch.device("meta"):
+        return BottomUpNetwork(architecture, DETECTRON2).state_dict()

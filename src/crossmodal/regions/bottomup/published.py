@@ -2,8 +2,8 @@
 
 Two conversions of the Caffe models are in use. airsplay/py-bottom-up-attention (faster_rcnn_from_caffe*.pkl: a pickle
 of NumPy arrays, and copies of it that torch saved) has detectron2's layout. MILVLG/bottom-up-attention.pytorch
-(bua-caffe-frcn-r101-*.pth) keeps Caffe's: the background comes first, boxes have one of their own, deltas are not
-scaled, the proposal layer has a logit for "nothing" and one for "something", and its anchors go ratio by ratio.
+(bua-caffe-frcn-r101-*.pth) keeps Caffe's: the background comes first and has a box of its own, deltas are not scaled,
+the proposal layer has a logit for "nothing" and one for "something", and its anchors go ratio by ratio.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from crossmodal.errors import UserError
-from crossmodal.files.weights import read_tensors
+from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.published.unpickle import read_array_pickle, read_checkpoint
-from crossmodal.regions.bottomup.boxes import ANCHORS, DETECTRON2, RATIOS, REGRESSION_WEIGHTS, SIZES
-from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork, architecture_of
+from crossmodal.regions.bottomup.boxes import ANCHORS, RATIOS, REGRESSION_WEIGHTS, SIZES
+from crossmodal.regions.bottomup.network import Architecture, architecture_of, expected_weights
 
 _RPN, _BOX = "proposal_generator.rpn_head.", "roi_heads.box_predictor."
 _CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors.0"
-# Counters of batch normalisation in training, and what the settings of a network say again.
+# Counters of batch normalisation in training, and values that follow from the settings of a network.
 _UNUSED = (".num_batches_tracked", "pixel_mean", "pixel_std", _CELL_ANCHORS)
 _MILVLG_NAMES = {
     f"{_BOX}cls_embed.": f"{_BOX}cls_embedding.",
@@ -40,42 +40,24 @@ _BACKGROUND_FIRST = (
 
 
 def read_published(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
-    """Weights of a published file for ``BottomUpNetwork``, float32, and the sizes that they have.
+    """Sizes and weights, float32, of a published file for ``BottomUpNetwork``.
 
-    A .pkl file is read as a pickle of NumPy arrays, .safetensors as that, any other as what ``torch.save`` wrote;
+    A .pkl file is read as a pickle of NumPy arrays, .safetensors as such, any other as written by ``torch.save``;
     nothing in it is run (see ``crossmodal.published.unpickle``).
 
     Raises:
         UserError: missing, damaged, or not such weights: names the file, and the entry that is missing, of another
             shape, unknown, or not finite.
     """
-    state = _tensors(path, _read(path))
+    read = {".safetensors": read_tensors, ".pkl": read_array_pickle}.get(path.suffix, read_checkpoint)
+    state = _tensors(path, read(path))
     if _is_caffe_layout(state):
         state = _from_milvlg(path, state)
     state = {name: value for name, value in state.items() if not name.endswith(_UNUSED)}
-    architecture = architecture_of(state)
-    if architecture is None:
-        raise UserError(
-            f"{path}: not the bottom-up attention detector: no backbone, proposal layer or classifier of it"
-        )
-    with torch.device("meta"):
-        expected = BottomUpNetwork(architecture, DETECTRON2).state_dict()
-    for name in sorted(set(expected) ^ set(state)):
-        verb = "lacks" if name in expected else "holds"
-        raise UserError(f"{path}: not the bottom-up attention detector of depth {architecture.depth}: {verb} {name!r}")
-    for name, value in state.items():
-        if value.shape != expected[name].shape:
-            found, wanted = tuple(value.shape), tuple(expected[name].shape)
-            raise UserError(f"{path}: {name!r} is {found}, expected {wanted}")
-        if not value.isfinite().all():
-            raise UserError(f"{path}: {name!r} holds values that are not finite")
+    architecture = architecture_of(state, str(path))
+    what = f"the bottom-up attention detector of depth {architecture.depth}"
+    check_tensors(state, expected_weights(architecture), str(path), what)
     return architecture, state
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return read_tensors(path)
-    return read_array_pickle(path) if path.suffix == ".pkl" else read_checkpoint(path)
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
@@ -91,7 +73,7 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
         if not (value.dtype.kind == "f" if isinstance(value, np.ndarray) else value.is_floating_point()):
             raise UserError(f"{path}: {name!r} holds {value.dtype}, expected floats")
         if isinstance(value, np.ndarray):
-            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            with np.errstate(over="ignore"):  # infinite values are refused later
                 value = torch.from_numpy(value.astype(np.float32))
         state[name] = value.float().contiguous()
     return state
@@ -128,9 +110,9 @@ def _from_milvlg(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _anchor_order(path: Path, state: dict[str, Tensor]) -> Tensor:
-    """Where the file has each of the anchors that go size by size: (A,).
+    """Index in the file of each of the anchors, which go size by size: (A,).
 
-    By the anchors that the file holds, in whatever unit; without any, Caffe's order, ratio by ratio.
+    By the anchors in the file, in any unit; without any, Caffe's order, ratio by ratio.
     """
     anchors = state.get(_CELL_ANCHORS)
     if anchors is None:

@@ -1,4 +1,4 @@
-"""Which proposals of an image become its regions, and with what box: the original way and that of airsplay.
+"""Selection of an image's regions among its proposals, and of their boxes: the original's and airsplay's.
 
 The original (tools/generate_tsv.py of peteanderson80/bottom-up-attention) keeps the proposals as boxes; airsplay's
 (demo/detectron2_mscoco_proposal_maxnms.py of airsplay/py-bottom-up-attention) saves each proposal's box after
@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
-from crossmodal.regions.bottomup.boxes import REGRESSION_WEIGHTS, clip, decode, far_corner
-from crossmodal.regions.bottomup.network import Found
+from crossmodal.regions.bottomup.boxes import REGRESSION_WEIGHTS, decode, far_corner
+from crossmodal.regions.bottomup.network import Detections
 from crossmodal.settings.params import Bottomup
 
 _NMS_STEP = 0.1  # by which airsplay's threshold rises until enough regions are left
 _NMS_END = 0.95
 
 
-def select_caffe(found: Found, scale: float, settings: Bottomup) -> tuple[Tensor, Tensor, Tensor]:
-    """Proposals that lead in a class with some confidence: rows (R,), boxes (R, 4), scores (R,), best first.
+def select_caffe(found: Detections, scale: float, settings: Bottomup) -> tuple[Tensor, Tensor, Tensor]:
+    """Proposals that are the best of a class at their location: rows (R,), boxes (R, 4), scores (R,), best first.
 
-    NMS is done in each class by itself; a proposal's score is the highest probability among the classes where it
-    survives, 0 where it survives in none. Those of at least ``min_score`` are kept; if they are fewer than
-    ``min_regions`` or more than ``max_regions``, the best so many are. Boxes are in pixels of the original image.
+    NMS is per class; a proposal's score is its highest probability among the classes where it survives, 0 if none.
+    Those of at least ``min_score`` are kept, but no fewer than ``min_regions`` and no more than ``max_regions``. Boxes
+    are in pixels of the original image.
     """
     boxes = found.boxes / scale
     probabilities = found.class_logits.softmax(dim=1)[:, :-1]  # (P, C)
@@ -37,10 +37,10 @@ def select_caffe(found: Found, scale: float, settings: Bottomup) -> tuple[Tensor
 
 
 def nms_per_class(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Which of the same P boxes survive NMS in each of C classes: (P, C) bool.
+    """Whether each of P boxes survives NMS in each of C classes: (P, C) bool.
 
-    One pass over the ranks serves all classes: at each, the class's next box, if it is still there, removes the ones
-    below it that overlap by more than ``threshold``.
+    One pass over the ranks serves all classes: at each, the class's next box, if not removed yet, removes those below
+    it that overlap by more than ``threshold``.
 
     Args:
         boxes: (P, 4).
@@ -59,12 +59,12 @@ def nms_per_class(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def select_airsplay(
-    found: Found, size: tuple[int, int], original: tuple[int, int], settings: Bottomup
+    found: Detections, size: tuple[int, int], original: tuple[int, int], settings: Bottomup
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each proposal with its likeliest class, thinned across classes: rows (R,), boxes (R, 4), scores (R,), best first.
 
     NMS on the boxes after regression, whatever their class, at ``nms`` and at thresholds that rise by 0.1 up to 0.9
-    while fewer than ``min_regions`` are left; the best ``max_regions`` stay. ``min_score`` has no part in it.
+    while fewer than ``min_regions`` are left; the best ``max_regions`` stay. ``min_score`` is not used.
 
     Args:
         size: height and width of the resized image.
@@ -72,7 +72,7 @@ def select_airsplay(
     """
     scores, classes = found.class_logits.softmax(dim=1)[:, :-1].max(dim=1)
     deltas = found.deltas.view(len(scores), -1, 4)[torch.arange(len(scores), device=scores.device), classes]
-    boxes = clip(decode(deltas, found.boxes, REGRESSION_WEIGHTS), size)
+    boxes = clip_boxes_to_image(decode(deltas, found.boxes, REGRESSION_WEIGHTS), size)
     threshold = settings.nms
     rows = nms(boxes, scores, threshold)
     while len(rows) < settings.min_regions and threshold + _NMS_STEP < _NMS_END:
@@ -80,4 +80,4 @@ def select_airsplay(
         rows = nms(boxes, scores, threshold)
     rows = rows[: settings.max_regions]
     factors = boxes.new_tensor([original[1] / size[1], original[0] / size[0]]).repeat(2)
-    return rows, clip(boxes[rows] * factors, original), scores[rows]
+    return rows, clip_boxes_to_image(boxes[rows] * factors, original), scores[rows]

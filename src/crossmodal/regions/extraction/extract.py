@@ -1,8 +1,8 @@
 """Regions of every image of a dataset into the feature store.
 
-Images are taken in windows of about WINDOW rows; within one they are sorted by shape, so that a batch holds images
-of one size or of nearly one, and the rows are written in the dataset's order again. Windows and batches depend on
-the dataset and the batch size alone: not on where a killed run stopped, and not on which worker has which rows.
+Images are processed in windows of about WINDOW rows; within one they are sorted by shape, so that the images of a batch
+are of about the same size, and the rows are written in the dataset's order. Windows and batches depend on the dataset
+and the batch size alone, not on where a killed run stopped nor on the rows of a worker.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ def extract_regions(
 ) -> None:
     """Write a store whose row i holds the regions of record i.
 
-    Arrays: ``features`` (R, D) float16, or uint8 where the extractor's ``dtype`` says so, ``boxes`` (R, 4) float32 as
-    shares of the image, ``classes`` and ``attributes`` (R,) int16, ``scores`` (R,) float32. Goes on behind the shards
-    ``folder`` already holds.
+    Arrays: ``features`` (R, D) float16, or the extractor's ``dtype``, ``boxes`` (R, 4) float32 as shares of the image,
+    ``classes`` and ``attributes`` (R,) int16, ``scores`` (R,) float32. Resumes after the shards in ``folder``.
 
     An image that cannot be read keeps its row: one region of zeros over the whole image, score 0. The store's
     metadata names it under ``left_out``, and splits leave it out (datasets.splits).
 
     Args:
         rows: of the records, from the start of a window; None: all. Row i of the store is then ``rows[i]``.
-        workers: processes that decode images while the network works; 0: none, it waits.
-        max_broken: images that may turn out unreadable.
+        workers: processes that decode images while the network computes; 0: this process decodes.
+        max_broken: number of images that may be unreadable.
         precision: fp32, or bf16 or fp16 by autocast.
-        settings: kept with the store, what photographs that come later are to be read by.
+        settings: kept with the store, for reading photographs of queries.
 
     Raises:
-        UserError: more images than ``max_broken`` are missing or unreadable. What was done before is kept.
+        UserError: more images than ``max_broken`` are missing or unreadable. Finished shards are kept.
     """
     rows = range(len(dataset.records)) if rows is None else rows
-    writer = StoreWriter(folder, _arrays(extractor))
+    arrays = region_arrays(extractor.feature_dim, getattr(extractor, "dtype", "float16"))
+    writer = StoreWriter(folder, arrays)
     broken = _Broken(dataset, folder, writer, rows.start, max_broken)
     done = rows.start + len(writer)
     windows = [[batch for batch in window if max(batch) >= done] for window in plan(dataset, rows, batch_size)]
@@ -75,7 +75,16 @@ def extract_regions(
         for window in windows:
             found = {}
             for batch in window:
-                found |= _regions_of(extractor, batch, next(images), broken)
+                whole = {}
+                for row, image in zip(batch, next(images), strict=True):
+                    if isinstance(image, str):
+                        broken.add(row, image)
+                        found[row] = empty_row(arrays)
+                    else:
+                        whole[row] = image
+                regions = extractor(list(whole.values())) if whole else []
+                for (row, image), of_image in zip(whole.items(), regions, strict=True):
+                    found[row] = store_row(of_image, image.shape)
                 bar.update(sum(row >= done for row in batch))
             for row in sorted(row for row in found if row >= done):
                 writer.append(found.pop(row))
@@ -85,12 +94,16 @@ def extract_regions(
         "classes": list(getattr(extractor, "classes", ())),
         "attributes": list(getattr(extractor, "attributes", ())),
     } | ({SETTINGS: dict(settings)} if settings else {})
-    writer.close(metadata | broken.metadata())
-    broken.forget()
+    left_out = [
+        {"row": row, "image": dataset.records[row].id, "reason": reason}
+        for row, reason in sorted(broken.reasons.items())
+    ]
+    writer.close(metadata | ({LEFT_OUT: left_out} if left_out else {}))
+    broken.file.unlink(missing_ok=True)
 
 
 def autocast(precision: str) -> torch.autocast:
-    """What networks extract under: ``regions.precision``, where the device is fast in it, as autocast; else fp32."""
+    """Autocast to ``regions.precision`` if the device is fast in it; else fp32."""
     device = pick_device().type
     dtype = PRECISIONS.get(usable_precision(precision, device, "regions.precision"))
     return torch.autocast(device, dtype, enabled=dtype is not None)
@@ -107,17 +120,13 @@ def region_arrays(feature_dim: int, dtype: str = "float16") -> dict[str, tuple[s
     }
 
 
-def _arrays(extractor: RegionExtractor) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return region_arrays(extractor.feature_dim, getattr(extractor, "dtype", "float16"))
-
-
 def window_rows(batch_size: int) -> int:
     """Rows of a window: whole batches, about WINDOW of them."""
     return batch_size * max(WINDOW // batch_size, 1)
 
 
 def plan(dataset: Dataset, rows: range, batch_size: int) -> list[list[list[int]]]:
-    """Windows of batches of rows; a window's batches are of images of the same shape as far as there are enough."""
+    """Windows of batches of rows; a window's rows are sorted by the shape of their images."""
 
     def shape(row: int) -> tuple[float, int]:
         record = dataset.records[row]
@@ -131,7 +140,7 @@ def plan(dataset: Dataset, rows: range, batch_size: int) -> list[list[list[int]]
 
 
 def empty_row(arrays: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
-    """What stands in the row of an image that was left out: zeros, the whole image as box, no class."""
+    """The row of an image that was left out: zeros, the whole image as box, no class."""
     row = {name: np.zeros((1, *shape), dtype) for name, (dtype, shape) in arrays.items()}
     for name in {"classes", "attributes"} & set(row):
         row[name] -= 1
@@ -142,23 +151,6 @@ def empty_row(arrays: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.nd
 
 def _decode_all(paths: Sequence[Path]) -> list[np.ndarray | str]:
     return [decode(path) for path in paths]
-
-
-def _regions_of(
-    extractor: RegionExtractor, batch: list[int], images: list[np.ndarray | str], broken: _Broken
-) -> dict[int, dict[str, np.ndarray]]:
-    """Store rows of a batch, by record."""
-    found, whole = {}, []
-    for row, image in zip(batch, images, strict=True):
-        if isinstance(image, str):
-            broken.add(row, image)
-            found[row] = empty_row(_arrays(extractor))
-        else:
-            whole.append((row, image))
-    regions = extractor([image for _, image in whole]) if whole else []
-    for (row, image), of_image in zip(whole, regions, strict=True):
-        found[row] = store_row(of_image, image.shape)
-    return found
 
 
 def store_row(regions: ImageRegions, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -175,9 +167,9 @@ def store_row(regions: ImageRegions, shape: tuple[int, ...]) -> dict[str, np.nda
 
 
 class _Broken:
-    """Images that could not be read, kept beside the unfinished store so that a run which goes on knows them.
+    """``reasons`` why images could not be read, by row, kept in a file next to the unfinished store.
 
-    One that has been mended in the meantime takes the shards from its own on back.
+    If an image has been repaired since, the shards from its row onwards are discarded.
     """
 
     def __init__(self, dataset: Dataset, folder: Path, writer: StoreWriter, first: int, limit: int) -> None:
@@ -185,13 +177,13 @@ class _Broken:
         self.file = folder.with_name(f"{folder.name}.broken.json")
         content = read_json(self.file, dict) if self.file.is_file() else {}
         if not all(row.isdecimal() and len(row) < 12 and isinstance(reason, str) for row, reason in content.items()):
-            raise UserError(f"{self.file}: expected reasons by row; remove the file, the same command goes on without")
-        self.reasons = {int(row): reason for row, reason in content.items()}
-        written = sorted(row for row in self.reasons if row < first + len(writer))
-        mended = next((row for row in written if not isinstance(decode(dataset.image_path(row)), str)), None)
-        if mended is not None:
-            writer.drop_from(mended - first)
-        self.reasons = {row: self.reasons[row] for row in written if row < first + len(writer)}
+            raise UserError(f"{self.file}: expected reasons by row; remove the file and run the same command again")
+        reasons = {int(row): reason for row, reason in content.items()}
+        written = sorted(row for row in reasons if row < first + len(writer))
+        repaired = next((row for row in written if not isinstance(decode(dataset.image_path(row)), str)), None)
+        if repaired is not None:
+            writer.drop_from(repaired - first)
+        self.reasons = {row: reasons[row] for row in written if row < first + len(writer)}
 
     def add(self, row: int, reason: str) -> None:
         self.reasons[row] = reason
@@ -200,15 +192,5 @@ class _Broken:
             path = self.dataset.image_path(min(self.reasons))
             raise UserError(
                 f"{path}: {self.reasons[min(self.reasons)]}; {len(self.reasons)} images could not be read, "
-                f"regions.max_broken is {self.limit}. Mend them, or raise it; the same command goes on"
+                f"regions.max_broken is {self.limit}. Repair them or raise it, and run the same command again"
             )
-
-    def metadata(self) -> dict[str, Any]:
-        entries = [
-            {"row": row, "image": self.dataset.records[row].id, "reason": reason}
-            for row, reason in sorted(self.reasons.items())
-        ]
-        return {LEFT_OUT: entries} if entries else {}
-
-    def forget(self) -> None:
-        self.file.unlink(missing_ok=True)

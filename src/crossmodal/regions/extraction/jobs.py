@@ -1,16 +1,23 @@
-"""Who extracts what: this process everything, one of several workers its share, or the actors of a Ray cluster."""
+"""Extraction by this process alone, by one of several workers, or by the actors of a Ray cluster.
+
+The machines of a cluster share a file system on which the repository has the same path, and have the package installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
-from crossmodal.datasets.records import Dataset
+from crossmodal.datasets.records import Dataset, read_dataset
+from crossmodal.errors import UserError, first_line
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.extract import extract_regions
 from crossmodal.regions.extraction.parts import cut_into_parts, extract_part, merge_parts, missing_parts, parse_shard
-from crossmodal.regions.extraction.ray_job import extract_on_ray
+from crossmodal.runtime import progress
 from crossmodal.settings.params import RayCluster
 
 PARTS = "parts"  # in the work folder
@@ -25,17 +32,15 @@ def extract_all(
     cluster: RayCluster,
     **options: Any,
 ) -> Path:
-    """The whole store in the work folder, whose path is returned.
-
-    Parts that workers have left in the work folder are used, and those still missing extracted.
+    """Write the whole store in the work folder and return its path; parts of workers that are there are used.
 
     Args:
-        make_extractor: loads the network; not called where every part is there.
+        make_extractor: loads the network; not called if every part is there.
         executor: local: this process, ray: the actors of ``cluster``.
         options: of ``extract_regions``.
 
     Raises:
-        UserError: see ``extract_regions``, ``merge_parts`` and ``extract_on_ray``.
+        UserError: Ray is not installed or has no cluster there; see ``extract_regions`` and ``merge_parts``.
     """
     out, folder = work / "out", work / PARTS
     if executor == "local" and not folder.is_dir():
@@ -44,7 +49,7 @@ def extract_all(
     parts = cut_into_parts(len(dataset.records), options["batch_size"])
     missing = missing_parts(folder, parts)
     if missing and executor == "ray":
-        extract_on_ray(dataset.folder, make_extractor, folder, missing, cluster, **options)
+        _extract_on_ray(dataset.folder, make_extractor, folder, missing, cluster, options)
     elif missing:
         print(f"regions: {len(missing)} of {len(parts)} parts are missing, extracting them here")
         extractor = make_extractor()
@@ -57,10 +62,10 @@ def extract_all(
 def extract_shard(
     dataset: Dataset, make_extractor: Callable[[], RegionExtractor], work: Path, shard: str, **options: Any
 ) -> str:
-    """The share of worker i of n (``shard`` "i/n"), left in the work folder for ``extract_all``.
+    """Extract the parts of worker i of n (``shard`` "i/n") into the work folder, for ``extract_all``.
 
     Returns:
-        What was done and what is missing, in one line.
+        The number of parts done and missing, in one line.
 
     Raises:
         UserError: ``shard`` is something else; see ``extract_regions``.
@@ -73,7 +78,76 @@ def extract_shard(
     extractor = make_extractor() if missing else None
     for rows in missing:
         extract_part(dataset, extractor, folder, rows, wait=False, **options)
-    others = f", {len(left)} in another process's hands" if (left := missing_parts(folder, mine)) else ""
+    others = f", {len(left)} being extracted by others" if (left := missing_parts(folder, mine)) else ""
     missing = len(missing_parts(folder, parts))
-    follows = f"{missing} still missing" if missing else "none is missing any more, dvc repro regions merges them"
+    follows = f"{missing} still missing" if missing else "none is missing, dvc repro regions merges them"
     return f"shard {shard}: {len(mine)} of {len(parts)} parts{others}; {follows}"
+
+
+class PartExtractor:
+    """An actor: loads dataset and network once, then extracts one part after the other."""
+
+    def __init__(
+        self, home: Path, dataset: Path, make_extractor: Callable[[], RegionExtractor], folder: Path, options: dict
+    ) -> None:
+        os.chdir(home)  # paths in params.yaml are relative to the repository
+        self.dataset, self.extractor = read_dataset(dataset), make_extractor()
+        self.folder, self.options = folder, options
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """``start`` and ``stop`` of one part, (1,) each -> ``error`` (1,), a UserError's message or nothing."""
+        rows = range(int(batch["start"][0]), int(batch["stop"][0]))
+        try:
+            extract_part(self.dataset, self.extractor, self.folder, rows, wait=True, **self.options)
+        except UserError as error:
+            return {"error": [str(error)]}
+        return {"error": [""]}
+
+
+def _extract_on_ray(
+    dataset: Path,
+    make_extractor: Callable[[], RegionExtractor],
+    folder: Path,
+    parts: Sequence[range],
+    cluster: RayCluster,
+    options: dict[str, Any],
+) -> None:
+    ray = _connect(cluster)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    constructor = (Path.cwd(), dataset, make_extractor, folder.resolve(), options)
+    try:
+        work = ray.data.from_items(
+            [{"start": rows.start, "stop": rows.stop} for rows in parts], override_num_blocks=len(parts)
+        ).map_batches(
+            PartExtractor,
+            fn_constructor_args=constructor,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(cluster.workers, len(parts))),
+            num_gpus=cluster.gpus or None,
+        )
+        for row in progress(work.iter_rows(), total=len(parts), desc="regions on ray", unit="part"):
+            if row["error"]:
+                raise UserError(row["error"])
+    finally:
+        ray.shutdown()
+
+
+def _connect(cluster: RayCluster) -> ModuleType:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError(f"regions.executor ray: {error}; pip install 'crossmodal[ray]'") from None
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        if cluster.address is None:
+            processors = max(os.cpu_count() or 1, cluster.workers + 1)  # one for each actor and one for the job
+            ray.init(num_cpus=processors, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=cluster.address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"ray.address {cluster.address}: no cluster there ({first_line(error)})") from None
+    return ray

@@ -1,13 +1,14 @@
 """Extraction by several processes, on one machine or many that share a file system.
 
-The records are cut into parts, runs of whole windows (see ``extract``) of at least PART_ROWS. A part is extracted
-into a store of its own by whoever takes it first, goes on after a kill, and does not depend on how many workers there
-are. The parts put behind each other are, byte for byte, the store of an extraction in one process.
+The records are cut into parts, runs of whole windows (see ``extract``) of at least PART_ROWS, whatever the number of
+workers. A part is extracted into a store of its own by the first process that locks it, and resumes after a kill. The
+concatenated parts are, byte for byte, the store of an extraction in one process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,42 +44,34 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def part_folder(folder: Path, rows: range) -> Path:
-    """Where the store of a part is."""
+    """Folder of a part's store."""
     return folder / f"{rows.start:08d}"
 
 
 def missing_parts(folder: Path, parts: Sequence[range]) -> list[range]:
-    """Those of ``parts`` that are not whole yet."""
+    """Those of ``parts`` that are not complete."""
     return [rows for rows in parts if not (part_folder(folder, rows) / "index.json").is_file()]
 
 
 def extract_part(
     dataset: Dataset, extractor: RegionExtractor, folder: Path, rows: range, *, wait: bool, **options: Any
-) -> bool:
-    """Extract one part, or find it done. ``options``: of ``extract_regions``.
+) -> None:
+    """Extract one part unless it is complete, or, without ``wait``, another process is extracting it.
 
-    Returns:
-        False: another process is at work on it, and ``wait`` is False.
-
-    Raises:
-        UserError: see ``extract_regions``.
+    ``options``: of ``extract_regions``, as are errors.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    place = part_folder(folder, rows)
-    try:
-        with FileLock(place.with_suffix(".lock"), timeout=-1 if wait else 0):
-            if missing_parts(folder, [rows]):
-                extract_regions(dataset, extractor, place, rows=rows, **options)
-    except Timeout:
-        return False
-    return True
+    out = part_folder(folder, rows)
+    with suppress(Timeout), FileLock(out.with_suffix(".lock"), timeout=-1 if wait else 0):
+        if missing_parts(folder, [rows]):
+            extract_regions(dataset, extractor, out, rows=rows, **options)
 
 
 def merge_parts(folder: Path, parts: Sequence[range], out: Path, *, max_broken: int) -> None:
-    """Put all parts behind each other into one store; a merge that was cut off goes on.
+    """Concatenate all parts into one store; an interrupted merge resumes.
 
     Raises:
-        UserError: a part is missing or damaged, or they have more unreadable images together than ``max_broken``.
+        UserError: a part is missing or damaged, or they have more unreadable images in total than ``max_broken``.
     """
     if missing := missing_parts(folder, parts):
         raise UserError(f"{folder}: {len(missing)} of {len(parts)} parts are missing, the first of row {missing[0][0]}")

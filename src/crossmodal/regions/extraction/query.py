@@ -1,4 +1,4 @@
-"""A photograph that is not in the region store, read as the regions stage would have stored it."""
+"""Regions of a photograph that is not in the store, as the regions stage would have stored them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions from a fitted Faster R-CNN: what it detects, each with the box head's feature of its box."""
+"""Regions from a fitted Faster R-CNN: its detections, each with the box head's feature of its box."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from crossmodal.settings.params import Regions
 class TorchvisionRegions:
     """Bottom-up regions (arXiv 1707.07998, section 3.1) of a detector folder.
 
-    A region is a detection: its box after regression, and the box head's output pooled again from that box,
-    so that feature and box tell of the same part of the image. ``settings`` gives how many regions an image
-    has at most, from which score, and how much two may overlap; the best detection stays in any case.
+    A region is a detection: its box after regression, and the box head's output on that same box. ``settings``: the
+    maximum number of regions of an image, their minimum score and maximum overlap; the best detection is always kept.
 
     Raises:
         UserError: the folder holds no detector (see ``load_detector``).
@@ -36,8 +35,7 @@ class TorchvisionRegions:
     def __call__(self, images: list[np.ndarray]) -> list[ImageRegions]:
         """Regions of images (H, W, 3) uint8, best first; see ``ImageRegions``.
 
-        Images go through the network one by one: in a batch, padding and the choice of convolution kernel
-        would let an image's regions depend on its neighbours.
+        One by one: in a batch, an image's regions would depend on the others by padding and choice of kernel.
         """
         return [self._regions(image) for image in images]
 
@@ -45,7 +43,7 @@ class TorchvisionRegions:
     def _regions(self, image: np.ndarray) -> ImageRegions:
         pixels = torch.tensor(image).to(self.device)
         found = self.model([pixels.permute(2, 0, 1).float() / 255])[0]
-        # numpy knows no bfloat16, which regions.precision may have made of them
+        # numpy has no bfloat16, which regions.precision may give
         found = {name: (t.float() if t.is_floating_point() else t).cpu() for name, t in found.items()}
         logits = found["attributes"]
         attributes = logits.argmax(dim=1) if logits.shape[1] else torch.full((len(logits),), -1)

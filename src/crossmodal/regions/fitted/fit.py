@@ -1,8 +1,9 @@
-"""Fits the detector of ``faster_rcnn`` from scratch on a dataset's boxes, in minutes on a CPU."""
+"""Fitting of the detector in network.py from scratch on a dataset's boxes, in minutes on a CPU."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.evaluation.detection import Objects, average_precisions, match_detections
 from crossmodal.files.checked_json import write_json
-from crossmodal.regions.fitted.network import NO_ATTRIBUTE, RegionDetector, build_detector, save_detector
+from crossmodal.regions.fitted.network import NO_ATTRIBUTE, RegionDetector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything
 from crossmodal.settings.params import Detector
 from crossmodal.workspace import load_state, save_state
@@ -24,7 +25,7 @@ WARMUP = 0.15  # share of the steps in which the learning rate rises
 CACHE_BYTES = 500 * 2**20  # of decoded training images; further ones are read again in every epoch
 
 
-class Annotated:
+class Samples:
     """Images and detection targets of one split; decoded images are kept, up to ``CACHE_BYTES``."""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
@@ -47,7 +48,7 @@ class Annotated:
         return pixels
 
     def sample(self, index: int, flip: bool, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image (3, H, W) in 0..1 and its target (see ``RegionDetector``), mirrored left to right or not."""
+        """Image (3, H, W) in 0..1 and its target (see ``RegionDetector``), mirrored left to right if ``flip``."""
         pixels, target = torch.from_numpy(self.image(index)), self.targets[index]
         if flip:
             pixels = pixels.flip(1)
@@ -56,6 +57,17 @@ class Annotated:
             target = target | {"boxes": torch.stack((width - x2, y1, width - x1, y2), dim=1)}
         pixels = pixels.to(device).permute(2, 0, 1).float() / 255
         return pixels, {name: tensor.to(device) for name, tensor in target.items()}
+
+    def batches(self, settings: Detector, epoch: int, device: torch.device) -> Iterator[tuple[list, list]]:
+        """Images and targets in random order, mirrored at random; torch's generator is seeded for the epoch."""
+        rng = np.random.default_rng((settings.seed, epoch))
+        torch.manual_seed(int(rng.integers(2**63)))
+        order = rng.permutation(len(self)).tolist()
+        for start in range(0, len(order), settings.batch_size):
+            batch = order[start : start + settings.batch_size]
+            samples = [self.sample(index, bool(rng.random() < 0.5), device) for index in batch]
+            images, targets = zip(*samples, strict=True)
+            yield list(images), list(targets)
 
 
 def _target(dataset: Dataset, row: int) -> dict[str, Tensor]:
@@ -82,21 +94,19 @@ def _target(dataset: Dataset, row: int) -> dict[str, Tensor]:
     }
 
 
-def fit_detector(dataset: Dataset, settings: Detector, folder: Path, resume: Path | None = None) -> None:
+def fit_detector(dataset: Dataset, settings: Detector, folder: Path, resume: Path) -> None:
     """Train on the split "train", measure on "val", write the detector and metrics.json into ``folder``.
 
     AdamW with one cycle of the learning rate; images are mirrored at random. The four losses of Faster R-CNN
-    (arXiv 1506.01497, equation 1, for proposals and for boxes) and that of the attributes count the same.
+    (arXiv 1506.01497, equation 1, for proposals and for boxes) and that of the attributes have equal weight.
 
     Args:
-        dataset: with boxes, classes and, if it knows any, attributes.
-        settings: section ``detector`` of params.yaml.
-        folder: made if missing; receives model.safetensors, config.json and metrics.json: AP50 of "val", its
-            part of each class (null: not in "val"), and the share of the right detections whose attribute is
-            right too. The same bytes for the same dataset and settings on a machine.
-        resume: folder of the state after the last finished epoch, from which a killed fit goes on to the
-            same weights. The caller keys it by dataset and settings and removes it when done. None: nothing
-            is kept.
+        dataset: with boxes, classes and, if known, attributes.
+        folder: made if missing; receives model.safetensors, config.json and metrics.json: AP50 of "val", that of each
+            class (null: not in "val"), and the fraction of correct detections whose attribute is correct too. The
+            same bytes for the same dataset and settings on a machine.
+        resume: folder for the state after the last finished epoch, made if missing; a killed fit resumes from it with
+            the same result.
 
     Raises:
         UserError: the dataset has no boxes, an image cannot be read, or a label is unknown.
@@ -108,81 +118,47 @@ def fit_detector(dataset: Dataset, settings: Detector, folder: Path, resume: Pat
         )
     seed_everything(settings.seed)
     device = pick_device()
-    train, val = Annotated(dataset, "train"), Annotated(dataset, "val")
-    model = build_detector(dataset.classes, dataset.attributes, settings).to(device)
+    train, val = Samples(dataset, "train"), Samples(dataset, "val")
+    model = RegionDetector(dataset.classes, dataset.attributes, settings.width, settings.feature_dim).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     steps = math.ceil(len(train) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.lr, total_steps=steps * settings.epochs, pct_start=WARMUP
     )
+    resume.mkdir(parents=True, exist_ok=True)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    done = _restore(resume, parts)
+    done = 0
+    if state := load_state(resume / "state.pt"):
+        done = state["epochs"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
     with progress(total=steps * settings.epochs, initial=steps * done, desc="detector", unit="step") as bar:
         for epoch in range(done, settings.epochs):
-            _train_epoch(model, optimizer, schedule, train, settings, epoch, bar)
-            _keep(resume, parts, epoch + 1)
+            model.train()
+            for images, targets in train.batches(settings, epoch, device):
+                loss = sum(model(images, targets).values())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+                bar.update()
+            state = {name: part.state_dict() for name, part in parts.items()}
+            save_state(resume / "state.pt", state | {"epochs": epoch + 1})
     save_detector(folder, model)
-    metrics = {**evaluate_detector(model, val), "epochs": settings.epochs}
-    write_json(folder / "metrics.json", metrics)
-
-
-def _train_epoch(
-    model: RegionDetector,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    data: Annotated,
-    settings: Detector,
-    epoch: int,
-    bar: Any,
-) -> None:
-    """One pass over the training images; what is random follows from seed and epoch number alone."""
-    model.train()
-    device = next(model.parameters()).device
-    rng = np.random.default_rng((settings.seed, epoch))
-    torch.manual_seed(int(rng.integers(2**63)))
-    order = rng.permutation(len(data)).tolist()
-    for start in range(0, len(order), settings.batch_size):
-        batch = order[start : start + settings.batch_size]
-        samples = [data.sample(index, bool(rng.random() < 0.5), device) for index in batch]
-        images, targets = (list(column) for column in zip(*samples, strict=True))
-        loss = sum(model(images, targets).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        bar.update()
-
-
-def _keep(resume: Path | None, parts: dict[str, Any], done: int) -> None:
-    """Write the state after ``done`` epochs; a kill meanwhile leaves the former one."""
-    if resume is None:
-        return
-    resume.mkdir(parents=True, exist_ok=True)
-    state = {name: part.state_dict() for name, part in parts.items()}
-    save_state(resume / "state.pt", state | {"epochs": done})
-
-
-def _restore(resume: Path | None, parts: dict[str, Any]) -> int:
-    """Load the state that ``_keep`` wrote, if there is one; the number of finished epochs."""
-    state = resume and load_state(resume / "state.pt")
-    if not state:
-        return 0
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["epochs"]
+    write_json(folder / "metrics.json", {**evaluate_detector(model, val), "epochs": settings.epochs})
 
 
 @torch.inference_mode()
-def evaluate_detector(model: RegionDetector, data: Annotated) -> dict[str, Any]:
+def evaluate_detector(model: RegionDetector, data: Samples) -> dict[str, Any]:
     """``ap50``, ``ap50_per_class``, ``attribute_accuracy``, 0..1; None where there is nothing to count."""
     model.eval()
     device = next(model.parameters()).device
     found, true, right = [], [], []
     for index in range(len(data)):
-        image, target = data.sample(index, False, device)
+        image, _ = data.sample(index, False, device)
         output = {name: tensor.cpu().numpy() for name, tensor in model([image])[0].items()}
-        truth = {name: tensor.cpu().numpy() for name, tensor in target.items()}
+        truth = {name: tensor.numpy() for name, tensor in data.targets[index].items()}
         found.append(Objects(output["boxes"], output["labels"] - 1, output["scores"]))
         true.append(Objects(truth["boxes"], truth["labels"] - 1))
         matched = match_detections(found[-1], true[-1])

@@ -1,9 +1,8 @@
-"""A small Faster R-CNN with an attribute head, on torchvision's own parts.
+"""A small Faster R-CNN (arXiv 1506.01497) with an attribute head, built from torchvision's parts.
 
-Faster R-CNN, arXiv 1506.01497: a backbone, a network that proposes regions, and a box head that classifies
-and moves each. The attribute head beside it, and the use of the box head's output as the feature of a region,
-are those of bottom-up attention, arXiv 1707.07998, section 3.1; here the attribute is read from the feature
-alone, without the embedded class. A detector folder holds model.safetensors and config.json.
+The attribute head, and the use of the box head's output as the feature of a region, are those of bottom-up attention
+(arXiv 1707.07998, section 3.1); here the attribute depends on the feature alone, without the embedded class. A detector
+folder holds model.safetensors and config.json.
 """
 
 from __future__ import annotations
@@ -29,14 +28,11 @@ from torchvision.ops import Conv2dNormActivation, nms
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.regions.fitted.roi_align import OrderedRoIAlign
-from crossmodal.settings.params import Detector
 
 STRIDE = 8  # pixels per cell of the feature map
 ANCHORS = (26, 40, 62, 96)  # pixels; square
 POOL = 7  # cells of a pooled region, each way
 NO_ATTRIBUTE = -100  # target of an object without a known attribute; cross_entropy leaves it out
-
-_ARCHITECTURE = "faster_rcnn"
 
 
 class Residual(nn.Module):
@@ -54,7 +50,7 @@ class Residual(nn.Module):
 
 
 class Backbone(nn.Module):
-    """(N, 3, H, W) to one map (N, 2 width, H/8, W/8); a stage at stride 16 lets it see whole objects."""
+    """(N, 3, H, W) to one map (N, 2 width, H/8, W/8); a stage at stride 16 widens its receptive field to objects."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,7 +80,7 @@ class KeepSize(GeneralizedRCNNTransform):
 
 
 class Anchors(AnchorGenerator):
-    """Torchvision's anchors of one feature map, computed without a trace of former images.
+    """Torchvision's anchors of one feature map, without state.
 
     Torchvision's own keeps its anchors in the type and on the device of the last feature map.
     """
@@ -104,11 +100,9 @@ class Anchors(AnchorGenerator):
 class AttributeRoIHeads(RoIHeads):
     """Box head and predictor of Faster R-CNN with a softmax over attributes on the same feature.
 
-    In training the attribute loss is the cross-entropy on positive regions. In evaluation a region's feature
-    and attribute are computed again on the box after regression; see ``forward``.
-
-    ``min_score`` and ``most_regions`` are set once, by who loads the network. Torchvision's own thresholds let
-    everything through: several threads may share the network, so that no call may change one.
+    In training the attribute loss is the cross-entropy on positive regions. In evaluation a region's feature and
+    attribute are recomputed on the box after regression; see ``forward``. ``min_score`` and ``most_regions`` are set
+    once, when the network is loaded; torchvision's own thresholds are off. No call changes one: threads may share it.
     """
 
     def __init__(self, attribute_predictor: nn.Linear, **parts: object) -> None:
@@ -132,11 +126,21 @@ class AttributeRoIHeads(RoIHeads):
         """Losses in training; in evaluation, for each image, its R detections, best first.
 
         A detection's dict has boxes (R, 4), labels (R,) from 1 (0 is background), scores (R,), features
-        (R, feature_dim) and attributes (R, attributes), the logits. R >= 1: the best box of an image stays
-        whatever its score.
+        (R, feature_dim) and attributes (R, attributes), the logits. R >= 1: the best box is always kept.
         """
         if self.training:
-            return [], self._losses(features, proposals, image_shapes, targets)
+            boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
+            x = self.region_features(features, boxes, image_shapes)
+            loss_classifier, loss_box_reg = fastrcnn_loss(*self.box_predictor(x), labels, regression)
+            attributes = torch.cat([_take(t["attributes"], m) for t, m in zip(targets, matched, strict=True)])
+            known = (torch.cat(labels) > 0) & (attributes != NO_ATTRIBUTE)
+            # Sum over a count of at least one: a batch without positives has a loss of 0, not NaN.
+            loss_attribute = F.cross_entropy(self.attribute_predictor(x[known]), attributes[known], reduction="sum")
+            return [], {
+                "loss_classifier": loss_classifier,
+                "loss_box_reg": loss_box_reg,
+                "loss_attribute": loss_attribute / known.sum().clamp(min=1),
+            }
         x = self.region_features(features, proposals, image_shapes)
         found = self.postprocess_detections(*self.box_predictor(x), proposals, image_shapes)
         x = self.region_features(features, found[0], image_shapes)
@@ -144,26 +148,6 @@ class AttributeRoIHeads(RoIHeads):
         columns = (*found, x.split(counts), self.attribute_predictor(x).split(counts))
         names = ("boxes", "scores", "labels", "features", "attributes")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], {}
-
-    def _losses(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None,
-    ) -> dict[str, Tensor]:
-        boxes, matched, labels, regression = self.select_training_samples(proposals, targets)
-        x = self.region_features(features, boxes, image_shapes)
-        loss_classifier, loss_box_reg = fastrcnn_loss(*self.box_predictor(x), labels, regression)
-        attributes = torch.cat([_take(t["attributes"], m) for t, m in zip(targets, matched, strict=True)])
-        known = (torch.cat(labels) > 0) & (attributes != NO_ATTRIBUTE)
-        # Sum over a count of at least one: a batch without positives has a loss of 0, not NaN.
-        loss_attribute = F.cross_entropy(self.attribute_predictor(x[known]), attributes[known], reduction="sum")
-        return {
-            "loss_classifier": loss_classifier,
-            "loss_box_reg": loss_box_reg,
-            "loss_attribute": loss_attribute / known.sum().clamp(min=1),
-        }
 
     def postprocess_detections(
         self,
@@ -174,9 +158,9 @@ class AttributeRoIHeads(RoIHeads):
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Boxes, scores and labels of each image: class-wise NMS, then NMS across classes, at ``nms_thresh``.
 
-        The second one leaves a physical object one region, though two classes claim it. At most
-        ``most_regions`` regions of at least ``min_score`` stay, and always the best one; if the
-        network gives none at all, the whole image is the region, of label 0 (background) with score 0.
+        The second one leaves one region per object, even if two classes detect it. At most ``most_regions`` regions
+        of at least ``min_score`` are kept, and always the best one; if there is none at all, the whole image is the
+        region, of label 0 (background) with score 0.
         """
         found = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
         rows = []
@@ -194,16 +178,15 @@ class AttributeRoIHeads(RoIHeads):
 
 
 def _take(attributes: Tensor, index: Tensor) -> Tensor:
-    """Attribute targets of regions; an image without objects has none to take from."""
+    """Attribute targets of regions; an image without objects has none."""
     return attributes[index] if len(attributes) else torch.full_like(index, NO_ATTRIBUTE)
 
 
 class RegionDetector(FasterRCNN):
-    """The network, and the names that its outputs stand for.
+    """The network, with the names of its classes and attributes.
 
-    Called as torchvision's detectors are: with images (3, H, W) in 0..1 of any sizes and, in training,
-    targets with boxes (G, 4) in pixels, labels (G,) from 1 and attributes (G,) from 0 (``NO_ATTRIBUTE``:
-    unknown).
+    Called as torchvision's detectors are: with images (3, H, W) in 0..1 of any sizes and, in training, targets with
+    boxes (G, 4) in pixels, labels (G,) from 1 and attributes (G,) from 0 (``NO_ATTRIBUTE``: unknown).
     """
 
     def __init__(self, classes: Sequence[str], attributes: Sequence[str], width: int, feature_dim: int) -> None:
@@ -239,16 +222,11 @@ class RegionDetector(FasterRCNN):
         self.to(memory_format=torch.channels_last)
 
 
-def build_detector(classes: Sequence[str], attributes: Sequence[str], settings: Detector) -> RegionDetector:
-    """A detector with fresh weights, drawn from torch's global generator."""
-    return RegionDetector(classes, attributes, settings.width, settings.feature_dim)
-
-
 def save_detector(folder: Path, model: RegionDetector) -> None:
     """Write model.safetensors and config.json into ``folder``, which is made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "architecture": _ARCHITECTURE,
+        "architecture": "faster_rcnn",
         "width": model.width,
         "feature_dim": model.feature_dim,
         "classes": list(model.classes),
@@ -279,7 +257,7 @@ def load_detector(folder: Path) -> RegionDetector:
     config = read_record(folder / "config.json", _Config, advice=advice)
     sizes = (config.classes, config.attributes, config.width, config.feature_dim)
     weights = read_tensors(path, advice=advice)
-    with torch.device("meta"):  # takes no memory, whatever config.json says
+    with torch.device("meta"):  # takes no memory, whatever the sizes in config.json
         expected = RegionDetector(*sizes).state_dict()
     check_tensors(weights, expected, str(path), "the detector that config.json describes")
     model = RegionDetector(*sizes)

@@ -8,11 +8,10 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 
 class OrderedRoIAlign(MultiScaleRoIAlign):
-    """torchvision's RoI align of one map with a sample a cell; on a GPU by indexing, the same but for rounding.
+    """torchvision's RoI align of one map with one sample per cell; on a GPU by indexing, equal up to rounding.
 
-    The backward pass of torchvision's CUDA kernel adds in any order. Its own ordered form needs Triton and a compiler.
-    ``scale`` is fixed: torchvision's class takes it from the first image that it sees and keeps it, 1/4 in place of 1/8
-    after one of 20 pixels.
+    The backward pass of torchvision's CUDA kernel adds in any order; its deterministic form needs Triton.
+    ``scale`` is fixed: torchvision's class derives it from the first image, 1/4 instead of 1/8 after one of 20 pixels.
     """
 
     def __init__(self, name: str, cells: int, scale: float) -> None:
@@ -29,8 +28,8 @@ class OrderedRoIAlign(MultiScaleRoIAlign):
 def ordered_roi_align(features: Tensor, boxes: list[Tensor], cells: int, scale: float) -> Tensor:
     """Samples at the centres of a region's cells: (B, C, H, W), B x (K_b, 4) in pixels to (K, C, cells, cells).
 
-    As RoI align of Mask R-CNN (arXiv 1703.06870, section 3) with one sample a cell; a region is at least a cell of the
-    map wide and high, samples beyond the map are 0.
+    RoI align of Mask R-CNN (arXiv 1703.06870, section 3) with one sample per cell; a region is at least one cell of the
+    map wide and high, samples outside the map are 0.
     """
     counts = torch.tensor([len(part) for part in boxes], device=features.device)
     image = torch.repeat_interleave(counts, output_size=sum(len(part) for part in boxes))[:, None, None]
@@ -40,9 +39,9 @@ def ordered_roi_align(features: Tensor, boxes: list[Tensor], cells: int, scale: 
     height, width = features.shape[2:]
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     sampled = 0
-    for row, of_row in _neighbours(y, height):
-        for column, of_column in _neighbours(x, width):
-            weight = of_row * of_column * inside
+    for row, row_weight in _adjacent_cells(y, height):
+        for column, column_weight in _adjacent_cells(x, width):
+            weight = row_weight * column_weight * inside
             sampled = sampled + weight.unsqueeze(-1) * features[image, :, row, column]  # (K, cells, cells, C)
     return sampled.movedim(-1, 1)
 
@@ -53,10 +52,10 @@ def _samples(start: Tensor, end: Tensor, cells: int) -> Tensor:
     return start[:, None] + (torch.arange(cells, device=start.device) + 0.5) * step[:, None]
 
 
-def _neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """The two cells of the map that a sample lies between, and their weights."""
+def _adjacent_cells(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """The two cells of the map around a sample, and their weights."""
     position = position.clamp(0, size - 1)
     low = position.floor()
-    share = position - low
+    weight = position - low
     low = low.long()
-    return [(low, 1 - share), ((low + 1).clamp(max=size - 1), share)]
+    return [(low, 1 - weight), ((low + 1).clamp(max=size - 1), weight)]

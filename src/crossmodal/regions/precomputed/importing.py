@@ -1,4 +1,4 @@
-"""Region features that others have made, into the feature store."""
+"""Import of precomputed region features into the feature store."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import LEFT_OUT, StoreWriter
 from crossmodal.regions.extraction.extract import empty_row
-from crossmodal.regions.precomputed.bottomup_npz import BottomUpReader, holds_bottom_up_files
-from crossmodal.regions.precomputed.files import FileReader
+from crossmodal.regions.precomputed.files import open_files
 from crossmodal.regions.precomputed.rows import FeatureReader
 from crossmodal.regions.precomputed.scan import ScanReader
 from crossmodal.regions.precomputed.tsv import TsvReader
@@ -32,7 +31,7 @@ def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:
     if not path.is_dir():
         raise UserError(f"precomputed.path {settings.path}: a file, format {settings.format} is a folder")
     if settings.format == "npz":
-        return BottomUpReader(path, dataset) if holds_bottom_up_files(path) else FileReader(path, dataset)
+        return open_files(path, dataset)
     return ScanReader(path, dataset, grid=settings.format == "grid")
 
 
@@ -40,8 +39,8 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
     """Write a store whose row i holds the regions of record i, and return its folder ``out``.
 
     Arrays are those of ``extract_regions`` that the format has: ``features`` always, ``boxes`` of all but "scan",
-    classes, attributes and scores of a TSV of 10 columns. One image is read at a time. Goes on behind the shards
-    that ``out`` already holds. An image without features keeps a row of zeros and is left out of the splits.
+    classes, attributes and scores of a TSV of 10 columns. One image is read at a time. Resumes after the shards that
+    ``out`` already holds. An image without features keeps a row of zeros and is left out of the splits.
 
     Raises:
         UserError: more images than ``precomputed.max_missing`` have no features; see ``open_features``; features
@@ -61,7 +60,7 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
     rows = range(len(writer), len(dataset.records))
     for row in progress(rows, desc="import", unit="image", total=len(dataset.records), initial=len(writer)):
         writer.append(empty_row(reader.arrays) if row in missing else reader.row(row))
-    metadata = {"backend": "precomputed", "feature_dim": reader.arrays["features"][1][0]}
+    metadata = {"backend": "precomputed", "feature_dim": reader.size}
     left_out = [
         {"row": row, "image": dataset.records[row].id, "reason": reader.problems.get(row, "no features")}
         for row in reader.missing
@@ -72,7 +71,7 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
 
 def fingerprint(settings: Precomputed) -> list[list[str | int]]:
     """Name, size and time of every file of ``precomputed.path``: enough to see that something else is there now."""
-    place = setting_path(settings.path)
-    files = [path for path in sorted(place.rglob("*")) if path.is_file()] if place.is_dir() else [place]
-    stats = [(path.relative_to(place).as_posix(), path.stat()) for path in files if path.exists()]
+    root = setting_path(settings.path)
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()] if root.is_dir() else [root]
+    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in files if path.exists()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

@@ -1,18 +1,20 @@
-"""What the readers of foreign formats share: names of images, and checks of a row."""
+"""Shared by the readers of precomputed features: their interface, names of images, and checks of a row."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Container
 from pathlib import PurePosixPath
-from typing import Protocol
 
 import numpy as np
 
 from crossmodal.datasets.decode import SUFFIXES
 from crossmodal.datasets.records import Dataset, ImageRecord
 from crossmodal.errors import UserError
+from crossmodal.regions.extraction.extract import region_arrays
 
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
@@ -20,19 +22,26 @@ _PIXELS = 4  # an image whose longer side has more cannot have all its boxes wit
 _ASPECT = 0.05  # relative difference of width / height that a resized copy of a photograph may have
 
 
-class FeatureReader(Protocol):
-    """Region features in somebody else's files.
+class FeatureReader(ABC):
+    """Region features in another project's files.
 
-    arrays: of the store, as StoreWriter takes them; "boxes" among them or not. missing: rows of the dataset that the
-    files have no features of. problems: why not, of those that are there but damaged. ``row`` gives one of the others:
-    a dict of ``arrays``, boxes as shares of the image.
+    arrays: of the store, as StoreWriter takes them. missing: rows of the dataset that have no features in the files.
+    problems: the reason for each of those whose features are there but damaged.
+
+    Raises:
+        UserError: the files are not in the reader's format.
     """
 
-    arrays: dict[str, tuple[str, tuple[int, ...]]]
-    missing: list[int]
-    problems: dict[int, str]
+    def __init__(self, dataset: Dataset, found: Container[int], size: int, *others: str) -> None:
+        """``found``: rows that have features, of ``size`` values. ``others``: names of further arrays."""
+        self.dataset, self.size = dataset, size
+        self.arrays = {name: region_arrays(size)[name] for name in ("features", *others)}
+        self.missing = [row for row in range(len(dataset.records)) if row not in found]
+        self.problems: dict[int, str] = {}
 
-    def row(self, row: int) -> dict[str, np.ndarray]: ...
+    @abstractmethod
+    def row(self, row: int) -> dict[str, np.ndarray]:
+        """The arrays of a row that is not missing; boxes as shares of the image."""
 
 
 def image_key(name: str) -> str:
@@ -46,8 +55,7 @@ def image_key(name: str) -> str:
 def record_rows(dataset: Dataset) -> dict[str, int]:
     """Row of every image, by the keys of its id and of its file name; without keys that several images share.
 
-    In a folder of one's own a/1.jpg and b/01.jpg may be different photographs: a file of features named 1 may be of
-    either.
+    In a user's folder a/1.jpg and b/01.jpg may be different photographs: features named 1 may be of either.
     """
     rows: dict[str, set[int]] = defaultdict(set)
     for row, record in enumerate(dataset.records):

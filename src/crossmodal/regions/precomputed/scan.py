@@ -1,21 +1,20 @@
 """Region features as SCAN, SGRAF and VSE-infinity keep them, a few files for each split:
 
-    {split}_ims.npy    (images, regions, size) float32; of an image with five captions once, or five times in a row
-    {split}_caps.txt   a caption a line, those of one image behind each other
-    {split}_ids.txt    ids of the images, where there is such a file
+    {split}_ims.npy    (images, regions, size) float32; an image with five captions once, or five times in a row
+    {split}_caps.txt   a caption per line, those of one image in a row
+    {split}_ids.txt    ids of the images (optional)
 
 There are no boxes. With ``grid`` the regions are the cells of a square grid in reading order, or the array is
 (images, size, rows, columns) or (images, rows, columns, size), and cells have boxes.
 
-Rows are matched with the dataset's images by the ids where all are ids of the dataset (other projects number images
-in their own way), else by the captions, letters and digits alone being compared.
+Rows are matched with the dataset's images by id if all are ids of the dataset (other projects number images in their
+own way), else by the letters and digits of their captions.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +24,14 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_arrays import DAMAGED
 from crossmodal.files.text_files import read_text, split_lines
 from crossmodal.regions.grid import cell_boxes
-from crossmodal.regions.precomputed.rows import as_features, image_key, record_rows
+from crossmodal.regions.precomputed.rows import FeatureReader, as_features, image_key, record_rows
 
 NAMES = {"train": ("train",), "val": ("dev", "val"), "test": ("testall", "test"), "probe": ("probe",)}
 REPEATS = 5  # captions of an image, and its rows where it is repeated
 
 
-class ScanReader:
-    """The files of a folder, memory-mapped. A FeatureReader.
-
-    Regions of zeros behind the others of an image are padding and are dropped.
+class ScanReader(FeatureReader):
+    """The files of a folder, memory-mapped. Trailing regions of zeros are padding and are dropped.
 
     Raises:
         UserError: no such files, or they do not go together: their numbers of rows and lines, or their captions
@@ -42,7 +39,7 @@ class ScanReader:
     """
 
     def __init__(self, path: Path, dataset: Dataset, *, grid: bool) -> None:
-        self._places: dict[int, tuple[_SplitFiles, int]] = {}
+        self._images: dict[int, tuple[_SplitFiles, int]] = {}  # row -> files, number of the image in them
         by_id, shapes = record_rows(dataset), {}
         for split in SPLITS:
             rows = dataset.rows(split)
@@ -56,29 +53,26 @@ class ScanReader:
             owners = files.owners_by_id(dataset, by_id) or files.owners_by_caption(dataset, rows)
             for image, row in enumerate(owners):
                 if row is not None:
-                    self._places.setdefault(row, (files, image))
+                    self._images.setdefault(row, (files, image))
         if not shapes:
             raise UserError(f"{path}: holds no train_ims.npy, dev_ims.npy or test_ims.npy")
-        kinds = {(len(shape), shape if grid else shape[-1:]) for shape in shapes.values()}
-        if len(kinds) > 1:
-            raise UserError(
-                f"{path}: shapes of images differ: " + ", ".join(f"{p.name} {s}" for p, s in shapes.items())
-            )
-        self.problems: dict[int, str] = {}
-        self.missing = [row for row in range(len(dataset.records)) if row not in self._places]
+        if len({(len(shape), shape if grid else shape[-1:]) for shape in shapes.values()}) > 1:
+            found = ", ".join(f"{file.name} {shape}" for file, shape in shapes.items())
+            raise UserError(f"{path}: shapes of images differ: {found}")
         shape = next(iter(shapes.values()))
         if not grid and len(shape) not in (1, 2):
             raise UserError(f"{path}: images are {shape}, expected (regions, size); of a grid: precomputed.format grid")
-        self._cells = _Cells.of(path, shape) if grid else None
-        size = self._cells.size if self._cells else shape[-1]
-        self.arrays = {"features": ("float16", (size,))} | ({"boxes": ("float32", (4,))} if grid else {})
+        rows, columns, size, self._channels_first = _grid_layout(path, shape) if grid else (0, 0, shape[-1], False)
+        self._boxes = cell_boxes(rows, columns) if grid else None
+        super().__init__(dataset, self._images, size, *(("boxes",) if grid else ()))
 
     def row(self, row: int) -> dict[str, np.ndarray]:
-        files, image = self._places[row]
+        files, image = self._images[row]
         where = f"{files.path}, image {image}"
         values = np.asarray(files.image(image))
-        if self._cells:
-            return {"features": as_features(self._cells.flat(values), where), "boxes": self._cells.boxes}
+        if self._boxes is not None:
+            cells = values.reshape(self.size, -1).T if self._channels_first else values.reshape(-1, self.size)
+            return {"features": as_features(cells, where), "boxes": self._boxes}
         features = as_features(np.atleast_2d(values), where)
         real = np.flatnonzero(features.any(axis=1))
         return {"features": features[: real[-1] + 1 if len(real) else 1]}
@@ -96,18 +90,16 @@ class _SplitFiles:
         self.name = path.name.removesuffix("_ims.npy")
         self.captions = _lines(path.with_name(f"{self.name}_caps.txt"))
         rows, captions = len(self.images), len(self.captions)
-        if rows == captions and rows % REPEATS == 0 and self._repeated():
+        repeated = rows == captions and rows % REPEATS == 0
+        if repeated and all(np.array_equal(self.images[0], self.images[row]) for row in range(1, REPEATS)):
             self.step, self.per_image = REPEATS, REPEATS
         elif rows and captions % rows == 0 and captions:
             self.step, self.per_image = 1, captions // rows
         else:
             raise UserError(
-                f"{path}: {rows:,} images, {self.name}_caps.txt has {captions:,} captions: not so many each"
+                f"{path}: {rows:,} images, {self.name}_caps.txt has {captions:,} captions: not the same number each"
             )
         self.count = rows // self.step
-
-    def _repeated(self) -> bool:
-        return all(np.array_equal(self.images[0], self.images[place]) for place in range(1, REPEATS))
 
     def image(self, number: int) -> np.ndarray:
         """The array of one image.
@@ -124,7 +116,7 @@ class _SplitFiles:
         return self.captions[number * self.per_image : (number + 1) * self.per_image]
 
     def owners_by_id(self, dataset: Dataset, rows: dict[str, int]) -> list[int] | None:
-        """Row of the dataset for every image, None where there is no file of ids or they are not the dataset's.
+        """Row of the dataset for every image; None without a file of ids, or if they are not the dataset's.
 
         Raises:
             UserError: they are, but an image shares no caption with the dataset's.
@@ -167,36 +159,20 @@ class _SplitFiles:
         return owners
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """How the cells of a grid lie in the array of an image; ``boxes`` (cells, 4) as shares of it."""
+def _grid_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, bool]:
+    """Rows and columns of a grid, size of a feature, and whether it comes first in the array of an image.
 
-    boxes: np.ndarray
-    size: int
-    channels_first: bool
-
-    @classmethod
-    def of(cls, path: Path, shape: tuple[int, ...]) -> _Cells:
-        """Of (cells, size), (size, rows, columns) or (rows, columns, size), the largest of three being the size.
-
-        Raises:
-            UserError: another shape, or cells that make no square.
-        """
-        if len(shape) == 2 and math.isqrt(shape[0]) ** 2 == shape[0]:
-            side = math.isqrt(shape[0])
-            return cls(cell_boxes(side, side), shape[1], False)
-        if len(shape) == 3:
-            first = shape[0] > shape[2]
-            rows, columns = shape[1:] if first else shape[:2]
-            return cls(cell_boxes(rows, columns), shape[0] if first else shape[2], first)
-        raise UserError(
-            f"{path}: images are {shape}, expected (cells, size) of a square grid, (size, rows, columns) "
-            "or (rows, columns, size)"
-        )
-
-    def flat(self, values: np.ndarray) -> np.ndarray:
-        """The array of an image as (cells, size)."""
-        return values.reshape(self.size, -1).T if self.channels_first else values.reshape(-1, self.size)
+    Of (cells, size), (size, rows, columns) or (rows, columns, size), the largest of three being the size.
+    """
+    if len(shape) == 2 and math.isqrt(shape[0]) ** 2 == shape[0]:
+        side = math.isqrt(shape[0])
+        return side, side, shape[1], False
+    if len(shape) == 3:
+        return (*shape[1:], shape[0], True) if shape[0] > shape[2] else (*shape, False)
+    raise UserError(
+        f"{path}: images are {shape}, expected (cells, size) of a square grid, (size, rows, columns) "
+        "or (rows, columns, size)"
+    )
 
 
 def _choose(path: Path, split: str, images: int) -> _SplitFiles | None:
@@ -209,7 +185,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return split_lines(read_text(path, errors="replace"))
     except UserError as error:
-        raise UserError(f"{error}; it goes with the .npy file beside it") from None
+        raise UserError(f"{error}; it belongs to the .npy file of the same name") from None
 
 
 def _letters(caption: str) -> str:

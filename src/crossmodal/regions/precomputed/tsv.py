@@ -1,19 +1,17 @@
-"""The TSV files of bottom-up attention: a line an image, arrays in base64, little-endian.
+"""The TSV files of bottom-up attention: a line per image, arrays in base64, little-endian.
 
-Two layouts, told apart by the number of columns (neither has a header line):
+Two layouts, distinguished by the number of columns (neither has a header line):
 
     6   image_id  image_w  image_h  num_boxes  boxes  features                        bottom-up-attention
     10  img_id  img_h  img_w  objects_id  objects_conf  attrs_id  attrs_conf  num_boxes  boxes  features       LXMERT
 
-Lines are read where they are: a first pass over the files notes where each image's is, and leaves out lines that are
-cut off, as an extraction leaves them that was killed and went on.
+A first pass over the files notes the offset of each image's line and leaves out lines that are damaged: an extraction
+that was killed and continued leaves one that is cut off.
 """
 
 from __future__ import annotations
 
 import base64
-import logging
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,17 @@ import numpy as np
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.files.text_files import require_regular_file
-from crossmodal.regions.precomputed.rows import as_features, as_shares, check_aspect, image_key, record_rows
+from crossmodal.regions.precomputed.rows import (
+    FeatureReader,
+    as_features,
+    as_shares,
+    check_aspect,
+    image_key,
+    record_rows,
+)
 from crossmodal.runtime import progress
+from crossmodal.terminal import warn
 
-log = logging.getLogger(__name__)
-
-_LONGEST_COUNT = 7  # digits
 _LONGEST_NAME = 4096  # bytes
 LONGEST_LINE = 64 * 2**20  # bytes; 100 regions of 2,048 values are 1.1 million
 _LAYOUTS = {
@@ -74,28 +77,11 @@ def parse_line(line: bytes, where: str) -> TsvRow:
             )
             if name in fields
         }
+        if not arrays["features"].size:
+            raise ValueError("no features")
     except ValueError as error:
-        raise UserError(f"{where}: not a row of region features ({error})") from None
+        raise UserError(f"{where}: not a row of region features, cut off? ({error})") from None
     return TsvRow(fields["image"].decode("utf-8", "replace"), width, height, **arrays)
-
-
-def damage(line: bytes) -> str | None:
-    """Why a line cannot be a row, told by the lengths of its columns alone: cut off, or of neither layout."""
-    values = line.rstrip(b"\r\n").split(b"\t")
-    if len(values) not in _LAYOUTS:
-        return f"{len(values)} columns, expected 6 (bottom-up attention) or 10 (LXMERT)"
-    fields = dict(zip(_LAYOUTS[len(values)], values, strict=True))
-    count = fields["count"].strip()
-    if not count.isdigit() or not 0 < len(count) < _LONGEST_COUNT or not int(count):
-        return f"not a row of region features (number of regions {count[:20].decode('utf-8', 'replace')!r})"
-    regions, boxes, features = int(count), fields["boxes"], fields["features"]
-    expected = 4 * -(-16 * regions // 3)  # base64 of four float32 each
-    if len(boxes) != expected:
-        return f"not a row of region features (boxes of {len(boxes):,} characters, expected {expected:,}: cut off?)"
-    size = len(features) // 4 * 3 - features[-2:].count(b"=")
-    if len(features) % 4 or not size or size % (4 * regions):
-        return f"not a row of region features ({size:,} bytes of features do not go by {regions} regions: cut off?)"
-    return None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -119,70 +105,53 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
 
 
-class TsvReader:
-    """A TSV file, or all files of a folder whose names hold ".tsv". A FeatureReader.
+class TsvReader(FeatureReader):
+    """A TSV file, or all files of a folder whose names contain ".tsv".
 
-    Of an image that is there several times the first whole line counts. An image with damaged lines alone is missing.
-
-    Raises:
-        UserError: no file there, no whole line in them, or lines of both layouts.
+    Of several lines of an image the first undamaged one counts. An image with damaged lines alone is missing.
     """
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
         files = sorted(file for file in path.glob("*.tsv*") if file.is_file()) if path.is_dir() else [path]
         if not files:
             raise UserError(f"{path}: holds no file named *.tsv")
-        self.dataset = dataset
-        self._lines: dict[int, list[tuple[Path, int, int]]] = defaultdict(list)  # row -> file, line number, offset
-        self.problems: dict[int, str] = {}
-        rows, columns, damaged = record_rows(dataset), None, []
-        with progress(
-            total=sum(file.stat().st_size for file in files if file.exists()), unit="B", unit_scale=True
-        ) as bar:
+        self._lines: dict[int, tuple[Path, int, int]] = {}  # row -> file, line number, offset
+        rows, columns, size, damaged, problems = record_rows(dataset), 0, 0, [], {}
+        bytes_in_all = sum(file.stat().st_size for file in files if file.exists())
+        with progress(total=bytes_in_all, unit="B", unit_scale=True) as bar:
             for file in files:
                 for number, offset, line in read_lines(file):
                     bar.update(len(line))
                     row = rows.get(image_key(line.partition(b"\t")[0][:_LONGEST_NAME].decode("utf-8", "replace")))
-                    if reason := damage(line):
-                        damaged.append(f"{file.name}, line {number}: {reason}")
-                        if row is not None:
-                            self.problems.setdefault(row, damaged[-1])
+                    try:
+                        found = parse_line(line, f"{file.name}, line {number}")
+                    except UserError as error:
+                        damaged.append(str(error))
+                        problems.setdefault(row, str(error))
                         continue
-                    found = line.count(b"\t") + 1
-                    columns = columns or found
-                    if found != columns:
-                        raise UserError(f"{file}, line {number}: {found} columns, expected {columns}")
+                    here = line.count(b"\t") + 1
+                    columns = columns or here
+                    if here != columns:
+                        raise UserError(f"{file}, line {number}: {here} columns, expected {columns}")
                     if row is not None:
-                        self._lines[row].append((file, number, offset))
-        if damaged and columns is None:
+                        size = size or found.features.shape[1]
+                        self._lines.setdefault(row, (file, number, offset))
+        if damaged and not columns:
             raise UserError(f"{path}: no whole line; {damaged[0]}")
         if damaged:
-            log.warning("note: %s: %d damaged lines are left out, %s for one", path, len(damaged), damaged[0])
-        self.missing = [row for row in range(len(dataset.records)) if row not in self._lines]
-        self.arrays: dict[str, tuple[str, tuple[int, ...]]] = {}
-        if self._lines:
-            size = self._read(next(iter(self._lines)))[0].features.shape[1]
-            self.arrays = {"features": ("float16", (size,)), "boxes": ("float32", (4,))}
-        if columns == 10:
-            self.arrays |= {"classes": ("int16", ()), "attributes": ("int16", ()), "scores": ("float32", ())}
+            warn(f"{path}: {len(damaged)} damaged lines are left out, {damaged[0]} for one")
+        self.named = ("classes", "attributes", "scores") if columns == 10 else ()
+        super().__init__(dataset, self._lines, size, "boxes", *self.named)
+        self.problems = problems
 
     def row(self, row: int) -> dict[str, np.ndarray]:
-        found, where = self._read(row)
+        path, number, offset = self._lines[row]
+        with path.open("rb") as file:
+            file.seek(offset)
+            line = file.readline(LONGEST_LINE)
+        where = f"{path}, line {number}"
+        found = parse_line(line, where)
         check_aspect(self.dataset.records[row], found.width, found.height, where)
-        values = {"features": as_features(found.features, where, self.arrays["features"][1][0])}
+        values = {"features": as_features(found.features, where, self.size)}
         values["boxes"] = as_shares(found.boxes, found.width, found.height, len(found.features), where)
-        others = {name: getattr(found, name) for name in ("classes", "attributes", "scores") if name in self.arrays}
-        return values | others
-
-    def _read(self, row: int) -> tuple[TsvRow, str]:
-        problem = UserError(f"row {row} has no line")
-        for path, number, offset in self._lines[row]:
-            with path.open("rb") as file:
-                file.seek(offset)
-                line = file.readline(LONGEST_LINE)
-            where = f"{path}, line {number}"
-            try:
-                return parse_line(line, where), where
-            except UserError as error:
-                problem = error
-        raise problem
+        return values | {name: getattr(found, name) for name in self.named}
