@@ -99,7 +99,7 @@ def disk_trouble(error: Exception) -> str | None:
         number, reason = errno.ENOSPC, "could not be written whole, the disk may be full"
     else:
         return None
-    advice = "; make room and run the same command again, what is finished is kept" if number in _NO_ROOM else ""
+    advice = "; make room and run the same command again, finished parts are kept" if number in _NO_ROOM else ""
     return f"{_file_of(error)}: {reason}{advice}"
 
 

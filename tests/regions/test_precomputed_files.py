@@ -200,7 +200,7 @@ def break_missing_box(folder):
         (break_size, "features of size 7, those before have 4"),
         (break_box_count, r"boxes are \(1, 4\), expected \(2, 4\)"),
         (break_box_order, "a box is not x1 y1 x2 y2 within the image of 40 x 20 pixels"),
-        (break_missing_box, "no file of boxes goes with it"),
+        (break_missing_box, "no file of boxes"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, dataset, damage, expected):

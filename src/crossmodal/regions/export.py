@@ -1,4 +1,4 @@
-"""The feature store as the files that the SCAN family of projects reads (``precomputed.scan`` has the format)."""
+"""Export of the feature store to the files of the SCAN family of projects (format: see ``precomputed.scan``)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CAPTIONS = 5  # of every image: the projects count on it
 def export_scan(dataset: Dataset, store: FeatureStore, out: Path, *, pad: bool) -> dict[str, int]:
     """Write ``{split}_ims.npy``, ``{split}_caps.txt`` and ``{split}_ids.txt`` of train, dev and test.
 
-    An image stands in ``ims`` once, with its first five captions in ``caps`` and its id in ``ids``. Images that the
-    store left out stay out.
+    ``ims`` has each image once, ``caps`` its first five captions, ``ids`` its id. Images left out of the store are not
+    exported.
 
     Args:
         store: row i is of record i.
-        out: made; appears whole.
-        pad: whether images with fewer regions than others get zeros behind theirs.
+        out: made, once it is complete.
+        pad: append zeros to images with fewer regions than others.
 
     Returns:
-        Images of every split written.
+        Number of images of every split written.
 
     Raises:
         UserError: the store is of another dataset, images differ in their number of regions and ``pad`` is False,
@@ -68,8 +68,8 @@ def export_scan(dataset: Dataset, store: FeatureStore, out: Path, *, pad: bool) 
 def _write_split(dataset: Dataset, store: FeatureStore, rows: np.ndarray, stem: Path, regions: int) -> None:
     shape = (len(rows), regions, store.arrays["features"][1][0])
     array = np.lib.format.open_memmap(f"{stem}_ims.npy", mode="w+", dtype=np.float32, shape=shape)
-    for place, row in enumerate(progress(rows, desc=stem.name, unit="image")):
-        array[place, : store.lengths[row]] = store.read(int(row), "features")
+    for index, row in enumerate(progress(rows, desc=stem.name, unit="image")):
+        array[index, : store.lengths[row]] = store.read(int(row), "features")
     array.flush()
     records = [dataset.records[row] for row in rows]
     captions = [" ".join(caption.split()) for record in records for caption in record.captions[:CAPTIONS]]

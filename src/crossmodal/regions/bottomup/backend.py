@@ -40,9 +40,9 @@ class BottomUpRegions:
         UserError: the folder holds no such detector (see ``read_folder``).
     """
 
-    def __init__(self, folder: Path, settings: Bottomup, device: torch.device | None = None) -> None:
+    def __init__(self, folder: Path, settings: Bottomup) -> None:
         self.settings = settings
-        self.device = device or pick_device()
+        self.device = pick_device()
         detector = read_folder(folder)
         self.feature_dim = detector.architecture.feature_dim
         self.classes, self.attributes = detector.classes, detector.attributes

@@ -54,7 +54,7 @@ class Resized(tuple):
 
 
 class CaffeStem(BasicStem):
-    """Its pooling has no padding and keeps what is left over at the far edges."""
+    """A stem whose pooling has no padding and rounds its output size up."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(F.relu_(self.conv1(x)), kernel_size=3, stride=2, padding=0, ceil_mode=True)

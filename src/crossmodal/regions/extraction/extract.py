@@ -94,11 +94,7 @@ def extract_regions(
         "classes": list(getattr(extractor, "classes", ())),
         "attributes": list(getattr(extractor, "attributes", ())),
     } | ({SETTINGS: dict(settings)} if settings else {})
-    left_out = [
-        {"row": row, "image": dataset.records[row].id, "reason": reason}
-        for row, reason in sorted(broken.reasons.items())
-    ]
-    writer.close(metadata | ({LEFT_OUT: left_out} if left_out else {}))
+    writer.close(metadata | left_out(dataset, broken.reasons))
     broken.file.unlink(missing_ok=True)
 
 
@@ -147,6 +143,12 @@ def empty_row(arrays: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.nd
     if "boxes" in row:
         row["boxes"][0, 2:] = 1
     return row
+
+
+def left_out(dataset: Dataset, reasons: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:
+    """The entry in a store's metadata for rows without regions; empty if there are none."""
+    rows = [{"row": row, "image": dataset.records[row].id, "reason": reasons[row]} for row in sorted(reasons)]
+    return {LEFT_OUT: rows} if rows else {}
 
 
 def _decode_all(paths: Sequence[Path]) -> list[np.ndarray | str]:

@@ -23,8 +23,8 @@ class TorchvisionRegions:
         UserError: the folder holds no detector (see ``load_detector``).
     """
 
-    def __init__(self, folder: Path, settings: Regions, device: torch.device | None = None) -> None:
-        self.device = device or pick_device()
+    def __init__(self, folder: Path, settings: Regions) -> None:
+        self.device = pick_device()
         self.model = load_detector(folder).to(self.device)
         self.feature_dim = self.model.feature_dim
         self.classes, self.attributes = self.model.classes, self.model.attributes

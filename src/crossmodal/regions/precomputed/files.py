@@ -84,7 +84,7 @@ class TernReader(_FileReader):
         if self._boxes is None:
             return {"features": features}
         if row not in self._boxes:
-            raise UserError(f"{path}: no file of boxes goes with it, as with the others")
+            raise UserError(f"{path}: has no file of boxes, as the others have")
         boxes = self.load(self._boxes[row])
         if boxes.ndim == 2 and boxes.shape[1] == 5:  # kaylode/tern: the area comes last
             boxes = boxes[:, :4]
@@ -130,7 +130,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Opaque:
-    """Stands for every object of a pickle that is not a plain one; nothing that the pickle names is called."""
+    """Replaces every object of a pickle that is not a plain one; nothing that the pickle names is called."""
 
     state: Any = None
 

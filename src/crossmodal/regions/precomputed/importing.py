@@ -7,8 +7,8 @@ from pathlib import Path
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
-from crossmodal.features.store import LEFT_OUT, StoreWriter
-from crossmodal.regions.extraction.extract import empty_row
+from crossmodal.features.store import StoreWriter
+from crossmodal.regions.extraction.extract import empty_row, left_out
 from crossmodal.regions.precomputed.files import open_files
 from crossmodal.regions.precomputed.rows import FeatureReader
 from crossmodal.regions.precomputed.scan import ScanReader
@@ -21,7 +21,7 @@ def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:
     """The reader of section ``precomputed``.
 
     Raises:
-        UserError: nothing is there, or it is not in the format that ``precomputed.format`` says.
+        UserError: there are no files, or not in the format of ``precomputed.format``.
     """
     path = setting_path(settings.path)
     if not path.exists():
@@ -44,7 +44,7 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
 
     Raises:
         UserError: more images than ``precomputed.max_missing`` have no features; see ``open_features``; features
-            or boxes of an image are not what the format or the manifest says.
+            or boxes of an image do not fit the format or the manifest.
     """
     reader = open_features(dataset, settings)
     missing = set(reader.missing)
@@ -60,12 +60,8 @@ def import_regions(dataset: Dataset, settings: Precomputed, out: Path) -> Path:
     rows = range(len(writer), len(dataset.records))
     for row in progress(rows, desc="import", unit="image", total=len(dataset.records), initial=len(writer)):
         writer.append(empty_row(reader.arrays) if row in missing else reader.row(row))
-    metadata = {"backend": "precomputed", "feature_dim": reader.size}
-    left_out = [
-        {"row": row, "image": dataset.records[row].id, "reason": reader.problems.get(row, "no features")}
-        for row in reader.missing
-    ]
-    writer.close(metadata | ({LEFT_OUT: left_out} if left_out else {}))
+    reasons = {row: reader.problems.get(row, "no features") for row in reader.missing}
+    writer.close({"backend": "precomputed", "feature_dim": reader.size} | left_out(dataset, reasons))
     return out
 
 
