@@ -64,21 +64,21 @@ def work_folder(stage: str, settings: dict[str, Any], files: Iterable[Path] = ()
     return folder
 
 
-def publish(out: Path, place: Path, work: Path) -> None:
+def publish(out: Path, target: Path, work: Path) -> None:
     """Move a finished folder to the path of the stage's out, and clear the work folder.
 
     The out appears whole or not at all: folders are renamed, from a copy next to the out on another disk.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     former = work.with_suffix(".former")
     shutil.rmtree(former, ignore_errors=True)
-    if place.exists() and not _renamed(place, former):
-        shutil.rmtree(place)
-    if not _renamed(out, place):
-        part = place.with_name(f".{place.name}.part")
+    if target.exists() and not _renamed(target, former):
+        shutil.rmtree(target)
+    if not _renamed(out, target):
+        part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(out, part)
-        part.rename(place)
+        part.rename(target)
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(former, ignore_errors=True)
 
@@ -95,7 +95,7 @@ def _renamed(folder: Path, target: Path) -> bool:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a killed process goes on from, whole under a temporary name and then renamed."""
+    """Write the state that a killed process continues from, under a temporary name and then renamed."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:  # torch's own writer does not say why a write failed
         torch.save(state, file)
@@ -103,7 +103,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What ``save_state`` wrote, on the CPU; None where there is nothing, or, with a warning, nothing readable."""
+    """Read what ``save_state`` wrote, on the CPU; None without a file or, with a warning, without a readable one."""
     if not path.is_file():
         return None
     try:

@@ -44,7 +44,7 @@ _STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\s*(,?)""", r
 
 @dataclass
 class Listed:
-    """What the file says of one image; ``split`` is None where it says nothing.
+    """Split and captions of one image; ``split`` is None where the file has none.
 
     left_out: captions that were left out, each a bad item of its own.
     """
@@ -58,7 +58,7 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
     """Images by name, in the order in which they come first, and what was left out.
 
     Left out are: a row without a name or of another form, a name that leads out of the folder, an empty caption, text
-    with half a character or a NUL in it, a split that is none or differs from the image's former one, and the images
+    with half a character or a NUL in it, an unknown split or a second one of the image, and the images
     without a split where others have one. The same sentence of the same image again stays, as it does in published
     datasets, and is counted in a note. Names that differ only in how accents are encoded are one, as first written.
 
@@ -86,7 +86,7 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
 
 
 class _Listing:
-    """What the rows so far say. repeated: positions of captions that their image has already."""
+    """The rows so far. repeated: positions of captions that their image has already."""
 
     def __init__(self, folder: Path | None) -> None:
         self.images: dict[str, Listed] = {}
@@ -165,5 +165,5 @@ def _captions_of_cell(cell: Any) -> list[Any] | None:
         return [cell]
     try:
         return [ast.literal_eval(value) for value in values] if brackets in ("[]", "()") else None
-    except (ValueError, SyntaxError):  # an escape that is none
+    except (ValueError, SyntaxError):  # an invalid escape
         return None

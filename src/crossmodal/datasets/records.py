@@ -102,7 +102,7 @@ def write_dataset(
     skipped: Iterable[Skipped] = (),
     sources: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``manifest.json`` and ``records.jsonl`` beside the images already in ``folder``.
+    """Write ``manifest.json`` and ``records.jsonl`` next to the images already in ``folder``.
 
     ``sources`` maps the name of each archive that the dataset was made from to its checksum. The manifest's
     ``sha256`` is that of the records and all image files: the identity of the dataset for later stages. Its

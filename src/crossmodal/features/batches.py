@@ -19,7 +19,7 @@ class TokenTable:
     """Grouping of token ids 0 .. V-1 into words.
 
     continues: (V,) bool, True for an id that belongs to the word of the token before it. mask: id of a masked word,
-    None where there is none. ends: the first and last token of a caption are no words, as [CLS] and [SEP].
+    None without one. ends: the first and last token of a caption, [CLS] and [SEP], are not words.
     """
 
     continues: np.ndarray
@@ -56,7 +56,7 @@ def read_words(
     Without a table each token but the first and last ([CLS] and [SEP]) is dropped with probability ``drop``. With one
     whole words are chosen with this probability: of ids, half of them are masked, a tenth is replaced by random ids
     and the rest is dropped (VSE-infinity's published code); of features, which are of one sentence as it is, all are
-    dropped. Dropped tokens leave no gap: those that follow move up. A store without features gives ids alone.
+    dropped. Dropped tokens leave no gap: those that follow move up. A store without features gives only ids.
     """
     mask = _mask(store, rows)
     known = "features" in store.arrays

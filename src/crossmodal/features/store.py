@@ -31,7 +31,7 @@ _GROWTH = 16 * 2**20  # bytes by which a shard grows while it is made
 
 
 class StoreWriter:
-    """Appends rows and writes a shard whenever enough have gathered; goes on where a killed run stopped.
+    """Appends rows and writes a shard whenever enough have gathered; continues where a killed run stopped.
 
     Args:
         folder: created if absent. Whole shards found in it (of the same arrays) are kept, up to the first that

@@ -1,4 +1,4 @@
-"""Plain files that users bring, read whole after their kind and size; text is cut into lines."""
+"""Plain files: kind and size are checked before they are read; text is split into lines."""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ def obtain_one_of(
 
 def mirror_folder(mirror: str | None) -> Path | None:
     """The folder that ``download.mirror`` names; None where it names an address or nothing."""
-    if not mirror or urlsplit(mirror).scheme in ("http", "https"):
+    parts = urlsplit(mirror or "")
+    if not mirror or parts.scheme in ("http", "https"):
         return None
-    parts = urlsplit(mirror)
     return setting_path(url2pathname(parts.path) if parts.scheme == "file" else mirror)
 
 

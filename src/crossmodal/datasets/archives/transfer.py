@@ -23,9 +23,9 @@ RETRY_DELAYS = (1.0, 4.0)  # seconds before the second and the third attempt tha
 LONGEST_DELAY = 60.0  # seconds, when a server names a longer one (Retry-After)
 TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two pieces of the answer
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
-CHUNK = 1 << 20  # bytes read from a file at once
-PIECE = 1 << 16  # bytes received at once: as much as a kill can lose
-_DIGITS = 18  # of a length in a header; a number of thousands is none
+CHUNK = 1 << 20  # bytes read from a file in one call
+PIECE = 1 << 16  # bytes received in one call: as much as a kill can lose
+_DIGITS = 18  # of a length in a header
 CUT = "the connection was cut before the file was complete"
 
 
@@ -90,7 +90,7 @@ def _attempt(url: str, part: Path, most: int) -> bool:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
             return _receive(url, part, have, response, most)
     except requests.RequestException as error:
-        if isinstance(error, ValueError):  # an address that is none
+        if isinstance(error, ValueError):  # not an address
             raise TransferError(f"{url}: {explain(error)}") from None
         raise _BrokenOffError(explain(error)) from None
     except urllib3.exceptions.HTTPError:  # while the body is read
@@ -98,7 +98,7 @@ def _attempt(url: str, part: Path, most: int) -> bool:
 
 
 def _receive(url: str, part: Path, have: int, response: requests.Response, most: int) -> bool:
-    if have and response.status_code == 416:  # nothing lies behind the part
+    if have and response.status_code == 416:  # nothing follows the part
         if _content_range(response)[1] == have:
             return True
         discard(part)
@@ -122,7 +122,7 @@ def _receive(url: str, part: Path, have: int, response: requests.Response, most:
     with part.open("ab" if continues else "wb") as file:
         if not continues:
             etag = response.headers.get("ETag", "")
-            strong = etag if etag.startswith('"') else ""  # a weak one does not vouch for bytes
+            strong = etag if etag.startswith('"') else ""  # a weak one does not identify bytes
             note = {"url": url, "total": total, "validator": strong or response.headers.get("Last-Modified", "")}
             write_json(_note(part), note, indent=None)
         with progress(total=total, initial=have, unit="B", unit_scale=True, desc=part.name.split(".part")[0]) as bar:

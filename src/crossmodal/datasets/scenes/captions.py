@@ -74,7 +74,7 @@ def facts_of(scene: Scene) -> Facts:
 
 
 def refer(rng: np.random.Generator, scene: Scene, index: int, *, vivid: bool = True) -> Reference | None:
-    """A reference that fits one object of the scene alone, as short as people make them.
+    """A reference that fits exactly one object of the scene, as short as people make them.
 
     With ``vivid`` it names the colour or the pattern. None if the object has a double.
     """

@@ -169,7 +169,7 @@ def noun_phrase(
             return "something " + " and ".join(word for word in (colour, pattern) if word)
         noun = wording.choose("any shape", vocabulary.ANY_SHAPE)
     else:
-        # In the plural the usual noun alone, or some plurals would be too rare to learn.
+        # Only the usual noun in the plural, or some plurals would be too rare to learn.
         nouns = vocabulary.NOUNS[reference.shape] if reference.count == 1 else vocabulary.NOUNS[reference.shape][:1]
         noun = wording.choose(reference.shape, nouns, usual=True)
     addition = ""

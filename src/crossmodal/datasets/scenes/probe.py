@@ -1,4 +1,4 @@
-"""The compositional probe: pairs of images with the same objects, and captions that differ in word order alone.
+"""The compositional probe: pairs of images with the same objects, and captions that differ only in word order.
 
 In a "relation" pair two objects have exchanged positions ("a red circle left of a blue square" against "a blue square
 left of a red circle"), in an "attribute" pair their colours or patterns. Each caption is false of the other image.

@@ -76,10 +76,10 @@ def _draw(thing: SceneObject, size: int) -> tuple[Image.Image, Image.Image, tupl
         hole = _points((centre + (corners - centre) * RING_HOLE - (left, top)) * FINE - 0.5)
         brush.polygon(hole, fill=0)
         edges.append(hole)
-    base, accent = COLOURS[thing.kind.colour]
+    base, _ = COLOURS[thing.kind.colour]
     patch = Image.new("RGB", extent, base)
     brush = ImageDraw.Draw(patch)
-    _decorate(brush, thing, (np.array([thing.x, thing.y]) * size - (left, top)) * FINE, size * FINE, accent)
+    _decorate(brush, thing, (np.array([thing.x, thing.y]) * size - (left, top)) * FINE, size * FINE)
     rim = tuple(int(0.55 * value) for value in base)
     width = max(2, round(2 * RIM * size * FINE))
     for edge in edges:
@@ -92,15 +92,9 @@ def _points(corners: np.ndarray) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in corners]
 
 
-def _decorate(
-    brush: ImageDraw.ImageDraw,
-    thing: SceneObject,
-    centre: np.ndarray,
-    scale: int,
-    accent: tuple[int, int, int],
-) -> None:
+def _decorate(brush: ImageDraw.ImageDraw, thing: SceneObject, centre: np.ndarray, scale: int) -> None:
     """Stripes or dots over the whole patch; ``centre`` and ``scale`` are in the patch's own subpixels."""
-    radius = thing.radius * scale
+    radius, accent = thing.radius * scale, COLOURS[thing.kind.colour][1]
     turn = math.radians(thing.angle)
     axes = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]) * radius
     if thing.kind.pattern == "striped":
