@@ -134,8 +134,8 @@ def test_a_killed_training_ends_with_the_same_weights_and_labels(tiny_data, monk
 def test_labels_tell_wrong_pairs_from_right_ones(tiny_data):
     data = data_of(tiny_data)
     wrong = training_images(data.train, settings(0.4, seed=2))
-    changes = {"name": "crcl", "temperature": 0.05, "label_epochs": 5, "epochs": 20, "batch_size": 12}
-    trainer = trainer_of(with_wrong_pairs(data, wrong), tiny_data / "state", **changes)
+    changes = {"name": "crcl", "temperature": 0.05, "label_epochs": 5, "epochs": 12, "batch_size": 12}
+    trainer = trainer_of(with_wrong_pairs(data, wrong), tiny_data / "state", "vsepp", **changes)
     trainer.fit(lambda metrics, step: None)
     labels, right = trainer.loss.labels[:48].numpy(), wrong == data.train.caption_image
     assert labels[right].mean() > labels[~right].mean() + 0.3
