@@ -1,7 +1,7 @@
 """Losses on a similarity matrix, and the choice among all losses.
 
 The losses here take the similarity matrix of a batch of pairs, so that they serve models with one vector per item
-and models that score pairs alike; those of metric_losses.py need the vectors.
+and models that score pairs alike; those of metric.py need the vectors.
 """
 
 from __future__ import annotations
