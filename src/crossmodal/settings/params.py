@@ -244,7 +244,7 @@ class Train(Section):
     neighbours: Count
     accumulate: Count
     chunk: CountOrZero
-    mismatched: Share | Annotated[str, Field(min_length=1)]
+    mismatched: Annotated[Share | Annotated[str, Field(min_length=1)], Field(union_mode="left_to_right")]
     mismatched_seed: Seed
     precision: Literal["fp32", "bf16"]
     optimizer: Literal["adam", "adamw"]
@@ -320,6 +320,8 @@ class Loss(Section):
             raise ValueError(f"kwargs.{idle[0]}: {idle[0]} is null, so that they would not count")
         if self.name == "triplet" and self.reducer == "per_anchor":
             raise ValueError("reducer per_anchor: not with name triplet")
+        if self.name == "crcl" and self.temperature < 0.01:  # no float32 holds what comes of less
+            raise ValueError(f"temperature {self.temperature}: name crcl takes 0.01 or more")
         return self
 
 

@@ -83,9 +83,10 @@ class ChunkedEncoder:
             self._whole[name] = _meets_batch_norm(model, lambda one: above(network(one)), items[:1])
         if not self._whole[name]:
             return self._in_chunks(lambda chunk: both(chunk).float(), items, "vectors")
-        if any(parameter.requires_grad for parameter in network.parameters()):
-            items = self._in_chunks(network, items, "features")
-        return self._run(lambda rest: above(rest).float(), items, self._next())
+        if next(network.parameters(), None) is None:
+            return self._run(lambda batch: both(batch).float(), items, self._next())
+        made = self._in_chunks(network, items, "features")
+        return self._run(lambda batch: above(batch).float(), made, self._next())
 
     def _in_chunks(self, encode: Callable[[Items], Batched], items: Items, output: str) -> Batched:
         """``encode`` of all items, cut off from the graph; ``output``: the tensor of what it gives that has one."""
