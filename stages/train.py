@@ -25,11 +25,13 @@ from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.models.timm_network import create_network, read_network_config
 from crossmodal.paths import BERT, CAPTIONS, DATASET, DETECTOR, MATCHER, REGIONS
-from crossmodal.runtime import seed_everything
+from crossmodal.runtime import seed_everything, setting_path
 from crossmodal.settings.derived import run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
+from crossmodal.training.mismatched import FILE as MISMATCHED
+from crossmodal.training.mismatched import training_images, with_wrong_pairs
 from crossmodal.training.processes import start_processes
 from crossmodal.training.validation import TrainingData, validate
 from crossmodal.workspace import content_key, publish, work_folder
@@ -71,6 +73,10 @@ def main() -> None:
         return
     settings = run_settings(params)
     inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
+    train, mismatched = require_split(dataset, "train", regions.left_out), params.train.mismatched
+    wrong = training_images(train, params.train) if mismatched else None
+    if isinstance(mismatched, str):
+        inputs.append(setting_path(mismatched))
     key = content_key(settings, inputs)
     work = work_folder("train", {"key": key}) if processes.first else None
 
@@ -89,11 +95,13 @@ def main() -> None:
         regions,
         words,
         caption_images(dataset),
-        require_split(dataset, "train", regions.left_out),
+        train,
         val,
         token_table=table,
         relevance=rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None,
     )
+    if wrong is not None:
+        data = with_wrong_pairs(data, wrong)
     trainers, grid = [], params.grid_finetune
     parts = {"text_lr": text.lr_factor, "image_lr": grid.lr_factor, "frozen_epochs": grid.frozen_epochs}
     for number, member in enumerate(model.members()):
@@ -126,6 +134,8 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text.settings, image)
     save_matcher(out, model, config)
+    if wrong is not None:
+        np.save(out / MISMATCHED, wrong)
     with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()

@@ -4,6 +4,8 @@ Reads every .npz of the folder REFERENCE_DIR (default: the fixtures beside this 
 the check, sizes come from the arrays.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from published_arrays import FOLDER, arrays, length_mask
 
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
+from crossmodal.losses.complementary import ComplementaryLoss
 from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.base import InputSizes
 from crossmodal.models.esa import EsaMatcher
@@ -21,14 +24,15 @@ from crossmodal.models.text import BiGru
 from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.xdim import XdimMatcher
 from crossmodal.published.state_dicts import esa_state, sgraf_state, tern_state, vse_infty_state, xdim_state
-from crossmodal.settings.params import Esa, Sgraf, Teran, Tern, VseInfty, Xdim
+from crossmodal.settings.params import Esa, Sgraf, Teran, Tern, VseInfty, Xdim, load_params
 
+ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 FLOAT32 = 1e-6  # what is left of it where hundreds of cosines are summed
 
 
 def test_every_fixture_has_a_check():
-    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "esa", "xdim", "metrics"}
+    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "esa", "xdim", "crcl", "metrics"}
     assert {path.stem for path in FOLDER.glob("*.npz")} <= known
 
 
@@ -260,6 +264,23 @@ def test_sgraf(module):
     for hardest, published in [(True, "loss_hard_negative"), (False, "loss_sum_of_hinges")]:
         loss = hinge_loss(similarity[:, : len(images)], margin=data["margin"].item(), hardest=hardest)
         assert abs(loss.item() - data[published].item()) <= 1e-4
+
+
+@pytest.mark.parametrize(("case", "epoch"), [("warm_up", 0), ("last_of_warm_up", 2), ("after", 3)])
+def test_crcl(case, epoch):
+    """The published loss is the mean over pairs, ours the sum; captions 3 and later of the store are the batch."""
+    data = arrays("crcl")
+    size, settings = len(data["similarity"]), load_params(ROOT / "params.yaml").loss
+    changes = {"temperature": data["temperature"].item(), "label_momentum": data["alpha"].item()}
+    loss = ComplementaryLoss(settings.model_copy(update={**changes, "name": "crcl", "label_epochs": 3}), 3 + size)
+    loss.labels[3:] = data["label_before"]
+    scores = data["similarity"].clone().requires_grad_()
+    value = loss(scores, torch.arange(size), epoch, torch.arange(3, 3 + size)) / size
+    value.backward()
+    assert abs(value.item() - data[f"loss_{case}"].item()) <= 1e-4
+    torch.testing.assert_close(scores.grad, data[f"gradient_{case}"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(loss.labels[3:], data[f"label_after_{case}"], atol=TOLERANCE, rtol=0)
+    assert loss.labels[:3].tolist() == [1, 1, 1]
 
 
 def test_metrics():

@@ -68,6 +68,10 @@ def test_auto_follows_the_dataset(write):
         ("bottomup.max_regions", 35, "bottomup: min_regions 36 is above max_regions 35"),
         ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, "evaluate: shortlist 9 is below top_k 10"),
         ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, "loss: kwargs.miner: miner is null"),
+        ("train.mismatched", 1.5, "train.mismatched: input should be less than 1, found 1.5"),
+        ("grid.trained", -1, "grid.trained: input should be greater than or equal to 0, found -1"),
+        ("loss", {"name": "crcl", "temperature": 0.001}, "loss: temperature 0.001: name crcl takes 0.01 or more"),
+        ("loss", {"name": "crcl", "miner": "batch_hard"}, "loss: miner batch_hard: name crcl has none"),
         (
             "model",
             "clip",
@@ -108,6 +112,8 @@ def test_missing_key_is_named(write, key):
 def test_text_that_is_a_number_is_one(write):
     """YAML's own rules want a dot in 1.0e-3."""
     assert load_params(write("train.lr", "1e-3")).train.lr == 1e-3
+    assert load_params(write("train.mismatched", "2e-1")).train.mismatched == 0.2
+    assert load_params(write("train.mismatched", "wrong.npy")).train.mismatched == "wrong.npy"
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", ""])
@@ -124,6 +130,8 @@ def test_not_yaml(tmp_path, text):
         ({"name": "hinge", "mask_same_image": True}, 5, False),
         ({"name": "hinge", "mask_same_image": True}, 4, True),
         ({"name": "hinge", "mask_same_image": False}, 5, True),
+        ({"name": "crcl", "mask_same_image": True}, 5, False),
+        ({"name": "crcl", "mask_same_image": False}, 5, True),
         ({"name": "ntxent", "mask_same_image": False}, 5, False),
     ],
 )

@@ -176,11 +176,12 @@ def test_losses_can_be_built_from_what_is_taken(data):
     if section is None:
         return
     try:
-        loss = build_loss(section)
+        loss = build_loss(section, 4)
     except UserError as error:
         assert "loss" in str(error) and str(error).count("\n") <= 1
         return
     if not loss.takes_vectors:
         similarity = torch.linspace(-1, 1, 16).reshape(4, 4).requires_grad_()
-        loss(similarity, torch.arange(4), 0).backward()
+        captions = {"captions": torch.arange(4)} if getattr(loss, "takes_captions", False) else {}
+        loss(similarity, torch.arange(4), 0, **captions).backward()
         assert similarity.grad.isfinite().all()

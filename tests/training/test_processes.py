@@ -31,6 +31,9 @@ CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the
     "vsrn-hinge": ("vsrn", {"name": "hinge", "layers": 2, "word_dim": 8}),
     "sgr-hinge": ("sgraf", {"name": "hinge", "module": "sgr", "sim_dim": 8}),
     "sgr-infonce": ("sgraf", {"name": "infonce", "module": "sgr", "sim_dim": 8, "region_norms": 3}),
+    "tern-crcl": ("tern", {"name": "crcl", "label_epochs": 1}),
+    "vse_infty-chunks": ("vse_infty", {"name": "hinge", "mlp_hidden": 8, "chunk": 2}),
+    "teran-chunks": ("teran", {"name": "infonce", "chunk": 1}),
     "saf-hinge": ("sgraf", {"name": "hinge", "module": "saf", "sim_dim": 8}),
 }
 
@@ -93,7 +96,7 @@ def three_steps(trainer):
     batches = trainer._epoch(0)
     for number in range(STEPS * trainer.settings.accumulate):
         loss = trainer._loss(batches[number % len(batches)], epoch=5)
-        loss.backward()
+        trainer._backward(loss)
         losses.append(loss.item())
         if (number + 1) % trainer.settings.accumulate == 0:
             trainer._step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from crossmodal.errors import UserError
 
 _SHOWN = 200  # characters of a wrong value in a message
+_ADDED = re.compile(
+    r"\[key\]|constrained-\w+|literal\[.*\]"
+)  # by pydantic to a path: a wrong key, one of several types
 
 
 class Section(BaseModel):
@@ -48,7 +52,7 @@ def read_yaml(path: Path) -> Any:
 def first_problem(error: ValidationError) -> str:
     """The first problem in one line, starting with its key and ending with the number of further ones."""
     first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")  # which pydantic adds where a key is wrong
+    key = ".".join(str(part) for part in first["loc"] if not _ADDED.fullmatch(str(part)))
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key"
     elif first["type"] == "missing":

@@ -1,7 +1,7 @@
 """Losses on a similarity matrix, and the choice among all losses.
 
 The losses here take the similarity matrix of a batch of pairs, so that they serve models with one vector per item
-and models that score pairs alike; those of metric_losses.py need the vectors.
+and models that score pairs alike; those of metric.py need the vectors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from crossmodal.losses.complementary import ComplementaryLoss
 from crossmodal.settings.params import Loss
 
 
@@ -57,10 +58,12 @@ def infonce_loss(
     return (i2t + F.cross_entropy(logits.T, pairs, reduction="sum")) / 2
 
 
-def build_loss(settings: Loss) -> nn.Module:
-    """The loss that the section ``loss`` of params.yaml describes, a PairLoss or a MetricLoss."""
+def build_loss(settings: Loss, captions: int = 0) -> nn.Module:
+    """The loss that the section ``loss`` of params.yaml describes; ``captions``: how many the caption store has."""
     if settings.name in ("hinge", "infonce"):
         return PairLoss(settings)
+    if settings.name == "crcl":
+        return ComplementaryLoss(settings, captions)
     from crossmodal.losses.metric import MetricLoss  # its library takes a second to import
 
     return MetricLoss(settings)

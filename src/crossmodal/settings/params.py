@@ -243,6 +243,9 @@ class Train(Section):
     captions_per_image: Count
     neighbours: Count
     accumulate: Count
+    chunk: CountOrZero
+    mismatched: Annotated[Share | Annotated[str, Field(min_length=1)], Field(union_mode="left_to_right")]
+    mismatched_seed: Seed
     precision: Literal["fp32", "bf16"]
     optimizer: Literal["adam", "adamw"]
     lr: Positive
@@ -268,17 +271,20 @@ class Train(Section):
 
 
 LossPart = Literal["distance", "reducer", "regularizer", "miner"]
+MATRIX_LOSSES = ("hinge", "infonce", "crcl")  # of similarities, where the others are of vectors
 
 
 class Loss(Section):
     """The training objective."""
 
-    name: Literal["hinge", "infonce", "contrastive", "triplet", "ntxent", "multisimilarity"]
+    name: Literal["hinge", "infonce", "crcl", "contrastive", "triplet", "ntxent", "multisimilarity"]
     margin: Positive
     negatives: Literal["hard", "all"]
     all_negatives_epochs: CountOrZero
     temperature: Positive
     mask_same_image: bool
+    label_epochs: CountOrZero
+    label_momentum: Share
     positive_margin: float | None
     negative_margin: float | None
     alpha: Positive
@@ -307,13 +313,15 @@ class Loss(Section):
     @model_validator(mode="after")
     def _parts_are_used(self) -> Loss:
         chosen = [part for part in get_args(LossPart) if getattr(self, part) is not None]
-        if self.name in ("hinge", "infonce") and chosen:
+        if self.name in MATRIX_LOSSES and chosen:
             raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} has none, null is wanted")
         idle = sorted(set(self.kwargs) - set(chosen))
         if idle:
             raise ValueError(f"kwargs.{idle[0]}: {idle[0]} is null, so that they would not count")
         if self.name == "triplet" and self.reducer == "per_anchor":
             raise ValueError("reducer per_anchor: not with name triplet")
+        if self.name == "crcl" and self.temperature < 0.01:  # no float32 holds what comes of less
+            raise ValueError(f"temperature {self.temperature}: name crcl takes 0.01 or more")
         return self
 
 
@@ -557,7 +565,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _batches_have_negatives(self) -> Params:
         train, loss = self.train, self.loss
-        same_image_counts = loss.name in ("hinge", "infonce") and not loss.mask_same_image
+        same_image_counts = loss.name in MATRIX_LOSSES and not loss.mask_same_image
         if train.captions_per_image >= train.batch_size and not same_image_counts:
             raise ValueError(
                 f"train.batch_size {train.batch_size}: a batch may be of one image, "

@@ -24,21 +24,23 @@ class PairBatch:
 
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
     ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
-    order of the processes that have them.
+    order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store.
     """
 
     regions: Regions
     words: tuple[Words, ...]
     image_index: torch.Tensor
+    captions: torch.Tensor
 
     def to(self, device: torch.device) -> PairBatch:
         words = tuple(part.to(device) for part in self.words)
-        return PairBatch(self.regions.to(device), words, self.image_index.to(device, non_blocking=True))
+        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions))
+        return PairBatch(self.regions.to(device), words, *pairs)
 
     def pin_memory(self) -> PairBatch:
         """Called by a DataLoader, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
-        return PairBatch(self.regions.pin_memory(), words, self.image_index.pin_memory())
+        return PairBatch(self.regions.pin_memory(), words, self.image_index.pin_memory(), self.captions.pin_memory())
 
 
 class EpochBatches(Dataset):
@@ -108,6 +110,7 @@ class EpochBatches(Dataset):
                 for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
             ),
             image_index=torch.from_numpy(image_index[order]),
+            captions=torch.from_numpy(captions[order]),
         )
 
 

@@ -16,8 +16,8 @@ ADVICE = "a lower train.lr, more loss.all_negatives_epochs, a larger train.warmu
 class CollapseWatch:
     """Warns once, at the end of an epoch in half of whose looks the loss was that of equal scores.
 
-    The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. Losses
-    that take vectors are not watched.
+    The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. Other
+    losses than hinge and infonce are not watched.
     """
 
     def __init__(self, loss: torch.nn.Module) -> None:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
 from crossmodal.losses.pair import build_loss
@@ -24,6 +26,7 @@ from crossmodal.models.base import Matcher
 from crossmodal.runtime import progress, usable_precision
 from crossmodal.settings.params import Loss, Train
 from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
+from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
@@ -82,14 +85,15 @@ class Trainer:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
         self.processes, self.frozen_epochs = processes, frozen_epochs
-        self.loss = build_loss(loss).to(self.device)
+        self.loss = build_loss(loss, len(data.caption_image)).to(self.device)
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
             raise UserError(
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
-                "hinge and infonce go with every model"
+                "hinge, infonce and crcl go with every model"
             )
         self.processes.prepare(model)
+        self.chunks = ChunkedEncoder(model, settings.chunk, self._autocast) if settings.chunk else None
         self.average = None
         if settings.ema:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
@@ -151,7 +155,7 @@ class Trainer:
         for batch in loader:
             with batch_norms_explained(batch):
                 loss = self._loss(batch.to(self.device), epoch)
-            loss.backward()
+            self._backward(loss)
             value = loss.item() / size  # waits for the device, which has the backward pass to do meanwhile
             if not math.isfinite(value):
                 raise UserError(
@@ -180,10 +184,8 @@ class Trainer:
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
         """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
         processes, image_index = self.processes, batch.image_index
-        self._seed(epoch, 1 + processes.rank)  # dropout differs between processes
-        with self._autocast():
-            images, captions = self.model(batch.regions, batch.words)
-        images, captions = processes.gather_encoding(images.float()), [part.float() for part in captions]
+        images, captions = self._encode(batch, epoch)
+        images = processes.gather_encoding(images)
         if self.loss.takes_vectors:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
@@ -192,11 +194,27 @@ class Trainer:
         few = sparse is not None and sparse(epoch)
         scores = self.model.batch_similarity(images, captions, sparse=few)  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
-        return self.loss(similarity[image_index], image_index, epoch)  # (B, B), the pairs on the diagonal
+        options = {"captions": batch.captions} if getattr(self.loss, "takes_captions", False) else {}
+        return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
 
-    def _seed(self, epoch: int, stream: int) -> None:
+    def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
+        """This process's images and captions, in float32."""
+        stream = 1 + self.processes.rank  # dropout differs between processes
+        if self.chunks:
+            return self.chunks.encode(batch.regions, batch.words, partial(self._seed, epoch, stream))
+        self._seed(epoch, stream)
+        with self._autocast():
+            images, captions = self.model(batch.regions, batch.words)
+        return images.float(), [part.float() for part in captions]
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        if self.chunks:
+            self.chunks.backward()
+
+    def _seed(self, epoch: int, *stream: int) -> None:
         """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
-        words = np.random.SeedSequence([self.seed, epoch, self.state.batch, stream]).generate_state(2)
+        words = np.random.SeedSequence([self.seed, epoch, self.state.batch, *stream]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def _autocast(self) -> torch.autocast:

@@ -1,0 +1,106 @@
+"""Active complementary loss with stored soft labels, for training under wrong pairs (CRCL; Qin et al., NeurIPS 2023,
+arXiv 2310.17468).
+
+Of a batch of B pairs with similarities S, how probable each caption is for an image and each image for a caption:
+
+    p_ij = e^(S_ij / t) / sum_k e^(S_ik / t)        q_ij = e^(S_ij / t) / sum_k e^(S_kj / t)
+
+Pair i has a soft label y_i between 0 (wrong) and 1 (right). The active part trusts the pair as far as its label does;
+the complementary part says no more than that other pairs do not match, and is bounded:
+
+    active          -y_i (log p_ii + log q_ii)
+    complementary   sum_(j != i) tan p_ij / (sum_j tan p_ij)^(1 - y_i)  and the same of q, by columns
+    loss            active + 5 complementary
+
+Labels refine themselves. They are 1 at the start and stay so for the first epochs; in the last of these
+r_i = (p_ii + q_ii) / 2 is stored, and from then on every batch has y_i <- m y_i + (1 - m) r_i. Labels below 0.1 count,
+and are stored, as 0.
+
+Published setting: t 0.05, m 0.8, AdamW with 5e-4, gradient norm 2 of the mean over pairs. Published trainings begin
+again three times from new weights with the labels they have come to; a training here is the last of these alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossmodal.settings.params import Loss
+
+COMPLEMENTARY = 5.0  # weight of the complementary part
+LEAST = 0.1  # smaller labels are 0
+
+
+def complementary_loss(
+    similarity: torch.Tensor, labels: torch.Tensor, *, temperature: float, ignore: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The loss above, summed over the batch.
+
+    Args:
+        similarity: (B, B), image x caption; pair b is image b with caption b.
+        labels: (B,) soft labels.
+        ignore: (B, B) bool, True where a pair is no negative though its indices differ.
+    """
+    logits = _logits(similarity, temperature, ignore)
+    pair = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    total = logits.new_zeros(())
+    for scores in (logits, logits.T):
+        active = -labels * F.log_softmax(scores, dim=1).diagonal()
+        tangents = scores.softmax(dim=1).tan()  # (B, B)
+        complementary = tangents.masked_fill(pair, 0).sum(dim=1) / tangents.sum(dim=1) ** (1 - labels)
+        total = total + (active + COMPLEMENTARY * complementary).sum()
+    return total
+
+
+def pair_probability(
+    similarity: torch.Tensor, *, temperature: float, ignore: torch.Tensor | None = None
+) -> torch.Tensor:
+    """r of a batch: (B,)."""
+    logits = _logits(similarity, temperature, ignore)
+    return (logits.softmax(dim=1).diagonal() + logits.softmax(dim=0).diagonal()) / 2
+
+
+def _logits(similarity: torch.Tensor, temperature: float, ignore: torch.Tensor | None) -> torch.Tensor:
+    logits = similarity / temperature
+    if ignore is None:
+        return logits
+    pair = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    return logits.masked_fill(ignore & ~pair, float("-inf"))
+
+
+class ComplementaryLoss(nn.Module):
+    """``complementary_loss`` with the labels of all pairs, a buffer that a resumed training takes up.
+
+    Args:
+        captions: number of captions in the caption store, each with a label.
+    """
+
+    takes_vectors = False
+    takes_captions = True
+
+    def __init__(self, settings: Loss, captions: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("labels", torch.ones(captions))
+
+    def forward(
+        self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int, captions: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss, summed over the pairs; their labels are updated.
+
+        Args:
+            similarity, image_index, epoch: see PairLoss.
+            captions: (B,) int64, row of the caption store of each pair's caption.
+        """
+        settings = self.settings
+        ignore = image_index[:, None] == image_index[None, :] if settings.mask_same_image else None
+        options = {"temperature": settings.temperature, "ignore": ignore}
+        with torch.no_grad():
+            labels = stored = self.labels[captions]
+            found = pair_probability(similarity, **options)
+            if epoch >= settings.label_epochs:
+                labels = settings.label_momentum * stored + (1 - settings.label_momentum) * found
+            labels = labels.masked_fill(labels < LEAST, 0)
+            self.labels[captions] = found if epoch == settings.label_epochs - 1 else labels
+        return complementary_loss(similarity, labels, **options)
