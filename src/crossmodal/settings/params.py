@@ -402,6 +402,17 @@ class Xdim(ModelSection):
     norm_padding: bool
 
 
+class Chan(ModelSection):
+    """CHAN, hard assignment of regions and words."""
+
+    embed_dim: Count
+    attention_heads: CountOrZero
+    word_map: Literal["linear", "none"]
+    coding: Literal["visual", "textual", "both"]
+    pool: Literal["max", "mean", "sum", "lse"]
+    temperature: Positive
+
+
 class Scan(ModelSection):
     """Stacked cross attention."""
 
@@ -524,6 +535,7 @@ class Params(Section):
     vsrn: Vsrn
     esa: Esa
     xdim: Xdim
+    chan: Chan
     clip: Clip
     relevance: Relevance
     evaluate: Evaluate
