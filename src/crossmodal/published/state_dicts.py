@@ -49,6 +49,15 @@ _XDIM_SIMILARITY = {
     "temp_scale": "log_lambda",
 }
 
+# ppanzx/CHAN: published prefix -> ours
+_CHAN = {
+    "img_enc.fc.": "image_map.",
+    "img_enc.feedforward.ln.": "attention.norm.",
+    "img_enc.feedforward.attn.": "attention.attention.",
+    "txt_enc.linear.": "caption_map.",
+}
+_CHAN_UNUSED = ("txt_enc.fc.",)  # a map that the published BiGRU encoder has and never applies
+
 # Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered
 _SGRAF = {
     "img_enc.fc.": "region_map.",
@@ -122,6 +131,15 @@ def xdim_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         elif entry != "sim_eval":
             raise UserError(f"checkpoint entry {name!r}: not part of the published model")
     return _rename(encoders, _XDIM, _VSE_INFTY_UNUSED) | dimensions
+
+
+def chan_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """CHAN's published state dict under the names of ``ChanMatcher``.
+
+    Raises:
+        UserError: an entry that the published model does not have.
+    """
+    return _rename(published, _CHAN, _CHAN_UNUSED)
 
 
 def sgraf_state(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
