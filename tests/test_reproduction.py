@@ -174,6 +174,12 @@ def changed(tmp_path, change):
     [
         (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), ["recipes.sgr-coco", "'cocoa'"]),
         (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), ["sgr-coco", "419.6", "rsum"]),
+        (
+            lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(i2t=[56.9, 83.2]),
+            ["sgr-coco", "i2t", "2", "3"],
+        ),
+        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=None), ["sgr-coco", "rsum"]),
+        (lambda c: c["recipes"]["chan-bert-coco"]["published"]["all"].update(rsum=266.4), ["chan-bert-coco", "rsum"]),
         (lambda c: c["recipes"]["sgr-coco"].update(published={}), ["sgr-coco", "published", "ours"]),
         (lambda c: c["recipes"].update(c["flickr8k"]), ["-flickr8k", "recipes"]),
     ],
