@@ -30,7 +30,7 @@ REPRODUCTION = read_reproduction(ROOT / "reproduction.yaml")
 RECIPES = REPRODUCTION.all_recipes
 # What does not change a result, or is of losses that no recipe has.
 MACHINE = {"train.workers", "train.devices", "train.compile"}
-OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "mask_same_image")
+OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "views", "mask_same_image")
 OF_INFONCE = ("temperature", "mask_same_image")
 
 
@@ -82,11 +82,15 @@ def test_no_default_decides_it(name):
         ("vse_infty-bert-flickr30k", {"vse_infty.norm_padding": True, "train.word_dropout_kind": "words"}),
         ("tern-coco", {"tern.layers_start": "copies", "train.warmup_offset": 1, "train.best": "t2i"}),
         ("teran-flickr30k", {"teran.layers_start": "copies", "train.warmup_offset": 1, "train.best": "rsum"}),
+        ("esa-bert-flickr30k", {"loss.views": 2, "train.weight_decay": 1e-4, "esa.dropout": 0.1}),
+        ("esa-bigru-coco", {"train.weight_decay": 1e-2, "esa.dropout": 0, "bigru.dropout": 0.1}),
+        ("chan-bert-flickr30k", {"loss.margin": 0.05, "chan.pool": "mean", "train.batch_size": 128}),
+        ("chan-bigru-coco", {"chan.attention_heads": 8, "chan.pool": "lse", "train.batch_size": 384}),
         ("teran-flickr30k", {"train.validation_images": 0}),  # its code has the 1,014
     ],
 )
 def test_recipes_train_as_the_published_code(name, expected):
-    """woodfrog/vse_infty lib/vse.py of both branches, mesnico/TERN and TERAN train.py and data.py."""
+    """woodfrog/vse_infty and ESA lib/vse.py, CHAN scripts/train.sh, mesnico/TERN and TERAN train.py and data.py."""
     settings = RECIPES[name].settings
     for key, value in expected.items():
         section, inner = key.split(".")

@@ -201,6 +201,16 @@ def test_esa():
         torch.testing.assert_close(ours, data[published], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["hard_negative", "sum_of_hinges"])
+def test_esa_loss_over_views(kind):
+    """Rows are images, whose loss and the captions' are published apart, and added up in training."""
+    data = arrays("esa")
+    similarity, views = data["view_images"] @ data["view_captions"].T, data["views"].item()
+    ours = hinge_loss(similarity, margin=data["margin"].item(), hardest=kind == "hard_negative", views=views)
+    published = data[f"loss_image_{kind}"] + data[f"loss_caption_{kind}"]
+    assert abs(ours.item() - published.item()) <= 1e-4
+
+
 @torch.inference_mode()
 def test_xdim():
     data = arrays("xdim")

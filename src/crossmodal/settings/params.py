@@ -277,6 +277,7 @@ class Loss(Section):
     margin: Positive
     negatives: Literal["hard", "all"]
     all_negatives_epochs: CountOrZero
+    views: Count
     temperature: Positive
     mask_same_image: bool
     positive_margin: float | None
@@ -306,6 +307,8 @@ class Loss(Section):
 
     @model_validator(mode="after")
     def _parts_are_used(self) -> Loss:
+        if self.views > 1 and self.name != "hinge":
+            raise ValueError(f"views {self.views}: name {self.name} compares one view of each pair; 1, or name hinge")
         chosen = [part for part in get_args(LossPart) if getattr(self, part) is not None]
         if self.name in ("hinge", "infonce") and chosen:
             raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} has none, null is wanted")
