@@ -253,7 +253,7 @@ class Train(Section):
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
     warmup_steps: CountOrZero
     warmup_offset: CountOrZero
-    step_epochs: Count
+    step_epochs: Count | Annotated[list[Count], Field(min_length=1)]
     gamma: Annotated[float, Field(gt=0, le=1)]
     plateau_patience: CountOrZero
     region_dropout: Share
