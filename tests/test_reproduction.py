@@ -1,6 +1,7 @@
 """reproduction.yaml: every recipe is valid, complete and trains at its true sizes; what is wrong is said in a line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import InputSizes
+from crossmodal.models.grid_backbone import BackboneSettings, build_image
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
+from crossmodal.models.timm_network import Cut, create_network, feature_map, patch_size
 from crossmodal.recipes.recipes import read_recalls, read_reproduction, resolved
 from crossmodal.recipes.tables import comparison
 from crossmodal.runtime import seed_everything
@@ -30,7 +33,7 @@ REPRODUCTION = read_reproduction(ROOT / "reproduction.yaml")
 RECIPES = REPRODUCTION.all_recipes
 # What does not change a result, or is of losses that no recipe has.
 MACHINE = {"train.workers", "train.devices", "train.compile"}
-OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "mask_same_image")
+OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "views", "mask_same_image")
 OF_INFONCE = ("temperature", "mask_same_image")
 
 
@@ -82,11 +85,15 @@ def test_no_default_decides_it(name):
         ("vse_infty-bert-flickr30k", {"vse_infty.norm_padding": True, "train.word_dropout_kind": "words"}),
         ("tern-coco", {"tern.layers_start": "copies", "train.warmup_offset": 1, "train.best": "t2i"}),
         ("teran-flickr30k", {"teran.layers_start": "copies", "train.warmup_offset": 1, "train.best": "rsum"}),
+        ("esa-bert-flickr30k", {"loss.views": 2, "train.weight_decay": 1e-4, "esa.dropout": 0.1}),
+        ("esa-bigru-coco", {"train.weight_decay": 1e-2, "esa.dropout": 0, "bigru.dropout": 0.1}),
+        ("chan-bert-flickr30k", {"loss.margin": 0.05, "chan.pool": "mean", "train.batch_size": 128}),
+        ("chan-bigru-coco", {"chan.attention_heads": 8, "chan.pool": "lse", "train.batch_size": 384}),
         ("teran-flickr30k", {"train.validation_images": 0}),  # its code has the 1,014
     ],
 )
 def test_recipes_train_as_the_published_code(name, expected):
-    """woodfrog/vse_infty lib/vse.py of both branches, mesnico/TERN and TERAN train.py and data.py."""
+    """woodfrog/vse_infty and ESA lib/vse.py, CHAN scripts/train.sh, mesnico/TERN and TERAN train.py and data.py."""
     settings = RECIPES[name].settings
     for key, value in expected.items():
         section, inner = key.split(".")
@@ -102,49 +109,77 @@ def shapes(recipe):
     """What two recipes share whose tensors have the same sizes."""
     settings, encoder = recipe.settings, recipe.settings["captions"]["encoder"]
     sizes = {name: settings[name] for name in {settings["model"], encoder} & settings.keys()}
-    return yaml.safe_dump({**sizes, "model": settings["model"], "layers": settings["bert"]["layers"]})
+    inputs = {"features": recipe.features, "words": recipe.words, "layers": settings["bert"]["layers"]}
+    return yaml.safe_dump({**sizes, **inputs, "model": settings["model"], "views": settings["loss"].get("views", 1)})
 
 
-DISTINCT = {shapes(recipe): name for name, recipe in reversed(REPRODUCTION.recipes.items())}
+DISTINCT = {shapes(recipe): name for name, recipe in reversed(RECIPES.items())}
+TRAINED = [name for name, recipe in RECIPES.items() if recipe.settings.get("grid", {}).get("trained", 0)]
+FROZEN_WORDS = {"all-MiniLM-L6-v2, frozen": 384}  # values of a token, by what a recipe says of its words
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """Regions of bottom-up features' size and token ids, of four images: 36 x 2,048 and at most 12."""
-    folder, rng = tmp_path_factory.mktemp("stores"), np.random.default_rng(0)
-    regions = StoreWriter(folder / "regions", {"features": ("float16", (2048,)), "boxes": ("float32", (4,))})
-    words = StoreWriter(folder / "captions", {"token_ids": ("int32", ())})
+def grid_network(settings):
+    """The timm network that ``grid`` names, its feature map's cells (h, w) and values, without any computation."""
+    with torch.device("meta"):
+        network = create_network(settings.model, settings.kwargs)
+        size = settings.image_size
+        _, values, *cells = feature_map(network, torch.zeros(1, 3, size, size)).shape
+    return network, cells, values
+
+
+def region_size(recipe, params):
+    """Regions of an image and their values: of bottom-up features, or of the feature map of a grid network."""
+    if recipe.settings["regions"]["backend"] != "grid":
+        return 36, 2048
+    _, (high, wide), values = grid_network(params.grid)
+    return high * wide, values
+
+
+def made_up_data(folder, regions, dtype, size, words):
+    """Four images, each with ``regions`` of this size, and their captions of at most 12 tokens."""
+    rng, high = np.random.default_rng(0), 256 if dtype == "uint8" else 1
+    region_arrays = {"features": (dtype, (size,)), "boxes": ("float32", (4,))}
+    word_arrays = {"features": ("float16", (words,))} if words else {"token_ids": ("int32", ())}
+    stores = [StoreWriter(folder / "regions", region_arrays), StoreWriter(folder / "captions", word_arrays)]
     for _ in range(4):
-        boxes = np.sort(rng.random((36, 2, 2)), axis=1).reshape(36, 4)
-        regions.append({"features": rng.random((36, 2048)), "boxes": boxes})
-        words.append({"token_ids": rng.integers(1, 50, rng.integers(6, 13))})
-    regions.close()
-    words.close()
-    return FeatureStore(folder / "regions"), FeatureStore(folder / "captions")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(DISTINCT.values()))
-def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
-    """Sizes of features, model and words are the recipe's; of layers that are all alike there is one."""
-    params = params_of(RECIPES[name], "regions.backend=grid")  # the features are made up here
-    model_settings = params.model_settings
-    alike = {key: 1 for key in ("visual_layers", "layers") if getattr(model_settings, key, 0) > 1}
-    regions, words = stores
+        boxes, tokens = np.sort(rng.random((regions, 2, 2)), axis=1).reshape(regions, 4), rng.integers(6, 13)
+        stores[0].append({"features": (high * rng.random((regions, size))).astype(dtype), "boxes": boxes})
+        stores[1].append(
+            {"features": rng.random((tokens, words))} if words else {"token_ids": rng.integers(1, 50, tokens)}
+        )
+    for store in stores:
+        store.close()
     rows = np.arange(4)
     train, val = Split(rows[:2], rows[:2], rows[:2]), Split(rows[2:], rows[2:], rows[:2])
-    data = TrainingData(regions, words, rows, train, val, TokenTable(np.zeros(50, dtype=bool), 49, ends=True))
-    if params.captions.encoder == "bigru":
-        text, size = {"vocabulary": 50, **params.bigru.model_dump()}, params.bigru.hidden
-    else:
+    table = None if words else TokenTable(np.zeros(50, dtype=bool), 49, ends=True)
+    return TrainingData(FeatureStore(folder / "regions"), FeatureStore(folder / "captions"), rows, train, val, table)
+
+
+def train_two_steps(name, folder, monkeypatch, image=None):
+    """Train a recipe's model for two epochs of a step; every weight has to move. ``image``: of a trained backbone."""
+    recipe = RECIPES[name]
+    params = params_of(recipe, "regions.backend=grid")  # the features are made up here
+    model_settings, encoder = params.model_settings, params.captions.encoder
+    alike = {key: 1 for key in ("visual_layers", "layers") if getattr(model_settings, key, 0) > 1}
+    if encoder == "bigru":
+        text, words = {"vocabulary": 50, **params.bigru.model_dump()}, params.bigru.hidden
+    elif encoder == "bert_finetune":
         config = BertConfig(num_hidden_layers=1, vocab_size=50)
-        text, size = {"config": {**config.to_diff_dict(), "model_type": "bert"}}, config.hidden_size
+        text, words = {"config": {**config.to_diff_dict(), "model_type": "bert"}}, config.hidden_size
+    else:
+        text, words = {}, FROZEN_WORDS[recipe.words]
+    regions, size = region_size(recipe, params)
+    rows, dtype, values = (
+        (image["cut"]["rows"], "uint8", image["cut"]["channels"]) if image else (regions, "float16", size)
+    )
+    data = made_up_data(folder, rows, dtype, values, 0 if text else words)
     seed_everything(0)
     model = build_model(
         params.model,
         model_settings.model_copy(update=alike),
-        InputSizes(regions=2048, words=size),
-        lambda: build_text(params.captions.encoder, text),
+        InputSizes(regions=size, words=words),
+        lambda: build_text(encoder, text),
+        lambda: build_image(image or {}),
     )
     settings = params.train.model_copy(update={"epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_steps": 0})
     rsums = iter(range(1, 100))  # the last epoch is the best
@@ -153,12 +188,53 @@ def test_two_steps_at_its_true_sizes(stores, tmp_path, monkeypatch, name):
     monkeypatch.setattr(loop.Trainer, "_save", lambda self: None)
     for member in model.members():
         before = {key: value.clone() for key, value in member.named_parameters()}
-        trainer = loop.Trainer(member, data, settings, params.loss, seed=0, resume=tmp_path)
+        trainer = loop.Trainer(member, data, settings, params.loss, seed=0, resume=folder / "state")
         history = trainer.fit(lambda metrics, step: None)
         assert [row["epoch"] for row in history] == [1, 2]
         assert all(row["loss"] > 0 for row in history)
         still = [key for key, value in member.named_parameters() if value.ndim > 1 and torch.equal(value, before[key])]
         assert not still
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DISTINCT.values()))
+def test_two_steps_at_its_true_sizes(tmp_path, monkeypatch, name):
+    """Sizes of features, model and words are the recipe's; of layers that are all alike there is one.
+
+    Where a backbone is trained, its feature maps are made up; the backbone itself has a test below.
+    """
+    train_two_steps(name, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_steps_with_its_backbone(tmp_path, monkeypatch, name):
+    """From the pixels of photographs of the true size, with the whole network, of random weights."""
+    if not os.environ.get("TRAIN_BACKBONES"):
+        pytest.skip(f"the network of {name} takes up to minutes on a CPU: TRAIN_BACKBONES=1 runs it")
+    params = params_of(RECIPES[name])
+    grid, own = params.grid, params.grid_finetune
+    assert grid.trained == "all"
+    _, cells, _ = grid_network(grid)
+    patch = patch_size(grid.image_size)
+    cut = Cut(
+        trained="all", layout="pixels", channels=3 * patch**2, rows=(grid.image_size // patch) ** 2, cells=list(cells)
+    )
+    image = BackboneSettings(
+        backend="grid",
+        model=grid.model,
+        kwargs=grid.kwargs,
+        image_size=grid.image_size,
+        mean=list(grid.mean or [0.5] * 3),
+        std=list(grid.std or [0.5] * 3),
+        cut=cut,
+        batch_norm=own.batch_norm,
+        crop_scale=own.crop_scale,
+        flip=own.flip,
+        checkpointing=own.checkpointing,
+        region_dropout=params.train.region_dropout,
+    )
+    train_two_steps(name, tmp_path, monkeypatch, image.model_dump())
 
 
 def changed(tmp_path, change):
@@ -174,6 +250,12 @@ def changed(tmp_path, change):
     [
         (lambda c: c["recipes"]["sgr-coco"].update(parts=["cocoa"]), ["recipes.sgr-coco", "'cocoa'"]),
         (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=1), ["sgr-coco", "419.6", "rsum"]),
+        (
+            lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(i2t=[56.9, 83.2]),
+            ["sgr-coco", "i2t", "2", "3"],
+        ),
+        (lambda c: c["recipes"]["sgr-coco"]["published"]["all"].update(rsum=None), ["sgr-coco", "rsum"]),
+        (lambda c: c["recipes"]["chan-bert-coco"]["published"]["all"].update(rsum=266.4), ["chan-bert-coco", "rsum"]),
         (lambda c: c["recipes"]["sgr-coco"].update(published={}), ["sgr-coco", "published", "ours"]),
         (lambda c: c["recipes"].update(c["flickr8k"]), ["-flickr8k", "recipes"]),
     ],

@@ -88,6 +88,21 @@ def test_by_how_much_not(workspace, run, less, expected):
     assert f"{expected} the published 499.6" in out
 
 
+@pytest.mark.parametrize(("less", "expected"), [(0.0, "OK: the sum of R@1 and R@5 is 0.0 above"), (5.1, "no: ")])
+def test_four_recalls_are_compared_where_no_more_are_published(workspace, run, less, expected):
+    """Of CHAN: 80.6 + 96.1 + 63.9 + 87.5 is 328.1; whatever R@10 is."""
+    found = metrics([80.6 - less, 96.1, 97.0], [63.9, 87.5, 90.0])
+    code, out, _, _ = run("reproduce", "chan-bert-flickr30k", found=found)
+    assert code == (1 if less else 0)
+    assert expected in out
+    assert "the published 328.1" in out
+    header, published, this, difference = out.splitlines()[2:6]
+    assert published.split() == ["published", "80.6", "96.1", "63.9", "87.5"]
+    assert difference.split() == ["difference", f"{0 - less:+.1f}", "+0.0", "+0.0", "+0.0"]
+    ends = [header.index("R@5") + 3, header.rindex("R@5") + 3]  # columns stay below their names
+    assert [this[:end].split()[-1] for end in ends] == ["96.1", "87.5"]
+
+
 def test_coco_is_compared_both_ways(workspace, run):
     recipe = read_reproduction().recipe("sgr-coco")
     both = {name: metrics(figures.i2t, figures.t2i, 5000) for name, figures in recipe.published.items()}

@@ -46,6 +46,39 @@ def test_ignored_pairs_are_no_negatives(similarity, hardest):
     assert ours < hinge_loss(similarity, margin=0.2, hardest=hardest)
 
 
+def loop_hinge_of_views(similarity, margin, hardest, views, ignore):
+    """Of each view: the least similar view of the other side is the positive, those of other pairs are negatives."""
+    size, total = len(similarity), 0.0
+    for query in range(size):
+        own = [item for item in range(size) if item // views == query // views]
+        for scores, ignored in ((similarity[query], ignore[query]), (similarity[:, query], ignore[:, query])):
+            positive = min(float(scores[item]) for item in own)
+            costs = [
+                max(0.0, margin + float(scores[item]) - positive)
+                for item in range(size)
+                if item not in own and not ignored[item]
+            ]
+            total += (max(costs) if costs else 0.0) if hardest else sum(costs)
+    return total
+
+
+@pytest.mark.parametrize("hardest", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("views", [1, 3])
+def test_views_against_the_loop(similarity, hardest, masked, views):
+    """Nine rows: three pairs in three views, of which two are of one image."""
+    ignore = torch.zeros(9, 9, dtype=torch.bool)
+    image_index = torch.arange(9)
+    if masked:
+        image_index[6:] = torch.arange(3, 6) if views == 3 else 5
+        of_image = image_index // views
+        ignore = of_image[:, None] == of_image
+    negatives = "hard" if hardest else "all"
+    changes = {"name": "hinge", "margin": 0.2, "negatives": negatives, "views": views, "mask_same_image": masked}
+    ours = PairLoss(LOSS.model_copy(update=changes))(similarity, image_index, epoch=9)
+    assert ours.item() == pytest.approx(loop_hinge_of_views(similarity, 0.2, hardest, views, ignore), rel=1e-5)
+
+
 def test_separated_pairs_cost_nothing():
     similarity = torch.eye(5)
     assert hinge_loss(similarity, margin=0.2, hardest=True) == 0

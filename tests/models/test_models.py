@@ -49,8 +49,11 @@ VARIANTS = [
     ("esa", {"mlp_hidden": 0}),
     ("xdim", {"mlp_hidden": 8}),
     ("xdim", {"mlp_hidden": 0}),
+    ("chan", {}),
+    ("chan", {"attention_heads": 2, "pool": "lse"}),
+    ("chan", {"coding": "both", "pool": "max", "word_map": "none", "embed_dim": 8}),
 ]
-ALIGNED = {"scan", "sgraf", "teran", "xdim"}  # compare regions with words
+ALIGNED = {"chan", "scan", "sgraf", "teran", "xdim"}  # compare regions with words
 ELSEWHERE = {"clip"}  # takes images and captions of one size alone: test_clip.py
 
 

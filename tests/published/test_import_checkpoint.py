@@ -272,6 +272,87 @@ def test_vse_infty_with_a_bigru(tmp_path):
         torch.testing.assert_close(model.encode_text(captions).vectors[row : row + 1], expected, **TOLERANCE)
 
 
+# --- CHAN -----------------------------------------------------------------------------------------------------------
+
+
+def chan_file(text, *, attends, **changes):
+    """What CHAN's train.py saves: state dicts of images, words, an empty one of the similarity and one of the loss."""
+    image = {"fc": torch.nn.Linear(10, 16)}
+    if attends:
+        image |= {"feedforward.ln": torch.nn.LayerNorm(16), "feedforward.attn": torch.nn.MultiheadAttention(16, 8)}
+        torch.nn.init.uniform_(image["feedforward.ln"].bias)
+    states = [
+        OrderedDict((f"{part}.{name}", value) for part, module in modules.items() for name, value in module.items())
+        for modules in ({part: module.state_dict() for part, module in image.items()}, text)
+    ]
+    opt = {"data_name": "f30k", "precomp_enc_type": "selfattention" if attends else "basic", "margin": 0.05}
+    opt |= {"no_imgnorm": False, "no_txtnorm": False, "coding_type": "VHACoding", "belta": 0.1, "alpha": 0.1}
+    opt = argparse.Namespace(**{**opt, **changes})
+    return image, {"epoch": 25, "model": [*states, OrderedDict(), OrderedDict()], "best_rsum": 518.5, "opt": opt}
+
+
+def chan_score(region_set, word_set, pool):
+    """Score of an image with a caption, unpadded: every word's best region."""
+    best = (F.normalize(region_set, dim=-1) @ F.normalize(word_set, dim=-1).T).max(dim=0).values
+    return best.mean() if pool == "mean" else (best / 0.1).logsumexp(dim=0)
+
+
+@torch.inference_mode()
+def test_chan_with_its_bert(tmp_path):
+    torch.manual_seed(3)
+    bert, entries = bert_beside({}, "", 12, heads=1)
+    linear = torch.nn.Linear(12, 16)
+    text = {"bert": entries, "linear": linear.state_dict()}
+    image, content = chan_file(text, attends=False, pooling_type="MeanPooling")
+    model, config, _ = imported(tmp_path, "chan", content)
+    assert (config.model, config.encoder, config.settings["pool"]) == ("chan", "bert_finetune", "mean")
+    words = caption_ids(vocabulary=50)
+    regions = Regions(torch.randn(3, 5, 10), None, length_mask(torch.tensor([5, 3, 1]), 5))
+    scores = model.similarity(model.encode_images(regions), model.encode_text(words))
+    features = linear(bert(words.ids, attention_mask=words.mask.long()).last_hidden_state)
+    for row, column in np.ndindex(*scores.shape):
+        region_set = image["fc"](regions.features[row][regions.mask[row]])
+        expected = chan_score(region_set, features[column][words.mask[column]], "mean")
+        torch.testing.assert_close(scores[row, column], expected, **TOLERANCE)
+
+
+@torch.inference_mode()
+def test_chan_with_a_bigru(tmp_path):
+    """Attention among the regions, no map of words; the map in the file is never applied."""
+    torch.manual_seed(4)
+    embed, rnn = torch.nn.Embedding(len(WORDS) + 1, 6), torch.nn.GRU(6, 16, batch_first=True, bidirectional=True)
+    text = {name: module.state_dict() for name, module in (("embed", embed), ("rnn", rnn))}
+    text["fc"] = torch.nn.Linear(16, 16).state_dict()
+    image, content = chan_file(text, attends=True, pooling_type="LSEPooling")
+    vocabulary = vocabulary_file(tmp_path, "json", WORDS)
+    model, config, words = imported(tmp_path, "chan", content, vocabulary)
+    assert (config.encoder, words) == ("bigru", [*WORDS, "<mask>"])
+    assert (config.settings["attention_heads"], config.settings["pool"]) == (8, "lse")
+    captions, features = caption_ids(vocabulary=len(WORDS)), torch.randn(3, 5, 10)
+    regions = Regions(features, None, torch.ones(3, 5, dtype=torch.bool))
+    scores = model.similarity(model.encode_images(regions), model.encode_text(captions))
+    for row, column in np.ndindex(*scores.shape):
+        mapped = image["fc"](features[row])
+        normed = image["feedforward.ln"](mapped)
+        region_set = mapped + image["feedforward.attn"](normed, normed, normed)[0]
+        forward, backward = rnn(embed(captions.ids[column][captions.mask[column]]))[0].chunk(2, dim=1)
+        expected = chan_score(region_set, (forward + backward) / 2, "lse")
+        torch.testing.assert_close(scores[row, column], expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"coding_type": "VSACoding"}, "coding_type is 'VSACoding'"),
+        ({"precomp_enc_type": "transformer"}, "transformer"),
+    ],
+)
+def test_a_chan_of_another_kind_is_refused(tmp_path, change, expected):
+    _, content = chan_file({"linear": torch.nn.Linear(12, 16).state_dict()}, attends=False, **change)
+    with pytest.raises(UserError, match=expected):
+        import_checkpoint("chan", [save(tmp_path, content)], None, "key")
+
+
 # --- SGRAF ----------------------------------------------------------------------------------------------------------
 
 

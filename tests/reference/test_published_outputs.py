@@ -16,6 +16,7 @@ from crossmodal.evaluation import kaylode_metrics, metrics, ranking, relevance
 from crossmodal.losses.complementary import ComplementaryLoss
 from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.base import InputSizes
+from crossmodal.models.chan import hard_assignment
 from crossmodal.models.esa import EsaMatcher
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
@@ -32,7 +33,7 @@ FLOAT32 = 1e-6  # what is left of it where hundreds of cosines are summed
 
 
 def test_every_fixture_has_a_check():
-    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "esa", "xdim", "crcl", "metrics"}
+    known = {"tern", "teran", "vse_infty", "sgraf_sgr", "sgraf_saf", "esa", "xdim", "chan", "crcl", "metrics"}
     assert {path.stem for path in FOLDER.glob("*.npz")} <= known
 
 
@@ -204,6 +205,16 @@ def test_esa():
         torch.testing.assert_close(ours, data[published], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["hard_negative", "sum_of_hinges"])
+def test_esa_loss_over_views(kind):
+    """Rows are images, whose loss and the captions' are published apart, and added up in training."""
+    data = arrays("esa")
+    similarity, views = data["view_images"] @ data["view_captions"].T, data["views"].item()
+    ours = hinge_loss(similarity, margin=data["margin"].item(), hardest=kind == "hard_negative", views=views)
+    published = data[f"loss_image_{kind}"] + data[f"loss_caption_{kind}"]
+    assert abs(ours.item() - published.item()) <= 1e-4
+
+
 @torch.inference_mode()
 def test_xdim():
     data = arrays("xdim")
@@ -222,6 +233,25 @@ def test_xdim():
     for hardest, published in [(True, "loss_hard_negative"), (False, "loss_sum_of_hinges")]:
         loss = hinge_loss(similarity[:, : len(images)], margin=data["margin"].item(), hardest=hardest)
         assert abs(loss.item() - data[published].item()) <= 1e-4
+
+
+@torch.inference_mode()
+def test_chan():
+    """Every coding and pooling that the file has, similarity_<coding>_<pooling>."""
+    data = arrays("chan")
+    sets = [
+        Encoding(
+            data[f"{name}_embeddings"], length_mask(data[f"{length}_lengths"], data[f"{name}_embeddings"].shape[1])
+        )
+        for name, length in (("region", "region"), ("word", "token"))
+    ]
+    codings = {"VHACoding": "visual", "THACoding": "textual"}
+    published = {tuple(name.split("_")[1:]): value for name, value in data.items() if name.startswith("similarity_")}
+    assert published
+    for (coding, pooling), value in published.items():
+        pool = pooling.removesuffix("Pooling").lower()
+        ours = hard_assignment(*sets, codings[coding], pool, data["temperature"].item())
+        torch.testing.assert_close(ours, value, atol=TOLERANCE, rtol=FLOAT32)
 
 
 def sgraf_of(data, module):

@@ -88,6 +88,8 @@ def test_auto_follows_the_dataset(write):
             "precomputed",
             "precomputed.path: null; regions.backend precomputed needs a file or folder",
         ),
+        ("grid.trained", -1, "grid.trained: input should be greater than or equal to 0, or 'all', found -1"),
+        ("train.step_epochs", [9, 0], "train.step_epochs.1: input should be greater than or equal to 1, found 0"),
         ("train.epochs", True, "train.epochs: input should be a number, found True"),
         ("coco.restval", 2, "coco.restval: input should be a valid boolean"),
         ("gate.tset", {"rsum": 1.0}, "gate.tset: input should be 'test', 'validation', 'detector' or 'search'"),

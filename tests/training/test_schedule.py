@@ -44,6 +44,11 @@ def test_step():
     assert seen[20:] == pytest.approx([0.01] * 20)
 
 
+def test_step_at_epochs_of_a_list():
+    seen = rates(schedule="step", step_epochs=[1, 3], gamma=0.3)
+    assert seen == pytest.approx([0.1] * 10 + [0.03] * 20 + [0.009] * 10)
+
+
 def test_cosine():
     seen = rates(schedule="cosine")
     assert seen == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 40)) for step in range(40)])

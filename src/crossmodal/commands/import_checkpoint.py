@@ -14,8 +14,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="project",
         required=True,
-        choices=["sgraf", "vse_infty", "esa", "xdim", "tern", "teran"],
-        help="project that saved it: Paranioar/SGRAF, woodfrog/vse_infty, ESA, X-Dim, mesnico/TERN or mesnico/TERAN",
+        choices=["sgraf", "vse_infty", "esa", "xdim", "chan", "tern", "teran"],
+        help="project that saved it, as docs/published-checkpoints.md lists them",
     )
     parser.add_argument(
         "checkpoints",

@@ -17,26 +17,36 @@ from crossmodal.settings.params import Loss
 
 
 def hinge_loss(
-    similarity: torch.Tensor, *, margin: float, hardest: bool, ignore: torch.Tensor | None = None
+    similarity: torch.Tensor, *, margin: float, hardest: bool, ignore: torch.Tensor | None = None, views: int = 1
 ) -> torch.Tensor:
     """Bidirectional triplet hinge summed over the batch (VSE++, arXiv 1707.05612, eqs. 4 and 5).
 
+    With several ``views`` of each image and caption it is ESA's self-expanding loss (Zhu et al., IEEE TCSVT 2023): the
+    positive of a view is the least similar view of the other side, and no view of the own pair is a negative.
+
     Args:
-        similarity: (B, B), image x caption of B pairs; pair b is image b with caption b.
+        similarity: (B, B), image x caption of B pairs; pair b is image b with caption b. With V views B rows are those
+            of B / V pairs, the views of pair p are rows and columns V p to V p + V - 1.
         margin: alpha.
         hardest: only the hardest negative of each query (max of hinges), else the sum over all.
         ignore: (B, B) bool, True where a pair is no negative though its indices differ; None: only the
             diagonal is left out, as published.
+        views: V.
 
     Returns:
         Scalar, summed over images and captions (not averaged), as the published implementations do.
     """
-    positive = similarity.diagonal()
-    excluded = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    pair = torch.arange(len(similarity), device=similarity.device) // views
+    excluded = pair[:, None] == pair
+    if views == 1:
+        of_image = of_caption = similarity.diagonal()
+    else:
+        own = similarity[excluded].view(-1, views, views)  # (B / V, image views, caption views)
+        of_image, of_caption = own.min(dim=2).values.flatten(), own.min(dim=1).values.flatten()
     if ignore is not None:
         excluded = excluded | ignore
-    caption_cost = (margin + similarity - positive[:, None]).clamp(min=0).masked_fill(excluded, 0)
-    image_cost = (margin + similarity - positive[None, :]).clamp(min=0).masked_fill(excluded, 0)
+    caption_cost = (margin + similarity - of_image[:, None]).clamp(min=0).masked_fill(excluded, 0)
+    image_cost = (margin + similarity - of_caption[None, :]).clamp(min=0).masked_fill(excluded, 0)
     if hardest:
         return caption_cost.max(dim=1).values.sum() + image_cost.max(dim=0).values.sum()
     return caption_cost.sum() + image_cost.sum()
@@ -88,16 +98,19 @@ class PairLoss(nn.Module):
         """The loss, summed over the pairs.
 
         Args:
-            similarity: (B, B), image x caption, pairs on the diagonal.
-            image_index: (B,), which image each pair has; with ``mask_same_image`` pairs of one image are no negatives.
+            similarity: (B, B), image x caption, pairs on the diagonal, views of a pair one after the other.
+            image_index: (B,), which view of which image each pair has; with ``mask_same_image`` pairs of one image are
+                no negatives.
             epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
         """
         settings = self.settings
-        same_image = image_index[:, None] == image_index[None, :] if settings.mask_same_image else None
+        image = image_index // settings.views
+        same_image = image[:, None] == image[None, :] if settings.mask_same_image else None
         if settings.name == "infonce":
             scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
             return infonce_loss(similarity, temperature=1 / scale, ignore=same_image)
-        return hinge_loss(similarity, margin=settings.margin, hardest=self.sparse(epoch), ignore=same_image)
+        hardest, views = self.sparse(epoch), settings.views
+        return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=same_image, views=views)
 
     def sparse(self, epoch: int) -> bool:
         """Whether in this epoch few of the pairs have a gradient: with hard negatives three of a row and column."""

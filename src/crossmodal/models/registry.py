@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from crossmodal.models.base import InputSizes, Matcher, Stored
+from crossmodal.models.chan import ChanMatcher
 from crossmodal.models.clip import ClipMatcher
 from crossmodal.models.esa import EsaMatcher
 from crossmodal.models.scan import ScanMatcher
@@ -29,6 +30,7 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "vsrn": VsrnMatcher,
     "esa": EsaMatcher,
     "xdim": XdimMatcher,
+    "chan": ChanMatcher,
     "clip": ClipMatcher,
 }
 

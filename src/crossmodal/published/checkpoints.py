@@ -1,10 +1,10 @@
 """Published checkpoints as matchers of this project.
 
-Paranioar/SGRAF, woodfrog/vse_infty, KevinLight831/ESA, CrossmodalGroup/X-Dim, mesnico/TERN and mesnico/TERAN save, with
-torch.save, a dict whose ``model`` is one state dict or a list of them (image, text and similarity encoder), and the
-command line (``opt``) or the configuration (``config``). Sizes are read from the shapes, what shapes do not tell from
-``opt`` or ``config``, names are changed by ``published.state_dicts``. A BERT in the file is kept as the matcher's text
-encoder.
+Paranioar/SGRAF, woodfrog/vse_infty, KevinLight831/ESA, CrossmodalGroup/X-Dim, ppanzx/CHAN, mesnico/TERN and
+mesnico/TERAN save, with torch.save, a dict whose ``model`` is one state dict or a list of them (image, text and
+similarity encoder), and the command line (``opt``) or the configuration (``config``). Sizes are read from the shapes,
+what shapes do not tell from ``opt`` or ``config``, names are changed by ``published.state_dicts``. A BERT in the file
+is kept as the matcher's text encoder.
 """
 
 from __future__ import annotations
@@ -204,6 +204,31 @@ def _xdim(published: Published) -> Part:
     return "xdim", settings, text, state_dicts.xdim_state(rest)
 
 
+def _chan(published: Published) -> Part:
+    """CHAN: ``img_enc.*`` and ``txt_enc.*``, with BERT or a BiGRU; coding and pooling are in ``opt`` alone."""
+    codings = {"VHACoding": "visual", "THACoding": "textual"}
+    pools = {"MeanPooling": "mean", "LSEPooling": "lse", "MaxPooling": "max", "SumPooling": "sum"}
+    published.require("precomp_enc_type", ["basic", "selfattention"])
+    published.require("coding_type", codings)
+    published.require("pooling_type", pools)
+    _require_norms(published)
+    text, rest = _bert(published, "txt_enc.bert.")
+    if text is None and "txt_enc.embed.weight" in rest:
+        text, rest = _bigru(published, rest, "txt_enc.embed.", "txt_enc.rnn.", dropout=0.0)
+    bigru, attends = text is not None and text.encoder == "bigru", "img_enc.feedforward.ln.weight" in rest
+    pooling = published.settings.get("pooling_type", "LSEPooling" if bigru else "MeanPooling")
+    settings = {
+        "embed_dim": published.size("img_enc.fc.weight"),
+        "attention_heads": 8 if attends else 0,  # fixed in the published code
+        "word_map": "none" if bigru else "linear",
+        "coding": codings[published.settings.get("coding_type", "VHACoding")],
+        "pool": pools[pooling],
+        "temperature": published.settings.get("belta", 0.1),
+    }
+    text = text or Text("bert", {}, published.size("txt_enc.linear.weight", 1))
+    return "chan", settings, text, state_dicts.chan_state(rest)
+
+
 def _mapped_regions(published: Published, *, bigru: bool = False) -> tuple[dict[str, Any], Text, Tensors]:
     """The maps of ``img_enc.*`` and ``txt_enc.*``, the text encoder, and all other entries."""
     published.require("precomp_enc_type", ["basic"])  # "backbone" trains a CNN on pixels with the model
@@ -225,6 +250,7 @@ PROJECTS: dict[str, Callable[[Published], Part]] = {
     "vse_infty": _vse_infty,
     "esa": _esa,
     "xdim": _xdim,
+    "chan": _chan,
     "tern": _tern,
     "teran": _teran,
 }
@@ -313,7 +339,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
     if vocabulary is None:
         raise UserError(f"{published.path}: embeds words of its own: give the project's vocabulary by --vocabulary")
     words, rows = read_words(vocabulary), text.settings["vocabulary"]
-    if project == "vse_infty" and len(words) == rows - 1:
+    if project in ("vse_infty", "chan") and len(words) == rows - 1:
         words.append("<mask>")  # its train.py adds one to the vocabulary file's
     if len(words) != rows:
         raise UserError(f"{vocabulary}: has {len(words)} words, {published.path} embeds {rows}")
@@ -323,7 +349,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
 def read_words(path: Path) -> list[str]:
     """A published vocabulary's words, each at the index of its id.
 
-    The JSON of SGRAF and VSE-infinity holds ``word2idx`` and ``idx2word``; older files are pickles of the same.
+    The JSON of SGRAF, VSE-infinity and CHAN holds ``word2idx`` and ``idx2word``; older files are pickles of the same.
 
     Raises:
         UserError: missing, unreadable, or ids that are not 0, 1, 2 ... each once.

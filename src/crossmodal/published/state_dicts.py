@@ -62,6 +62,15 @@ _XDIM = {name: ours for name, ours in _VSE_INFTY.items() if "gpool" not in name}
 }
 _XDIM_UNUSED = (*_VSE_INFTY_UNUSED, "sim_vec.sim_eval.", "sim_enc.sim_eval.")
 
+# ppanzx/CHAN: published prefix -> ours
+_CHAN = {
+    "img_enc.fc.": "image_map.",
+    "img_enc.feedforward.ln.": "attention.norm.",
+    "img_enc.feedforward.attn.": "attention.attention.",
+    "txt_enc.linear.": "caption_map.",
+}
+_CHAN_UNUSED = ("txt_enc.fc.",)  # a map that the published BiGRU encoder has and never applies
+
 # Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered
 _SGRAF = {
     "img_enc.fc.": "region_map.",
@@ -107,6 +116,11 @@ def xdim_state(published: Mapping[str, torch.Tensor]) -> Tensors:
     state = _rename(published, _XDIM, _XDIM_UNUSED)
     flat = ("dimensions.alpha", "dimensions.log_tau", "dimensions.log_lambda")
     return {name: value.squeeze() if name in flat else value for name, value in state.items()}
+
+
+def chan_state(published: Mapping[str, torch.Tensor]) -> Tensors:
+    """CHAN, with BERT or a BiGRU."""
+    return _rename(published, _CHAN, _CHAN_UNUSED)
 
 
 def sgraf_state(published: Mapping[str, torch.Tensor]) -> Tensors:

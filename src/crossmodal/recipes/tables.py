@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossmodal.recipes.recipes import Recalls, Recipe, Reproduction
+from crossmodal.recipes.recipes import PublishedRecalls, Recalls, Recipe, Reproduction
 
 PROTOCOLS = {
     ("Flickr30k", "all"): "Flickr30k, 1,000 test images",
@@ -18,7 +18,8 @@ def listing(reproduction: Reproduction) -> str:
     rows = [("recipe", "dataset", "features", "words", "rsum", "ours")]
     for name, recipe in reproduction.all_recipes.items():
         rsums = [
-            " / ".join(f"{recalls.rsum:.1f}" for recalls in some.values()) for some in (recipe.published, _ours(recipe))
+            " / ".join(_rsum(recalls) or "R@1, R@5 alone" for recalls in some.values())
+            for some in (recipe.published, _ours(recipe))
         ]
         rows.append((name, recipe.dataset, recipe.features, recipe.words, *rsums))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -42,14 +43,18 @@ def markdown(reproduction: Reproduction) -> str:
     return "\n\n".join([*blocks, "\\* of two models with averaged similarities"] if marked else blocks)
 
 
-def comparison(expected: Recalls, found: Recalls, label: str) -> str:
-    """Expected recalls, those of a run and the difference, in columns."""
+def comparison(expected: Recalls | PublishedRecalls, found: Recalls, label: str) -> str:
+    """Expected recalls, those of a run and the difference, in columns; empty where R@10 is not published."""
     lines = [f"{'':12}{'i2t R@1':>9}{'R@5':>7}{'R@10':>7}{'t2i R@1':>9}{'R@5':>7}{'R@10':>7}{'rsum':>8}"]
     pairs = list(zip(_values(expected), _values(found), strict=True))
-    rows = {label: [a for a, _ in pairs], "this run": [b for _, b in pairs], "difference": [b - a for a, b in pairs]}
+    differences = [None if a is None else b - a for a, b in pairs]
+    rows = {label: [a for a, _ in pairs], "this run": [b for _, b in pairs], "difference": differences}
     for name, values in rows.items():
         sign = "+" if name == "difference" else ""
-        cells = (f"{value:{sign}{width}.1f}" for value, width in zip(values, (9, 7, 7, 9, 7, 7, 8), strict=True))
+        cells = (
+            " " * width if value is None else f"{value:{sign}{width}.1f}"
+            for value, width in zip(values, (9, 7, 7, 9, 7, 7, 8), strict=True)
+        )
         lines.append(f"{name:12}{''.join(cells)}")
     return "\n".join(lines)
 
@@ -58,15 +63,20 @@ def _ours(recipe: Recipe) -> dict[str, Recalls]:
     return recipe.ours.figures if recipe.ours else {}
 
 
-def _row(name: str, recipe: Recipe, published: Recalls | None, ours: Recalls | None) -> list[str]:
+def _row(name: str, recipe: Recipe, published: PublishedRecalls | None, ours: Recalls | None) -> list[str]:
     mark = "\\*" if getattr(published, "ensemble", False) else ""
     cells = [f"`{name}`", recipe.features, recipe.words]
     for way in ("i2t", "t2i"):
         cells += [
             " ".join(f"{value:.1f}" for value in getattr(some, way)) if some else "" for some in (published, ours)
         ]
-    return [*cells, f"{published.rsum:.1f}{mark}" if published else "", f"{ours.rsum:.1f}" if ours else ""]
+    return [*cells, f"{_rsum(published)}{mark}", _rsum(ours)]
 
 
-def _values(recalls: Recalls) -> tuple[float, ...]:
-    return (*recalls.i2t, *recalls.t2i, recalls.rsum)
+def _rsum(recalls: Recalls | PublishedRecalls | None) -> str:
+    return "" if recalls is None or recalls.rsum is None else f"{recalls.rsum:.1f}"
+
+
+def _values(recalls: Recalls | PublishedRecalls) -> list[float | None]:
+    ways = [[*way, None][:3] for way in (recalls.i2t, recalls.t2i)]
+    return [*ways[0], *ways[1], recalls.rsum]

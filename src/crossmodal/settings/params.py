@@ -256,7 +256,7 @@ class Train(Section):
     schedule: Literal["constant", "step", "cosine", "plateau", "onecycle"]
     warmup_steps: CountOrZero
     warmup_offset: CountOrZero
-    step_epochs: Count
+    step_epochs: Count | Annotated[list[Count], Field(min_length=1)]
     gamma: Annotated[float, Field(gt=0, le=1)]
     plateau_patience: CountOrZero
     region_dropout: Share
@@ -281,6 +281,7 @@ class Loss(Section):
     margin: Positive
     negatives: Literal["hard", "all"]
     all_negatives_epochs: CountOrZero
+    views: Count
     temperature: Positive
     mask_same_image: bool
     label_epochs: CountOrZero
@@ -312,6 +313,8 @@ class Loss(Section):
 
     @model_validator(mode="after")
     def _parts_are_used(self) -> Loss:
+        if self.views > 1 and self.name != "hinge":
+            raise ValueError(f"views {self.views}: name {self.name} compares one view of each pair; 1, or name hinge")
         chosen = [part for part in get_args(LossPart) if getattr(self, part) is not None]
         if self.name in MATRIX_LOSSES and chosen:
             raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} has none, null is wanted")
@@ -406,6 +409,17 @@ class Xdim(MappedRegions):
     """X-Dim, learned cross-dimensional similarity."""
 
     embed_dim: Annotated[int, Field(ge=2)]  # the threshold needs a standard deviation
+
+
+class Chan(ModelSection):
+    """CHAN, hard assignment of regions and words."""
+
+    embed_dim: Count
+    attention_heads: CountOrZero
+    word_map: Literal["linear", "none"]
+    coding: Literal["visual", "textual", "both"]
+    pool: Literal["max", "mean", "sum", "lse"]
+    temperature: Positive
 
 
 class Scan(ModelSection):
@@ -526,6 +540,7 @@ class Params(Section):
     vsrn: Vsrn
     esa: Esa
     xdim: Xdim
+    chan: Chan
     clip: Clip
     relevance: Relevance
     evaluate: Evaluate

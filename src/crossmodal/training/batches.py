@@ -22,6 +22,9 @@ LENGTH_BUCKETS = 4
 class PairBatch:
     """B captions and the N distinct images they belong to, each image read and encoded once; or a process's share.
 
+    With V views of each pair there are V B captions and V N images, views one after the other; view v of a caption
+    belongs to view v of its image.
+
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
     ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store.
@@ -50,6 +53,7 @@ class EpochBatches(Dataset):
         captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
         captions_per_image, neighbours: see params.yaml; 1 and 1 draws pairs independently, as published.
         token_table: whole words are dropped by it (see features.batches.read_words); None: tokens each by itself.
+        views: how often each image and caption is read for a batch, each time with others dropped (``loss.views``).
         seed, epoch: with the batch's number, determine the order and what is dropped.
         share: (rank, count), which of how many processes' share of every batch is read: one part of the images,
             and of the captions every count-th from short to long.
@@ -73,10 +77,11 @@ class EpochBatches(Dataset):
         region_dropout: float,
         word_dropout: float,
         token_table: TokenTable | None = None,
+        views: int = 1,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.region_store, self.word_store = region_store, word_store
-        self.share = share
+        self.share, self.views = share, views
         self.caption_image = caption_image
         self.seed, self.epoch = seed, epoch
         self.region_dropout, self.word_dropout, self.token_table = region_dropout, word_dropout, token_table
@@ -101,15 +106,17 @@ class EpochBatches(Dataset):
         images, image_index = np.unique(self.caption_image[captions], return_inverse=True)
         rank, count = self.share
         order = np.concatenate([np.arange(first, len(captions), count) for first in range(count)])
-        own = captions[rank::count]
+        own, views = np.repeat(captions[rank::count], self.views), np.arange(self.views)
         rng = np.random.default_rng([self.seed, self.epoch, number, rank])
         return PairBatch(
-            regions=read_regions(self.region_store, np.array_split(images, count)[rank], rng, self.region_dropout),
+            regions=read_regions(
+                self.region_store, np.repeat(np.array_split(images, count)[rank], len(views)), rng, self.region_dropout
+            ),
             words=tuple(
                 read_words(self.word_store, part, rng, self.word_dropout, self.token_table)
                 for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
             ),
-            image_index=torch.from_numpy(image_index[order]),
+            image_index=torch.from_numpy((image_index[order, None] * len(views) + views).ravel()),
             captions=torch.from_numpy(captions[order]),
         )
 

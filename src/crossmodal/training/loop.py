@@ -85,7 +85,7 @@ class Trainer:
         self.model, self.data, self.settings, self.seed = model, data, settings, seed
         self.device = next(model.parameters()).device
         self.processes, self.frozen_epochs = processes, frozen_epochs
-        self.loss = build_loss(loss, len(data.caption_image)).to(self.device)
+        self.loss, self.views = build_loss(loss, len(data.caption_image)).to(self.device), loss.views
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
             raise UserError(
@@ -147,6 +147,7 @@ class Trainer:
         batches = self._epoch(epoch)
         loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type == "cuda")
         size = len(batches.batches[0])
+        pairs = size * self.views
         samples = {"initial": state.batch * size, "total": len(batches) * size, "unit": "sample", "unit_scale": True}
         bar = progress(desc=f"epoch {epoch + 1}/{settings.epochs}", **samples)
         self.model.train()
@@ -156,7 +157,7 @@ class Trainer:
             with batch_norms_explained(batch):
                 loss = self._loss(batch.to(self.device), epoch)
             self._backward(loss)
-            value = loss.item() / size  # waits for the device, which has the backward pass to do meanwhile
+            value = loss.item() / pairs  # waits for the device, which has the backward pass to do meanwhile
             if not math.isfinite(value):
                 raise UserError(
                     f"train.lr {settings.lr}: the loss is no longer finite in epoch {epoch + 1}; "
@@ -245,6 +246,7 @@ class Trainer:
             region_dropout=self.settings.region_dropout if self.model.image.boxes is None else 0,  # else its own
             word_dropout=self.settings.word_dropout,
             token_table=self.data.token_table,
+            views=self.views,
             share=(self.processes.rank, self.processes.count),
         )
 

@@ -56,12 +56,19 @@ class Schedule:
         done = self.steps + 1 + settings.warmup_offset
         warmup = min(1.0, done / settings.warmup_steps) if settings.warmup_steps else 1.0
         if settings.schedule == "step":
-            return warmup * settings.gamma ** (step // self.steps_per_epoch // settings.step_epochs)
+            return warmup * settings.gamma ** self._decays(step // self.steps_per_epoch)
         if settings.schedule == "cosine":
             return warmup * 0.5 * (1 + math.cos(math.pi * step / max(1, self.total_steps)))
         if settings.schedule == "plateau":
             return warmup * settings.gamma**self.plateau_decays
         return warmup
+
+    def _decays(self, epoch: int) -> int:
+        """How many the schedule ``step`` has had before this epoch, from 0."""
+        step_epochs = self.settings.step_epochs
+        if isinstance(step_epochs, int):
+            return epoch // step_epochs
+        return sum(epoch >= decay for decay in step_epochs)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("steps", "plateau_decays", "best", "stale_epochs")}
