@@ -211,9 +211,18 @@ def _vse_infty(published: Published) -> Part:
 
 
 def _esa(published: Published) -> Part:
-    """ESA on region features, with BERT: ``img_enc.*`` and ``txt_enc.*``."""
-    settings, text, rest = _mapped_regions(published)
-    return "esa", settings | {"dropout": 0.1}, text, esa_state(rest)  # fixed in the published code
+    """ESA on region features, with BERT or a BiGRU."""
+    settings, text, rest = _mapped_regions(published, bigru=True)
+    if (
+        text.encoder == "bigru"
+    ):  # a tenth of the word embeddings is dropped, with BERT of mapped words; fixed in the code
+        return (
+            "esa",
+            settings | {"dropout": 0.0},
+            replace(text, settings=text.settings | {"dropout": 0.1}),
+            esa_state(rest),
+        )
+    return "esa", settings | {"dropout": 0.1}, text, esa_state(rest)
 
 
 def _xdim(published: Published) -> Part:
@@ -246,15 +255,17 @@ def _chan(published: Published) -> Part:
     return "chan", settings, text or Text("bert", {}, published.size("txt_enc.linear.weight", 1)), chan_state(rest)
 
 
-def _mapped_regions(published: Published) -> tuple[dict[str, Any], Text, Tensors]:
-    """Settings of the maps that ESA and X-Dim have in common, their BERT, and the entries without it."""
-    published.require("precomp_enc_type", ["basic"])
+def _mapped_regions(published: Published, *, bigru: bool = False) -> tuple[dict[str, Any], Text, Tensors]:
+    """The maps of ``img_enc.*`` and ``txt_enc.*``, the text encoder, and all other entries."""
+    published.require("precomp_enc_type", ["basic"])  # "backbone" trains a CNN on pixels with the model
     _require_norms(published)
     text, rest = _bert(published, "txt_enc.bert.")
+    if bigru and text is None and "txt_enc.embed.weight" in rest:
+        text, rest = _bigru(published, rest, "txt_enc.embed.", "txt_enc.rnn.", dropout=0.0)
     settings = {
         "embed_dim": published.size("img_enc.fc.weight"),
-        "word_map": "linear",
-        "mlp_hidden": published.size("img_enc.mlp.layers.0.weight"),
+        "word_map": "none" if text is not None and text.encoder == "bigru" else "linear",
+        "mlp_hidden": published.size("img_enc.mlp.layers.0.weight") if published.layers("img_enc.mlp.layers.") else 0,
         "norm_padding": True,
     }
     return settings, text or Text("bert", {}, published.size("txt_enc.linear.weight", 1)), rest
@@ -358,7 +369,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
     if vocabulary is None:
         raise UserError(f"{published.path}: embeds words of its own: give the project's vocabulary by --vocabulary")
     words, rows = read_words(vocabulary), text.settings["vocabulary"]
-    if project in ("vse_infty", "chan") and len(words) == rows - 1:
+    if project in ("vse_infty", "esa", "chan") and len(words) == rows - 1:
         words.append("<mask>")  # its train.py adds one to the vocabulary file's
     if len(words) != rows:
         raise UserError(f"{vocabulary}: has {len(words)} words, {published.path} embeds {rows}")
