@@ -272,6 +272,34 @@ def test_vse_infty_with_a_bigru(tmp_path):
         torch.testing.assert_close(model.encode_text(captions).vectors[row : row + 1], expected, **TOLERANCE)
 
 
+@torch.inference_mode()
+def test_esa_with_a_bigru(tmp_path):
+    """The words are pooled as the BiGRU gives them, by a softmax in every dimension; no map."""
+    torch.manual_seed(5)
+    embed, rnn = torch.nn.Embedding(len(WORDS) + 1, 6), torch.nn.GRU(6, 16, batch_first=True, bidirectional=True)
+    image = {"fc": torch.nn.Linear(10, 16), "linear1": torch.nn.Linear(16, 16)}
+    image |= {"mlp.layers.0": torch.nn.Linear(10, 8), "mlp.layers.1": torch.nn.Linear(8, 16)}
+    image |= {"mlp.bns.0": torch.nn.BatchNorm1d(8), "mlp.bns.1": torch.nn.BatchNorm1d(16)}
+    text = {"embed": embed, "rnn": rnn, "linear1": torch.nn.Linear(16, 16)}
+    data = {
+        f"{part}.{name}.{entry}": value
+        for part, modules in (("img_enc", image), ("txt_enc", text))
+        for name, module in modules.items()
+        for entry, value in module.state_dict().items()
+    }
+    vocabulary = vocabulary_file(tmp_path, "json", WORDS)
+    model, config, words = imported(tmp_path, "esa", vse_infty_file(data), vocabulary)
+    assert (config.model, config.encoder, words) == ("esa", "bigru", [*WORDS, "<mask>"])
+    assert (config.settings["word_map"], config.settings["dropout"], config.text["dropout"]) == ("none", 0, 0.1)
+    captions = caption_ids(vocabulary=len(WORDS))
+    ours = model.encode_text(captions).vectors
+    for row in range(len(captions)):
+        forward, backward = rnn(embed(captions.ids[row][captions.mask[row]]))[0].chunk(2, dim=1)
+        values = (forward + backward) / 2
+        expected = (text["linear1"](values).softmax(dim=0) * values).sum(dim=0)
+        torch.testing.assert_close(ours[row], F.normalize(expected, dim=0), **TOLERANCE)
+
+
 # --- CHAN -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from crossmodal.errors import UserError
 
 _SHOWN = 200  # characters of a wrong value in a message
-_KIND = re.compile(
-    r"constrained-|(list|tuple|dict|literal|function-\w+)\[|(int|float|str|bool)$"
-)  # of a value, in an error's loc
+_ADDED = re.compile(
+    r"\[key\]|constrained-\w+|literal\[.*\]"
+)  # by pydantic to a path: a wrong key, one of several types
 
 
 class Section(BaseModel):
     """A part of such a file: unknown keys and lossy conversions are refused.
 
-    Numeric text counts as a number, since YAML reads ``1e-3`` (without a dot) as text; true and false do not.
+    Text that is a number counts as one, since YAML takes ``1e-3`` (without a dot) for text; true and false do not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -52,16 +52,7 @@ def read_yaml(path: Path) -> Any:
 def first_problem(error: ValidationError) -> str:
     """The first problem in one line, starting with its key and ending with the number of further ones."""
     first, *others = error.errors()
-    if kinds := [number for number, part in enumerate(first["loc"]) if _KIND.match(str(part))]:
-        # A value of several types has an error for each: the deepest is shown, or all.
-        prefix = first["loc"][: kinds[0]]
-        of_value = [one for one in (first, *others) if one["loc"][: len(prefix)] == prefix]
-        others = [one for one in others if one not in of_value]
-        first = max(of_value, key=lambda one: len(one["loc"]))
-        if all(len(one["loc"]) == len(first["loc"]) for one in of_value):
-            first["msg"] = ", or ".join(one["msg"].removeprefix("Input should be ") for one in of_value)
-            first["msg"] = f"Input should be {first['msg']}"
-    key = _key(first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if not _ADDED.fullmatch(str(part)))
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key"
     elif first["type"] == "missing":
@@ -73,11 +64,6 @@ def first_problem(error: ValidationError) -> str:
         text = f"{key}: {message}{found}" if key else message  # no key: of settings that do not go together
     more = f" (and {len(others)} more)" if others else ""
     return f"{' '.join(text.split())}{more}"
-
-
-def _key(loc: tuple[str | int, ...]) -> str:
-    """The dotted key, without what pydantic adds: [key] where a key is wrong, the kinds that a value may be of."""
-    return ".".join(str(part) for part in loc if part != "[key]" and not _KIND.match(str(part)))
 
 
 def dotted(content: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:

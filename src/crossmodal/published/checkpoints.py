@@ -193,9 +193,12 @@ def _vse_infty(published: Published) -> Part:
 
 
 def _esa(published: Published) -> Part:
-    """ESA on region features, with BERT."""
-    settings, text, rest = _mapped_regions(published)
-    return "esa", settings | {"dropout": 0.1}, text, state_dicts.esa_state(rest)  # fixed in the published code
+    """ESA on region features; a tenth is dropped of BERT's mapped words, or of a BiGRU's embeddings."""
+    settings, text, rest = _mapped_regions(published, bigru=True)
+    dropout = 0.1  # fixed in the published code
+    if text.encoder == "bigru":
+        text, dropout = replace(text, settings=text.settings | {"dropout": dropout}), 0.0
+    return "esa", settings | {"dropout": dropout}, text, state_dicts.esa_state(rest)
 
 
 def _xdim(published: Published) -> Part:
@@ -339,7 +342,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
     if vocabulary is None:
         raise UserError(f"{published.path}: embeds words of its own: give the project's vocabulary by --vocabulary")
     words, rows = read_words(vocabulary), text.settings["vocabulary"]
-    if project in ("vse_infty", "chan") and len(words) == rows - 1:
+    if project in ("vse_infty", "esa", "chan") and len(words) == rows - 1:
         words.append("<mask>")  # its train.py adds one to the vocabulary file's
     if len(words) != rows:
         raise UserError(f"{vocabulary}: has {len(words)} words, {published.path} embeds {rows}")
