@@ -29,11 +29,12 @@ from crossmodal.runtime import seed_everything, setting_path
 from crossmodal.settings.derived import run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
+from crossmodal.training.batches import TrainingData
 from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
 from crossmodal.training.mismatched import FILE as MISMATCHED
 from crossmodal.training.mismatched import training_images, with_wrong_pairs
 from crossmodal.training.processes import start_processes
-from crossmodal.training.validation import TrainingData, validate
+from crossmodal.training.validation import validate
 from crossmodal.workspace import content_key, publish, work_folder
 
 

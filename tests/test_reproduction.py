@@ -25,7 +25,7 @@ from crossmodal.recipes.tables import comparison
 from crossmodal.runtime import seed_everything
 from crossmodal.settings.params import Params
 from crossmodal.training import loop
-from crossmodal.training.validation import TrainingData
+from crossmodal.training.batches import TrainingData
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -31,8 +31,8 @@ from crossmodal.runtime import seed_everything
 from crossmodal.settings import params as params_module
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import Params, load_params
+from crossmodal.training.batches import TrainingData
 from crossmodal.training.loop import Trainer
-from crossmodal.training.validation import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE, SECTION, FIELD, LINE, VARIANT = re.findall(

@@ -25,7 +25,7 @@ from crossmodal.published.checkpoints import PROJECTS, Published
 from crossmodal.recipes.recipes import read_reproduction, resolved
 from crossmodal.settings.params import Params
 from crossmodal.training import loop
-from crossmodal.training.validation import TrainingData
+from crossmodal.training.batches import TrainingData
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("TRAJECTORY_DIR", Path(__file__).parent / "trajectories"))

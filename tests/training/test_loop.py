@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import ndcg_score
-from trainers import KilledError, data_of, trainer_of
+from trainers import PARAMS, KilledError, data_of, trainer_of
 
 from crossmodal import runtime
 from crossmodal.errors import UserError
@@ -139,17 +139,10 @@ def test_a_loss_of_vectors_is_refused_for_sets(tiny_data):
     assert "\n" not in str(error.value)
 
 
-def epoch_of(data, **changes):
-    settings = {
-        "batch_size": 8,
-        "captions_per_image": 1,
-        "neighbours": 1,
-        "seed": 0,
-        "epoch": 0,
-        "region_dropout": 0.0,
-        "word_dropout": 0.0,
-    } | changes
-    return EpochBatches(data.regions, data.words, data.train.captions, data.caption_image, **settings)
+def epoch_of(data, *, seed=0, epoch=0, share=(0, 1), **changes):
+    plain = {"batch_size": 8, "captions_per_image": 1, "neighbours": 1, "region_dropout": 0.0, "word_dropout": 0.0}
+    settings = PARAMS.train.model_copy(update=plain | changes)
+    return EpochBatches(data, settings, seed=seed, epoch=epoch, share=share)
 
 
 def test_an_epoch_has_every_caption_once_with_its_image(tiny_data):

@@ -7,10 +7,11 @@ import pytest
 import torch
 from trainers import PARAMS, data_of, trainer_of
 
+from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.settings.params import load_params
-from crossmodal.training.batches import EpochBatches
+from crossmodal.training.batches import EpochBatches, TrainingData
 
 PARAMS_FILE = Path(__file__).resolve().parents[2] / "params.yaml"
 
@@ -29,10 +30,12 @@ def numbered(tmp_path):
     return FeatureStore(tmp_path / "regions"), FeatureStore(tmp_path / "captions")
 
 
-def batches_of(stores, views, share=(0, 1), **changes):
-    settings = {"batch_size": 8, "captions_per_image": 1, "neighbours": 1, "seed": 1, "epoch": 0}
-    settings |= {"region_dropout": 0.4, "word_dropout": 0.4} | changes
-    return EpochBatches(*stores, np.arange(12), np.arange(12) // 2, views=views, share=share, **settings)
+def batches_of(stores, views, share=(0, 1), *, seed=1, epoch=0, **changes):
+    settings = {"batch_size": 8, "captions_per_image": 1, "neighbours": 1, "region_dropout": 0.4, "word_dropout": 0.4}
+    split = Split(np.arange(6), np.arange(12), np.arange(12) // 2)
+    data = TrainingData(*stores, split.caption_image, split, split)
+    settings = PARAMS.train.model_copy(update=settings | changes)
+    return EpochBatches(data, settings, seed=seed, epoch=epoch, views=views, share=share)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -9,9 +9,9 @@ from crossmodal.models.base import InputSizes, Stored
 from crossmodal.models.registry import build_model
 from crossmodal.runtime import seed_everything
 from crossmodal.settings.params import Loss, load_params
+from crossmodal.training.batches import TrainingData
 from crossmodal.training.loop import Trainer
 from crossmodal.training.processes import ALONE
-from crossmodal.training.validation import TrainingData
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 SIZES = InputSizes(12, 12)

@@ -62,9 +62,9 @@ def read_npz(path: Path, what: str, *, advice: str = "", only: Container[str] | 
         raise UserError(f"{path}: not readable as {what} ({' '.join(str(error).split())[:200]})") from None
 
 
-def read_npy(path: Path, what: str, *, mapped: bool = False) -> np.ndarray:
+def read_npy(path: Path, what: str, *, advice: str = "", mapped: bool = False) -> np.ndarray:
     """The array of an .npy file; see ``read_npz``. ``mapped``: a memory map of it."""
-    size = require_regular_file(path)
+    size = require_regular_file(path, advice=advice)
     try:
         with path.open("rb") as file:
             _check_header(file, size, path.name)

@@ -1,4 +1,4 @@
-"""The batches of image-caption pairs of an epoch."""
+"""Training data, and the batches of image-caption pairs of an epoch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,30 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from crossmodal.batch import Regions, Words
+from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable, read_regions, read_words
 from crossmodal.features.store import FeatureStore
+from crossmodal.settings.params import Train
 
 LENGTH_BUCKETS = 4
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Stores and splits.
+
+    caption_image: image row of every caption of the caption store. token_table: of its token ids, for
+    ``train.word_dropout_kind`` words. relevance: (captions, images) of ``val``, for ``train.best`` ndcg.
+    """
+
+    regions: FeatureStore
+    words: FeatureStore
+    caption_image: np.ndarray
+    train: Split
+    val: Split
+    token_table: TokenTable | None = None
+    relevance: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +69,7 @@ class EpochBatches(Dataset):
     """The batches of one epoch; batch i is the same in any process or order of reading.
 
     Args:
-        captions: (C,) rows of the caption store to train on; caption_image: image row of every caption.
-        captions_per_image, neighbours: see params.yaml; 1 and 1 draws pairs independently, as published.
-        token_table: whole words are dropped by it (see features.batches.read_words); None: tokens each by itself.
+        settings: captions_per_image and neighbours of 1 draw pairs independently, as published.
         views: how often each image and caption is read for a batch, each time with others dropped (``loss.views``).
         seed, epoch: with the batch's number, determine the order and what is dropped.
         share: (rank, count), which of how many processes' share of every batch is read: one part of the images,
@@ -64,29 +81,19 @@ class EpochBatches(Dataset):
 
     def __init__(
         self,
-        region_store: FeatureStore,
-        word_store: FeatureStore,
-        captions: np.ndarray,
-        caption_image: np.ndarray,
+        data: TrainingData,
+        settings: Train,
         *,
-        batch_size: int,
-        captions_per_image: int,
-        neighbours: int,
         seed: int,
         epoch: int,
-        region_dropout: float,
-        word_dropout: float,
-        token_table: TokenTable | None = None,
         views: int = 1,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.region_store, self.word_store = region_store, word_store
-        self.share, self.views = share, views
-        self.caption_image = caption_image
+        self.data, self.settings, self.views, self.share = data, settings, views, share
         self.seed, self.epoch = seed, epoch
-        self.region_dropout, self.word_dropout, self.token_table = region_dropout, word_dropout, token_table
+        captions, caption_image, batch_size = data.train.captions, data.caption_image, settings.batch_size
         rng = np.random.default_rng([seed, epoch])
-        order = _pair_order(captions, caption_image, captions_per_image, neighbours, rng)
+        order = _pair_order(captions, caption_image, settings.captions_per_image, settings.neighbours, rng)
         count = max(1, len(order) // batch_size)  # a smaller last batch has easier negatives: left out
         self.batches = [order[number * batch_size : (number + 1) * batch_size] for number in range(count)]
         if share[1] > 1:
@@ -101,22 +108,23 @@ class EpochBatches(Dataset):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> PairBatch:
+        data, settings = self.data, self.settings
         captions = self.batches[number]
-        captions = captions[np.argsort(self.word_store.lengths[captions], kind="stable")]
-        images, image_index = np.unique(self.caption_image[captions], return_inverse=True)
+        captions = captions[np.argsort(data.words.lengths[captions], kind="stable")]
+        images, image_index = np.unique(data.caption_image[captions], return_inverse=True)
         rank, count = self.share
         order = np.concatenate([np.arange(first, len(captions), count) for first in range(count)])
-        own, views = np.repeat(captions[rank::count], self.views), np.arange(self.views)
+        views = np.arange(self.views)
+        own_images = np.repeat(np.array_split(images, count)[rank], self.views)
+        own_captions = np.repeat(captions[rank::count], self.views)
         rng = np.random.default_rng([self.seed, self.epoch, number, rank])
         return PairBatch(
-            regions=read_regions(
-                self.region_store, np.repeat(np.array_split(images, count)[rank], len(views)), rng, self.region_dropout
-            ),
+            regions=read_regions(data.regions, own_images, rng, settings.region_dropout),
             words=tuple(
-                read_words(self.word_store, part, rng, self.word_dropout, self.token_table)
-                for part in np.array_split(own, min(LENGTH_BUCKETS, len(own)))
+                read_words(data.words, part, rng, settings.word_dropout, data.token_table)
+                for part in np.array_split(own_captions, min(LENGTH_BUCKETS, len(own_captions)))
             ),
-            image_index=torch.from_numpy((image_index[order, None] * len(views) + views).ravel()),
+            image_index=torch.from_numpy((image_index[order, None] * self.views + views).ravel()),
             captions=torch.from_numpy(captions[order]),
         )
 

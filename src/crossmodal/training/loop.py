@@ -25,12 +25,12 @@ from crossmodal.losses.pair import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import progress, usable_precision
 from crossmodal.settings.params import Loss, Train
-from crossmodal.training.batches import EpochBatches, PairBatch, batch_norms_explained, load_batches
+from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
 from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.schedule import Schedule
-from crossmodal.training.validation import TrainingData, best_metric, validate
+from crossmodal.training.validation import best_metric, validate
 from crossmodal.workspace import load_state, save_state
 
 SAVE_SECONDS = 300
@@ -233,22 +233,11 @@ class Trainer:
         self.schedule.step()
 
     def _epoch(self, epoch: int) -> EpochBatches:
-        return EpochBatches(
-            self.data.regions,
-            self.data.words,
-            self.data.train.captions,
-            self.data.caption_image,
-            batch_size=self.settings.batch_size,
-            captions_per_image=self.settings.captions_per_image,
-            neighbours=self.settings.neighbours,
-            seed=self.seed,
-            epoch=epoch,
-            region_dropout=self.settings.region_dropout if self.model.image.boxes is None else 0,  # else its own
-            word_dropout=self.settings.word_dropout,
-            token_table=self.data.token_table,
-            views=self.views,
-            share=(self.processes.rank, self.processes.count),
-        )
+        settings = self.settings
+        if self.model.image.boxes is not None:  # a trained backbone drops cells of its own output
+            settings = settings.model_copy(update={"region_dropout": 0.0})
+        share = (self.processes.rank, self.processes.count)
+        return EpochBatches(self.data, settings, seed=self.seed, epoch=epoch, views=self.views, share=share)
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience

@@ -22,7 +22,7 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_arrays import read_npy
 from crossmodal.runtime import setting_path
 from crossmodal.settings.params import Train
-from crossmodal.training.validation import TrainingData
+from crossmodal.training.batches import TrainingData
 
 FILE = "mismatched.npy"  # of the matcher: one index a caption
 

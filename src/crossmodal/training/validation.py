@@ -1,9 +1,8 @@
-"""Training data, and validation of an epoch."""
+"""Validation of an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,30 +11,12 @@ import torch
 from crossmodal.datasets.splits import Split
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.evaluation.relevance import DEPTH, best_relevance, exponential, normalised, ranked_relevance
-from crossmodal.features.batches import TokenTable
-from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import Matcher
+from crossmodal.training.batches import TrainingData
 from crossmodal.training.processes import ALONE, Processes
 
 NDCG = f"ndcg{DEPTH}"
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Stores and splits.
-
-    caption_image: image row of every caption of the caption store. token_table: of its token ids, for
-    ``train.word_dropout_kind`` words. relevance: (captions, images) of ``val``, for ``train.best`` ndcg.
-    """
-
-    regions: FeatureStore
-    words: FeatureStore
-    caption_image: np.ndarray
-    train: Split
-    val: Split
-    token_table: TokenTable | None = None
-    relevance: np.ndarray | None = None
 
 
 def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Processes = ALONE) -> dict[str, Any]:
