@@ -4,7 +4,7 @@
     python benchmarks/training_memory.py --model vse_infty --batch 4096 --chunks 0 256 --device cuda
 
 Pairs of 36 regions x 2,048 and 16 token features x 768, made up, one caption an image; the model has random weights and
-the sizes below, the loss is InfoNCE. Memory is what the step takes beside model, features and gradients.
+the sizes below, the loss is InfoNCE. Memory is what the step takes in addition to model, features and gradients.
 """
 
 from __future__ import annotations
