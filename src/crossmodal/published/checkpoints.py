@@ -213,16 +213,10 @@ def _vse_infty(published: Published) -> Part:
 def _esa(published: Published) -> Part:
     """ESA on region features, with BERT or a BiGRU."""
     settings, text, rest = _mapped_regions(published, bigru=True)
-    if (
-        text.encoder == "bigru"
-    ):  # a tenth of the word embeddings is dropped, with BERT of mapped words; fixed in the code
-        return (
-            "esa",
-            settings | {"dropout": 0.0},
-            replace(text, settings=text.settings | {"dropout": 0.1}),
-            esa_state(rest),
-        )
-    return "esa", settings | {"dropout": 0.1}, text, esa_state(rest)
+    dropout = {"dropout": 0.1}  # fixed in the published code: of mapped words with BERT, else of word embeddings
+    if text.encoder == "bigru":
+        text, dropout = replace(text, settings=text.settings | dropout), {"dropout": 0.0}
+    return "esa", settings | dropout, text, esa_state(rest)
 
 
 def _xdim(published: Published) -> Part:
