@@ -43,6 +43,7 @@ def test_best_epoch_is_kept(tiny_data):
         (2, "tern", {}),
         (7, "tern", {"dropout": 0.2}),
         (13, "tern", {"name": "hinge"}),
+        (10, "vsepp", {"name": "hinge", "views": 2}),
         (9, "tern", {"ema": 0.8}),
         (8, "vsepp", {"dropout": 0.2, "name": "triplet", "miner": "distance_weighted"}),
     ],
