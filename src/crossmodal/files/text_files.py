@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import stat
+import zlib
 from pathlib import Path
 
 from crossmodal.errors import UserError
@@ -36,7 +38,7 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> int:
 
 
 def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES) -> str:
-    """The whole of a UTF-8 file without its byte order mark; line ends as they are in the file.
+    """The whole of a UTF-8 file, unpacked if its name ends in .gz, without its byte order mark; line ends as they are.
 
     Args:
         errors: of ``bytes.decode``.
@@ -46,12 +48,15 @@ def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES)
             encoding may be.
     """
     size = require_regular_file(path, max_bytes)
+    packed = path.suffix.lower() == ".gz"
     try:
-        with path.open("rb") as file:
-            content = file.read(size + 1)
-    except OSError as error:
-        raise UserError(f"{path}: not readable ({error.strerror or error})") from None
-    if len(content) > size:  # in /proc, or written to
+        with (gzip.open if packed else open)(path, "rb") as file:
+            content = file.read(max_bytes + 1 if packed else size + 1)
+    except (OSError, EOFError, zlib.error) as error:  # OSError: gzip's own too
+        raise UserError(f"{path}: not readable ({getattr(error, 'strerror', None) or error})") from None
+    if packed and len(content) > max_bytes:
+        raise UserError(f"{path}: more than {max_bytes:,} bytes unpacked")
+    if not packed and len(content) > size:  # in /proc, or written to
         raise UserError(f"{path}: more than its size of {size:,} bytes came out of it")
     for mark, name in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
