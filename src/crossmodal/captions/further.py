@@ -74,7 +74,7 @@ def join_captions(records: Sequence[ImageRecord], path: Path) -> FittingCaptions
             images.append(fresh)
             added += len(fresh)
     if not added:
-        raise UserError(f"bert.captions {path}: no caption is left that is neither of the dataset nor of val or test")
+        raise UserError(f"bert.captions {path}: adds no caption; all are of training photographs, val or test")
     return FittingCaptions(images, added, photographs, captions, repeated)
 
 
