@@ -12,8 +12,10 @@ from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.flickr8k import CAPTIONS, SPLIT_FILES, parse_captions
 from crossmodal.datasets.records import ImageRecord
 from crossmodal.errors import UserError
+from crossmodal.recipes.recipes import read_reproduction
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
 RECORDS = [
     ImageRecord(id, f"images/{id}.jpg", split, 8, 8, captions)
     for id, split, captions in (
@@ -100,13 +102,15 @@ def flickr8k():
 
 
 def test_the_test_captions_of_flickr8k_in_flickr30k(flickr8k):
-    """What the field ``overlap`` of reproduction.yaml says of encoders that were trained on Flickr30k."""
+    """As the field ``overlap`` of reproduction.yaml has it for encoders that were trained on Flickr30k."""
     test = [caption for record in flickr8k if record.split == "test" for caption in record.captions]
     others = []
     for split in ("train", "val", "test"):
         listed, _ = read_caption_file(SHARED / f"captions/flickr30k_{split}.jsonl.gz")
         others += [caption for image in listed.values() for caption in image.captions]
     assert (word_for_word(test, others), len(test)) == (4533, 5000)
+    recipe = read_reproduction(ROOT / "reproduction.yaml").recipe("tern-flickr8k")
+    assert (recipe.overlap.captions, recipe.overlap.of) == (4533, 5000)
 
 
 def test_none_of_them_is_left_to_fit_on(flickr8k):

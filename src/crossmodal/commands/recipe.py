@@ -14,7 +14,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr.
+    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs, and
+    how many captions of the test split its encoders have read, go to stderr.
 
     Raises:
         UserError: see crossmodal.recipes.recipes.
@@ -31,3 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     if recipe.needs:
         needs = " ".join(f"-S {key}=..." for key in recipe.needs)
         print(f"it needs besides: {printable(needs)}", file=sys.stderr)
+    if recipe.overlap:
+        read = printable(recipe.overlap.read)
+        print(f"its encoders have read {recipe.overlap} captions of the test split: {read}", file=sys.stderr)
