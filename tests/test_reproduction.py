@@ -193,7 +193,7 @@ def test_a_mistake_is_named(tmp_path, change, expected):
 
 @pytest.mark.parametrize("name", REPRODUCTION.flickr8k)
 def test_what_the_encoders_have_read_is_said(name):
-    """MiniLM has read nine in ten test captions; a text side that is fitted here those that training captions repeat."""
+    """MiniLM has read nine in ten test captions; a BERT fitted here those that training captions happen to be."""
     recipe = RECIPES[name]
     fitted = recipe.settings["bert"].get("source") == "fit"
     assert "MiniLM" not in recipe.words or not fitted
