@@ -1,4 +1,4 @@
-"""How many captions of the dataset's test split stand word for word in other files, case and punctuation aside.
+"""How many captions of the dataset's test split are in other files word for word, case and punctuation aside.
 
     python benchmarks/caption_overlap.py flickr30k_train.jsonl flickr30k_val.jsonl flickr30k_test.jsonl
     python benchmarks/caption_overlap.py --fitted flickr30k_train.jsonl      # of what bert.captions takes from the file

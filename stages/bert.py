@@ -43,8 +43,8 @@ def _captions(records: Sequence[ImageRecord], further: Path | None) -> list[Sequ
     joined = join_captions(records, further)
     print(
         f"bert: {printable(further)} adds {joined.added:,} captions to those of the training photographs; left out: "
-        f"{joined.held_photographs:,} of photographs in val and test, {joined.held_captions:,} that stand there word "
-        f"for word, {joined.repeated:,} that a training photograph has already"
+        f"{joined.held_photographs:,} of photographs in val and test, {joined.held_captions:,} that are captions there "
+        f"word for word, {joined.repeated:,} that a training photograph has already"
     )
     return list(joined.images)
 

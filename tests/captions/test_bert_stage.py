@@ -53,7 +53,7 @@ def test_it_reads_the_file_and_nothing_of_val_and_test(workspace, capsys):
     assert not {"two", "green", "three", "blue", "dusk"} & words
     said = capsys.readouterr().out
     assert "adds 1 captions" in said
-    assert "1 of photographs in val and test, 1 that stand there word for word, 1 that a training photograph" in said
+    assert "1 of photographs in val and test, 1 that are captions there word for word, 1 that a training photograph" in said
 
 
 def test_another_file_of_the_same_name_is_another_setting(workspace):
