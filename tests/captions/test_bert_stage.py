@@ -1,6 +1,7 @@
 """The bert stage with captions of a file besides the training captions."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,15 @@ def run(**changes):
 
 def test_it_reads_the_file_and_nothing_of_val_and_test(workspace, capsys):
     assert "snow" not in run()
-    rows = [("9001.jpg", ["white snow", "Two green rings."]), ("1002.jpg", ["dusk"]), ("1000.jpg", ["ONE red ring!"])]
-    write_captions(rows)
+    own = ["ONE red ring!", "One red ring again", "one, red ring"]  # of the training photograph
+    write_captions(
+        [("9001.jpg", ["white snow", "Two green rings.", "Sun."]), ("1002.jpg", ["dusk", "Dark."]), ("1000.jpg", own)]
+    )
     words = run(captions="further.jsonl", objective="pairs")
     assert {"ring", "white", "snow"} <= words
     assert not {"two", "green", "three", "blue", "dusk"} & words
-    said = capsys.readouterr().out
-    assert "adds 1 captions" in said
-    assert "1 of photographs in val and test, 1 that are captions there word for word, 1 that a training photograph" in said
+    said = capsys.readouterr().out.partition(" adds ")[2]
+    assert re.findall(r"\d+", said)[:4] == ["2", "2", "1", "3"]
 
 
 def test_another_file_of_the_same_name_is_another_setting(workspace):
