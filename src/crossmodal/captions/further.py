@@ -97,4 +97,4 @@ def photograph(name: str) -> str:
     stem = PurePosixPath(name).name.split(".")[0]
     found = _FLICKR.fullmatch(stem) or _COCO.fullmatch(stem)
     number = found[1] if found else stem
-    return number.lstrip("0") if number.isdigit() else number
+    return number.lstrip("0") or "0" if number.isdigit() else number
