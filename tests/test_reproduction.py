@@ -21,7 +21,7 @@ from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
 from crossmodal.models.timm_network import Cut, create_network, feature_map, patch_size
 from crossmodal.recipes.recipes import read_recalls, read_reproduction, resolved
-from crossmodal.recipes.tables import comparison
+from crossmodal.recipes.tables import comparison, listing, markdown
 from crossmodal.runtime import seed_everything
 from crossmodal.settings.params import Params
 from crossmodal.training import loop
@@ -64,6 +64,11 @@ def test_no_default_decides_it(name):
     wanted |= {f"loss.{key}" for key in (OF_HINGE if recipe.settings["loss"]["name"] == "hinge" else OF_INFONCE)}
     wanted |= {"seed", "model", "dataset", "loss.name", "captions.max_tokens", "bert.layers", "evaluate.index"}
     wanted |= {"captions.vocabulary", "captions.min_count"} if encoder == "bigru" else {"bert.source"}
+    if recipe.settings["bert"].get("source") == "fit":
+        wanted |= {f"bert.{key}" for key in type(params_of(recipe).bert).model_fields}
+    if trained := recipe.settings.get("grid", {}).get("trained"):
+        wanted |= {f"grid_finetune.{key}" for key in type(params_of(recipe).grid_finetune).model_fields}
+        assert trained
     assert wanted - MACHINE - set(recipe.needs) <= named
 
 
@@ -258,6 +263,7 @@ def changed(tmp_path, change):
         (lambda c: c["recipes"]["chan-bert-coco"]["published"]["all"].update(rsum=266.4), ["chan-bert-coco", "rsum"]),
         (lambda c: c["recipes"]["sgr-coco"].update(published={}), ["sgr-coco", "published", "ours"]),
         (lambda c: c["recipes"].update(c["flickr8k"]), ["-flickr8k", "recipes"]),
+        (lambda c: c["flickr8k"]["tern-flickr8k"]["overlap"].update(of=7), ["tern-flickr8k.overlap", "4533", "7"]),
     ],
 )
 def test_a_mistake_is_named(tmp_path, change, expected):
@@ -265,6 +271,18 @@ def test_a_mistake_is_named(tmp_path, change, expected):
     with pytest.raises(UserError) as error:
         read_reproduction(path)
     assert_names(error, path, *expected)
+
+
+@pytest.mark.parametrize("name", REPRODUCTION.flickr8k)
+def test_what_the_encoders_have_read_is_said(name):
+    """MiniLM has read nine in ten test captions; a BERT fitted here those that training captions happen to be."""
+    recipe = RECIPES[name]
+    fitted = recipe.settings["bert"].get("source") == "fit"
+    assert "MiniLM" not in recipe.words or not fitted
+    assert (recipe.overlap.captions, recipe.overlap.of) == (62 if fitted else 4533, 5000)
+    row = next(line for line in markdown(REPRODUCTION).splitlines() if line.startswith(f"| `{name}` |"))
+    assert row.endswith(f"| {recipe.overlap.captions:,} of 5,000 |")
+    assert next(line for line in listing(REPRODUCTION).splitlines() if line.startswith(name)).endswith("of 5,000")
 
 
 def test_an_empty_mapping_is_a_setting():

@@ -36,6 +36,8 @@ CHANGES = [
     ({"bottomup.weights": "elsewhere", "bottomup.nms": 0.5, "grid.model": "vit"}, set()),  # other backends
     ({"precomputed.path": "elsewhere", "bert.layers": 2, "bigru.hidden": 7, "bert_finetune.lr_factor": 0.5}, set()),
     ({"bert.epochs": 77}, AFTER_BERT),
+    ({"bert.captions": "elsewhere.jsonl"}, AFTER_BERT),
+    ({"bert.objective": "pairs"}, AFTER_BERT),
     ({"bert.source": "elsewhere"}, AFTER_BERT),
     ({"captions.max_tokens": 9}, {"captions", "train", "evaluate", "report"}),
     ({"scenes.seed": 5}, ALL),

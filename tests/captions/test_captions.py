@@ -8,7 +8,7 @@ import pytest
 import torch
 from pretended_device import pretended
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertModel
 
 from crossmodal.captions import fit
 from crossmodal.captions.base import encode_captions
@@ -89,26 +89,62 @@ def test_words_of_one_kind_come_to_lie_together(tmp_path):
     assert colours > cosine(vectors["red"], vectors["circle"], dim=0)
 
 
-def killed_and_resumed(folder):
+def killed_and_resumed(folder, settings=SMALL):
     """The weights of a fit that was killed in its second epoch and taken up again."""
     steps = []
+    name = "_pair_loss" if settings.objective == "pairs" else "_masked_loss"
 
     def counted(*args):
         steps.append(1)
         if len(steps) == 5:
             raise KilledError
-        return masked_loss(*args)
+        return loss(*args)
 
-    masked_loss = fit._masked_loss
+    loss = getattr(fit, name)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(fit, "_masked_loss", counted)
-        fitted(folder)
-    return load_file(fitted(folder) / "model.safetensors")
+        patch.setattr(fit, name, counted)
+        fitted(folder, settings)
+    return load_file(fitted(folder, settings) / "model.safetensors")
 
 
-def test_killed_fit_ends_with_the_same_weights(tmp_path):
-    expected = load_file(fitted(tmp_path / "a") / "model.safetensors")
-    assert_equal(killed_and_resumed(tmp_path / "b"), expected)
+@pytest.mark.parametrize("objective", ["masked", "pairs"])
+def test_killed_fit_ends_with_the_same_weights(tmp_path, objective):
+    settings = SMALL.model_copy(update={"objective": objective})
+    expected = load_file(fitted(tmp_path / "a", settings) / "model.safetensors")
+    assert_equal(killed_and_resumed(tmp_path / "b", settings), expected)
+
+
+def test_pairs_of_captions_by_the_slow_form(bert_folder):
+    """InfoNCE over means of tokens, each caption encoded alone; pairs of one image are no negatives."""
+    tokenizer = load_bert(bert_folder)[1]
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    model = BertForMaskedLM(config).eval()
+    ids = tokenizer(["a red circle", "a small blue star above a ring", "blue", "a ring", "a star", "a green ring"])
+    first, second = ids["input_ids"][:3], ids["input_ids"][3:]
+    images = [7, 2, 7]
+    batch = list(zip(images, first, second, strict=True))
+    with torch.inference_mode():
+        found = fit._pair_loss(model, batch, tokenizer, 0.0, torch.device("cpu"))
+        means = [model.bert(torch.tensor([row])).last_hidden_state[0].mean(dim=0) for row in (*first, *second)]
+    expected = 0.0
+    for queries, answers in ((means[:3], means[3:]), (means[3:], means[:3])):
+        for row, query in enumerate(queries):
+            scores = [torch.cosine_similarity(query, answer, dim=0).item() / 0.05 for answer in answers]
+            kept = [scores[n] for n in range(3) if n == row or images[n] != images[row]]
+            expected += (np.log(np.exp(kept).sum()) - scores[row]) / 3 / 2
+    assert found.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_every_caption_is_in_a_pair_of_its_image():
+    tokens = [[[image, caption] for caption in range(count)] for image, count in enumerate((5, 1, 4, 2))]
+    batches = fit._pair_batches(tokens, 3, np.random.default_rng(0))
+    pairs = [pair for batch in batches for pair in batch]
+    assert sorted(len(batch) for batch in batches) == [1, 3, 3]
+    assert all(first[0] == second[0] == image for image, first, second in pairs)
+    seen = sorted((text[0], text[1]) for _, *texts in pairs for text in texts)
+    assert set(seen) == {(image, caption) for image, own in enumerate(tokens) for caption in range(len(own))}
+    assert len(seen) == 14  # twelve, the only one twice, and one of five again, with the odd one
 
 
 def test_killed_fit_on_a_device_ends_with_the_same_weights(tmp_path):

@@ -91,6 +91,7 @@ def test_nothing_answers(doctor):
         (["regions.backend=grid", "grid.weights=mine"], "grid.weights"),
         (["regions.backend=precomputed", "precomputed.path=mine"], "precomputed.path"),
         (["captions.encoder=bigru", "captions.vocabulary=mine"], "captions.vocabulary"),
+        (["bert.captions=mine"], "bert.captions"),
     ],
 )
 def test_files_that_settings_name(doctor, tmp_path, settings, key):

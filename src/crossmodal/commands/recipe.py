@@ -12,7 +12,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line of ``-S key=value``, or the list. Further settings that the recipe needs go to stderr."""
+    """Print one line of ``-S key=value``, or the list.
+
+    Further settings that the recipe needs, and how many test captions its encoders have read, go to stderr.
+    """
     from crossmodal.recipes.recipes import read_reproduction
     from crossmodal.recipes.tables import listing
 
@@ -25,3 +28,5 @@ def run(arguments: argparse.Namespace) -> None:
     if recipe.needs:
         needs = " ".join(f"-S {key}=..." for key in recipe.needs)
         warn(f"this recipe also needs {needs}")
+    if recipe.overlap:
+        warn(f"its encoders have read {recipe.overlap} captions of the test split: {recipe.overlap.read}")

@@ -8,6 +8,7 @@
                                {"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"raw": "..."}]}]}
                                [{"image": "a.jpg", "caption": "..." or ["...", "..."]}]              ALBEF's and BLIP's
 
+Each may be packed by gzip (captions.jsonl.gz).
 ``split`` may be left out everywhere. Names in COLUMNS that other tools give these columns are known too.
 """
 
@@ -68,9 +69,10 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
     Raises:
         UserError: not there, not text, another kind of file, or without the columns that are needed.
     """
-    reader = READERS.get(path.suffix.lower())
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    reader = READERS.get(name.suffix.lower())
     if reader is None:
-        raise UserError(f"{path}: expected a name that ends in {', '.join(READERS)}")
+        raise UserError(f"{path}: expected a name that ends in {', '.join(READERS)}, or in these and .gz")
     listing, skipped = _Listing(folder), []
     for position, row in reader(path, read_text(path)):
         if problem := row if isinstance(row, str) else listing.add(row, position):

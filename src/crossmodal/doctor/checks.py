@@ -164,7 +164,7 @@ def _space(groups: tuple[tuple[Archive, ...], ...], params: Params) -> Finding:
 
 @never_raises
 def check_files(params: Params, timeout: float) -> list[Finding]:
-    """The user's files in the settings of stages that have not run: weights, features, a vocabulary."""
+    """Files of the user's that the settings name, of stages that have not run: weights, features, captions, words."""
     named = {}
     if not _has_run(paths.DETECTOR, params):
         section = BACKENDS[region_backend(params)].section
@@ -173,6 +173,8 @@ def check_files(params: Params, timeout: float) -> list[Finding]:
             named[f"{section}.weights"] = weights
     if region_backend(params) == "precomputed" and not _has_run(paths.REGIONS, params):
         named["precomputed.path"] = params.precomputed.path
+    if bert_source(params) == "fit" and params.bert.captions is not None and not _has_run(paths.BERT, params):
+        named["bert.captions"] = params.bert.captions
     if params.captions.encoder == "bigru" and params.captions.vocabulary != "count":
         named["captions.vocabulary"] = params.captions.vocabulary
     return [

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import gzip
+import io
 import stat
+import zlib
 from pathlib import Path
 
 from crossmodal.errors import UserError
@@ -55,12 +58,17 @@ def read_bytes(path: Path, *, advice: str = "", max_bytes: int | None = None) ->
 
 
 def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES) -> str:
-    """A UTF-8 file without its byte order mark; line ends as they are in the file; ``errors`` of ``bytes.decode``.
+    """A UTF-8 file, unpacked if its name ends in .gz, without its byte order mark; line ends as they are in the file.
+
+    Args:
+        errors: of ``bytes.decode``.
 
     Raises:
-        UserError: as ``read_bytes``, or not UTF-8; then with the line and what the encoding may be.
+        UserError: as ``read_bytes``; does not unpack; not UTF-8, then with the line and what the encoding may be.
     """
     content = read_bytes(path, max_bytes=max_bytes)
+    if path.suffix.lower() == ".gz":
+        content = _unpacked(content, path, max_bytes)
     for mark, name in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
             raise UserError(f"{path}: not UTF-8 text but {name}, by its first bytes; save it as UTF-8")
@@ -72,6 +80,17 @@ def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_BYTES)
             f"{path}: not UTF-8 text: byte 0x{content[error.start]:02x} in line {line}, perhaps Latin-1 or "
             "Windows-1252; save it as UTF-8"
         ) from None
+
+
+def _unpacked(packed: bytes, path: Path, max_bytes: int) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(packed)) as file:
+            content = file.read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: does not unpack ({error})") from None
+    if len(content) > max_bytes:
+        raise UserError(f"{path}: more than {max_bytes:,} bytes unpacked")
+    return content
 
 
 def split_lines(text: str) -> list[str]:

@@ -83,11 +83,32 @@ class Ours(Section):
     minutes: Annotated[float, Field(gt=0)]
 
 
+class Overlap(Section):
+    """Captions of the test split that a recipe's encoders have read in training, case and punctuation aside.
+
+    captions, of: how many, and of how many in the split. read: the captions the encoders were trained on before the
+    recipe trains them.
+    """
+
+    captions: Annotated[int, Field(ge=0)]
+    of: Annotated[int, Field(gt=0)]
+    read: str
+
+    @model_validator(mode="after")
+    def _is_a_share(self) -> Overlap:
+        if self.captions > self.of:
+            raise ValueError(f"{self.captions} captions of {self.of}")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.captions:,} of {self.of:,}"
+
+
 class Recipe(Section):
     """A row: model and data, settings, published recalls and ours.
 
     ``settings`` are nested as in params.yaml, ``parts`` included. ``needs``: keys that the user must set, such as the
-    path of a file.
+    path of a file. ``overlap``: None where it was not counted.
     """
 
     model: str
@@ -97,6 +118,7 @@ class Recipe(Section):
     needs: tuple[str, ...] = ()
     settings: Settings
     note: str | None = None
+    overlap: Overlap | None = None
     published: dict[Protocol, PublishedRecalls] = Field(default_factory=dict)
     ours: Ours | None
 

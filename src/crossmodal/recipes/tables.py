@@ -10,18 +10,19 @@ PROTOCOLS = {
     ("COCO", "all"): "COCO 5K, 5,000 test images",
     ("Flickr8k", "all"): "Flickr8k, 1,000 test images",
 }
-HEADER = ("recipe", "features", "words", "i2t R@1/5/10", "ours", "t2i R@1/5/10", "ours", "rsum", "ours")
+SEEN = "test captions seen"  # by the encoders before
+HEADER = ("recipe", "features", "words", "i2t R@1/5/10", "ours", "t2i R@1/5/10", "ours", "rsum", "ours", SEEN)
 
 
 def listing(reproduction: Reproduction) -> str:
     """A line a recipe, with its published rsum and ours, in columns."""
-    rows = [("recipe", "dataset", "features", "words", "rsum", "ours")]
+    rows = [("recipe", "dataset", "features", "words", "rsum", "ours", SEEN)]
     for name, recipe in reproduction.all_recipes.items():
         rsums = [
             " / ".join(_rsum(recalls) or "R@1, R@5 alone" for recalls in some.values())
             for some in (recipe.published, _ours(recipe))
         ]
-        rows.append((name, recipe.dataset, recipe.features, recipe.words, *rsums))
+        rows.append((name, recipe.dataset, recipe.features, recipe.words, *rsums, _seen(recipe)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join([*lines, "", "rsum of COCO: 1K / 5K. Settings: crossmodal recipe NAME"])
@@ -70,7 +71,11 @@ def _row(name: str, recipe: Recipe, published: PublishedRecalls | None, ours: Re
         cells += [
             " ".join(f"{value:.1f}" for value in getattr(some, way)) if some else "" for some in (published, ours)
         ]
-    return [*cells, f"{_rsum(published)}{mark}", _rsum(ours)]
+    return [*cells, f"{_rsum(published)}{mark}", _rsum(ours), _seen(recipe)]
+
+
+def _seen(recipe: Recipe) -> str:
+    return str(recipe.overlap) if recipe.overlap else ""
 
 
 def _rsum(recalls: Recalls | PublishedRecalls | None) -> str:

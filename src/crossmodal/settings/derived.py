@@ -5,14 +5,18 @@ A dependency of the stages in dvc.yaml: unlike the types of params.yaml it can c
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from crossmodal.errors import UserError
 from crossmodal.files.checked_yaml import first_problem
+from crossmodal.runtime import setting_path
 from crossmodal.settings.params import Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
@@ -65,6 +69,20 @@ def bert_source(params: Params) -> str:
     return "fit" if params.dataset == "scenes" else "bert-base-uncased"
 
 
+def further_captions(params: Params) -> Path | None:
+    """The file of captions that a fitted BERT reads besides the training captions; None where there is none.
+
+    Raises:
+        UserError: ``bert.captions`` is no file.
+    """
+    if bert_source(params) != "fit" or params.bert.captions is None:
+        return None
+    path = setting_path(params.bert.captions)
+    if not path.is_file():
+        raise UserError(f"bert.captions {str(path)!r}: no such file; give one, or null")
+    return path
+
+
 def settings_in_use(params: Params) -> dict[str, dict[str, Any]]:
     """Settings of the region backend, BERT and caption encoder in use, by the stage they affect, ``auto`` replaced.
 
@@ -83,7 +101,7 @@ def settings_in_use(params: Params) -> dict[str, dict[str, Any]]:
     if source == "clip":
         bert = {"clip.source": params.clip.source}
     elif source == "fit":
-        bert = params.bert.model_dump(mode="json", exclude={"source", "layers"})
+        bert = _fitting(params)
     else:
         bert = {"layers": params.bert.layers}
     bert["source"] = source
@@ -92,6 +110,21 @@ def settings_in_use(params: Params) -> dict[str, dict[str, Any]]:
     if trains_backbone(params):
         train["grid_finetune"] = params.grid_finetune.model_dump(mode="json")
     return {"detector": detector, "regions": regions, "bert": bert, "train": train}
+
+
+def _fitting(params: Params) -> dict[str, Any]:
+    """Settings of a BERT that is fitted here, with the checksum of the captions that are not of the dataset."""
+    values = params.bert.model_dump(mode="json", exclude={"source", "layers"})
+    for key, value in (("captions", None), ("objective", "masked"), ("precision", "fp32")):
+        if values[key] == value:  # as before there was the setting: what was fitted then is fitted so now
+            del values[key]
+    if params.bert.captions is not None:
+        path = setting_path(params.bert.captions)
+        values["captions_sha256"] = None  # where the encoder is and the file it was fitted on is not
+        if path.is_file():
+            with path.open("rb") as file:
+                values["captions_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return values
 
 
 def image_reading(params: Params) -> dict[str, Any]:

@@ -184,10 +184,12 @@ class Bottomup(Section):
 
 
 class Bert(Section):
-    """The text encoder: obtained, or fitted on the training captions."""
+    """The text encoder: obtained, or fitted on the training captions and further ones."""
 
     source: str
     layers: CountOrZero
+    captions: str | None
+    objective: Literal["masked", "pairs"]
     vocab_size: Annotated[int, Field(ge=100)]
     fit_layers: Count
     hidden_size: Count
@@ -195,6 +197,7 @@ class Bert(Section):
     epochs: Count
     batch_size: Count
     lr: Positive
+    precision: Literal["fp32", "bf16"]
     mask: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
 
