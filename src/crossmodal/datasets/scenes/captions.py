@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossmodal.datasets.scenes import grammar
-from crossmodal.datasets.scenes.grammar import Wording
+from crossmodal.datasets.scenes.grammar import Sentence, Wording
 from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.relations import (
     COMPARISONS,
@@ -46,8 +46,12 @@ Facts = dict[str, list[Fact]]
 class Caption:
     """A sentence and the claims it makes, all of which are true of its scene."""
 
-    text: str
+    sentence: Sentence
     claims: tuple[Claim, ...]
+
+    @property
+    def text(self) -> str:
+        return self.sentence.text
 
     @property
     def relational(self) -> bool:
@@ -224,7 +228,7 @@ def _two(
     scene: Scene,
     first: Fact,
     second: Fact | None,
-    say: Callable[[Claim, Claim, Wording], str],
+    say: Callable[[Claim, Claim, Wording], Sentence],
 ) -> Caption | None:
     one, two = _claim(rng, scene, first), _claim(rng, scene, second) if second else None
     if one is None or two is None:

@@ -6,7 +6,9 @@ captions made with the same wording differ in nothing but what they say. The pro
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -136,12 +138,52 @@ VERBS = {
 }
 
 
+# Characters that no caption has, around each word that describes an object: OPENS, the phrase's number, word, CLOSES.
+OPENS, CLOSES, FIRST_NUMBER = "\ue000", "\ue001", 0xE100
+MARKED = re.compile(f"{OPENS}(.)([^{CLOSES}]*){CLOSES}")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A noun phrase for one object: its reference, and the characters of each word that describes the object."""
+
+    reference: Reference
+    words: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A caption's text and what it mentions, in the order of the text."""
+
+    text: str
+    mentions: tuple[Mention, ...]
+
+
 class Wording:
     """The word choices of one caption: the same key always gives the same word."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._chosen: dict[Hashable, object] = {}
+        self._phrases: list[Reference] = []
+
+    def mark(self, reference: Reference) -> Callable[[str], str]:
+        """A function that marks a word of a new noun phrase as one that describes the object; none of several."""
+        if reference.count > 1:
+            return str
+        opens = OPENS + chr(FIRST_NUMBER + len(self._phrases))
+        self._phrases.append(reference)
+        return lambda word: f"{opens}{word}{CLOSES}"
+
+    def sentence(self, marked: str) -> Sentence:
+        """The text without marks, and the phrases that were marked in it."""
+        text, end, words = "", 0, {}
+        for found in MARKED.finditer(marked):
+            text += marked[end : found.start()]
+            words.setdefault(ord(found[1]) - FIRST_NUMBER, []).append((len(text), len(text) + len(found[2])))
+            text, end = text + found[2], found.end()
+        mentions = tuple(Mention(self._phrases[number], tuple(spans)) for number, spans in words.items())
+        return Sentence(text + marked[end:], mentions)
 
     def choose(self, key: Hashable, options: Sequence[T], *, usual: bool = False) -> T:
         """The option taken for ``key``; with ``usual`` the first one is the likeliest."""
@@ -168,11 +210,12 @@ def noun_phrase(
     brief: bool = False,
 ) -> str:
     """The reference in words, with "a" or "the"; ``brief``: nothing after the noun."""
-    size = wording.adjective(reference.size) if reference.size else ""
+    mark = wording.mark(reference)
+    size = mark(wording.adjective(reference.size)) if reference.size else ""
     if comparative:
         size = wording.choose(comparative, COMPARATIVES[comparative], usual=True)
-    colour = wording.adjective(reference.colour) if reference.colour else ""
-    pattern = wording.adjective(reference.pattern) if reference.pattern else ""
+    colour = mark(wording.adjective(reference.colour)) if reference.colour else ""
+    pattern = mark(wording.adjective(reference.pattern)) if reference.pattern else ""
     if reference.shape is None:
         if determiner == "a" and reference.count == 1 and not size and wording.chance("something", SOMETHING_ODDS):
             return "something " + " and ".join(word for word in (colour, pattern) if word)
@@ -180,13 +223,14 @@ def noun_phrase(
     else:
         # In the plural the usual noun alone, or some plurals would be too rare to learn.
         nouns = NOUNS[reference.shape] if reference.count == 1 else NOUNS[reference.shape][:1]
-        noun = wording.choose(reference.shape, nouns, usual=True)
+        noun = mark(wording.choose(reference.shape, nouns, usual=True))
     addition = ""
     if reference.pattern in ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
-        pattern, addition = "", wording.choose(("after", reference.pattern), ADDITIONS[reference.pattern])
+        joint, word = wording.choose(("after", reference.pattern), ADDITIONS[reference.pattern]).split()
+        pattern, addition = "", f"{joint} {mark(word)}"
     surface = (pattern, colour) if wording.chance("pattern first", 0.6) else (colour, pattern)
     words = [word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word]
-    return " ".join([_determiner(determiner, reference.count, words[0]), *words])
+    return " ".join([_determiner(determiner, reference.count, MARKED.sub(r"\2", words[0])), *words])
 
 
 def _determiner(determiner: str, count: int, following: str) -> str:
@@ -236,28 +280,32 @@ def _others(wording: Wording, frame: str) -> str:
     return wording.choose("others", ("the", "the", "the", "a") if "{the}" in frame else ("a", "a", "the"))
 
 
-def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> str:
+def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> Sentence:
     """One relation or position in a sentence or noun phrase; ``comparative`` is said of the other object."""
     subject = claim.subject
     if claim.relation in RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
         frame = wording.choose("tail frame", TAIL_FRAMES)
-        return frame.format(
-            a=noun_phrase(subject, wording, brief=True),
-            b=noun_phrase(claim.others[0], wording, brief=True),
-            the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
-            tail=wording.choose(("tail", claim.relation), RELATION_TAILS[claim.relation], usual=True),
+        return wording.sentence(
+            frame.format(
+                a=noun_phrase(subject, wording, brief=True),
+                b=noun_phrase(claim.others[0], wording, brief=True),
+                the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
+                tail=wording.choose(("tail", claim.relation), RELATION_TAILS[claim.relation], usual=True),
+            )
         )
     if claim.relation in COMPARISONS:
         frame = wording.choose("size frame", SIZE_FRAMES)
     else:
         turned = not (claim.relation in DIRECTIONS and _ends_with_than(claim, wording))
         frame = wording.choose("frame", FRAMES + TURNED_FRAMES * turned)
-    return frame.format(
-        a=noun_phrase(subject, wording),
-        the=noun_phrase(subject, wording, "the"),
-        rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
-        **_picture(wording),
-        **_agree(subject.count),
+    return wording.sentence(
+        frame.format(
+            a=noun_phrase(subject, wording),
+            the=noun_phrase(subject, wording, "the"),
+            rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
+            **_picture(wording),
+            **_agree(subject.count),
+        )
     )
 
 
@@ -266,66 +314,72 @@ def _ends_with_than(claim: Claim, wording: Wording) -> bool:
     return phrase.endswith("than")
 
 
-def say_shared(first: Claim, second: Claim, wording: Wording) -> str:
+def say_shared(first: Claim, second: Claim, wording: Wording) -> Sentence:
     """Two relations of one subject."""
     return _say_two(first, second, SHARED_FRAMES, wording)
 
 
-def say_chain(first: Claim, second: Claim, wording: Wording) -> str:
+def say_chain(first: Claim, second: Claim, wording: Wording) -> Sentence:
     """Two relations; the second claim's subject is the first one's other object."""
     return _say_two(first, second, CHAIN_FRAMES, wording)
 
 
-def say_clauses(first: Claim, second: Claim, wording: Wording) -> str:
+def say_clauses(first: Claim, second: Claim, wording: Wording) -> Sentence:
     """Two relations between objects that are all different."""
     return _say_two(first, second, CLAUSE_FRAMES, wording)
 
 
-def _say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+def _say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> Sentence:
     # "sits" and "lies" go with a position, not with a size.
     sizes = first.relation in COMPARISONS or second.relation in COMPARISONS
     frame = wording.choose(frames, [text for text in frames if not (sizes and PLACING_VERB in text)])
     determiner = _others(wording, frame)
-    return frame.format(
-        a=noun_phrase(first.subject, wording),
-        the=noun_phrase(first.subject, wording, "the"),
-        c=noun_phrase(second.subject, wording),
-        the_c=noun_phrase(second.subject, wording, "the"),
-        is_c=VERBS["is"][second.subject.count > 1],
-        r1=relative(first, wording, determiner),
-        r2=relative(second, wording, determiner),
-        **_picture(wording),
-        **_agree(first.subject.count),
+    return wording.sentence(
+        frame.format(
+            a=noun_phrase(first.subject, wording),
+            the=noun_phrase(first.subject, wording, "the"),
+            c=noun_phrase(second.subject, wording),
+            the_c=noun_phrase(second.subject, wording, "the"),
+            is_c=VERBS["is"][second.subject.count > 1],
+            r1=relative(first, wording, determiner),
+            r2=relative(second, wording, determiner),
+            **_picture(wording),
+            **_agree(first.subject.count),
+        )
     )
 
 
-def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> str:
+def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> Sentence:
     """One relation, and another object that is there too."""
     frame = wording.choose("extra frame", EXTRA_FRAMES)
-    return frame.format(
-        a=noun_phrase(claim.subject, wording),
-        the=noun_phrase(claim.subject, wording, "the"),
-        rel=relative(claim, wording, _others(wording, frame)),
-        c=noun_phrase(extra, wording),
-        is_c=VERBS["is"][extra.count > 1],
-        **_picture(wording),
-        **_agree(claim.subject.count),
+    return wording.sentence(
+        frame.format(
+            a=noun_phrase(claim.subject, wording),
+            the=noun_phrase(claim.subject, wording, "the"),
+            rel=relative(claim, wording, _others(wording, frame)),
+            c=noun_phrase(extra, wording),
+            is_c=VERBS["is"][extra.count > 1],
+            **_picture(wording),
+            **_agree(claim.subject.count),
+        )
     )
 
 
-def say_list(references: Sequence[Reference], wording: Wording) -> str:
+def say_list(references: Sequence[Reference], wording: Wording) -> Sentence:
     """Objects that are there, in this order."""
     frame = wording.choose("list frame", LIST_FRAMES)
     phrases = [noun_phrase(reference, wording) for reference in references]
     listed = " and ".join(phrases) if len(phrases) < 3 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     many = references[0].count > 1
-    return frame.format(
-        list=listed, **_picture(wording), **{**_agree(1 + many), "are": VERBS["is"][many or len(phrases) > 1]}
+    return wording.sentence(
+        frame.format(
+            list=listed, **_picture(wording), **{**_agree(1 + many), "are": VERBS["is"][many or len(phrases) > 1]}
+        )
     )
 
 
-def say_total(total: int, reference: Reference, wording: Wording) -> str:
+def say_total(total: int, reference: Reference, wording: Wording) -> Sentence:
     """How many objects there are, and one of them."""
     frame = wording.choose("total frame", TOTAL_FRAMES)
     things = noun_phrase(Reference(count=total), wording)
-    return frame.format(total=things, a=noun_phrase(reference, wording), **_picture(wording))
+    return wording.sentence(frame.format(total=things, a=noun_phrase(reference, wording), **_picture(wording)))
