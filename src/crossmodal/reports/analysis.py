@@ -17,6 +17,7 @@ from crossmodal.reports.breakdown import Breakdown
 from crossmodal.reports.figures import write_rows
 from crossmodal.reports.page import write_page
 from crossmodal.reports.pictures import Picture, file_uri
+from crossmodal.reports.pointing import PointingPart
 from crossmodal.reports.queries import ImageQuery, ProbePair, QueryReader, TextQuery
 from crossmodal.retrieval.results import SearchResults
 
@@ -48,12 +49,13 @@ def write_analysis(
     title: str,
     dataset: str,
     roc_auc: float | None,
+    pointing: PointingPart | None = None,
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
 
     Args:
         folder: holds the CHARTS.
-        metrics: of the split. roc_auc: of reports.scores.
+        metrics: of the split. roc_auc: of reports.scores. pointing: None where it was not measured.
 
     Returns:
         The page.
@@ -74,6 +76,7 @@ def write_analysis(
     parts = {
         "curves": ("Curves", True),
         "lengths": ("Where it fails", True),
+        "pointing": ("Pointing", pointing),
         "hubs": ("Found too often", hubs),
         "t2i": ("Worst captions", t2i),
         "i2t": ("Worst images", i2t),
@@ -95,6 +98,7 @@ def write_analysis(
         rank_shares=rank_shares(results),
         breakdown=breakdown,
         probe_kinds=probe_kinds(reader),
+        pointing=pointing,
         hubs=hubs,
         never=int((wrong + own == 0).sum()),
         t2i=t2i,

@@ -462,6 +462,7 @@ class Evaluate(Section):
     exact_queries: Count
     top_k: Count
     explained: CountOrZero
+    pointing: CountOrZero
     batch_size: Count
     folds: Count | None
 
