@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="examples of Winoground, SugarCrepe, ARO, VALSE, or your own: JSON or CSV",
+        help="examples of Winoground, SugarCrepe, ARO, VALSE or your own, JSON or CSV",
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="where the images are (default: FILE's folder)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -51,10 +51,8 @@ def printable_table(result: dict[str, Any]) -> str:
     rows = [("all", result), ("chance", result["chance"])]
     if "kinds" in result:
         rows += [("mean of kinds", result["mean_of_kinds"]), *result["kinds"].items()]
-    lines = [
-        f"{result['examples']:,} examples, % right",
-        f"{'':24}{'examples':>10}" + "".join(f"{n:>8}" for n in names),
-    ]
+    head = f"{'':24}{'examples':>10}" + "".join(f"{name:>8}" for name in names)
+    lines = [f"{result['examples']:,} examples, % right", head]
     for label, values in rows:
         count = f"{values['examples']:,}" if "examples" in values else ""
         lines.append(f"{printable(label)[:23]:24}{count:>10}" + "".join(f"{values[name]:8.1f}" for name in names))

@@ -1,7 +1,7 @@
 """Files of compositional tests: images with captions of which one is right, or two images with a caption each.
 
-A file is JSON (a list of examples, or an object of them by name), a JSON example a line, or a table with a header (.csv,
-.tsv). Each example is recognised by its keys:
+A file is JSON (a list of examples, or an object of them by name), a JSON example a line (.jsonl), or a table with a
+header (.csv, .tsv). Each example is recognised by its keys:
 
     Winoground    image_0, image_1, caption_0, caption_1; kind: collapsed_tag      (arXiv 2204.03162)
     SugarCrepe    filename, caption, negative_caption                             (arXiv 2306.14610)

@@ -11,8 +11,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossmodal.datasets.archives.obtain import Archive
-from crossmodal.datasets.karpathy import CAPTION_DATASETS, Published, Selection, build_karpathy
+from crossmodal.datasets.archives.obtain import Archive, obtain_one_of
+from crossmodal.datasets.flickr30k_entities import entity_entries, read_entities
+from crossmodal.datasets.karpathy import (
+    CAPTION_DATASETS,
+    Published,
+    Selection,
+    build_karpathy,
+    write_photographs,
+)
+from crossmodal.datasets.phrases import write_phrases
+from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import UserError
+from crossmodal.runtime import setting_path
 from crossmodal.settings.params import Download, Flickr30k
 
 FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
@@ -44,6 +55,26 @@ PUBLISHED = Published(
 
 
 def build_flickr30k(folder: Path, settings: Flickr30k, download: Download, cache_folder: Path) -> None:
-    """Write Flickr30k as a dataset folder; see ``karpathy.build_karpathy``."""
-    selection = Selection(restval=False, captions=0, max_images=settings.max_images)
-    build_karpathy(folder, PUBLISHED, selection, download, cache_folder)
+    """Write Flickr30k as a dataset folder; see ``karpathy.build_karpathy``.
+
+    With ``entities`` also the phrases that name boxes; with ``splits: entities`` in the splits and with the captions of
+    these annotations.
+
+    Raises:
+        UserError: see ``build_karpathy`` and ``read_entities``.
+    """
+    entities = None if settings.entities is None else setting_path(settings.entities)
+    if settings.splits == "karpathy":
+        selection = Selection(restval=False, captions=0, max_images=settings.max_images)
+        build_karpathy(folder, PUBLISHED, selection, download, cache_folder)
+    elif entities is None:
+        raise UserError("flickr30k.splits entities: set flickr30k.entities to the folder with train.txt and the others")
+    else:
+        entries, skipped = entity_entries(entities, settings.max_images)
+        photographs = [
+            obtain_one_of(forms, cache_folder, download.mirror, offline=download.offline)
+            for forms in PUBLISHED.photographs
+        ]
+        write_photographs(folder, PUBLISHED.name, entries, skipped, photographs, entities, {}, download.max_bad)
+    if entities is not None:
+        write_phrases(folder, read_entities(entities, read_dataset(folder).records))

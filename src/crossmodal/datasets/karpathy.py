@@ -8,7 +8,7 @@ their own.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,28 @@ def build_karpathy(
     text = obtained[published.captions]
     entries, skipped = read_captions(text.path, published.name, selection)
     photographs = [obtained[forms] for forms in published.photographs]
+    sources = {text.path.name: text.source}
+    write_photographs(folder, published.name, entries, skipped, photographs, text.path, sources, download.max_bad)
+
+
+def write_photographs(
+    folder: Path,
+    name: str,
+    entries: Sequence[Entry],
+    skipped: Sequence[Skipped],
+    photographs: Sequence[Obtained],
+    listing: Path,
+    sources: Mapping[str, str],
+    max_bad: int,
+) -> None:
+    """Unpack the photographs of all entries and write the dataset folder.
+
+    Args:
+        skipped: what was left out before. listing: the file that the entries come from. sources: its checksum, by name.
+
+    Raises:
+        UserError: an archive cannot be read; more than ``max_bad`` items were left out; a split would be empty.
+    """
     images = folder / "images"
     listed, reasons = {entry.file for entry in entries}, {}
     for found in photographs:
@@ -88,15 +110,15 @@ def build_karpathy(
     absent = {entry.file: f"not in {names}" for entry in entries if not (images / entry.file).is_file()}
     write_entries(
         folder,
-        published.name,
+        name,
         entries,
         check_images([images / entry.file for entry in entries]),
         reasons=absent | reasons,
         skipped=skipped,
-        max_bad=download.max_bad,
-        no_captions=f"no caption in {text.path.name}",
-        splits=dict.fromkeys(SPLITS, str(text.path)),
-        sources={found.path.name: found.source for found in (text, *photographs)},
+        max_bad=max_bad,
+        no_captions=f"no caption in {listing.name}",
+        splits=dict.fromkeys(SPLITS, str(listing)),
+        sources={**sources, **{found.path.name: found.source for found in photographs}},
     )
 
 
