@@ -31,9 +31,8 @@ def annotation(objects, width=500, height=333):
     parts = []
     for names, box in objects:
         labels = "".join(f"<name>{name}</name>" for name in names)
-        corners = "".join(
-            f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box or (), strict=False)
-        )
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), box or (), strict=False)
+        corners = "".join(f"<{key}>{value}</{key}>" for key, value in sides)
         flags = "<scene>1</scene><nobndbox>0</nobndbox>"
         parts.append(f"<object>{labels}{f'<bndbox>{corners}</bndbox>' if box else flags}</object>")
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
