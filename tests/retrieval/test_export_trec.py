@@ -39,7 +39,7 @@ def test_success_is_the_recall_of_metrics_json(workspace, run, name):
     assert again[0] == 2 and "already there" in again[2]
 
 
-def train(inputs, steps=8):
+def train(inputs, steps=3):
     """A few steps of InfoNCE on the images with their first captions."""
     model, split = inputs.model.train(), inputs.split
     regions, words = read_regions(inputs.regions, split.images), read_words(inputs.words, split.captions[::2])
@@ -75,7 +75,7 @@ def test_success_of_trained_matchers_however_they_are_searched(material, params,
     for way in ("i2t", "t2i"):
         recalls = {f"r{k}": metrics[way][f"r{k}"] for k in K}
         assert successes(tmp_path / "runs", way) == pytest.approx(recalls)
-        assert 0 < recalls["r5"] < 100
+        assert 0 < recalls["r1"] < 100
 
 
 def test_results_of_another_dataset(workspace, run):
