@@ -162,6 +162,10 @@ def test_bad_annotations(text):
 def test_what_is_no_archive(tmp_path):
     with pytest.raises(UserError, match=r"neither annotations\.zip nor the folders Sentences and Annotations"):
         list(read_entities(tmp_path, []))
+    download = Download(mirror=None, offline=True, keep_archives=True, max_bad=0)
+    settings = Flickr30k(max_images=0, entities=str(tmp_path), splits="karpathy")
+    with pytest.raises(UserError, match=r"flickr30k\.entities .*: neither annotations\.zip"):  # before the photographs
+        build_flickr30k(tmp_path / "dataset", settings, download, tmp_path / "cache")
     (tmp_path / "annotations.zip").write_text("no")
     with pytest.raises(UserError, match="not a readable zip"):
         list(read_entities(tmp_path, []))

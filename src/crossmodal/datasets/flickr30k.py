@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossmodal.datasets.archives.obtain import Archive, obtain_one_of
-from crossmodal.datasets.flickr30k_entities import entity_entries, read_entities
+from crossmodal.datasets.flickr30k_entities import Entities, entity_entries, read_entities
 from crossmodal.datasets.karpathy import (
     CAPTION_DATASETS,
     Published,
@@ -64,6 +64,8 @@ def build_flickr30k(folder: Path, settings: Flickr30k, download: Download, cache
         UserError: see ``build_karpathy`` and ``read_entities``.
     """
     entities = None if settings.entities is None else setting_path(settings.entities)
+    if entities is not None:
+        Entities(entities)  # what is not there is said before hours of downloads
     if settings.splits == "karpathy":
         selection = Selection(restval=False, captions=0, max_images=settings.max_images)
         build_karpathy(folder, PUBLISHED, selection, download, cache_folder)
