@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossmodal.datasets.scenes import grammar
-from crossmodal.datasets.scenes.grammar import Sentence, Wording
 from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.relations import (
     COMPARISONS,
@@ -23,6 +22,7 @@ from crossmodal.datasets.scenes.relations import (
     is_true,
     may_hold,
 )
+from crossmodal.datasets.scenes.wording import Sentence, Wording
 
 RELATIONAL_ODDS = 0.74
 ATTEMPTS = 8  # candidates among which the one that fewest siblings share is taken

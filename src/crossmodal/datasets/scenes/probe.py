@@ -16,7 +16,6 @@ import numpy as np
 
 from crossmodal.datasets.scenes import grammar
 from crossmodal.datasets.scenes.captions import Caption, facts_of, refer
-from crossmodal.datasets.scenes.grammar import Wording
 from crossmodal.datasets.scenes.layout import (
     Scene,
     arrange,
@@ -27,6 +26,7 @@ from crossmodal.datasets.scenes.layout import (
     with_kinds,
 )
 from crossmodal.datasets.scenes.relations import DIRECTIONS, EXISTS, Claim, Reference, is_true
+from crossmodal.datasets.scenes.wording import Wording
 
 COLOUR_ODDS = 0.7  # an attribute pair exchanges colours, else patterns
 LIST_ODDS = 0.5  # an attribute pair names two objects, else it relates them
