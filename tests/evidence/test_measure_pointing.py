@@ -9,6 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from crossmodal import runtime
 from crossmodal.batch import Regions, Words
 from crossmodal.captions.fit import fit_tokenizer
 from crossmodal.datasets.phrases import Phrase, read_phrases, write_phrases
@@ -134,8 +135,8 @@ def test_figures_are_those_of_a_loop(data, name, tmp_path):
     np.testing.assert_array_equal(load_pointed(tmp_path).region, pointed.region)
 
 
-def test_a_sample_of_images_whatever_the_batch(data):
-    dataset, model = read_dataset(data / "dataset"), build("vsepp")
+def test_a_sample_of_images_whatever_the_batch(device, data):
+    dataset, model = read_dataset(data / "dataset"), build("scan").to(runtime.pick_device())
     one, few = (measure_pointing(inputs_of(data, model, size), dataset, bert=data / "bert", images=3)
                 for size in (1, 64))  # fmt: skip
     assert one[0] == few[0] and one[0]["phrases"] == 12
