@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score every example and print the scores beside those of chance.
+    """Score every example and print the scores with those of chance.
 
     Raises:
         UserError: the file, an image or a model is missing or not readable.

@@ -139,7 +139,7 @@ def read_entities(path: Path, records: Iterable[ImageRecord]) -> Iterator[Phrase
     """
     entities, missing, unmatched, total = Entities(path), [], 0, 0
     for record in records:
-        files = [entities.read(*place) for place in zip(FOLDERS, (f"{record.id}.txt", f"{record.id}.xml"), strict=True)]
+        files = [entities.read(*file) for file in zip(FOLDERS, (f"{record.id}.txt", f"{record.id}.xml"), strict=True)]
         if None in files:
             missing.append(record.id)
             continue
@@ -212,18 +212,18 @@ def boxes_of(text: str, name: str) -> Boxes:
 
 def word_spans(words: list[str], caption: str) -> list[tuple[int, int] | None] | None:
     """Characters of each word in a caption, None of a word that is not in it; None where it is another sentence."""
-    joined, places = "".join(words).translate(_QUOTES).lower(), _places(caption)
-    letters = "".join(caption[place] for place in places).translate(_QUOTES).lower()
-    if len(letters) != len(places) or len(joined) != sum(map(len, words)):  # lower case made two of a character
+    joined, positions = "".join(words).translate(_QUOTES).lower(), _positions(caption)
+    letters = "".join(caption[position] for position in positions).translate(_QUOTES).lower()
+    if len(letters) != len(positions) or len(joined) != sum(map(len, words)):  # lower case made two of a character
         return None
     if joined == letters:
-        of_letter = dict(enumerate(places))
+        of_letter = dict(enumerate(positions))
     else:
         matcher = difflib.SequenceMatcher(None, joined, letters, autojunk=False)
         if matcher.ratio() < ALIKE:
             return None
         blocks = matcher.get_matching_blocks()
-        of_letter = {a + step: places[b + step] for a, b, size in blocks for step in range(size)}
+        of_letter = {a + step: positions[b + step] for a, b, size in blocks for step in range(size)}
     spans: list[tuple[int, int] | None] = []
     start = 0
     for word in words:
@@ -247,5 +247,5 @@ def _letters(text: str) -> str:
     return re.sub(r"\s", "", text).translate(_QUOTES).lower()
 
 
-def _places(text: str) -> list[int]:
-    return [place for place, letter in enumerate(text) if not letter.isspace()]
+def _positions(text: str) -> list[int]:
+    return [position for position, letter in enumerate(text) if not letter.isspace()]

@@ -57,19 +57,20 @@ def write_run(
     """
     lines = []
     for query, name in enumerate(queries):
-        places = [int(place) for place in np.lexsort((right[query], -scores[query])) if found[query, place] >= 0]
-        wrong = [place for place in places if not right[query, place]]
-        own = [place for place in places if right[query, place]]
+        by_score = np.lexsort((right[query], -scores[query]))
+        listed = by_score[found[query, by_score] >= 0].tolist()
+        wrong = [column for column in listed if not right[query, column]]
+        own = [column for column in listed if right[query, column]]
         rank = int(ranks[query])
         if own and rank <= len(wrong):
-            rest = [place for place in places if place not in (*wrong[:rank], own[0])]
+            rest = [column for column in listed if column not in (*wrong[:rank], own[0])]
             order = [*wrong[:rank], own[0], *rest]
         else:  # others tie with it up to the end of the list, and beyond
             order = wrong
         last = np.float32(np.inf)
-        for position, place in enumerate(order, start=1):
-            last = min(np.float32(scores[query, place]), np.nextafter(last, np.float32(-np.inf)))
-            lines.append(f"{name} Q0 {items[found[query, place]]} {position} {last:.9g} {tag}\n")
+        for position, column in enumerate(order, start=1):
+            last = min(np.float32(scores[query, column]), np.nextafter(last, np.float32(-np.inf)))
+            lines.append(f"{name} Q0 {items[found[query, column]]} {position} {last:.9g} {tag}\n")
     path.write_text("".join(lines), encoding="utf-8")
 
 

@@ -45,7 +45,7 @@ class PointingPart:
 
 
 def pointing_part(pictures: Pictures, pointed: Pointed | None, metrics: Mapping[str, Any]) -> PointingPart | None:
-    """What the page shows of ``metrics["pointing"]``, with phrases drawn at random; None where nothing was measured.
+    """The part of the page for ``metrics["pointing"]``, with phrases drawn at random; None where nothing was measured.
 
     Raises:
         UserError: the phrases of the dataset are not readable, or an image is not.

@@ -1,4 +1,4 @@
-"""What the evaluate stage found, as TREC runs and qrels of both directions."""
+"""Results of the evaluate stage as TREC runs and qrels of both directions."""
 
 from __future__ import annotations
 
