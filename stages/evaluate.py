@@ -11,6 +11,8 @@ from crossmodal.evaluation.files import read_relevance
 from crossmodal.evaluation.metrics import flat, merged
 from crossmodal.evaluation.protocols import check_folds, extra_metrics
 from crossmodal.evidence.alignment import keep_evidence
+from crossmodal.evidence.pointed import FILE as POINTED
+from crossmodal.evidence.pointing import measure_pointing
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_arrays import save_arrays
 from crossmodal.files.checked_json import write_json
@@ -65,6 +67,10 @@ def main() -> None:
         graded = graded_relevance(dataset, test)
         extra = extra_metrics(searched.rankings, searched.matrix, test.caption_image, graded, settings.folds)
         metrics = merged(metrics, extra)
+    measured = measure_pointing(inputs, dataset, bert=BERT, images=settings.pointing)
+    if measured is not None:
+        metrics["pointing"], pointed = measured
+        save_arrays(pointed, work / POINTED)
     save_arrays(results, work / "results.npz")
     save_info(work, info)
     write_json(work / "metrics.json", metrics)

@@ -8,6 +8,7 @@ from crossmodal.datasets.splits import require_split
 from crossmodal.errors import exits_cleanly
 from crossmodal.evaluation.metrics import flat
 from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
+from crossmodal.evidence.pointed import load_pointed
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_arrays import load_arrays
 from crossmodal.models.checkpoint import MatcherConfig, read_config
@@ -20,6 +21,7 @@ from crossmodal.reports.gallery import write_gallery
 from crossmodal.reports.metrics_files import read_metrics, write_metrics
 from crossmodal.reports.note import run_note
 from crossmodal.reports.pictures import Pictures
+from crossmodal.reports.pointing import pointing_part
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import roc_auc, write_scores
 from crossmodal.reports.words import WordReader
@@ -50,7 +52,8 @@ def main() -> None:
     reader = QueryReader(dataset, test, results, pictures, WordReader(dataset, evidence))
     shown = {"title": f"{config.model} on {dataset.name}", "metrics": metrics}
     write_gallery(work, reader, queries=params.report.gallery_queries, **shown)
-    write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), **shown)
+    pointing = pointing_part(pictures, load_pointed(EVALUATION), metrics)
+    write_analysis(work, reader, breakdown, roc_auc=roc_auc(evidence), pointing=pointing, **shown)
     publish(work, REPORT, work)
     track(params, config, dataset, regions, results, metrics)
     print(f"report: metrics in {METRICS}, gallery.html, analysis.html and plots in {REPORT}")

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _compare(name: str, recipe: Recipe, recalls: dict[Protocol, Recalls], tolerance: float) -> bool:
     """Print the metrics and those expected; return whether every rsum is at most ``tolerance`` below."""
-    from crossmodal.recipes.recipes import total
+    from crossmodal.recipes.recipes import read_pointing, total
     from crossmodal.recipes.tables import comparison
 
     good = True
@@ -91,6 +91,12 @@ def _compare(name: str, recipe: Recipe, recalls: dict[Protocol, Recalls], tolera
             f"{'OK' if reproduced else 'no'}: {what} is {abs(difference):.1f} {side} "
             f"the {label} {wanted:.1f}, tolerance {tolerance:.1f}"
         )
+    if recipe.pointing is not None:
+        found, wanted = read_pointing(), recipe.pointing.centre
+        reproduced = found is not None and found >= wanted - tolerance
+        good = good and reproduced
+        measured = "was not measured" if found is None else f"is {found:.2f}"
+        print(f"{'OK' if reproduced else 'no'}: pointing accuracy {measured}, published {wanted:.2f}")
     return good
 
 

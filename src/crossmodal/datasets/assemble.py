@@ -52,6 +52,7 @@ def build_published(
     read: Callable[[Path], tuple[list[Entry], list[Skipped]]],
     download: Download,
     cache_folder: Path,
+    listing: Path | None = None,
 ) -> None:
     """Write the dataset folder of a published dataset: obtain, ``read`` the captions, unpack, check.
 
@@ -59,18 +60,21 @@ def build_published(
     bytes; each is decoded once in full. An image that is missing or does not decode is left out with its captions, and
     listed in the manifest.
 
+    ``listing``: what ``read`` reads in place of the published captions, which then are not obtained.
+
     Raises:
         UserError: a file cannot be obtained or read; more than ``download.max_bad`` items were left out; a split
             would be empty.
     """
-    needed = (published.captions, *published.photographs)
+    needed = published.photographs if listing else (published.captions, *published.photographs)
     # Files that need a request form come first: a download may take hours.
     groups = sorted(needed, key=lambda forms: not any(form.terms for form in forms))
     obtained = {
         forms: obtain_one_of(forms, cache_folder, download.mirror, offline=download.offline) for forms in groups
     }
-    text, *photographs = (obtained[forms] for forms in needed)
-    entries, skipped = read(text.path)
+    photographs = [obtained[forms] for forms in published.photographs]
+    listing = listing or obtained[published.captions].path
+    entries, skipped = read(listing)
     images = folder / "images"
     listed, damaged = {entry.file for entry in entries}, {}
     for found in photographs:
@@ -78,7 +82,7 @@ def build_published(
         damaged |= {item.item: item.reason for item in left_out}
     names = " or ".join(found.path.name for found in photographs)
     absent = {file: f"not in {names}" for file in listed if not (images / file).is_file()}
-    members = {split: f"{text.path}, member {member}" for split, member in published.members.items()}
+    members = {split: f"{listing}, member {member}" for split, member in published.members.items()}
     write_entries(
         folder,
         published.name,
@@ -87,9 +91,9 @@ def build_published(
         reasons=absent | damaged,
         skipped=skipped,
         max_bad=download.max_bad,
-        no_captions=f"no caption in {published.members.get('captions', text.path.name)}",
-        splits={split: members.get(split, str(text.path)) for split in SPLITS},
-        sources={found.path.name: found.source for found in (text, *photographs)},
+        no_captions=f"no caption in {published.members.get('captions', listing.name)}",
+        splits={split: members.get(split, str(listing)) for split in SPLITS},
+        sources={obtained[forms].path.name: obtained[forms].source for forms in needed},
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from crossmodal.datasets.archives.obtain import Archive
 from crossmodal.datasets.assemble import build_published
 from crossmodal.datasets.flickr8k import read_flickr8k
+from crossmodal.datasets.flickr30k import build_flickr30k
 from crossmodal.datasets.folder import build_folder
 from crossmodal.datasets.karpathy import read_captions
 from crossmodal.datasets.published import PUBLISHED
@@ -38,6 +39,8 @@ def build_dataset(folder: Path, params: Params) -> None:
         build_scenes(folder, params.scenes)
     elif params.dataset == "folder":
         build_folder(folder, params.folder, params.download)
+    elif params.dataset == "flickr30k":
+        build_flickr30k(folder, params.flickr30k, params.download, download_cache())
     else:
         published = PUBLISHED[params.dataset]
         reader = read_flickr8k if params.dataset == "flickr8k" else partial(read_captions, name=params.dataset)

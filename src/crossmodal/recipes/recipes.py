@@ -73,6 +73,13 @@ def total(recalls: Recalls | PublishedRecalls, ranks: int) -> float:
     return recalls.rsum if ranks == 3 else sum((*recalls.i2t[:ranks], *recalls.t2i[:ranks]))
 
 
+class PublishedPointing(Section):
+    """Pointing accuracy in percent (``pointing.alignment.centre``) with its source."""
+
+    centre: Percent
+    source: str
+
+
 class Ours(Section):
     """A run of a recipe: recalls, commit of code and params.yaml, date, machine, minutes."""
 
@@ -120,11 +127,12 @@ class Recipe(Section):
     note: str | None = None
     overlap: Overlap | None = None
     published: dict[Protocol, PublishedRecalls] = Field(default_factory=dict)
+    pointing: PublishedPointing | None = None
     ours: Ours | None
 
     @model_validator(mode="after")
     def _has_recalls(self) -> Recipe:
-        if not self.published and self.ours is None:
+        if not self.published and self.pointing is None and self.ours is None:
             raise ValueError("neither published recalls nor ours")
         return self
 
@@ -137,7 +145,7 @@ class Recipe(Section):
     @property
     def expected(self) -> Mapping[Protocol, Recalls | PublishedRecalls]:
         """The recalls a run is compared with: the published ones, or those of the recorded run."""
-        return self.published or self.ours.figures
+        return self.published or (self.ours.figures if self.ours else {})
 
 
 class Reproduction(Section):
@@ -151,9 +159,9 @@ class Reproduction(Section):
     @model_validator(mode="after")
     def _sources_are_named(self) -> Reproduction:
         for name, recipe in self.all_recipes.items():
-            for recalls in recipe.published.values():
-                if recalls.source not in self.sources:
-                    raise ValueError(f"{name}: source {recalls.source!r} is not one of {', '.join(self.sources)}")
+            for figures in (*recipe.published.values(), *filter(None, [recipe.pointing])):
+                if figures.source not in self.sources:
+                    raise ValueError(f"{name}: source {figures.source!r} is not one of {', '.join(self.sources)}")
         if twice := set(self.recipes) & set(self.flickr8k):
             raise ValueError(f"{min(twice)} is in both recipes and flickr8k")
         return self
@@ -213,6 +221,19 @@ def read_recalls(dataset: str, path: Path = METRICS) -> dict[Protocol, Recalls]:
         raise UserError(f"{path}: {first_problem(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: expected recalls i2t, t2i and rsum ({' '.join(str(error).split())})") from None
+
+
+def read_pointing(path: Path = METRICS) -> float | None:
+    """Pointing accuracy in metrics/test.json, ``pointing.alignment.centre``; None where it was not measured.
+
+    Raises:
+        UserError: the file is missing, or its pointing is not as the report stage writes it.
+    """
+    pointing = read_json(path, dict, nan=True, advice="the report stage writes it").get("pointing", {})
+    try:
+        return float(pointing["alignment"]["centre"]) if "alignment" in pointing else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: pointing.alignment: expected a number centre ({error!r})") from None
 
 
 def resolved(params: str, overrides: list[str], name: str = PARAMS.name) -> Params:

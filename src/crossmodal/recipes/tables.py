@@ -35,11 +35,19 @@ def markdown(reproduction: Reproduction) -> str:
         rows = [
             _row(name, recipe, recipe.published.get(protocol), _ours(recipe).get(protocol))
             for name, recipe in reproduction.all_recipes.items()
-            if recipe.dataset == dataset
+            if recipe.dataset == dataset and recipe.expected
         ]
         if rows:
             lines = (f"| {' | '.join(cells)} |" for cells in (HEADER, ["---"] * len(HEADER), *rows))
             blocks += [f"{title}:", "\n".join(lines)]
+    pointing = [(name, recipe) for name, recipe in reproduction.all_recipes.items() if recipe.pointing]
+    if pointing:
+        header = ("recipe", "features", "words", "pointing accuracy")
+        rows = [
+            (f"`{name}`", recipe.features, recipe.words, f"{recipe.pointing.centre:.2f}") for name, recipe in pointing
+        ]
+        lines = (f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+        blocks += ["Flickr30k Entities, phrases of its 1,000 test images, as published:", "\n".join(lines)]
     marked = any(recalls.ensemble for recipe in reproduction.recipes.values() for recalls in recipe.published.values())
     return "\n\n".join([*blocks, "\\* of two models with averaged similarities"] if marked else blocks)
 

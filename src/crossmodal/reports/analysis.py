@@ -16,6 +16,7 @@ from crossmodal.evidence.selection import worst_queries
 from crossmodal.reports.breakdown import Breakdown
 from crossmodal.reports.figures import write_rows
 from crossmodal.reports.page import write_page
+from crossmodal.reports.pointing import PointingPart
 from crossmodal.reports.queries import ProbePair, Query, QueryReader
 from crossmodal.retrieval.results import SearchResults
 
@@ -37,12 +38,13 @@ def write_analysis(
     metrics: Mapping[str, Any],
     title: str,
     roc_auc: float | None,
+    pointing: PointingPart | None = None,
 ) -> Path:
     """Write ``analysis.html``, ``worst.csv`` and, of a dataset with a probe, ``probe.csv`` into ``folder``.
 
     Args:
         folder: holds the CHARTS.
-        metrics: of the split. roc_auc: of reports.scores.
+        metrics: of the split. roc_auc: of reports.scores. pointing: None where it was not measured.
 
     Raises:
         UserError: an image is unreadable.
@@ -60,6 +62,7 @@ def write_analysis(
     sections = {
         "curves": ("Curves", True),
         "lengths": ("Where it fails", True),
+        "pointing": ("Pointing", pointing),
         "hubs": ("Found too often", hubs),
         "t2i": ("Worst captions", t2i),
         "i2t": ("Worst images", i2t),
@@ -78,6 +81,7 @@ def write_analysis(
         rank_shares=rank_shares(results),
         breakdown=breakdown,
         probe_kinds=probe_kinds(reader),
+        pointing=pointing,
         hubs=hubs,
         never=int((wrong + own == 0).sum()),
         t2i=t2i,

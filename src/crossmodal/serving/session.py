@@ -104,17 +104,25 @@ class SearchSession:
 
     @loaded_once
     def _reader(self) -> SentenceReader:
-        folders, encoder = self.folders, self.config.encoder
-        own = folders.matcher / "vocabulary.json"  # of an imported matcher
-        vocabulary = own if own.is_file() else folders.captions / "vocabulary.json"
-        reader = SentenceReader(encoder, folders.bert, vocabulary, self.params.captions.max_tokens)
-        if reader.feature_dim is not None:
-            check_size(f"{folders.bert}: token", reader.feature_dim, folders.matcher, self.config.sizes.words)
-        return reader
+        return matching_reader(self.params, self.folders, self.config)
 
     @loaded_once
     def _extractor(self) -> RegionExtractor:
         return matching_extractor(self.params, self.folders, self.config)
+
+
+def matching_reader(params: Params, folders: Folders, config: MatcherConfig) -> SentenceReader:
+    """The reader of sentences for the matcher of ``config``.
+
+    Raises:
+        UserError: models are missing or damaged, or features are not those that the matcher takes.
+    """
+    own = folders.matcher / "vocabulary.json"  # of an imported matcher
+    vocabulary = own if own.is_file() else folders.captions / "vocabulary.json"
+    reader = SentenceReader(config.encoder, folders.bert, vocabulary, params.captions.max_tokens)
+    if reader.feature_dim is not None:
+        check_size(f"{folders.bert}: token", reader.feature_dim, folders.matcher, config.sizes.words)
+    return reader
 
 
 def matching_extractor(params: Params, folders: Folders, config: MatcherConfig) -> RegionExtractor:

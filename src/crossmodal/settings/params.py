@@ -55,9 +55,11 @@ class Flickr8k(Section):
 
 
 class Flickr30k(Section):
-    """Flickr30k in Karpathy's splits."""
+    """Flickr30k in Karpathy's splits or those of Flickr30k Entities."""
 
     max_images: CountOrZero
+    entities: str | None
+    splits: Literal["karpathy", "entities"]
 
 
 class Coco(Section):
@@ -485,6 +487,7 @@ class Evaluate(Section):
     exact_queries: Count
     top_k: Count
     explained: CountOrZero
+    pointing: CountOrZero
     batch_size: Count
     folds: Count | None
 

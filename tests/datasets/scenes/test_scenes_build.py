@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossmodal.datasets.phrases import read_phrases
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.scenes.build import build_scenes
 from crossmodal.datasets.scenes.plan import plan_group
@@ -58,8 +59,14 @@ def test_dataset_reads_back(folder, settings):
             assert (image.mode, image.format) == ("RGB", "JPEG")
         assert {thing.label for thing in record.objects} <= set(dataset.classes)
         assert {thing.attribute for thing in record.objects} <= set(dataset.attributes)
-    listed = {record.path for record in dataset.records} | {"records.jsonl", "manifest.json"}
+    listed = {record.path for record in dataset.records} | {"records.jsonl", "manifest.json", "phrases.jsonl"}
     assert set(hashes(folder)) == listed
+
+
+def test_phrases_are_those_of_the_plan(folder, settings):
+    found = read_phrases(read_dataset(folder), "test")
+    assert found == [phrase for image in plan_group(settings, "test", 0) for phrase in image.phrases(settings.size)]
+    assert len(found) > settings.test
 
 
 def test_same_bytes_for_any_number_of_workers(folder, settings, tmp_path):

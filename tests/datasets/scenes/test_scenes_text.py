@@ -1,5 +1,6 @@
 """Scenes and captions without pixels: truth, variety, siblings, the probe."""
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -10,11 +11,16 @@ import yaml
 
 from crossmodal.datasets.scenes.captions import facts_of
 from crossmodal.datasets.scenes.plan import groups_of, plan_group
-from crossmodal.datasets.scenes.relations import EXISTS
-from crossmodal.datasets.scenes.vocabulary import ADDITIONS, ADJECTIVES, NOUNS
+from crossmodal.datasets.scenes.relations import EXISTS, Reference
+from crossmodal.datasets.scenes.vocabulary import ADDITIONS, ADJECTIVES, COLOURS, NOUNS, PATTERNS, SHAPES, SIZES
 from crossmodal.settings.params import Scenes
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
+FIELDS = {
+    value: field
+    for field, values in (("shape", SHAPES), ("colour", COLOURS), ("pattern", PATTERNS), ("size", SIZES))
+    for value in values
+}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +140,39 @@ def test_every_claim_of_every_caption_is_true(settings, images):
                     others = [boxes[0] for boxes in meant[1:]]
                     for subject in meant[0]:
                         assert relation_holds(claim.relation, [subject, *others], side), (image.id, caption)
+
+
+def test_phrases_name_one_object_by_its_own_words(settings, images):
+    """Each word of a phrase is said of the object whose box it has, and no other word of the caption is of any."""
+    found = 0
+    said = {word: value for value, words in ADJECTIVES.items() for word in words}
+    said |= {word: value for value, words in NOUNS.items() for word in words}
+    said |= {words[0].split()[-1]: value for value, words in ADDITIONS.items()} | {"spots": "dotted"}
+    for image in images:
+        objects = image.record(settings.size).objects
+        for phrase in image.phrases(settings.size):
+            text = image.captions[phrase.caption].text
+            words = [text[first:last] for first, last in phrase.words]
+            (thing,) = [truth for truth in objects if truth.box == phrase.boxes[0]]
+            reference = Reference(**{FIELDS[said[word]]: said[word] for word in words})
+            assert fits(thing, thing.box, reference, settings.size), (text, words, thing)
+            assert [fits(truth, truth.box, reference, settings.size) for truth in objects].count(True) == 1
+            found += 1
+        for caption in image.captions:
+            single = [ref for claim in caption.claims for ref in (claim.subject, *claim.others) if ref.count == 1]
+            mentioned = {mention.reference for mention in caption.sentence.mentions}
+            assert mentioned == set(single)
+    assert found > 1500
+
+
+def test_captions_are_those_of_earlier_versions():
+    sizes = {"train": 6, "val": 2, "test": 3, "probe": 2, "size": 128, "captions": 3, "siblings": 3, "seed": 5}
+    settings = Scenes(**sizes, min_objects=3, max_objects=7)
+    images = [image for group in groups_of(settings) for image in plan_group(settings, *group)]
+    text = "\n".join(caption.text for image in images for caption in image.captions)
+    assert hashlib.sha256(text.encode()).hexdigest() == (
+        "ff5d77f023ba6024f85e32aef22a52049f9b800323dec43742315c053a6ef8db"
+    )
 
 
 def test_captions_name_what_they_claim(photographs):

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from crossmodal.datasets.phrases import Phrase, write_phrases
 from crossmodal.datasets.records import SPLITS, ImageRecord, write_dataset
 from crossmodal.datasets.scenes.plan import groups_of
 from crossmodal.datasets.scenes.render import render_group
@@ -26,18 +27,19 @@ def build_scenes(folder: Path, settings: Scenes, workers: int | None = None) -> 
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
     groups = groups_of(settings)
     total = settings.train + settings.val + settings.test + 2 * settings.probe
-    records: list[ImageRecord] = []
+    made: list[tuple[ImageRecord, list[Phrase]]] = []
     with progress(total=total, desc="scenes", unit="image") as bar:
         for group in _rendered(partial(render_group, folder, settings), groups, workers or os.cpu_count() or 1):
-            records += group
+            made += group
             bar.update(len(group))
-    write_dataset(folder, "scenes", records, classes=SHAPES, attributes=ATTRIBUTES)
+    write_dataset(folder, "scenes", (record for record, _ in made), classes=SHAPES, attributes=ATTRIBUTES)
+    write_phrases(folder, (phrase for _, phrases in made for phrase in phrases))
 
 
 def _rendered(
-    task: partial[list[ImageRecord]], groups: Iterable[tuple[str, int]], workers: int
-) -> Iterator[list[ImageRecord]]:
-    """The records of every group, in order, on ``workers`` processes."""
+    task: partial[list[tuple[ImageRecord, list[Phrase]]]], groups: Iterable[tuple[str, int]], workers: int
+) -> Iterator[list[tuple[ImageRecord, list[Phrase]]]]:
+    """The records and phrases of every group, in order, on ``workers`` processes."""
     splits, numbers = zip(*groups, strict=True)
     if workers == 1:
         yield from map(task, splits, numbers)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from crossmodal.datasets.scenes import grammar
-from crossmodal.datasets.scenes.grammar import CHAIN_FRAMES, CLAUSE_FRAMES, SHARED_FRAMES, Wording
+from crossmodal.datasets.scenes.grammar import CHAIN_FRAMES, CLAUSE_FRAMES, SHARED_FRAMES
 from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.relations import (
     COMPARISONS,
@@ -24,6 +24,7 @@ from crossmodal.datasets.scenes.relations import (
     is_true,
     may_hold,
 )
+from crossmodal.datasets.scenes.wording import Sentence, Wording
 
 RELATIONAL_ODDS = 0.74
 ATTEMPTS = 8  # candidates among which the one that fewest siblings share is taken
@@ -47,8 +48,12 @@ Facts = dict[str, list[Fact]]
 class Caption:
     """A sentence and the claims it makes, all of which are true of its scene."""
 
-    text: str
+    sentence: Sentence
     claims: tuple[Claim, ...]
+
+    @property
+    def text(self) -> str:
+        return self.sentence.text
 
     @property
     def relational(self) -> bool:

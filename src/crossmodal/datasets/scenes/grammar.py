@@ -1,22 +1,13 @@
-"""Wording of claims: noun phrases, relation phrases and sentence frames, all lower-case.
-
-A caption makes each choice of words once (``Wording``), and so do both captions of a probe pair.
-"""
+"""Claims in words: noun phrases, relation phrases and sentence frames, all lower-case."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import TypeVar
-
-import numpy as np
+from collections.abc import Sequence
 
 from crossmodal.datasets.scenes import vocabulary
-from crossmodal.datasets.scenes.layout import pick
 from crossmodal.datasets.scenes.relations import COMPARISONS, DIRECTIONS, Claim, Reference
+from crossmodal.datasets.scenes.wording import MARKED, Sentence, Wording
 
-T = TypeVar("T")
-
-USUAL_ODDS = 0.6  # the first word of a list is taken with this probability, else any of them
 ADDITION_ODDS = 0.16  # "a circle with dots" instead of "a dotted circle"
 SOMETHING_ODDS = 0.5  # "something red" instead of "a red object"
 
@@ -125,33 +116,6 @@ VERBS = {
 }
 
 
-class Wording:
-    """The word choices of one caption: the same key always gives the same word."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._chosen: dict[Hashable, object] = {}
-
-    def choose(self, key: Hashable, options: Sequence[T], *, usual: bool = False) -> T:
-        """The option taken for ``key``; with ``usual`` the first one is the likeliest."""
-        if self._chosen.get(key) not in options:
-            first = usual and self._rng.random() < USUAL_ODDS
-            self._chosen[key] = options[0] if first else pick(self._rng, options)
-        return self._chosen[key]  # type: ignore[return-value]
-
-    def chance(self, key: Hashable, odds: float) -> bool:
-        """A random yes or no with these odds, drawn once per key."""
-        if key not in self._chosen:
-            self._chosen[key] = bool(self._rng.random() < odds)
-        return bool(self._chosen[key])
-
-    def relation(self, name: str) -> str:
-        return self.choose(("relation", name), vocabulary.RELATION_PHRASES[name], usual=True)
-
-    def adjective(self, value: str | None) -> str:
-        return self.choose(value, vocabulary.ADJECTIVES[value], usual=True) if value else ""
-
-
 def noun_phrase(
     reference: Reference,
     wording: Wording,
@@ -160,10 +124,11 @@ def noun_phrase(
     brief: bool = False,
 ) -> str:
     """The reference in words, with "a" or "the"; ``brief``: nothing after the noun."""
-    size = wording.adjective(reference.size)
+    mark = wording.mark(reference)
+    size = mark(wording.adjective(reference.size))
     if comparative:
         size = wording.choose(comparative, vocabulary.COMPARATIVES[comparative], usual=True)
-    colour, pattern = wording.adjective(reference.colour), wording.adjective(reference.pattern)
+    colour, pattern = mark(wording.adjective(reference.colour)), mark(wording.adjective(reference.pattern))
     if reference.shape is None:
         if determiner == "a" and reference.count == 1 and not size and wording.chance("something", SOMETHING_ODDS):
             return "something " + " and ".join(word for word in (colour, pattern) if word)
@@ -171,13 +136,14 @@ def noun_phrase(
     else:
         # Only the usual noun in the plural, or some plurals would be too rare to learn.
         nouns = vocabulary.NOUNS[reference.shape] if reference.count == 1 else vocabulary.NOUNS[reference.shape][:1]
-        noun = wording.choose(reference.shape, nouns, usual=True)
+        noun = mark(wording.choose(reference.shape, nouns, usual=True))
     addition = ""
     if reference.pattern in vocabulary.ADDITIONS and not brief and wording.chance("addition", ADDITION_ODDS):
-        pattern, addition = "", wording.choose(("after", reference.pattern), vocabulary.ADDITIONS[reference.pattern])
+        joint, word = wording.choose(("after", reference.pattern), vocabulary.ADDITIONS[reference.pattern]).split()
+        pattern, addition = "", f"{joint} {mark(word)}"
     surface = (pattern, colour) if wording.chance("pattern first", 0.6) else (colour, pattern)
     words = [word for word in (size, *surface, noun if reference.count == 1 else _plural(noun), addition) if word]
-    return " ".join([_determiner(determiner, reference.count, words[0]), *words])
+    return " ".join([_determiner(determiner, reference.count, MARKED.sub(r"\2", words[0])), *words])
 
 
 def _determiner(determiner: str, count: int, following: str) -> str:
@@ -231,71 +197,81 @@ def _others(wording: Wording, frame: str) -> str:
     return wording.choose("others", ("the", "the", "the", "a") if "{the}" in frame else ("a", "a", "the"))
 
 
-def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> str:
+def say_relation(claim: Claim, wording: Wording, comparative: str | None = None) -> Sentence:
     """One relation or position in a sentence or noun phrase; ``comparative`` is said of the other object."""
     subject = claim.subject
     if claim.relation in vocabulary.RELATION_TAILS and not comparative and wording.chance("tail", 0.14):
         frame = wording.choose("tail frame", TAIL_FRAMES)
-        return frame.format(
-            a=noun_phrase(subject, wording, brief=True),
-            b=noun_phrase(claim.others[0], wording, brief=True),
-            the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
-            tail=wording.choose(("tail", claim.relation), vocabulary.RELATION_TAILS[claim.relation], usual=True),
+        return wording.sentence(
+            frame.format(
+                a=noun_phrase(subject, wording, brief=True),
+                b=noun_phrase(claim.others[0], wording, brief=True),
+                the_b=noun_phrase(claim.others[0], wording, "the", brief=True),
+                tail=wording.choose(("tail", claim.relation), vocabulary.RELATION_TAILS[claim.relation], usual=True),
+            )
         )
     if claim.relation in COMPARISONS:
         frame = wording.choose("size frame", SIZE_FRAMES)
     else:
         than = claim.relation in DIRECTIONS and wording.relation(claim.relation).endswith("than")
         frame = wording.choose("frame", FRAMES if than else FRAMES + TURNED_FRAMES)
-    return frame.format(
-        **_subject(subject, wording),
-        rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
-        **_picture(wording),
+    return wording.sentence(
+        frame.format(
+            **_subject(subject, wording),
+            rel=relative(claim, wording, _others(wording, frame), comparative, named="picture}" in frame),
+            **_picture(wording),
+        )
     )
 
 
-def say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> str:
+def say_two(first: Claim, second: Claim, frames: Sequence[str], wording: Wording) -> Sentence:
     """Two relations, by SHARED_FRAMES, CHAIN_FRAMES or CLAUSE_FRAMES."""
     # "sits" and "lies" go with a position, not with a size.
     sizes = first.relation in COMPARISONS or second.relation in COMPARISONS
     frame = wording.choose(frames, [text for text in frames if not (sizes and PLACING_VERB in text)])
     determiner = _others(wording, frame)
-    return frame.format(
-        **_subject(first.subject, wording),
-        c=noun_phrase(second.subject, wording),
-        the_c=noun_phrase(second.subject, wording, "the"),
-        is_c=VERBS["is"][second.subject.count > 1],
-        r1=relative(first, wording, determiner),
-        r2=relative(second, wording, determiner),
-        **_picture(wording),
+    return wording.sentence(
+        frame.format(
+            **_subject(first.subject, wording),
+            c=noun_phrase(second.subject, wording),
+            the_c=noun_phrase(second.subject, wording, "the"),
+            is_c=VERBS["is"][second.subject.count > 1],
+            r1=relative(first, wording, determiner),
+            r2=relative(second, wording, determiner),
+            **_picture(wording),
+        )
     )
 
 
-def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> str:
+def say_with_extra(claim: Claim, extra: Reference, wording: Wording) -> Sentence:
     """One relation, and another object that is there too."""
     frame = wording.choose("extra frame", EXTRA_FRAMES)
-    return frame.format(
-        **_subject(claim.subject, wording),
-        rel=relative(claim, wording, _others(wording, frame)),
-        c=noun_phrase(extra, wording),
-        is_c=VERBS["is"][extra.count > 1],
-        **_picture(wording),
+    return wording.sentence(
+        frame.format(
+            **_subject(claim.subject, wording),
+            rel=relative(claim, wording, _others(wording, frame)),
+            c=noun_phrase(extra, wording),
+            is_c=VERBS["is"][extra.count > 1],
+            **_picture(wording),
+        )
     )
 
 
-def say_list(references: Sequence[Reference], wording: Wording) -> str:
+def say_list(references: Sequence[Reference], wording: Wording) -> Sentence:
     """Objects that are there, in this order."""
     frame = wording.choose("list frame", LIST_FRAMES)
     phrases = [noun_phrase(reference, wording) for reference in references]
     listed = " and ".join(phrases) if len(phrases) < 3 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     many = references[0].count > 1
-    return frame.format(
-        list=listed, **_picture(wording), **{**_agree(1 + many), "are": VERBS["is"][many or len(phrases) > 1]}
+    return wording.sentence(
+        frame.format(
+            list=listed, **_picture(wording), **{**_agree(1 + many), "are": VERBS["is"][many or len(phrases) > 1]}
+        )
     )
 
 
-def say_total(total: int, reference: Reference, wording: Wording) -> str:
+def say_total(total: int, reference: Reference, wording: Wording) -> Sentence:
     """How many objects there are, and one of them."""
     frame = wording.choose("total frame", TOTAL_FRAMES)
     things = noun_phrase(Reference(count=total), wording)
-    return frame.format(total=things, a=noun_phrase(reference, wording), **_picture(wording))
+    return wording.sentence(frame.format(total=things, a=noun_phrase(reference, wording), **_picture(wording)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crossmodal.datasets.phrases import Phrase
 from crossmodal.datasets.records import SPLITS, GroundTruth, ImageRecord
 from crossmodal.datasets.scenes.captions import Caption, write_captions
 from crossmodal.datasets.scenes.layout import Scene, draw_family
@@ -39,6 +40,15 @@ class PlannedImage:
             for thing in self.scene
         )
         return ImageRecord(self.id, self.path, self.split, size, size, captions, objects)
+
+    def phrases(self, size: int) -> list[Phrase]:
+        """The phrases of its captions that name one object; ``size`` as in ``record``."""
+        return [
+            Phrase(self.id, number, mention.words, tuple(thing.box(size) for thing in things))
+            for number, caption in enumerate(self.captions)
+            for mention in caption.sentence.mentions
+            if len(things := mention.reference.found_in(self.scene)) == 1
+        ]
 
 
 def groups_of(settings: Scenes) -> list[tuple[str, int]]:

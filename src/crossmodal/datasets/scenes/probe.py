@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from crossmodal.datasets.scenes.captions import Caption, facts_of, list_objects, refer, say
-from crossmodal.datasets.scenes.grammar import Wording
 from crossmodal.datasets.scenes.layout import (
     Scene,
     arrange,
@@ -24,6 +23,7 @@ from crossmodal.datasets.scenes.layout import (
     with_kinds,
 )
 from crossmodal.datasets.scenes.relations import DIRECTIONS, Claim, Reference, is_true
+from crossmodal.datasets.scenes.wording import Wording
 
 COLOUR_ODDS = 0.7  # an attribute pair exchanges colours, else patterns
 LIST_ODDS = 0.5  # an attribute pair names two objects, else it relates them

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from crossmodal.datasets.phrases import Phrase
 from crossmodal.datasets.records import ImageRecord
 from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.plan import plan_group
@@ -109,10 +110,10 @@ def _decorate(brush: ImageDraw.ImageDraw, thing: SceneObject, centre: np.ndarray
                 brush.circle(tuple(dot @ axes + centre), DOT_RADIUS * DOT_SPACING * radius, fill=accent)
 
 
-def render_group(folder: Path, settings: Scenes, split: str, number: int) -> list[ImageRecord]:
+def render_group(folder: Path, settings: Scenes, split: str, number: int) -> list[tuple[ImageRecord, list[Phrase]]]:
     """Draw the images of one group (see ``plan.groups_of``) into ``folder``; its subfolders exist."""
     planned = plan_group(settings, split, number)
     for image in planned:
         pixels = render(image.scene, settings.size, image.canvas)
         pixels.save(folder / image.path, quality=QUALITY, subsampling=0)
-    return [image.record(settings.size) for image in planned]
+    return [(image.record(settings.size), image.phrases(settings.size)) for image in planned]

@@ -1,6 +1,6 @@
 """Shapes, colours, sizes and relations of scenes, and the words for them.
 
-The first word of a list is the usual one; ``grammar.Wording`` takes it most often.
+The first word of a list is the usual one; ``wording.Wording`` takes it most often.
 """
 
 from __future__ import annotations

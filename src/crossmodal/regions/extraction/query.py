@@ -27,6 +27,11 @@ def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> R
     image = decode(path)
     if isinstance(image, str):
         raise UserError(f"{shown(path)}: {'no such file; give a photograph' if image == NOT_FOUND else image}")
+    return regions_of(image, extractor, precision)
+
+
+def regions_of(image: np.ndarray, extractor: RegionExtractor, precision: str) -> Regions:
+    """The same of an image that is decoded, (H, W, 3) uint8."""
     with autocast(precision):
         row = store_row(extractor([image])[0], image.shape)
     features = torch.from_numpy(row["features"].astype(np.float16)).float()
