@@ -44,7 +44,7 @@ def build_dataset(folder: Path, params: Params) -> None:
     else:
         published = PUBLISHED[params.dataset]
         reader = read_flickr8k if params.dataset == "flickr8k" else partial(read_captions, name=params.dataset)
-        read = partial(reader, **params.dataset_settings.model_dump())
+        read = partial(reader, **getattr(params, params.dataset).model_dump())
         build_published(folder, published, read, params.download, download_cache())
 
 

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from crossmodal.datasets.records import Dataset
+from crossmodal.datasets.records import Coordinate, Dataset
 from crossmodal.errors import UserError
-from crossmodal.files.checked_json import Record, as_record, read_json_lines
+from crossmodal.files.checked_json import as_record, read_json_lines
 
 FILE = "phrases.jsonl"
+Number = Annotated[int, Field(ge=0, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,11 @@ class Phrase:
     things.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # how pydantic reads it from JSON
     image: str
-    caption: int
-    words: tuple[tuple[int, int], ...]
-    boxes: tuple[tuple[float, float, float, float], ...]
-
-
-class _Row(Record):
-    """A line of phrases.jsonl."""
-
-    image: str
-    caption: Annotated[int, Field(ge=0)]
-    words: Annotated[list[Annotated[list[int], Field(min_length=2, max_length=2)]], Field(min_length=1)]
-    boxes: Annotated[list[Annotated[list[float], Field(min_length=4, max_length=4)]], Field(min_length=1)]
+    caption: Number
+    words: Annotated[tuple[tuple[Number, Number], ...], Field(min_length=1)]
+    boxes: Annotated[tuple[tuple[Coordinate, Coordinate, Coordinate, Coordinate], ...], Field(min_length=1)]
 
 
 def write_phrases(folder: Path, phrases: Iterable[Phrase]) -> None:
@@ -61,12 +54,12 @@ def read_phrases(dataset: Dataset, split: str) -> list[Phrase]:
     phrases = []
     for name, content in read_json_lines(path, dict):
         if content.get("image") in wanted:
-            row = as_record(content, _Row, name)
-            texts = captions[row.image]
-            if row.caption >= len(texts):
-                raise UserError(f"{name}: caption {row.caption}, image {row.image} has {len(texts)} captions")
-            if any(not 0 <= first < last <= len(texts[row.caption]) for first, last in row.words):
-                raise UserError(f"{name}: words {row.words}, the caption has {len(texts[row.caption])} characters")
-            words, boxes = tuple(map(tuple, row.words)), tuple(map(tuple, row.boxes))
-            phrases.append(Phrase(row.image, row.caption, words, boxes))
+            phrase = as_record(content, Phrase, name)
+            texts = captions[phrase.image]
+            if phrase.caption >= len(texts):
+                raise UserError(f"{name}: caption {phrase.caption}, image {phrase.image} has {len(texts)} captions")
+            length = len(texts[phrase.caption])
+            if any(not first < last <= length for first, last in phrase.words):
+                raise UserError(f"{name}: words {phrase.words}, the caption has {length} characters")
+            phrases.append(phrase)
     return phrases
