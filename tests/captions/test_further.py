@@ -9,7 +9,8 @@ import pytest
 
 from crossmodal.captions.further import join_captions, photograph, plain_words, word_for_word
 from crossmodal.datasets.caption_files import read_caption_file
-from crossmodal.datasets.flickr8k import CAPTIONS, SPLIT_FILES, parse_captions
+from crossmodal.datasets.assemble import SPLITS
+from crossmodal.datasets.flickr8k import CAPTIONS, MEMBERS, parse_captions
 from crossmodal.datasets.records import ImageRecord
 from crossmodal.errors import UserError
 from crossmodal.recipes.recipes import read_reproduction
@@ -96,7 +97,7 @@ def flickr8k():
         pytest.skip("../shared/flickr8k and ../shared/captions are not here")
     with zipfile.ZipFile(SHARED / "flickr8k/Flickr8k_text.zip") as archive:
         lines = {member.rpartition("/")[2]: archive.read(member).decode().split("\n") for member in archive.namelist()}
-    splits = {name.strip(): split for split, member in SPLIT_FILES.items() for name in lines[member] if name.strip()}
+    splits = {name.strip(): split for split in SPLITS for name in lines[MEMBERS[split]] if name.strip()}
     captions, _ = parse_captions(lines[CAPTIONS], set(splits))
     return [ImageRecord(name, name, split, 8, 8, captions[name]) for name, split in splits.items()]
 

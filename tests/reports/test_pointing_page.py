@@ -52,7 +52,7 @@ def test_hits_and_misses_with_their_boxes(material, pointed, tmp_path, read_page
     assert not miss.hit and miss.regions[1].box == pytest.approx((0.25, 0.25, 0.75, 0.5))
 
     breakdown = break_down(material.dataset, material.split, material.results, material.regions)
-    shown = {"title": "tiny", "dataset": "tiny", "roc_auc": None, "metrics": metrics, "pointing": part}
+    shown = {"title": "tiny", "roc_auc": None, "metrics": metrics, "pointing": part}
     text = write_analysis(tmp_path, reader, breakdown, **shown).read_text(encoding="utf-8")
     found = read_page(text).of("pointing")
     assert [card["classes"] for card in found] == [["card", "hit"], ["card", "miss"]]
