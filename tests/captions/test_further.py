@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crossmodal.captions.further import join_captions, photograph, plain_words, word_for_word
-from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.assemble import SPLITS
+from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.flickr8k import CAPTIONS, MEMBERS, parse_captions
 from crossmodal.datasets.records import ImageRecord
 from crossmodal.errors import UserError
