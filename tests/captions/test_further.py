@@ -66,7 +66,7 @@ def test_a_file_of_which_nothing_is_left(tmp_path):
 @pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}" * 99)[:-9]], ids=["other bytes", "cut off"])
 def test_a_damaged_gzip_file(tmp_path, content):
     (tmp_path / "a.jsonl.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.jsonl\.gz: not readable"):
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz: does not unpack"):
         read_caption_file(tmp_path / "a.jsonl.gz")
 
 
