@@ -115,6 +115,8 @@ def named_phrases(inputs: SearchInputs, dataset: Dataset, bert: Path, images: in
     for number, phrase in enumerate(read_phrases(dataset, "test")):
         if phrase.image in row_of:
             of_image.setdefault(row_of[phrase.image], []).append((number, phrase))
+    if not of_image:
+        return []
     drawn = np.random.default_rng((SEED, 3)).permutation(sorted(of_image))[:images]
     offsets, made = dataset.caption_offsets(), made_boxes(inputs.model)
     read = ENCODERS[inputs.config.encoder].spans(bert, inputs.words.folder)
