@@ -172,7 +172,8 @@ def train_two_steps(name, folder, monkeypatch, image=None):
         config = BertConfig(num_hidden_layers=1, vocab_size=50)
         text, words = {"config": {**config.to_diff_dict(), "model_type": "bert"}}, config.hidden_size
     else:
-        text, words = {}, FROZEN_WORDS[recipe.words]
+        fitted = params.bert.source == "fit"
+        text, words = {}, params.bert.hidden_size if fitted else FROZEN_WORDS[recipe.words]
     regions, size = region_size(recipe, params)
     rows, dtype, values = (
         (image["cut"]["rows"], "uint8", image["cut"]["channels"]) if image else (regions, "float16", size)
