@@ -23,12 +23,14 @@ READ = {
     "models/bert/tokenizer_config.json": "captions",
     "data/captions/index.json": "train",
     "data/captions/00000.h5": "train",
+    "data/dataset/phrases.jsonl": "evaluate",
     "data/relevance/test.npy": "evaluate",
     "models/matcher/config.json": "evaluate",
     "models/matcher/model.safetensors": "evaluate",
     "models/matcher/history.csv": "report",
     "results/evaluation/results.npz": "report",
     "results/evaluation/evidence.npz": "report",
+    "results/evaluation/pointing.npz": "report",
     "results/evaluation/search.json": "report",
 }
 
