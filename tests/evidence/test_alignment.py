@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from crossmodal.captions.fit import fit_tokenizer
-from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.evidence import alignment
@@ -31,23 +30,6 @@ def build(name):
     torch.manual_seed(0)
     settings = getattr(PARAMS, name).model_copy(update={"embed_dim": 8})
     return build_model(name, settings, InputSizes(12, 12)).eval()
-
-
-@pytest.fixture
-def data(tiny_data):
-    """The tiny dataset with token ids that are those of its captions, and the tokenizer that made them."""
-    dataset = read_dataset(tiny_data / "dataset")
-    captions = [caption for record in dataset.records for caption in record.captions]
-    tokenizer = fit_tokenizer(captions, 60)
-    (tiny_data / "bert").mkdir()
-    tokenizer.save_pretrained(tiny_data / "bert")
-    writer = StoreWriter(tiny_data / "words", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
-    rng = np.random.default_rng(0)
-    for caption in captions:
-        ids = tokenizer(caption)["input_ids"]
-        writer.append({"features": rng.normal(size=(len(ids), 12)), "token_ids": ids})
-    writer.close()
-    return dataset, FeatureStore(tiny_data / "regions"), FeatureStore(tiny_data / "words")
 
 
 def keep(model, data, folder, *, explained=3, bert="bert"):

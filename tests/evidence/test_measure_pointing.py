@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 
 from crossmodal import runtime
 from crossmodal.batch import Regions, Words
-from crossmodal.captions.fit import fit_tokenizer
 from crossmodal.datasets.phrases import Phrase, read_phrases, write_phrases
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
@@ -39,18 +38,9 @@ def build(name, **changes):
 
 
 @pytest.fixture
-def data(tiny_data):
-    """The tiny dataset with ids of a tokenizer, and two phrases of each test caption: "caption", and its number."""
-    dataset = read_dataset(tiny_data / "dataset")
-    captions = [caption for record in dataset.records for caption in record.captions]
-    tokenizer = fit_tokenizer(captions, 60)
-    tokenizer.save_pretrained(tiny_data / "bert")
-    writer = StoreWriter(tiny_data / "words", {"features": ("float16", (12,)), "token_ids": ("int32", ())})
-    rng = np.random.default_rng(0)
-    for caption in captions:
-        ids = tokenizer(caption)["input_ids"]
-        writer.append({"features": rng.normal(size=(len(ids), 12)), "token_ids": ids})
-    writer.close()
+def named(tiny_data, data):
+    """The folder of ``data``, with two phrases of each test caption: "caption", and its number."""
+    dataset, rng = data[0], np.random.default_rng(0)
     phrases = []
     for record in dataset.records:
         for number, caption in enumerate(record.captions):
@@ -61,15 +51,15 @@ def data(tiny_data):
     return tiny_data
 
 
-def inputs_of(data, model, batch_size=4):
+def inputs_of(named, model, batch_size=4):
     config = MatcherConfig("any", {}, InputSizes(12, 12), "key", "bert", {})
-    regions, words = FeatureStore(data / "regions"), FeatureStore(data / "words")
-    return SearchInputs(model, regions, words, split_rows(read_dataset(data / "dataset"), "test"), batch_size, config)
+    regions, words = FeatureStore(named / "regions"), FeatureStore(named / "words")
+    return SearchInputs(model, regions, words, split_rows(read_dataset(named / "dataset"), "test"), batch_size, config)
 
 
-def loop(data, model):
+def loop(named, model):
     """The figures by name, and the falls of each phrase, from one pair at a time."""
-    dataset, inputs = read_dataset(data / "dataset"), inputs_of(data, model)
+    dataset, inputs = read_dataset(named / "dataset"), inputs_of(named, model)
     found = {"alignment": [], "words": [], "occlusion": [], "bound": [], "chance": []}
     falls = []
     for phrase in read_phrases(dataset, "test"):
@@ -90,7 +80,7 @@ def loop(data, model):
         found["chance"].append(right.mean(axis=0))
         # [CLS], "caption" in some pieces, the number in some, "a" or "b", [SEP]
         spelled = dataset.records[row].captions[phrase.caption]
-        offsets = Tokenizer.from_file(str(data / "bert/tokenizer.json")).encode(spelled).offsets
+        offsets = Tokenizer.from_file(str(named / "bert/tokenizer.json")).encode(spelled).offsets
         tokens = [[t for t, (s, e) in enumerate(offsets) if a <= s < e <= b] for a, b in phrase.words]
         together = list(itertools.chain(*tokens))
         weights = model.alignment(regions, words)
@@ -116,11 +106,11 @@ def loop(data, model):
 
 @pytest.mark.parametrize("name", ["tern", "vsepp", "scan", "teran", "sgraf", "xdim"])
 @torch.inference_mode()
-def test_figures_are_those_of_a_loop(data, name, tmp_path):
+def test_figures_are_those_of_a_loop(named, name, tmp_path):
     model = build(name)
-    dataset, inputs, bert = read_dataset(data / "dataset"), inputs_of(data, model), data / "bert"
+    dataset, inputs, bert = read_dataset(named / "dataset"), inputs_of(named, model), named / "bert"
     figures, pointed = measure_pointing(inputs, dataset, bert=bert, images=100)
-    expected, falls = loop(data, model)
+    expected, falls = loop(named, model)
     assert figures.pop("phrases") == len(pointed.phrase) == 32
     assert figures.keys() == expected.keys()
     for one, other in zip(occlusion(inputs, named_phrases(inputs, dataset, bert, 100)), falls, strict=True):
@@ -135,32 +125,32 @@ def test_figures_are_those_of_a_loop(data, name, tmp_path):
     np.testing.assert_array_equal(load_pointed(tmp_path).region, pointed.region)
 
 
-def test_a_sample_of_images_whatever_the_batch(device, data):
-    dataset, model = read_dataset(data / "dataset"), build("scan").to(runtime.pick_device())
-    one, few = (measure_pointing(inputs_of(data, model, size), dataset, bert=data / "bert", images=3)
+def test_a_sample_of_images_whatever_the_batch(device, named):
+    dataset, model = read_dataset(named / "dataset"), build("scan").to(runtime.pick_device())
+    one, few = (measure_pointing(inputs_of(named, model, size), dataset, bert=named / "bert", images=3)
                 for size in (1, 64))  # fmt: skip
     assert one[0] == few[0] and one[0]["phrases"] == 12
     assert len(set(one[1].image.tolist())) == 3
 
 
-def test_where_nothing_is_measured(data):
-    dataset, inputs = read_dataset(data / "dataset"), inputs_of(data, build("vsepp"))
-    assert measure_pointing(inputs, dataset, bert=data / "absent", images=0) is None
+def test_where_nothing_is_measured(named):
+    dataset, inputs = read_dataset(named / "dataset"), inputs_of(named, build("vsepp"))
+    assert measure_pointing(inputs, dataset, bert=named / "absent", images=0) is None
     no_tokens = replace(inputs, words=inputs.regions)
-    assert measure_pointing(no_tokens, dataset, bert=data / "absent", images=9) is None
-    (data / "dataset/phrases.jsonl").unlink()
-    assert measure_pointing(inputs, dataset, bert=data / "bert", images=9) is None
-    assert load_pointed(data) is None
+    assert measure_pointing(no_tokens, dataset, bert=named / "absent", images=9) is None
+    (named / "dataset/phrases.jsonl").unlink()
+    assert measure_pointing(inputs, dataset, bert=named / "bert", images=9) is None
+    assert load_pointed(named) is None
 
 
-def test_an_image_of_one_region_is_right_if_that_is(data):
+def test_an_image_of_one_region_is_right_if_that_is(named):
     """Nothing is left without it: the model has no say."""
-    writer = StoreWriter(data / "single", {"features": ("float16", (12,)), "boxes": ("float32", (4,))})
+    writer = StoreWriter(named / "single", {"features": ("float16", (12,)), "boxes": ("float32", (4,))})
     for _ in range(40):
         writer.append({"features": np.ones((1, 12)), "boxes": np.array([(0.0, 0.0, 1.0, 1.0)])})
     writer.close()
-    inputs = replace(inputs_of(data, build("tern")), regions=FeatureStore(data / "single"))
-    figures, _ = measure_pointing(inputs, read_dataset(data / "dataset"), bert=data / "bert", images=9)
+    inputs = replace(inputs_of(named, build("tern")), regions=FeatureStore(named / "single"))
+    figures, _ = measure_pointing(inputs, read_dataset(named / "dataset"), bert=named / "bert", images=9)
     assert figures["occlusion"] == figures["bound"] == figures["chance"]
 
 
