@@ -150,24 +150,20 @@ def test_empty_sets_score_zero(sets, mode):
     assert captions.vectors.grad.isfinite().all()
 
 
-def test_the_ends_of_a_caption_take_no_part():
-    """From captions of one to seven tokens: [CLS] and the last two are left out, but one token stays."""
-    lengths = torch.arange(1, 8)
-    compared = aligned_words(torch.arange(9) < lengths[:, None])
-    assert [row.nonzero().flatten().tolist() for row in compared] == [
-        [0],
-        [1],
-        [1],
-        [1],
-        [1, 2],
-        [1, 2, 3],
-        [1, 2, 3, 4],
-    ]
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(2, [[0], [1], [1], [1], [1, 2], [1, 2, 3]]), (1, [[0], [1], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4]])],
+)
+def test_the_ends_of_a_caption_take_no_part(last, expected):
+    """From captions of one to six tokens: [CLS] and the last ones are left out, but one token stays."""
+    lengths = torch.arange(1, 7)
+    compared = aligned_words(torch.arange(8) < lengths[:, None], last)
+    assert [row.nonzero().flatten().tolist() for row in compared] == expected
 
 
 def small_model(mode, **changes):
     torch.manual_seed(0)
-    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "alignment": mode}
+    small = {"embed_dim": 16, "visual_dim": 16, "feed_forward": 24, "alignment": mode, "last_tokens": 2}
     return TeranMatcher(PARAMS.model_copy(update=small | changes), InputSizes(regions=10, words=8))
 
 

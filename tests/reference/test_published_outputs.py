@@ -106,7 +106,7 @@ def zero_padded(sets):
 @torch.inference_mode()
 def test_teran_sets():
     data = arrays("teran")
-    model, regions, words = tern_of(data, TeranMatcher, Teran, alignment="MrSw")
+    model, regions, words = tern_of(data, TeranMatcher, Teran, alignment="MrSw", last_tokens=2)
     images, captions = model.encode_images(regions), model.encode_text(words)
     length = data["token_lengths"]
     assert images.mask.sum(dim=1).tolist() == (data["region_lengths"] - 1).tolist()
@@ -129,7 +129,7 @@ def test_teran_sets():
 @torch.inference_mode()
 def test_teran_alignment(mode):
     data = arrays("teran")
-    model, regions, words = tern_of(data, TeranMatcher, Teran, alignment=mode)
+    model, regions, words = tern_of(data, TeranMatcher, Teran, alignment=mode, last_tokens=2)
     images, captions = model.encode_images(regions), model.encode_text(words)
     published = data[f"alignment_{mode}"]
     unpadded = images.mask.all(dim=1)[:, None] & captions.mask.all(dim=1)

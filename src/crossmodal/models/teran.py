@@ -10,8 +10,9 @@ of their words by the cosine, and pools this alignment matrix to a score:
     sum, mean       over all pairs of a region and a word
     scan_sentences  every region against what it attends to among the words (SCAN, arXiv 1803.08024), summed
 
-[I-CLS], [T-CLS] and the last two tokens of a caption, most often the full stop and [SEP], take no part. A caption
-of fewer than four tokens would have none left: its second token, the only word of [CLS] word [SEP], is compared.
+[I-CLS], [T-CLS] and the last tokens of a caption take no part: ``last_tokens`` of them, two in the published code,
+the full stop and [SEP]. Where captions end without a full stop it is one: two would leave out the last word. A
+caption that is too short would have none left: its second token, the only word of [CLS] word [SEP], is compared.
 
 The published code pads sets with zero vectors that do take part: in a batch with longer ones, a short set counts
 no best cosine below 0, and ``mean`` divides by the padded sizes. Here a pair's score depends on that pair alone;
@@ -43,15 +44,15 @@ class TeranMatcher(TernMatcher):
     pooled = False
 
     def __init__(self, settings: Teran, sizes: InputSizes) -> None:
-        encoders = settings.model_dump(exclude={"alignment"})
+        encoders = settings.model_dump(exclude={"alignment", "last_tokens"})
         super().__init__(Tern(**encoders, image_aggregation="cls", text_aggregation="cls"), sizes)
-        self.mode = settings.alignment
+        self.mode, self.last_tokens = settings.alignment, settings.last_tokens
 
     def encode_images(self, regions: Regions) -> Encoding:
         return Encoding(F.normalize(self.region_set(regions)[:, 1:], dim=-1), regions.mask)
 
     def encode_captions(self, words: Words) -> Encoding:
-        mask = aligned_words(words.mask)
+        mask = aligned_words(words.mask, self.last_tokens)
         used = mask.any(dim=0)  # columns: of [CLS] and of the ends nothing is kept
         return Encoding(F.normalize(self.word_set(words)[:, used], dim=-1), mask[:, used])
 
@@ -62,15 +63,16 @@ class TeranMatcher(TernMatcher):
         """The cosines of regions and words, brought from -1 to 1 to a range from 0 to 1."""
         images, words = self.encode_regions(regions), self.text(words)
         cosines = images.vectors @ F.normalize(self.word_set(words), dim=-1).mT
-        return (1 + cosines) / 2 * images.mask.unsqueeze(2) * aligned_words(words.mask).unsqueeze(1)
+        compared = aligned_words(words.mask, self.last_tokens)
+        return (1 + cosines) / 2 * images.mask.unsqueeze(2) * compared.unsqueeze(1)
 
 
-def aligned_words(mask: torch.Tensor) -> torch.Tensor:
-    """Which tokens are compared: all but the first and the last two, but never none: (B, L) -> (B, L) bool."""
+def aligned_words(mask: torch.Tensor, last_tokens: int) -> torch.Tensor:
+    """Which tokens are compared: all but the first and the last ones, but never none: (B, L) -> (B, L) bool."""
     position = mask.cumsum(dim=1)  # of a token in its caption, from 1
     length = position[:, -1:]
     first = length.clamp(max=2)
-    last = torch.maximum(length - 2, first)
+    last = torch.maximum(length - last_tokens, first)
     return mask & (position >= first) & (position <= last)
 
 

@@ -131,7 +131,7 @@ def _teran(published: Published) -> Part:
     published.require("model.exclude-stopwords", [False])
     settings, text, state = _tern_encoders(published)
     alignment = str(published.settings.get("training.alignment-mode", "MrSw")).replace("-", "_")
-    return "teran", {**settings, "alignment": alignment}, text, state
+    return "teran", {**settings, "alignment": alignment, "last_tokens": 2}, text, state
 
 
 def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]:

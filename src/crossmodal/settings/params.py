@@ -376,6 +376,7 @@ class Teran(TernEncoders):
     """Transformer Encoder Reasoning and Alignment Network."""
 
     alignment: Literal["MrSw", "MwSr", "symm", "MrAVGw", "sum", "mean", "scan_sentences"]
+    last_tokens: Literal[1, 2]
 
 
 class Vsepp(ModelSection):
