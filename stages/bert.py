@@ -10,6 +10,7 @@ from crossmodal.datasets.records import ImageRecord, read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.paths import BERT, DATASET
 from crossmodal.published.dual_encoder import obtain_half
+from crossmodal.runtime import keep_large_blocks
 from crossmodal.settings.derived import bert_source, further_captions, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.terminal import printable
@@ -18,6 +19,7 @@ from crossmodal.workspace import publish, work_folder
 
 @exits_cleanly
 def main() -> None:
+    keep_large_blocks()
     params = load_params()
     source, records = bert_source(params), read_dataset(DATASET).records
     further = further_captions(params)

@@ -5,6 +5,7 @@ from crossmodal.errors import exits_cleanly
 from crossmodal.files.checked_json import read_json
 from crossmodal.paths import DATASET, DETECTOR
 from crossmodal.regions.fetch import fetch_network
+from crossmodal.runtime import keep_large_blocks
 from crossmodal.settings.derived import region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
@@ -12,6 +13,7 @@ from crossmodal.workspace import publish, work_folder
 
 @exits_cleanly
 def main() -> None:
+    keep_large_blocks()
     params = load_params()
     backend = region_backend(params)
     dataset = read_dataset(DATASET)

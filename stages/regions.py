@@ -15,6 +15,7 @@ from crossmodal.paths import DATASET, DETECTOR, REGIONS
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.extraction.jobs import extract_all, extract_shard
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
+from crossmodal.runtime import keep_large_blocks
 from crossmodal.settings.derived import image_reading, region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shard", metavar="I/N", help="extract what worker I of N has to, and publish nothing")
     shard = parser.parse_args().shard
+    keep_large_blocks()
     params = load_params()
     backend, dataset = region_backend(params), read_dataset(DATASET)
     if not DETECTOR.is_dir():

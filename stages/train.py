@@ -25,7 +25,7 @@ from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.models.timm_network import create_network, read_network_config
 from crossmodal.paths import BERT, CAPTIONS, DATASET, DETECTOR, MATCHER, REGIONS
-from crossmodal.runtime import seed_everything, setting_path
+from crossmodal.runtime import keep_large_blocks, seed_everything, setting_path
 from crossmodal.settings.derived import run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
@@ -66,6 +66,7 @@ def rouge_l_of_split(dataset: Dataset, val: Split) -> np.ndarray:
 @exits_cleanly
 def main() -> None:
     started = time.monotonic()
+    keep_large_blocks()
     params = load_params()
     dataset, regions, words = read_dataset(DATASET), FeatureStore(REGIONS), FeatureStore(CAPTIONS)
     check_boxes(params.model, params.model_settings.model_dump(), regions)

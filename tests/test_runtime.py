@@ -1,5 +1,8 @@
 """Paths that settings name, room on the disk, and precisions that the machine is fast in."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,30 @@ def test_a_run_says_once_that_it_falls_back(monkeypatch, capsys):
     warnings = capsys.readouterr().err
     assert warnings.count("\n") == 1
     assert "sgraf.precision bf16" in warnings
+
+
+FAULTS = """
+import resource
+import torch
+from crossmodal.runtime import keep_large_blocks
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        torch.ones(2**21)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+by_default = faults()
+keep_large_blocks()
+faults()  # the heap grows once
+print(by_default, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc's own settings")
+def test_memory_of_freed_tensors_is_used_again():
+    """50 tensors of 8 MB, one after the other: by default the system hands out each one's pages anew."""
+    output = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True).stdout
+    by_default, kept = map(int, output.split())
+    assert by_default >= 50
+    assert kept < by_default / 10
