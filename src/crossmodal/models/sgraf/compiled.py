@@ -49,7 +49,7 @@ class PackedMap:
     def fill_vectors(
         self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """N(W (weights . values - targets)^2 + b), equation (2), into a part (N, C, G, S) fp32 of a contiguous tensor.
+        """N(W (weights . values - targets)^2 + b), equation (1), into a part (N, C, G, S) fp32 of a contiguous tensor.
 
         weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E).
         """

@@ -87,7 +87,7 @@ class FastWeights:
         return cls(scorer.lambda_softmax, local, whole, reasoning, scorer.score_map)
 
     def scores(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Equation (9): (N, C, S) to (N, C)."""
+        """(N, C, S) to (N, C)."""
         return self.score(vectors.to(self.score.weight.dtype)).squeeze(-1).sigmoid()
 
 

@@ -59,7 +59,7 @@ def unpadded(captions: Encoding, index: torch.Tensor) -> torch.Tensor:
 
 
 def region_weights(images: ImageSets, words: torch.Tensor, lambda_softmax: float) -> torch.Tensor:
-    """Equations (3) and (4): (C, L, E) to (N, T, R), weights such that a_j = weights . regions has length 1."""
+    """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions."""
     cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
     cosines = cosines.float().view(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
     alpha = attention_weights(cosines, query_dim=1, context_dim=3, lambda_softmax=lambda_softmax, present=images.mask)
@@ -90,7 +90,7 @@ class TorchMap:
     def fill_vectors(
         self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """N(W (weights . values - targets)^2 + b), equation (2), without gradients, into out (N, C, T / C, S).
+        """N(W (weights . values - targets)^2 + b), equation (1), without gradients, into out (N, C, T / C, S).
 
         weights (N, T, R), values (N, R, E), targets (T, E).
         """
