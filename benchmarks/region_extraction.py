@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 
 from crossmodal.datasets.decode import read_image
 from crossmodal.datasets.records import Dataset, ImageRecord, read_dataset, write_dataset
-from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.grid import GridExtractor, obtain_backbone
 from crossmodal.runtime import pick_device
 from crossmodal.settings.params import Grid
@@ -91,8 +91,8 @@ def main() -> None:
         )
 
         def stage(turn: str) -> None:
-            options = {"batch_size": settings.batch, "workers": settings.workers, "precision": settings.precision}
-            extract_regions(dataset, network, folder / turn, backend="grid", **options)
+            how = Extraction(settings.batch, "grid", workers=settings.workers, precision=settings.precision)
+            extract_regions(dataset, network, folder / turn, how)
 
         network([read_image(dataset.image_path(0))])  # what is loaded on first use
         times = {"one at a time": [], "stage": []}

@@ -194,7 +194,8 @@ def train_two_steps(name, folder, monkeypatch, image=None):
     monkeypatch.setattr(loop.Trainer, "_save", lambda self: None)
     for member in model.members():
         before = {key: value.clone() for key, value in member.named_parameters()}
-        trainer = loop.Trainer(member, data, settings, params.loss, seed=0, resume=folder / "state")
+        how = loop.TrainerSettings(settings, params.loss, seed=0)
+        trainer = loop.Trainer(member, data, how, resume=folder / "state")
         history = trainer.fit(lambda metrics, step: None)
         assert [row["epoch"] for row in history] == [1, 2]
         assert all(row["loss"] > 0 for row in history)

@@ -86,7 +86,8 @@ def test_it_trains(params, tiny_data, tmp_path):
     model = build_model("vsepp", params.vsepp, InputSizes(regions=12, words=12))
     changes = {"epochs": 3, "batch_size": 8, "neighbours": 1, "lr": 0.01, "warmup_steps": 0}
     settings = params.train.model_copy(update=changes)
-    trainer = loop.Trainer(model, data, settings, params.loss, seed=0, resume=tmp_path / "state")
+    how = loop.TrainerSettings(settings, params.loss, seed=0)
+    trainer = loop.Trainer(model, data, how, resume=tmp_path / "state")
     history = trainer.fit(lambda metrics, step: None)
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     assert trainer.loss.bias.item() != -10

@@ -32,7 +32,7 @@ from crossmodal.settings import params as params_module
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import Params, load_params
 from crossmodal.training.batches import TrainingData
-from crossmodal.training.loop import Trainer
+from crossmodal.training.loop import Trainer, TrainerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE, SECTION, FIELD, LINE, VARIANT = re.findall(
@@ -92,7 +92,8 @@ def test_it_trains_and_is_scored(params, tiny_data, tmp_path):
     settings = params.train.model_copy(
         update={"epochs": 2, "batch_size": 8, "captions_per_image": 1, "neighbours": 1, "lr": 0.01, "warmup_steps": 0}
     )
-    history = Trainer(model, data, settings, params.loss, seed=0, resume=tmp_path).fit(lambda metrics, step: None)
+    how = TrainerSettings(settings, params.loss, seed=0)
+    history = Trainer(model, data, how, resume=tmp_path).fit(lambda metrics, step: None)
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[1]["loss"] < 0.8 * history[0]["loss"]
 

@@ -202,7 +202,8 @@ def replayed(request, tmp_path_factory):
     assert {len(batches) for batches in epochs[:-1]} <= {len(epochs[0])}  # the schedule counts on it
     before = scores(model, data)
     factor = float(file.arrays.get("bert_learning_rate_factor", 1.0))
-    trainer = Replay(epochs, model, data, train, loss, seed=0, resume=folder / "state", text_lr=factor)
+    how = loop.TrainerSettings(train, loss, seed=0, text_lr=factor)
+    trainer = Replay(epochs, model, data, how, resume=folder / "state")
     with pytest.MonkeyPatch.context() as patch:  # the last epoch is the best
         rsums = iter(range(train.epochs))
         patch.setattr(loop, "validate", lambda *_: {"rsum": float(next(rsums))})

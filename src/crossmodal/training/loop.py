@@ -54,14 +54,28 @@ class TrainingState:
 Report = Callable[[dict[str, float], int], None]
 
 
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a matcher is trained.
+
+    text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``. frozen_epochs: first epochs
+    in which ``model.image`` is not trained.
+    """
+
+    train: Train
+    loss: Loss
+    seed: int
+    text_lr: float = 1.0
+    image_lr: float = 1.0
+    frozen_epochs: int = 0
+
+
 class Trainer:
     """Trains one matcher.
 
     Args:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
         resume: folder of the state, from which training resumes; needed by the first process alone.
-        text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``.
-        frozen_epochs: first epochs in which ``model.image`` is not trained.
         processes: the distributed group.
 
     Raises:
@@ -72,19 +86,15 @@ class Trainer:
         self,
         model: Matcher,
         data: TrainingData,
-        settings: Train,
-        loss: Loss,
-        seed: int,
+        how: TrainerSettings,
         *,
         resume: Path | None,
-        text_lr: float = 1.0,
-        image_lr: float = 1.0,
-        frozen_epochs: int = 0,
         processes: Processes = ALONE,
     ) -> None:
-        self.model, self.data, self.settings, self.seed = model, data, settings, seed
+        settings, loss = how.train, how.loss
+        self.model, self.data, self.settings, self.seed = model, data, settings, how.seed
         self.device = next(model.parameters()).device
-        self.processes, self.frozen_epochs = processes, frozen_epochs
+        self.processes, self.frozen_epochs = processes, how.frozen_epochs
         self.loss, self.views = build_loss(loss, len(data.caption_image)).to(self.device), loss.views
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
@@ -99,7 +109,7 @@ class Trainer:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.optimizer = _optimizer(model, self.loss, settings, text_lr, image_lr)
+        self.optimizer = _optimizer(model, self.loss, how)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         if resume:
@@ -279,17 +289,16 @@ def untrained_history(model: Matcher, data: TrainingData, batch_size: int, repor
     return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]
 
 
-def _optimizer(
-    model: Matcher, loss: nn.Module, settings: Train, text_lr: float, image_lr: float
-) -> torch.optim.Optimizer:
+def _optimizer(model: Matcher, loss: nn.Module, how: TrainerSettings) -> torch.optim.Optimizer:
     """Adam or AdamW; the model's biases and norms are decayed with ``decay_biases`` alone."""
+    settings = how.train
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     part = {id(parameter): name for name in ("text", "image") for parameter in getattr(model, name).parameters()}
     decayed = {id(parameter) for parameter in model.parameters() if settings.decay_biases or parameter.ndim > 1}
     decayed |= {id(parameter) for parameter in loss.parameters() if parameter.ndim > 1}
     trained = [parameter for parameter in (*model.parameters(), *loss.parameters()) if parameter.requires_grad]
     groups = []
-    for name, factor in ((None, 1.0), ("text", text_lr), ("image", image_lr)):
+    for name, factor in ((None, 1.0), ("text", how.text_lr), ("image", how.image_lr)):
         members, lr = [parameter for parameter in trained if part.get(id(parameter)) == name], settings.lr * factor
         groups += [
             {"params": [p for p in members if id(p) in decayed], "lr": lr, "weight_decay": settings.weight_decay},

@@ -95,9 +95,7 @@ class TorchMap:
         weights (N, T, R), values (N, R, E), targets (T, E).
         """
         mapped = self.buffers.take("mapped", weights, *weights.shape[:2], len(self.weight))
-        fill_squared_differences(
-            mapped, weights, values, targets, self.weight, self.bias, tile=self.tile, buffers=self.buffers
-        )
+        fill_squared_differences(mapped, weights, values, targets, self)
         lengths = torch.linalg.vector_norm(mapped, dim=-1, keepdim=True).clamp(min=EPS)
         torch.div(mapped.view(out.shape), lengths.view(*out.shape[:-1], 1), out=out)
 
@@ -112,17 +110,13 @@ def fill_squared_differences(
     weights: torch.Tensor,
     values: torch.Tensor,
     targets: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    *,
-    tile: int,
-    buffers: Buffers,
+    layer: TorchMap,
 ) -> None:
     """W (weights . values - targets)^2 + b, nearly all of the work, into (N, T, S); shapes as in ``TorchMap``."""
-    for part in _parts(len(weights), targets, tile):
-        difference = buffers.take("difference", weights, *weights[part].shape[:2], targets.shape[1])
+    for part in _parts(len(weights), targets, layer.tile):
+        difference = layer.buffers.take("difference", weights, *weights[part].shape[:2], targets.shape[1])
         torch.bmm(weights[part], values[part], out=difference).sub_(targets).square_()
-        torch.addmm(bias, difference.flatten(0, 1), weight.T, out=out[part].flatten(0, 1))
+        torch.addmm(layer.bias, difference.flatten(0, 1), layer.weight.T, out=out[part].flatten(0, 1))
 
 
 class SquaredDifferenceMap(torch.autograd.Function):
@@ -130,12 +124,11 @@ class SquaredDifferenceMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: torch.Tensor | int) -> torch.Tensor:
-        *tensors, tile = arguments
-        weights, values, targets, weight, _ = tensors
+        weights, values, targets, weight, bias, tile = arguments
         ctx.save_for_backward(weights, values, targets, weight)
         ctx.tile = tile
         out = weights.new_empty(*weights.shape[:2], len(weight))
-        fill_squared_differences(out, *tensors, tile=tile, buffers=Buffers())
+        fill_squared_differences(out, weights, values, targets, TorchMap(weight, bias, tile, Buffers()))
         return out
 
     @staticmethod
