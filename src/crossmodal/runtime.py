@@ -131,8 +131,8 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     Raises:
         UserError: less than ``needed`` bytes are free where ``folder`` is, or would be.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise UserError(f"{folder}: {what} needs {in_units(needed)}, only {in_units(free)} are free")
 

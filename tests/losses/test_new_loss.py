@@ -1,10 +1,8 @@
 """docs/adding-a-loss.md is true: its code blocks, put where the page says, make a loss that trains."""
 
-import inspect
 import itertools
 import math
 import re
-import textwrap
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +15,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.losses import pair as losses
+from crossmodal.losses import pair, registry
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.runtime import seed_everything
@@ -46,12 +44,8 @@ def params(monkeypatch, tmp_path):
         "Loss", __base__=params_module.Loss, **{name: (field.annotation, ...) for name, field in fields.items()}
     )
     monkeypatch.setattr(params_module, "Params", pydantic.create_model("Params", __base__=Params, loss=(section, ...)))
-    for name, value in run_block(LOSS, **vars(losses)).items():
-        monkeypatch.setattr(losses, name, value, raising=False)
-    head, body = inspect.getsource(losses.build_loss).split('"""\n', 1)  # a docstring of one line
-    choice = textwrap.indent(CHOICE, "    ")
-    build = run_block(f'{head}"""\n{choice}{body}', **vars(losses))["build_loss"]
-    monkeypatch.setattr(loop, "build_loss", build)
+    monkeypatch.setattr(registry, "LOSSES", dict(registry.LOSSES))
+    run_block(CHOICE, LOSSES=registry.LOSSES, SigmoidLoss=run_block(LOSS, **vars(pair))["SigmoidLoss"])
 
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["loss"] |= yaml.safe_load(SETTINGS)["loss"] | {"name": "sigmoid", "temperature": 0.1}

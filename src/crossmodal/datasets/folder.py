@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crossmodal.datasets.assemble import SPLITS, Entry, check_images, explain_left_out, write_entries
+from crossmodal.datasets.assemble import SPLITS, Entry, Listing, check_images, explain_left_out, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
 from crossmodal.datasets.walk import list_files
@@ -65,18 +65,16 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     for name in progress(good, desc="copy images", unit="image"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sources[name], folder / "images" / name)
-    write_entries(
-        folder,
+    listing = Listing(
         "folder",
         entries,
-        [sizes[entry.file] for entry in entries],
-        reasons={name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND},
-        skipped=skipped,
-        max_bad=download.max_bad,
+        skipped,
         no_captions=f"no caption in {captions_path.name}",
         splits=dict.fromkeys(SPLITS, str(captions_path)),
         sources={captions_path.name: f"sha256:{_digest(captions_path)}"},
     )
+    missing = {name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND}
+    write_entries(folder, listing, [sizes[entry.file] for entry in entries], reasons=missing, max_bad=download.max_bad)
 
 
 def locate_images(origin: Path, names: Sequence[str], files: Iterable[str]) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
-from crossmodal.losses.pair import build_loss
+from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import progress, usable_precision
 from crossmodal.settings.params import Loss, Train
@@ -201,11 +201,9 @@ class Trainer:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_index], vectors, image_index)
-        sparse = getattr(self.loss, "sparse", None)  # optional method of a loss
-        few = sparse is not None and sparse(epoch)
-        scores = self.model.batch_similarity(images, captions, sparse=few)  # (N, own captions)
+        scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch))  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
-        options = {"captions": batch.captions} if getattr(self.loss, "takes_captions", False) else {}
+        options = {"captions": batch.captions} if self.loss.takes_captions else {}
         return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
 
     def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
