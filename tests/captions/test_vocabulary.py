@@ -2,7 +2,7 @@
 
 import pytest
 
-from crossmodal.captions.base import encode_captions
+from crossmodal.captions.base import store_captions
 from crossmodal.captions.bigru import WordIds
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary
 from crossmodal.errors import UserError
@@ -40,7 +40,7 @@ def test_a_vocabulary_survives_its_file_and_damaged_ones_are_named(tmp_path):
 
 def test_ids_are_stored_row_by_row(tmp_path):
     vocabulary = Vocabulary([*SPECIAL, "a", "b", "c"])
-    encode_captions(WordIds(vocabulary, 40), ["a", "", "a b c"], tmp_path, batch_size=2)
+    store_captions(WordIds(vocabulary, 40), ["a", "", "a b c"], tmp_path, batch_size=2)
     store = FeatureStore(tmp_path)
     assert store.lengths.tolist() == [3, 2, 5]
     assert store.read(2, "token_ids").tolist() == [1, 4, 5, 6, 2]

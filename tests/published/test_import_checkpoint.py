@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel
 from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.checkpoint import load_matcher, save_matcher
-from crossmodal.published.checkpoints import import_checkpoint, read_words
+from crossmodal.published.checkpoints import import_checkpoint, read_vocabulary
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "zebra", "apple", "t-shirt", "café"]
@@ -497,7 +497,7 @@ def test_missing_and_unknown_entries_are_named(tmp_path):
 
 @pytest.mark.parametrize("kind", ["json", "pkl"])
 def test_ids_of_a_vocabulary_are_the_published_ones(tmp_path, kind):
-    assert read_words(vocabulary_file(tmp_path, kind, WORDS)) == WORDS
+    assert read_vocabulary(vocabulary_file(tmp_path, kind, WORDS)) == WORDS
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", '{"word2idx": {"a": 0, "b": 2}}', '{"word2idx": {"a": "0"}}'])
@@ -505,7 +505,7 @@ def test_what_is_no_vocabulary_is_refused(tmp_path, content):
     path = tmp_path / "vocab.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"vocab\.json: not a published vocabulary"):
-        read_words(path)
+        read_vocabulary(path)
 
 
 @pytest.mark.parametrize(

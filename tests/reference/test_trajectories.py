@@ -21,7 +21,7 @@ from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
-from crossmodal.published.checkpoints import PROJECTS, Published
+from crossmodal.published.checkpoints import PROJECTS, PublishedFile
 from crossmodal.recipes.recipes import read_reproduction, resolved
 from crossmodal.settings.params import Params
 from crossmodal.training import loop
@@ -94,7 +94,7 @@ class Trajectory:
     def part(self, state):
         """Model, settings, text encoder and weights of published entries, as an import makes them."""
         entries = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
-        return PROJECTS[self.project](Published(Path(self.project), entries, {}))
+        return PROJECTS[self.project](PublishedFile(Path(self.project), entries, {}))
 
     def weights(self, prefix=""):
         names = tuple(prefix + name for name in PUBLISHED)

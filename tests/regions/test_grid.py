@@ -12,7 +12,7 @@ from crossmodal.errors import UserError
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.extraction.extract import Extraction, extract_regions
-from crossmodal.regions.grid import GridExtractor, cell_boxes, obtain_backbone
+from crossmodal.regions.grid import GridExtractor, cell_boxes, fetch_backbone
 from crossmodal.settings.params import Grid
 
 NAME = "mobilenetv3_small_050"
@@ -45,7 +45,7 @@ def grid(path, **changes):
 def extractor(tmp_path, weights):
     folder = tmp_path / "network"
     folder.mkdir()
-    obtain_backbone(grid(weights), folder)
+    fetch_backbone(grid(weights), folder)
     return GridExtractor(folder)
 
 
@@ -93,7 +93,7 @@ def test_batch_of_different_sizes(extractor):
 )
 def test_errors_name_the_key(tmp_path, weights, changes, expected):
     with pytest.raises(UserError) as error:
-        obtain_backbone(grid(weights, **changes), tmp_path)
+        fetch_backbone(grid(weights, **changes), tmp_path)
     assert expected in str(error.value)
 
 

@@ -32,7 +32,7 @@ UNREADABLE = "not a readable BERT folder"
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
-def obtain_bert(source: str, layers: int, folder: Path) -> None:
+def fetch_bert(source: str, layers: int, folder: Path) -> None:
     """Copy a BERT, or one of its kind such as RoBERTa, from a hub name or folder, without pooler and task heads.
 
     Args:

@@ -28,7 +28,7 @@ BERT_HEAD = 64  # size of an attention head in every published BERT; a state dic
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A file's content. ``entries``: every tensor by its published name, the encoder's in front.
 
     ``settings``: ``opt`` flat, or ``config`` as ``section.key``; empty where the file has neither.
@@ -105,7 +105,7 @@ def import_checkpoint(project: str, paths: Sequence[Path], vocabulary: Path | No
 Part = tuple[str, dict[str, Any], Text, Tensors]  # model, its settings, its text encoder, its weights
 
 
-def _pair(project: str, files: list[Published], parts: list[Part]) -> Part:
+def _pair(project: str, files: list[PublishedFile], parts: list[Part]) -> Part:
     """SGRAF of an SGR and a SAF that differ in nothing else."""
     parts = sorted(parts, key=lambda part: part[1].get("module") != "sgr")
     if project != "sgraf" or [part[1]["module"] for part in parts] != ["sgr", "saf"]:
@@ -119,13 +119,13 @@ def _pair(project: str, files: list[Published], parts: list[Part]) -> Part:
     return name, {**settings, "module": "sgraf"}, text, state
 
 
-def _tern(published: Published) -> Part:
+def _tern(published: PublishedFile) -> Part:
     """TERN: ``img_txt_enc.*``."""
     settings, text, state = _tern_encoders(published)
     return "tern", {**settings, "image_aggregation": "cls", "text_aggregation": "cls"}, text, state
 
 
-def _teran(published: Published) -> Part:
+def _teran(published: PublishedFile) -> Part:
     """TERAN: TERN's encoders; the name of its alignment is in ``config`` alone."""
     published.require("training.loss-type", ["alignment"])
     published.require("model.exclude-stopwords", [False])
@@ -134,7 +134,7 @@ def _teran(published: Published) -> Part:
     return "teran", {**settings, "alignment": alignment}, text, state
 
 
-def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]:
+def _tern_encoders(published: PublishedFile) -> tuple[dict[str, Any], Text, Tensors]:
     for part in ("text", "image"):
         published.require(f"model.{part}-aggregation", ["first"])
     published.require("training.measure", ["dot", "cosine"])
@@ -160,7 +160,7 @@ def _tern_encoders(published: Published) -> tuple[dict[str, Any], Text, Tensors]
     return settings, text, state_dicts.tern_state(rest)
 
 
-def _sgraf(published: Published) -> Part:
+def _sgraf(published: PublishedFile) -> Part:
     """SGR or SAF: ``img_enc.*``, ``txt_enc.*`` and ``sim_enc.*``; words by a BiGRU."""
     _require_norms(published)
     published.require("num_layers", [1])
@@ -181,7 +181,7 @@ def _sgraf(published: Published) -> Part:
     return "sgraf", settings, replace(text, state={}), state
 
 
-def _vse_infty(published: Published) -> Part:
+def _vse_infty(published: PublishedFile) -> Part:
     """VSE-infinity on region features, with BERT or a BiGRU."""
     settings, text, rest = _mapped_regions(published, bigru=True)
     settings |= {
@@ -192,7 +192,7 @@ def _vse_infty(published: Published) -> Part:
     return "vse_infty", settings, text, state_dicts.vse_infty_state(rest)
 
 
-def _esa(published: Published) -> Part:
+def _esa(published: PublishedFile) -> Part:
     """ESA on region features; a tenth is dropped of BERT's mapped words, or of a BiGRU's embeddings."""
     settings, text, rest = _mapped_regions(published, bigru=True)
     dropout = 0.1  # fixed in the published code
@@ -201,13 +201,13 @@ def _esa(published: Published) -> Part:
     return "esa", settings | {"dropout": dropout}, text, state_dicts.esa_state(rest)
 
 
-def _xdim(published: Published) -> Part:
+def _xdim(published: PublishedFile) -> Part:
     """X-Dim on region features, with BERT; third in the file are its similarity's weights."""
     settings, text, rest = _mapped_regions(published)
     return "xdim", settings, text, state_dicts.xdim_state(rest)
 
 
-def _chan(published: Published) -> Part:
+def _chan(published: PublishedFile) -> Part:
     """CHAN: ``img_enc.*`` and ``txt_enc.*``, with BERT or a BiGRU; coding and pooling are in ``opt`` alone."""
     codings = {"VHACoding": "visual", "THACoding": "textual"}
     pools = {"MeanPooling": "mean", "LSEPooling": "lse", "MaxPooling": "max", "SumPooling": "sum"}
@@ -232,7 +232,7 @@ def _chan(published: Published) -> Part:
     return "chan", settings, text, state_dicts.chan_state(rest)
 
 
-def _mapped_regions(published: Published, *, bigru: bool = False) -> tuple[dict[str, Any], Text, Tensors]:
+def _mapped_regions(published: PublishedFile, *, bigru: bool = False) -> tuple[dict[str, Any], Text, Tensors]:
     """The maps of ``img_enc.*`` and ``txt_enc.*``, the text encoder, and all other entries."""
     published.require("precomp_enc_type", ["basic"])  # "backbone" trains a CNN on pixels with the model
     _require_norms(published)
@@ -248,7 +248,7 @@ def _mapped_regions(published: Published, *, bigru: bool = False) -> tuple[dict[
     return settings, text or Text("bert", {}, published.size("txt_enc.linear.weight", 1)), rest
 
 
-PROJECTS: dict[str, Callable[[Published], Part]] = {
+PROJECTS: dict[str, Callable[[PublishedFile], Part]] = {
     "sgraf": _sgraf,
     "vse_infty": _vse_infty,
     "esa": _esa,
@@ -259,7 +259,7 @@ PROJECTS: dict[str, Callable[[Published], Part]] = {
 }
 
 
-def _flat(path: Path, content: Any) -> Published:
+def _flat(path: Path, content: Any) -> PublishedFile:
     """Undo the lists, the prefixes of data-parallel training, and the nesting of the configuration."""
     if not isinstance(content, Mapping) or "model" not in content:
         raise UserError(f"{path}: has no 'model'; expected the dict that the project's train.py saves")
@@ -279,10 +279,10 @@ def _flat(path: Path, content: Any) -> Published:
     config = content.get("config")
     for section, values in config.items() if isinstance(config, Mapping) else ():
         settings |= {f"{section}.{key}": value for key, value in values.items()} if isinstance(values, Mapping) else {}
-    return Published(path, entries, settings)
+    return PublishedFile(path, entries, settings)
 
 
-def _region_size(published: Published) -> int:
+def _region_size(published: PublishedFile) -> int:
     """Size of a region's features: inputs of the first map, without the five values of its position."""
     for name, position in (("img_enc.fc.weight", 0), ("img_txt_enc.img_enc.pos_encoding_image.map.0.weight", 5)):
         if name in published.entries:
@@ -290,7 +290,7 @@ def _region_size(published: Published) -> int:
     raise UserError(f"{published.path}: has no map of region features; is it a checkpoint of the project named?")
 
 
-def _bert(published: Published, prefix: str) -> tuple[Text | None, Tensors]:
+def _bert(published: PublishedFile, prefix: str) -> tuple[Text | None, Tensors]:
     """The BERT whose names begin with ``prefix``, None if the features were stored, and all other entries.
 
     Its pooler, which no matcher reads, and buffers that newer releases compute are dropped.
@@ -315,7 +315,7 @@ def _bert(published: Published, prefix: str) -> tuple[Text | None, Tensors]:
     return Text("bert_finetune", {"config": config}, hidden, state), rest
 
 
-def _bigru(published: Published, entries: Tensors, embed: str, rnn: str, dropout: float) -> tuple[Text, Tensors]:
+def _bigru(published: PublishedFile, entries: Tensors, embed: str, rnn: str, dropout: float) -> tuple[Text, Tensors]:
     """The word embeddings and the BiGRU, by their prefixes, and all other entries."""
     state, rest = split_state(entries, {embed: "embed.", rnn: "rnn."})
     settings = {
@@ -328,12 +328,12 @@ def _bigru(published: Published, entries: Tensors, embed: str, rnn: str, dropout
     return Text("bigru", settings, settings["hidden"], state), rest
 
 
-def _require_norms(published: Published) -> None:
+def _require_norms(published: PublishedFile) -> None:
     for key in ("no_imgnorm", "no_txtnorm"):
         published.require(key, [False])
 
 
-def _words(published: Published, text: Text, vocabulary: Path | None, project: str) -> list[str] | None:
+def _words(published: PublishedFile, text: Text, vocabulary: Path | None, project: str) -> list[str] | None:
     """The words of a BiGRU's vocabulary by id."""
     if text.encoder != "bigru":
         if vocabulary:
@@ -341,7 +341,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
         return None
     if vocabulary is None:
         raise UserError(f"{published.path}: embeds words of its own: give the project's vocabulary by --vocabulary")
-    words, rows = read_words(vocabulary), text.settings["vocabulary"]
+    words, rows = read_vocabulary(vocabulary), text.settings["vocabulary"]
     if project in ("vse_infty", "esa", "chan") and len(words) == rows - 1:
         words.append("<mask>")  # its train.py adds one to the vocabulary file's
     if len(words) != rows:
@@ -349,7 +349,7 @@ def _words(published: Published, text: Text, vocabulary: Path | None, project: s
     return words
 
 
-def read_words(path: Path) -> list[str]:
+def read_vocabulary(path: Path) -> list[str]:
     """A published vocabulary's words, each at the index of its id.
 
     The JSON of SGRAF, VSE-infinity and CHAN holds ``word2idx`` and ``idx2word``; older files are pickles of the same.

@@ -319,7 +319,9 @@ class Loss(Section):
     @model_validator(mode="after")
     def _parts_are_used(self) -> Loss:
         if self.views > 1 and self.name != "hinge":
-            raise ValueError(f"views {self.views}: name {self.name} compares one view of each pair; use 1, or name hinge")
+            raise ValueError(
+                f"views {self.views}: name {self.name} compares one view of each pair; use 1, or name hinge"
+            )
         chosen = [part for part in get_args(LossPart) if getattr(self, part) is not None]
         if self.name in MATRIX_LOSSES and chosen:
             raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} takes none; set it to null")

@@ -89,7 +89,7 @@ def packs(weight: torch.Tensor, dtype: torch.dtype) -> bool:
     return all(size % found.width() == 0 for size in weight.shape)
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> PackedMap:
+def pack_map(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> PackedMap:
     """A map of (S, E), for which ``packs`` holds, in compiled form."""
     found = library()
     width, unit = found.width(), 4 // dtype.itemsize

@@ -19,7 +19,7 @@ _MOST = 16 * 2**30  # bytes of a download; the published files have 0.3
 _NAMES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}  # of 1600-400-20, a name a line
 
 
-def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
+def fetch_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
     """Write weights, sizes and names of the published detector to ``folder``.
 
     Args:
