@@ -16,7 +16,7 @@ from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.extraction.extract import Extraction
 from crossmodal.regions.extraction.jobs import extract_all, extract_shard
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
-from crossmodal.settings.derived import region_backend, settings_in_use
+from crossmodal.settings.derived import BACKENDS, region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
 
@@ -28,12 +28,13 @@ def main() -> None:
     shard = parser.parse_args().shard
     params = load_params()
     backend, dataset = region_backend(params), read_dataset(DATASET)
+    imported = BACKENDS[backend].imported
     if not DETECTOR.is_dir():
         raise UserError(f"{DETECTOR}: not found; run the detector stage first")
-    if shard and backend == "precomputed":
-        raise UserError("--shard: regions.backend precomputed is imported by one process: dvc repro regions")
+    if shard and imported:
+        raise UserError(f"--shard: regions.backend {backend} is imported by one process: dvc repro regions")
     key = settings_in_use(params)["regions"]
-    if backend == "precomputed":
+    if imported:
         key |= {"files": fingerprint(params.precomputed)}
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
     work = work_folder("regions", key, inputs, shared=shard is not None)
@@ -41,7 +42,7 @@ def main() -> None:
     if shard is not None:
         print(f"regions: {extract_shard(dataset, make_extractor, work, shard, how)}")
         return
-    if backend == "precomputed":
+    if imported:
         out = import_regions(dataset, params.precomputed, work / "out")
     else:
         executor = params.regions.executor

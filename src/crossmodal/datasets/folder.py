@@ -15,6 +15,7 @@ from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
+from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import check_space, progress, setting_path
 from crossmodal.settings.params import Download, Folder
 from crossmodal.terminal import warn
@@ -52,7 +53,7 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     sizes = dict(zip(listed, check_images([sources[name] for name in listed]), strict=True))
     good = [name for name, size in sizes.items() if not isinstance(size, str)]
     if not named:
-        digests = [_digest(sources[name]) for name in progress(good, desc="read images", unit="image")]
+        digests = [file_checksum(sources[name]) for name in progress(good, desc="read images", unit="image")]
         splits |= zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True)
     ids = _ids(list(listed))
     entries = [
@@ -71,7 +72,7 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         skipped,
         no_captions=f"no caption in {captions_path.name}",
         splits=dict.fromkeys(SPLITS, str(captions_path)),
-        sources={captions_path.name: f"sha256:{_digest(captions_path)}"},
+        sources={captions_path.name: f"sha256:{file_checksum(captions_path)}"},
     )
     missing = {name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND}
     write_entries(folder, listing, [sizes[entry.file] for entry in entries], reasons=missing, max_bad=download.max_bad)
@@ -131,11 +132,6 @@ def _place(key: str, value: str | None) -> Path:
     if value is None:
         raise UserError(f"folder.{key} in params.yaml: null, expected a path; or -S folder.{key}=PATH")
     return setting_path(value)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ids(names: Sequence[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from crossmodal.datasets.archives.transfer import explain
 from crossmodal.datasets.build import archives_of, download_cache
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError
+from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import in_units, progress, project_root, setting_path
 from crossmodal.settings.derived import BACKENDS, bert_source, region_backend, settings_in_use
 from crossmodal.settings.params import Params
@@ -304,8 +305,7 @@ def check_cache() -> list[Finding]:
 
 
 def _is_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest() == path.parent.name + path.name.removesuffix(".dir")
+    return file_checksum(path, "md5") == path.parent.name + path.name.removesuffix(".dir")
 
 
 def _again(path: Path, outs: dict[str, str]) -> str:
