@@ -1,6 +1,7 @@
 """The BiGRU's vocabulary: counted, cut, stored."""
 
 import pytest
+from assertions import raises_naming
 
 from crossmodal.captions.base import store_captions
 from crossmodal.captions.bigru import WordIds
@@ -32,7 +33,7 @@ def test_a_vocabulary_survives_its_file_and_damaged_ones_are_named(tmp_path):
     assert Vocabulary.load(path).words == count_vocabulary(["naïve 犬 dog"], 1).words
     for content in ("[1", '["dog"]', "{}", '["<pad>", "<start>", "<end>", "<unk>", 5]'):
         path.write_text(content)
-        with pytest.raises(UserError, match=r"vocabulary\.json"):
+        with raises_naming("vocabulary.json"):
             Vocabulary.load(path)
     with pytest.raises(UserError, match="captions stage"):
         Vocabulary.load(tmp_path / "none.json")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from assertions import raises_naming
 from published_arrays import arrays, length_mask
 from transformers import BertConfig, BertModel
 
@@ -485,10 +486,10 @@ def test_other_files_are_refused(tmp_path, content, expected):
 def test_missing_and_unknown_entries_are_named(tmp_path):
     weights = tern_weights(arrays("tern"))
     del weights["img_txt_enc.cap_proj.bias"]
-    with pytest.raises(UserError, match=r"lacks .caption_map\.bias"):
+    with raises_naming("caption_map.bias"):
         import_checkpoint("tern", [save(tmp_path, tern_file(weights))], None, "key")
     weights["img_txt_enc.surprise.weight"] = torch.ones(1)
-    with pytest.raises(UserError, match=r"'img_txt_enc\.surprise\.weight'"):
+    with raises_naming("'img_txt_enc.surprise.weight'"):
         import_checkpoint("tern", [save(tmp_path, tern_file(weights))], None, "key")
 
 
@@ -504,7 +505,7 @@ def test_ids_of_a_vocabulary_are_the_published_ones(tmp_path, kind):
 def test_what_is_no_vocabulary_is_refused(tmp_path, content):
     path = tmp_path / "vocab.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"vocab\.json: not a published vocabulary"):
+    with raises_naming("vocab.json"):
         read_vocabulary(path)
 
 
