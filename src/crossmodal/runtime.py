@@ -1,4 +1,4 @@
-"""Where a run happens: root folder, paths of settings, device, seeds, progress bars, room on the disk."""
+"""Runtime helpers: project root, paths of settings, device, precision, seeds, progress bars, free disk space."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def setting_path(text: str) -> Path:
 
 
 def hub_name_or_path(text: str) -> str:
-    """What a setting names that takes both: the folder of that name as its path, else the text, a hub's name."""
+    """The path of the folder that a setting names, else the text itself, the name on a hub."""
     path = setting_path(text)
     return str(path) if path.is_dir() else text
 

@@ -1,5 +1,4 @@
-"""BERT: obtained from a hub or a folder, or fitted on the training captions; kept as a folder of
-safetensors, config.json and tokenizer.json that transformers reads back."""
+"""BERT of a hub or a folder, copied and read back: a folder of safetensors, config.json and tokenizer.json."""
 
 from __future__ import annotations
 

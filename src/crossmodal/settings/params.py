@@ -116,7 +116,7 @@ class Regions(Section):
 
 
 class RayCluster(Section):
-    """Where regions.executor ray works."""
+    """The cluster of ``regions.executor: ray``."""
 
     address: str | None
     workers: Count

@@ -133,7 +133,7 @@ def _rows(values: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Those in training mode."""
+    """Batch norms in training mode."""
     return [part for part in module.modules() if isinstance(part, BATCH_NORMS) and part.training]
 
 

@@ -48,7 +48,7 @@ def part_folder(folder: Path, rows: range) -> Path:
 
 
 def missing_parts(folder: Path, parts: Sequence[range]) -> list[range]:
-    """Those of ``parts`` that are not complete."""
+    """The parts that are not complete."""
     return [rows for rows in parts if not (part_folder(folder, rows) / "index.json").is_file()]
 
 
