@@ -20,7 +20,8 @@ from transformers import BertConfig, BertModel
 from crossmodal.batch import Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.checkpoint import load_matcher, save_matcher
-from crossmodal.published.checkpoints import import_checkpoint, read_vocabulary
+from crossmodal.published.checkpoints import import_checkpoint
+from crossmodal.published.files import read_vocabulary
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "zebra", "apple", "t-shirt", "café"]
