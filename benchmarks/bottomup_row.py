@@ -24,7 +24,7 @@ from crossmodal.datasets.decode import read_image
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.bottomup.backend import BottomUpRegions, Detectron2Regions
-from crossmodal.regions.bottomup.obtain import obtain_detector
+from crossmodal.regions.bottomup.fetch import fetch_detector
 from crossmodal.regions.precomputed.rows import image_key
 from crossmodal.regions.precomputed.tsv import TsvRow, parse_line, read_lines
 from crossmodal.runtime import project_root
@@ -91,7 +91,7 @@ def main() -> None:
         nms=0.3,
     )
     with TemporaryDirectory() as folder:
-        obtain_detector(settings, Path(folder), project_root() / ".resume" / "downloads")
+        fetch_detector(settings, Path(folder), project_root() / ".resume" / "downloads")
         make = {"bottomup": BottomUpRegions, "detectron2": Detectron2Regions}[arguments.backend]
         (regions,) = make(Path(folder), settings)([read_image(arguments.image)])
     print_agreement(regions, theirs)

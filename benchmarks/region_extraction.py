@@ -33,8 +33,8 @@ from safetensors.torch import save_file
 
 from crossmodal.datasets.decode import read_image
 from crossmodal.datasets.records import Dataset, ImageRecord, read_dataset, write_dataset
-from crossmodal.regions.extraction.extract import extract_regions
-from crossmodal.regions.grid import GridExtractor, obtain_backbone
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
+from crossmodal.regions.grid import GridExtractor, fetch_backbone
 from crossmodal.runtime import pick_device
 from crossmodal.settings.params import Grid
 
@@ -61,9 +61,7 @@ def load_network(folder: Path, name: str) -> GridExtractor:
     torch.manual_seed(0)
     save_file(timm.create_model(name).state_dict(), folder / "random.safetensors")
     weights = str(folder / "random.safetensors")
-    obtain_backbone(
-        Grid(model=name, kwargs={}, weights=weights, image_size=224, mean=None, std=None, trained=0), folder
-    )
+    fetch_backbone(Grid(model=name, kwargs={}, weights=weights, image_size=224, mean=None, std=None, trained=0), folder)
     return GridExtractor(folder)
 
 
@@ -91,8 +89,8 @@ def main() -> None:
         )
 
         def stage(turn: str) -> None:
-            options = {"batch_size": settings.batch, "workers": settings.workers, "precision": settings.precision}
-            extract_regions(dataset, network, folder / turn, backend="grid", **options)
+            how = Extraction(settings.batch, "grid", workers=settings.workers, precision=settings.precision)
+            extract_regions(dataset, network, folder / turn, how)
 
         network([read_image(dataset.image_path(0))])  # what is loaded on first use
         times = {"one at a time": [], "stage": []}

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossmodal.captions.bert import obtain_bert
+from crossmodal.captions.bert import fetch_bert
 from crossmodal.captions.fit import fit_bert
 from crossmodal.captions.further import join_captions
 from crossmodal.datasets.records import ImageRecord, read_dataset
 from crossmodal.errors import exits_cleanly
 from crossmodal.paths import BERT, DATASET
-from crossmodal.published.dual_encoder import obtain_half
-from crossmodal.runtime import keep_large_blocks
+from crossmodal.published.dual_encoder import fetch_half
 from crossmodal.settings.derived import bert_source, further_captions, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.terminal import printable
@@ -19,7 +18,6 @@ from crossmodal.workspace import publish, work_folder
 
 @exits_cleanly
 def main() -> None:
-    keep_large_blocks()
     params = load_params()
     source, records = bert_source(params), read_dataset(DATASET).records
     further = further_captions(params)
@@ -32,9 +30,9 @@ def main() -> None:
         captions = _captions(records, further)
         fit_bert(captions, params.bert, out, state)
     elif source == "clip":
-        obtain_half(params.clip.source, "text", out)
+        fetch_half(params.clip.source, "text", out)
     else:
-        obtain_bert(source, params.bert.layers, out)
+        fetch_bert(source, params.bert.layers, out)
     publish(out, BERT, work)
     print(f"bert: {printable(source)} in {BERT}")
 

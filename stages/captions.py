@@ -1,7 +1,7 @@
 """Stage captions: token features of every caption by BERT, its embedding by CLIP, or token ids where the encoder is
 trained with the model."""
 
-from crossmodal.captions.base import encode_captions
+from crossmodal.captions.base import store_captions
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError, exits_cleanly
@@ -23,7 +23,7 @@ def main() -> None:
     out = work / "out"
     training = (caption for record in records if record.split == "train" for caption in record.captions)
     encoder = ENCODERS[settings.encoder].make(settings, BERT, training)
-    encode_captions(encoder, captions, out, batch_size=settings.batch_size)
+    store_captions(encoder, captions, out, batch_size=settings.batch_size)
     publish(out, CAPTIONS, work)
     lengths = FeatureStore(CAPTIONS).lengths
     print(f"captions: {lengths.sum():,} tokens of {len(lengths):,} captions ({settings.encoder}) in {CAPTIONS}")

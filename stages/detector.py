@@ -6,7 +6,7 @@ from crossmodal.files.checked_json import read_json
 from crossmodal.paths import DATASET, DETECTOR
 from crossmodal.regions.fetch import fetch_network
 from crossmodal.runtime import keep_large_blocks
-from crossmodal.settings.derived import region_backend, settings_in_use
+from crossmodal.settings.derived import BACKENDS, region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
 
@@ -25,7 +25,7 @@ def main() -> None:
     metrics = DETECTOR / "metrics.json"
     ap50 = read_json(metrics, dict, nan=True).get("ap50") if metrics.is_file() else None
     quality = "" if ap50 is None else f", AP50 {ap50:.3f} on val"  # None: no boxes in val
-    network = "no network, features are precomputed" if backend == "precomputed" else f"{backend} network"
+    network = "no network, features are precomputed" if BACKENDS[backend].imported else f"{backend} network"
     print(f"detector: {network}{quality}, in {DETECTOR}")
 
 

@@ -13,10 +13,11 @@ from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.store import FeatureStore
 from crossmodal.paths import DATASET, DETECTOR, REGIONS
 from crossmodal.regions.backends import load_extractor
+from crossmodal.regions.extraction.extract import Extraction
 from crossmodal.regions.extraction.jobs import extract_all, extract_shard
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
 from crossmodal.runtime import keep_large_blocks
-from crossmodal.settings.derived import image_reading, region_backend, settings_in_use
+from crossmodal.settings.derived import BACKENDS, region_backend, settings_in_use
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
 
@@ -29,32 +30,25 @@ def main() -> None:
     keep_large_blocks()
     params = load_params()
     backend, dataset = region_backend(params), read_dataset(DATASET)
+    imported = BACKENDS[backend].imported
     if not DETECTOR.is_dir():
         raise UserError(f"{DETECTOR}: not found; run the detector stage first")
-    if shard and backend == "precomputed":
-        raise UserError("--shard: regions.backend precomputed is imported by one process: dvc repro regions")
+    if shard and imported:
+        raise UserError(f"--shard: regions.backend {backend} is imported by one process: dvc repro regions")
     key = settings_in_use(params)["regions"]
-    if backend == "precomputed":
+    if imported:
         key |= {"files": fingerprint(params.precomputed)}
     inputs = [DATASET / "manifest.json", *sorted(DETECTOR.iterdir())]
     work = work_folder("regions", key, inputs, shared=shard is not None)
-    extraction = {
-        "batch_size": params.regions.batch_size,
-        "backend": backend,
-        "workers": params.regions.workers,
-        "max_broken": params.regions.max_broken,
-        "precision": params.regions.precision,
-        "settings": image_reading(params),
-    }
-    make_extractor = partial(load_extractor, params, DETECTOR)
+    how, make_extractor = Extraction.of(params), partial(load_extractor, params, DETECTOR)
     if shard is not None:
-        print(f"regions: {extract_shard(dataset, make_extractor, work, shard, **extraction)}")
+        print(f"regions: {extract_shard(dataset, make_extractor, work, shard, how)}")
         return
-    if backend == "precomputed":
+    if imported:
         out = import_regions(dataset, params.precomputed, work / "out")
     else:
         executor = params.regions.executor
-        out = extract_all(dataset, make_extractor, work, executor=executor, cluster=params.ray, **extraction)
+        out = extract_all(dataset, make_extractor, work, how, executor=executor, cluster=params.ray)
     publish(out, REGIONS, work)
     store = FeatureStore(REGIONS)
     images, left_out = len(store), len(store.left_out)

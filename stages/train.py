@@ -30,7 +30,7 @@ from crossmodal.settings.derived import run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
-from crossmodal.training.loop import Trainer, fit_in_turn, untrained_history
+from crossmodal.training.loop import Trainer, TrainerSettings, fit_in_turn, untrained_history
 from crossmodal.training.mismatched import FILE as MISMATCHED
 from crossmodal.training.mismatched import training_images, with_wrong_pairs
 from crossmodal.training.processes import start_processes
@@ -104,13 +104,19 @@ def main() -> None:
     )
     if wrong is not None:
         data = with_wrong_pairs(data, wrong)
-    trainers, grid = [], params.grid_finetune
-    parts = {"text_lr": text.lr_factor, "image_lr": grid.lr_factor, "frozen_epochs": grid.frozen_epochs}
+    how = TrainerSettings(
+        params.train,
+        params.loss,
+        params.seed,
+        text_lr=text.lr_factor,
+        image_lr=params.grid_finetune.lr_factor,
+        frozen_epochs=params.grid_finetune.frozen_epochs,
+    )
+    trainers = []
     for number, member in enumerate(model.members()):
         load_pretrained(member.text, BERT)
         load_backbone(member.image, DETECTOR)
-        trainer = partial(Trainer, member, data, params.train, params.loss, params.seed, processes=processes)
-        trainers.append(trainer(resume=work and work / f"member{number}", **parts))
+        trainers.append(Trainer(member, data, how, resume=work and work / f"member{number}", processes=processes))
     run_id = next((trainer.state.run_id for trainer in trainers), None)
     with open_training_run(key, settings, run_id=run_id, enabled=processes.first) as tracker:
         for trainer in trainers:

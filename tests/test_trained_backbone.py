@@ -25,7 +25,7 @@ from crossmodal.inference.scoring import encode_captions
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.timm_network import cell_boxes, create_network, feature_map
 from crossmodal.paths import CAPTIONS, DATASET, DETECTOR, EVALUATION, MATCHER, REGIONS
-from crossmodal.regions.grid import obtain_backbone
+from crossmodal.regions.grid import fetch_backbone
 from crossmodal.serving.bundle import pack, unpack
 from crossmodal.serving.session import Folders
 from crossmodal.settings.params import load_params
@@ -59,7 +59,7 @@ def trained(request, tmp_path_factory):
         for path in sorted((folder / "data/regions").iterdir()):
             path.unlink()
         patch.setattr("sys.argv", ["regions"])
-        obtain_backbone(load_params().grid, DETECTOR)
+        fetch_backbone(load_params().grid, DETECTOR)
         regions.main()
         train.main()
         evaluate.main()

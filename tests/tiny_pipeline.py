@@ -19,8 +19,8 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.regions.backends import load_extractor
-from crossmodal.regions.extraction.extract import extract_regions
-from crossmodal.regions.grid import obtain_backbone
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
+from crossmodal.regions.grid import fetch_backbone
 from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import load_params
 from stages import evaluate
@@ -51,10 +51,10 @@ def write_pipeline(folder):
     dataset = read_dataset(folder / "data/dataset")
 
     (folder / "models/detector").mkdir(parents=True)
-    obtain_backbone(params.grid, folder / "models/detector")
+    fetch_backbone(params.grid, folder / "models/detector")
     extractor = load_extractor(params, folder / "models/detector")
-    read_by = image_reading(params)
-    extract_regions(dataset, extractor, folder / "data/regions", batch_size=4, backend="grid", settings=read_by)
+    how = Extraction(batch_size=4, backend="grid", settings=image_reading(params))
+    extract_regions(dataset, extractor, folder / "data/regions", how)
 
     words = ["<pad>", "<unk>", "a", "picture", "nothing", "but", *COLOURS]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))

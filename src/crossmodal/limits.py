@@ -65,7 +65,7 @@ def check_image(size: int) -> None:
 
 
 def shown(value: object) -> str:
-    """What was found, in one line of a message: the beginning of what is long, control characters escaped.
+    """A value in one line of a message: the beginning of what is long, control characters escaped.
 
     Text and other values as Python writes them, a path without quotes.
     """

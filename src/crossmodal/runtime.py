@@ -1,4 +1,4 @@
-"""Where a run happens: root folder, paths of settings, device, seeds, progress bars, room on the disk."""
+"""Runtime helpers: project root, paths of settings, device, precision, seeds, progress bars, free disk space."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def setting_path(text: str) -> Path:
 
 
 def hub_name_or_path(text: str) -> str:
-    """What a setting names that takes both: the folder of that name as its path, else the text, a hub's name."""
+    """The path of the folder that a setting names, else the text itself, the name on a hub."""
     path = setting_path(text)
     return str(path) if path.is_dir() else text
 
@@ -70,14 +70,15 @@ class loaded_once(cached_property):  # noqa: N801, named as what it extends
 
 
 def keep_large_blocks() -> None:
-    """Let glibc keep the memory of freed tensors, up to 2 GiB, for the next ones; elsewhere nothing changes.
+    """Let glibc keep the memory of freed tensors of up to 256 MiB for the next ones; elsewhere nothing changes.
 
     By default each large block is given back to the system after every operation, and the page faults of the next one
-    cost about as much as its arithmetic: benchmarks/large_blocks.py. No result changes. The process grows.
+    cost about as much as its arithmetic: benchmarks/large_blocks.py. No result changes. The process grows, most where
+    sizes vary from step to step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_MMAP_THRESHOLD, 2**28)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
@@ -149,8 +150,8 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     Raises:
         UserError: less than ``needed`` bytes are free where ``folder`` is, or would be.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise UserError(f"{folder}: {what} needs {in_units(needed)}, only {in_units(free)} are free")
 

@@ -15,6 +15,7 @@ import torch
 import yaml
 from filelock import FileLock
 
+from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import project_root
 from crossmodal.terminal import warn
 
@@ -28,8 +29,7 @@ def content_key(settings: dict[str, Any], files: Iterable[Path] = ()) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in files:
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_checksum(path)))
     return digest.hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, encode_captions
+from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, store_captions
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
 
@@ -37,7 +37,7 @@ class Padded(CaptionEncoder):
 def test_a_killed_run_goes_on_in_the_same_chunks(tmp_path, monkeypatch, shard_bytes):
     """Wherever it was killed: a shard may end, by its bytes, in the middle of a chunk."""
     monkeypatch.setattr(store, "SHARD_BYTES", shard_bytes)
-    encode_captions(Padded(40), CAPTIONS, tmp_path / "whole", batch_size=BATCH, chunk=CHUNK)
+    store_captions(Padded(40), CAPTIONS, tmp_path / "whole", batch_size=BATCH, chunk=CHUNK)
     whole = FeatureStore(tmp_path / "whole")
     expected = [max(len(text.split()) for text in CAPTIONS[i : min(i + BATCH, 8)]) for i in (0, 3, 6)]
     assert [whole.read(row, FEATURES)[0, 0] for row in (0, 3, 6)] == expected
@@ -48,6 +48,6 @@ def test_a_killed_run_goes_on_in_the_same_chunks(tmp_path, monkeypatch, shard_by
         cut.mkdir()
         for path in shards[:kept]:
             shutil.copy(path, cut)
-        encode_captions(Padded(40), CAPTIONS, cut, batch_size=BATCH, chunk=CHUNK)
+        store_captions(Padded(40), CAPTIONS, cut, batch_size=BATCH, chunk=CHUNK)
         for path in (tmp_path / "whole").iterdir():
             assert path.read_bytes() == (cut / path.name).read_bytes(), (kept, path.name)

@@ -6,13 +6,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from assertions import raises_naming
 
 from crossmodal.captions.further import join_captions, photograph, plain_words, word_for_word
 from crossmodal.datasets.assemble import SPLITS
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.flickr8k import CAPTIONS, MEMBERS, parse_captions
 from crossmodal.datasets.records import ImageRecord
-from crossmodal.errors import UserError
 from crossmodal.recipes.recipes import read_reproduction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,14 +59,14 @@ def test_photographs_and_captions_of_other_splits_are_kept_away(tmp_path, name):
 
 def test_a_file_of_which_nothing_is_left(tmp_path):
     path = written(tmp_path / "a.jsonl", [("1003.jpg", ["Water."]), ("1001.jpg", ["A dog runs"])])
-    with pytest.raises(UserError, match=r"bert\.captions .*a\.jsonl: adds no caption"):
+    with raises_naming("bert.captions", "a.jsonl"):
         join_captions(RECORDS, path)
 
 
 @pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}" * 99)[:-9]], ids=["other bytes", "cut off"])
 def test_a_damaged_gzip_file(tmp_path, content):
     (tmp_path / "a.jsonl.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.jsonl\.gz: does not unpack"):
+    with raises_naming("a.jsonl.gz"):
         read_caption_file(tmp_path / "a.jsonl.gz")
 
 

@@ -7,8 +7,8 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from crossmodal.captions.base import encode_captions
-from crossmodal.captions.bert import load_bert, obtain_bert
+from crossmodal.captions.base import store_captions
+from crossmodal.captions.bert import fetch_bert, load_bert
 from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.captions.query import SentenceReader
 from crossmodal.errors import UserError
@@ -59,7 +59,7 @@ def obtained(tmp_path):
         fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer or bert_tokenizer(), **names)
         fast.save_pretrained(tmp_path / "source")
         (tmp_path / "bert").mkdir()
-        obtain_bert(str(tmp_path / "source"), layers, tmp_path / "bert")
+        fetch_bert(str(tmp_path / "source"), layers, tmp_path / "bert")
         return tmp_path / "bert", model
 
     return _obtained
@@ -68,7 +68,7 @@ def obtained(tmp_path):
 def stored(bert, folder, max_tokens=40):
     """The store of the captions, which holds what each caption gives alone and what a query gives."""
     model, tokenizer = load_bert(bert)
-    encode_captions(BertFeatures(model, tokenizer, max_tokens), CAPTIONS, folder, batch_size=4)
+    store_captions(BertFeatures(model, tokenizer, max_tokens), CAPTIONS, folder, batch_size=4)
     store, read = FeatureStore(folder), SentenceReader("bert", bert, folder, max_tokens)
     for row, caption in enumerate(CAPTIONS):
         ids = torch.tensor([store.read(row, "token_ids").tolist()])

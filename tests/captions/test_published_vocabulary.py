@@ -1,9 +1,9 @@
 """Captions under a vocabulary that was published: its ids, its hyphenated words."""
 
 import pytest
+from assertions import raises_naming
 
-from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, obtain_vocabulary
-from crossmodal.errors import UserError
+from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary, fetch_vocabulary
 
 WORDS = [*SPECIAL, "man", "'s", "t", "shirt", "t-shirt", "long-sleeved", "a", ".", "-", "don", "e.g."]
 
@@ -44,7 +44,7 @@ def test_a_counted_vocabulary_splits_as_before():
 def test_a_vocabulary_is_counted_or_read(tmp_path):
     path = tmp_path / "vocabulary.json"
     Vocabulary(WORDS).save(path)
-    assert obtain_vocabulary(str(path), ["never read"], 1).words == WORDS
-    assert obtain_vocabulary("count", ["a dog", "a cat"], 2).words == [*SPECIAL, "a"]
-    with pytest.raises(UserError, match=r"captions\.vocabulary '.*nowhere\.json': no such file; give one, or count"):
-        obtain_vocabulary(str(tmp_path / "nowhere.json"), [], 1)
+    assert fetch_vocabulary(str(path), ["never read"], 1).words == WORDS
+    assert fetch_vocabulary("count", ["a dog", "a cat"], 2).words == [*SPECIAL, "a"]
+    with raises_naming("captions.vocabulary", "nowhere.json"):
+        fetch_vocabulary(str(tmp_path / "nowhere.json"), [], 1)

@@ -1,8 +1,9 @@
 """The BiGRU's vocabulary: counted, cut, stored."""
 
 import pytest
+from assertions import raises_naming
 
-from crossmodal.captions.base import encode_captions
+from crossmodal.captions.base import store_captions
 from crossmodal.captions.bigru import WordIds
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary, count_vocabulary
 from crossmodal.errors import UserError
@@ -32,7 +33,7 @@ def test_a_vocabulary_survives_its_file_and_damaged_ones_are_named(tmp_path):
     assert Vocabulary.load(path).words == count_vocabulary(["naïve 犬 dog"], 1).words
     for content in ("[1", '["dog"]', "{}", '["<pad>", "<start>", "<end>", "<unk>", 5]'):
         path.write_text(content)
-        with pytest.raises(UserError, match=r"vocabulary\.json"):
+        with raises_naming("vocabulary.json"):
             Vocabulary.load(path)
     with pytest.raises(UserError, match="captions stage"):
         Vocabulary.load(tmp_path / "none.json")
@@ -40,7 +41,7 @@ def test_a_vocabulary_survives_its_file_and_damaged_ones_are_named(tmp_path):
 
 def test_ids_are_stored_row_by_row(tmp_path):
     vocabulary = Vocabulary([*SPECIAL, "a", "b", "c"])
-    encode_captions(WordIds(vocabulary, 40), ["a", "", "a b c"], tmp_path, batch_size=2)
+    store_captions(WordIds(vocabulary, 40), ["a", "", "a b c"], tmp_path, batch_size=2)
     store = FeatureStore(tmp_path)
     assert store.lengths.tolist() == [3, 2, 5]
     assert store.read(2, "token_ids").tolist() == [1, 4, 5, 6, 2]

@@ -12,8 +12,8 @@ import requests
 import yaml
 from dvc.repo import Repo  # before any test: its log keeps to the stdout that it finds
 
-from crossmodal.doctor import checks
-from crossmodal.doctor.checks import Finding
+from crossmodal.doctor import checks, dvc_checks
+from crossmodal.doctor.findings import Finding
 from crossmodal.files.checked_json import write_json
 from crossmodal.settings.derived import settings_in_use
 from crossmodal.settings.params import load_params
@@ -131,7 +131,7 @@ def test_weights_of_other_settings_do_not_count(doctor, tmp_path, monkeypatch):
 
 def test_stages_as_dvc_sees_them():
     """In this repository, without the mocks."""
-    findings = checks.check_stages()
+    findings = dvc_checks.check_stages()
     assert {finding.what for finding in findings} == set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
     assert {finding.state for finding in findings} <= {"ok", "get"}
 

@@ -11,7 +11,7 @@ import pytest
 from dvc.repo import Repo  # noqa: F401  before any test: its log keeps to the stdout that it finds
 
 from crossmodal.doctor import checks
-from crossmodal.doctor.checks import Finding
+from crossmodal.doctor.findings import Finding
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -48,13 +48,13 @@ def test_features_are_those_of_the_picture(page, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from crossmodal.regions.grid import GridExtractor, obtain_backbone
+    from crossmodal.regions.grid import GridExtractor, fetch_backbone
     from crossmodal.settings.params import Grid
 
     torch.manual_seed(0)
     name, weights = "mobilenetv3_small_050", tmp_path / "weights.safetensors"
     save_file(timm.create_model(name).state_dict(), weights)
-    obtain_backbone(
+    fetch_backbone(
         Grid(model=name, kwargs={}, weights=str(weights), image_size=96, mean=None, std=None, trained=0), tmp_path
     )
     extractor = GridExtractor(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from ir_measures import RR, P, R, Success, nDCG
 
 from crossmodal.evaluation.metrics import i2t_ranks, t2i_ranks
-from crossmodal.evaluation.trec import read_judged, trec_id, trec_metrics, write_qrels, write_run
+from crossmodal.evaluation.trec import Retrieved, read_judged, trec_id, trec_metrics, write_qrels, write_run
 
 
 def write(folder, similarity, owners, depth):
@@ -17,7 +17,8 @@ def write(folder, similarity, owners, depth):
     found = np.argsort(-similarity.T, axis=1, kind="stable")[:, :depth]
     images, captions = [f"i{n}" for n in range(len(similarity))], [f"c{n}" for n in range(len(owners))]
     scores = np.take_along_axis(similarity.T, found, axis=1)
-    write_run(folder / "run", captions, images, found, scores, found == owners[:, None], ranks, "tag")
+    results = Retrieved(found, scores, found == owners[:, None], ranks)
+    write_run(folder / "run", captions, images, results, "tag")
     write_qrels(folder / "qrels", captions, images, enumerate(owners))
     return ranks
 
@@ -52,7 +53,7 @@ def test_a_run_reads_back_as_ir_measures_has_it(tmp_path, run):
     right = owners[found] == np.arange(12)[:, None]
     scores = np.take_along_axis(similarity, found, axis=1)
     ranks = i2t_ranks(similarity, owners)
-    write_run(tmp_path / "run", images, captions, found, scores, right, ranks, "tag")
+    write_run(tmp_path / "run", images, captions, Retrieved(found, scores, right, ranks), "tag")
     write_qrels(tmp_path / "qrels", images, captions, ((image, caption) for caption, image in enumerate(owners)))
     code, out, _ = run("score", "--run", tmp_path / "run", "--qrels", tmp_path / "qrels", "--json")
     metrics = json.loads(out)

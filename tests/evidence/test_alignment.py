@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from assertions import raises_naming
 
 from crossmodal.captions.fit import fit_tokenizer
 from crossmodal.datasets.splits import split_rows
@@ -116,16 +117,16 @@ def test_token_ids_of_another_tokenizer_are_refused(data, tmp_path):
     fit_tokenizer(["quite other words"], 40).save_pretrained(other)
     with pytest.raises(UserError, match="run the captions stage again"):
         keep(build("scan"), data, tmp_path / "out", bert="other")
-    with pytest.raises(UserError, match=r"tokenizer\.json: not found; run the bert stage first"):
+    with raises_naming("tokenizer.json"):
         keep(build("scan"), data, tmp_path / "again", bert="absent")
 
 
 def test_evidence_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"evidence\.npz: not found; run the evaluate stage first"):
+    with raises_naming("evidence.npz"):
         load_arrays(Evidence, tmp_path / EVIDENCE_FILE)
     (tmp_path / "evidence.npz").write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"evidence\.npz: not readable"):
+    with raises_naming("evidence.npz"):
         load_arrays(Evidence, tmp_path / EVIDENCE_FILE)
     np.savez(tmp_path / "evidence.npz", matches=np.zeros(3))
-    with pytest.raises(UserError, match=r"evidence\.npz: not readable"):
+    with raises_naming("evidence.npz"):
         load_arrays(Evidence, tmp_path / EVIDENCE_FILE)

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from single_changes import changed, single_changes
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from crossmodal.captions.bert import load_bert, obtain_bert
+from crossmodal.captions.bert import fetch_bert, load_bert
 from crossmodal.captions.fit import fit_tokenizer
 from crossmodal.errors import UserError
-from crossmodal.published.dual_encoder import load_half, obtain_half
+from crossmodal.published.dual_encoder import fetch_half, load_half
 
 OTHER_TYPES = (None, True, -1, 2**40, 1.5, "text", [], {"a": 1}, 0)
 SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 12}
@@ -62,10 +62,10 @@ def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize("read", ["load_bert", "obtain_bert", "obtain_half"])
+@pytest.mark.parametrize("read", ["load_bert", "fetch_bert", "fetch_half"])
 def test_code_of_a_folder_is_not_run(bert, clip, copy, tmp_path, monkeypatch, read):
     """Not though whoever runs it says yes to everything."""
-    folder, mark = copy(clip if read == "obtain_half" else bert), tmp_path / "mark"
+    folder, mark = copy(clip if read == "fetch_half" else bert), tmp_path / "mark"
     classes = {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoTokenizer": ["evil.T", None]}
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
@@ -76,10 +76,10 @@ def test_code_of_a_folder_is_not_run(bert, clip, copy, tmp_path, monkeypatch, re
     try:
         if read == "load_bert":
             load_bert(folder)
-        elif read == "obtain_bert":
-            obtain_bert(str(folder), 0, tmp_path / "out")
+        elif read == "fetch_bert":
+            fetch_bert(str(folder), 0, tmp_path / "out")
         else:
-            obtain_half(str(folder), "text", tmp_path / "out")
+            fetch_half(str(folder), "text", tmp_path / "out")
     except UserError:
         pass
     assert not mark.exists()
@@ -134,7 +134,7 @@ def test_single_changes_of_berts_tokenizer(bert, copy):
 def test_single_changes_of_a_half(clip, copy, tmp_path, half):
     folder = tmp_path / "half"
     folder.mkdir()
-    obtain_half(str(clip), half, folder)
+    fetch_half(str(clip), half, folder)
     model, _ = load_half(folder, half, "bert")
     assert sum(value.numel() for value in model.parameters()) > 100
     for name in ("config.json", "preprocessor_config.json" if half == "vision" else "tokenizer_config.json"):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from assertions import raises_naming
 from safetensors.torch import save_file
 from torch import nn
 
-from crossmodal.errors import UserError
 from crossmodal.files.weights import check_folder, check_tensors, read_tensors
 
 
@@ -30,10 +30,10 @@ HOSTILE = {
 def test_what_is_refused(tmp_path, name):
     good = network().state_dict()
     save_file(good | {"0.weight": HOSTILE[name](good["0.weight"])}, tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match=r"a: .*'0\.weight' (holds|is)"):
+    with raises_naming("'0.weight'"):
         check_tensors(read_tensors(tmp_path / "a.safetensors"), good, "a", "the network")
     if name != "shape":
-        with pytest.raises(UserError, match=r"'0\.weight' holds"):
+        with raises_naming("'0.weight'"):
             check_folder(tmp_path)
 
 
@@ -51,9 +51,9 @@ def test_every_precision_is_taken(tmp_path, dtype):
 
 def test_names(tmp_path):
     good = network().state_dict()
-    with pytest.raises(UserError, match=r"lacks '0\.bias'"):
+    with raises_naming("'0.bias'"):
         check_tensors({name: value for name, value in good.items() if name != "0.bias"}, good, "a", "the network")
-    with pytest.raises(UserError, match="holds unknown 'more'"):
+    with raises_naming("'more'"):
         check_tensors(good | {"more": torch.ones(1)}, good, "a", "the network")
 
 
@@ -61,5 +61,5 @@ def test_names(tmp_path):
 def test_damaged(tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.safetensors: not a readable safetensors file"):
+    with raises_naming("a.safetensors"):
         read_tensors(path)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from assertions import raises_naming
 
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
 from crossmodal.errors import UserError
@@ -54,7 +55,7 @@ def test_ids_of_another_vocabulary_are_named(tmp_path, stores):
     for words in (None, ["cat", "dog"]):
         if words:
             Vocabulary([*SPECIAL, *words]).save(ids.folder / "vocabulary.json")
-        with pytest.raises(UserError, match=r"ids: token ids of another vocabulary .* captions\.vocabulary"):
+        with raises_naming("captions.vocabulary"):
             check_inputs(tmp_path, config, stores[0], ids)
     Vocabulary([*SPECIAL, "dog", "cat"]).save(ids.folder / "vocabulary.json")
     check_inputs(tmp_path, config, stores[0], ids)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossmodal.losses.pair import PairLoss, hinge_loss, infonce_loss
+from crossmodal.losses.pair import hinge_loss, infonce_loss
+from crossmodal.losses.registry import build_loss
 from crossmodal.settings.params import load_params
 
 LOSS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").loss
@@ -75,7 +76,7 @@ def test_views_against_the_loop(similarity, hardest, masked, views):
         ignore = of_image[:, None] == of_image
     negatives = "hard" if hardest else "all"
     changes = {"name": "hinge", "margin": 0.2, "negatives": negatives, "views": views, "mask_same_image": masked}
-    ours = PairLoss(LOSS.model_copy(update=changes))(similarity, image_index, epoch=9)
+    ours = build_loss(LOSS.model_copy(update=changes))(similarity, image_index, epoch=9)
     assert ours.item() == pytest.approx(loop_hinge_of_views(similarity, 0.2, hardest, views, ignore), rel=1e-5)
 
 
@@ -107,7 +108,7 @@ def test_infonce_against_the_loop(similarity, temperature, ignore):
 
 def test_the_temperature_is_learned_and_bounded(similarity):
     settings = LOSS.model_copy(update={"name": "infonce", "temperature": 0.2, "mask_same_image": False})
-    loss = PairLoss(settings)
+    loss = build_loss(settings)
     value = loss(similarity, IMAGES, epoch=0)
     assert value.item() == pytest.approx(loop_infonce(similarity, 0.2), rel=1e-5)
     value.backward()
@@ -121,7 +122,7 @@ def test_the_temperature_is_learned_and_bounded(similarity):
 @pytest.mark.parametrize("mask", [True, False])
 def test_hard_negatives_follow_epochs_of_all(similarity, mask):
     changes = {"name": "hinge", "negatives": "hard", "all_negatives_epochs": 2, "mask_same_image": mask, "margin": 0.3}
-    loss = PairLoss(LOSS.model_copy(update=changes))
+    loss = build_loss(LOSS.model_copy(update=changes))
     for epoch, hardest in enumerate([False, False, True, True]):
         expected = loop_hinge(similarity, 0.3, hardest, SAME if mask else None)
         assert loss(similarity, IMAGES, epoch).item() == pytest.approx(expected, rel=1e-5)
@@ -135,7 +136,7 @@ def test_gradients_are_sparse_exactly_with_hard_negatives(similarity):
         ("hinge", "all", 1),
         ("infonce", "hard", 1),
     ]:
-        loss = PairLoss(LOSS.model_copy(update={"name": name, "negatives": negatives, "all_negatives_epochs": 1}))
+        loss = build_loss(LOSS.model_copy(update={"name": name, "negatives": negatives, "all_negatives_epochs": 1}))
         scores = similarity.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(scores, IMAGES, epoch), scores)
         few = gradient.count_nonzero() <= 3 * len(scores)

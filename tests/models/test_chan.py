@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from assertions import raises_naming
 
 from crossmodal.batch import Encoding, Regions, Words
-from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes
 from crossmodal.models.chan import ChanMatcher, hard_assignment
 from crossmodal.models.teran import align
@@ -143,5 +143,5 @@ def test_alignment_shows_the_cosines_that_the_score_is_made_of():
 
 
 def test_heads_divide_the_embedding():
-    with pytest.raises(UserError, match=r"chan\.attention_heads 5: chan\.embed_dim 128"):
+    with raises_naming("chan.attention_heads", "5", "chan.embed_dim", "128"):
         ChanMatcher(PARAMS.model_copy(update={"attention_heads": 5}), InputSizes(10, 8))

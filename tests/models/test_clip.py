@@ -37,7 +37,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.published.dual_encoder import load_half, obtain_half
+from crossmodal.published.dual_encoder import fetch_half, load_half
 from crossmodal.regions.clip import ClipRegions
 from crossmodal.settings.params import Clip
 from stages import bert, captions, detector, download, evaluate, regions, report, train
@@ -124,7 +124,7 @@ def own_texts(source, texts):
 
 def half_of(source, half, folder):
     folder.mkdir(parents=True)
-    obtain_half(str(source), half, folder)
+    fetch_half(str(source), half, folder)
     return folder
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from assertions import raises_naming
 
 from crossmodal.batch import Regions, Words
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import caption_images, split_rows
-from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_ranks
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
@@ -32,7 +32,7 @@ from crossmodal.settings import params as params_module
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import Params, load_params
 from crossmodal.training.batches import TrainingData
-from crossmodal.training.loop import Trainer
+from crossmodal.training.loop import Trainer, TrainerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE, SECTION, FIELD, LINE, VARIANT = re.findall(
@@ -77,7 +77,7 @@ def test_its_section_is_found_by_its_name(params, tmp_path):
     assert "late" in run_settings(params)
     path = tmp_path / "params.yaml"
     path.write_text(re.sub(r"^model: \w+", "model: late, or so", path.read_text(), flags=re.MULTILINE))
-    with pytest.raises(UserError, match=r"model: input should be 'tern'.*'late', found 'late, or so'"):
+    with raises_naming("model", "'tern'", "'late'", "'late, or so'"):
         load_params(path)
 
 
@@ -92,7 +92,8 @@ def test_it_trains_and_is_scored(params, tiny_data, tmp_path):
     settings = params.train.model_copy(
         update={"epochs": 2, "batch_size": 8, "captions_per_image": 1, "neighbours": 1, "lr": 0.01, "warmup_steps": 0}
     )
-    history = Trainer(model, data, settings, params.loss, seed=0, resume=tmp_path).fit(lambda metrics, step: None)
+    how = TrainerSettings(settings, params.loss, seed=0)
+    history = Trainer(model, data, how, resume=tmp_path).fit(lambda metrics, step: None)
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[1]["loss"] < 0.8 * history[0]["loss"]
 

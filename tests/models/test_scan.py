@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from assertions import raises_naming
 
 from crossmodal.batch import Encoding
-from crossmodal.errors import UserError
 from crossmodal.losses.pair import hinge_loss
 from crossmodal.models import scan
 from crossmodal.models.base import InputSizes
@@ -111,7 +111,7 @@ def test_words_without_a_map(batch):
     words = batch[1]
     encoded = build(word_map="none", embed_dim=8).encode_captions(words)
     torch.testing.assert_close(encoded.vectors, words.features / words.features.norm(dim=-1, keepdim=True))
-    with pytest.raises(UserError, match=r"scan\.word_map none.*8.*scan\.embed_dim.*16"):
+    with raises_naming("scan.word_map", "8", "scan.embed_dim", "16"):
         build(word_map="none")
 
 

@@ -62,7 +62,7 @@ def test_vectors_against_torch(compile_for, instructions, targets, regions):
     weights, values = torch.rand(images, targets, regions), torch.randn(images, regions, dim)
     words, weight, bias = torch.randn(targets, dim), torch.randn(size, dim), torch.randn(size)
     out = torch.full((images, 1, targets + 2, size), math.pi)
-    compiled.pack(weight, bias, torch.float32).fill_vectors(out[:, :, 1:-1], weights, values, words)
+    compiled.pack_map(weight, bias, torch.float32).fill_vectors(out[:, :, 1:-1], weights, values, words)
     expected = F.normalize(F.linear((weights @ values - words).square(), weight, bias), dim=-1)
     torch.testing.assert_close(out[:, 0, 1:-1], expected, atol=1e-5, rtol=0)
     assert (out[:, :, [0, -1]] == math.pi).all(), "rows between those that are written"
@@ -77,7 +77,7 @@ def test_linear_against_torch(compile_for, instructions, relu):
     values, weight, bias = torch.randn(5, 17, 288), torch.randn(64, 288), torch.randn(64)
     values[0, 0, 0] = math.nan
     expected = F.linear(values, weight, bias)
-    made = compiled.pack(weight, bias, torch.float32).linear(values, relu=relu)
+    made = compiled.pack_map(weight, bias, torch.float32).linear(values, relu=relu)
     torch.testing.assert_close(made, expected.relu() if relu else expected, atol=1e-4, rtol=1e-5, equal_nan=True)
 
 
@@ -87,13 +87,13 @@ def test_bf16_products_are_of_bf16_numbers_summed_in_fp32():
         pytest.skip("a processor without AVX512-BF16")
     torch.manual_seed(0)
     weight, bias, values = torch.randn(64, 1056), torch.randn(64), torch.randn(29, 1056)
-    made = compiled.pack(weight, bias, torch.bfloat16).linear(values)
+    made = compiled.pack_map(weight, bias, torch.bfloat16).linear(values)
     expected = F.linear(values.bfloat16().double(), weight.bfloat16().double(), bias.double())
     torch.testing.assert_close(made.double(), expected, atol=1e-3, rtol=0)
 
     weights, regions, words = torch.rand(2, 15, 7).bfloat16(), torch.randn(2, 7, 1056).bfloat16(), torch.randn(15, 1056)
     out = torch.empty(2, 3, 5, 64)
-    compiled.pack(weight, bias, torch.bfloat16).fill_vectors(out, weights, regions, words)
+    compiled.pack_map(weight, bias, torch.bfloat16).fill_vectors(out, weights, regions, words)
     squares = (weights.double() @ regions.double() - words).square().float().bfloat16()
     expected = F.normalize(F.linear(squares.double(), weight.bfloat16().double(), bias.double()), dim=-1)
     torch.testing.assert_close(out.flatten(1, 2).double(), expected, atol=2e-3, rtol=0)

@@ -44,11 +44,14 @@ class InnerProduct(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight, self.pairs = torch.nn.Parameter(torch.randn(3, 3)), []
-        self.reasoning = None
+        self.reasoning = torch.nn.Identity()
 
-    def forward(self, images, region_mask, captions, reasoning):
+    def similarity_vectors(self, images, region_mask, captions):
         self.pairs.append(len(images))
-        return ((images.sum(dim=1) @ self.weight) * captions.sum(dim=1)).sum(dim=-1)
+        return (images.sum(dim=1) @ self.weight) * captions.sum(dim=1)
+
+    def score(self, reasoned):
+        return reasoned.sum(dim=-1)
 
 
 def test_no_pair_without_a_gradient_is_computed_again():

@@ -21,7 +21,8 @@ from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text
-from crossmodal.published.checkpoints import PROJECTS, Published
+from crossmodal.published.files import PublishedFile
+from crossmodal.published.projects import PROJECTS
 from crossmodal.recipes.recipes import read_reproduction, resolved
 from crossmodal.settings.params import Params
 from crossmodal.training import loop
@@ -94,7 +95,7 @@ class Trajectory:
     def part(self, state):
         """Model, settings, text encoder and weights of published entries, as an import makes them."""
         entries = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
-        return PROJECTS[self.project](Published(Path(self.project), entries, {}))
+        return PROJECTS[self.project](PublishedFile(Path(self.project), entries, {}))
 
     def weights(self, prefix=""):
         names = tuple(prefix + name for name in PUBLISHED)
@@ -102,8 +103,8 @@ class Trajectory:
 
     def ours(self, state):
         """Published entries under our names, the text encoder's too."""
-        _, _, text, renamed = self.part(state)
-        return renamed | {f"text.{name}": value for name, value in text.state.items()}
+        part = self.part(state)
+        return part.state | {f"text.{name}": value for name, value in part.text.state.items()}
 
     def compared(self):
         """Where the weights of our names are to be compared: those that have a gradient."""
@@ -119,7 +120,8 @@ class Trajectory:
         return {name: mask > 0 for name, mask in self.ours(masks).items()}
 
     def model(self):
-        name, settings, text, _ = self.part(self.weights())
+        part = self.part(self.weights())
+        text = part.text
         text_settings = dict(text.settings)
         if text.encoder == "bigru":
             text_settings["dropout"] = 0.0
@@ -130,10 +132,10 @@ class Trajectory:
                 "attention_probs_dropout_prob": 0.0,
             }
         file = {"dropout": 0.0, "heads": int(self.arrays.get("heads", 0))}
-        settings = settings | {key: value for key, value in file.items() if key in settings}
-        section = Params.model_fields[name].annotation.model_validate(settings)
+        settings = part.settings | {key: value for key, value in file.items() if key in part.settings}
+        section = Params.model_fields[part.model].annotation.model_validate(settings)
         sizes = InputSizes(regions=self["regions"].shape[2], words=text.size)
-        model = build_model(name, section, sizes, lambda: build_text(text.encoder, text_settings))
+        model = build_model(part.model, section, sizes, lambda: build_text(text.encoder, text_settings))
         missing, unknown = model.load_state_dict(self.ours(self.weights()), strict=False)
         assert not missing and not unknown
         return model
@@ -202,7 +204,8 @@ def replayed(request, tmp_path_factory):
     assert {len(batches) for batches in epochs[:-1]} <= {len(epochs[0])}  # the schedule counts on it
     before = scores(model, data)
     factor = float(file.arrays.get("bert_learning_rate_factor", 1.0))
-    trainer = Replay(epochs, model, data, train, loss, seed=0, resume=folder / "state", text_lr=factor)
+    how = loop.TrainerSettings(train, loss, seed=0, text_lr=factor)
+    trainer = Replay(epochs, model, data, how, resume=folder / "state")
     with pytest.MonkeyPatch.context() as patch:  # the last epoch is the best
         rsums = iter(range(train.epochs))
         patch.setattr(loop, "validate", lambda *_: {"rsum": float(next(rsums))})

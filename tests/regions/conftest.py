@@ -17,7 +17,7 @@ def grid_network(tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from crossmodal.regions.grid import obtain_backbone
+    from crossmodal.regions.grid import fetch_backbone
     from crossmodal.settings.params import Grid
 
     torch.manual_seed(0)
@@ -25,7 +25,7 @@ def grid_network(tmp_path):
     name = "mobilenetv3_small_050"
     save_file(timm.create_model(name).state_dict(), weights)
     folder.mkdir()
-    obtain_backbone(
+    fetch_backbone(
         Grid(model=name, kwargs={}, weights=str(weights), image_size=32, mean=None, std=None, trained=0), folder
     )
     return folder

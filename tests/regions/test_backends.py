@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from assertions import raises_naming
 
-from crossmodal.errors import UserError
 from crossmodal.regions.backends import LOAD, load_extractor
 from crossmodal.regions.fetch import FETCH, fetch_network
 from crossmodal.settings import derived
@@ -46,5 +46,5 @@ def test_of_precomputed_features_no_network_reads_photographs(tmp_path):
     params = with_backend("precomputed")
     fetch_network(params, None, tmp_path, tmp_path)
     assert (tmp_path / "config.json").read_text() == '{"backend": "precomputed"}\n'
-    with pytest.raises(UserError, match=r"regions\.backend precomputed"):
+    with raises_naming("regions.backend", "precomputed"):
         load_extractor(params, tmp_path)

@@ -14,7 +14,7 @@ from crossmodal.regions.bottomup.backend import BottomUpRegions, preprocess, res
 from crossmodal.regions.bottomup.boxes import CAFFE
 from crossmodal.regions.bottomup.folder import read_folder, write_folder
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork
-from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_extraction_stores_names(tmp_path, folder):
         records.append(ImageRecord(str(row), f"images/{row}.png", "train", image.shape[1], image.shape[0], ("noise",)))
     write_dataset(dataset, "noise", records)
     extractor = BottomUpRegions(folder, settings())
-    extract_regions(read_dataset(dataset), extractor, tmp_path / "out", batch_size=3, backend="bottomup")
+    extract_regions(read_dataset(dataset), extractor, tmp_path / "out", Extraction(3, "bottomup"))
     store = FeatureStore(tmp_path / "out")
     assert store.metadata["classes"] == [f"object {number}" for number in range(20)]
     assert store.metadata["attributes"] == [f"attribute {number}" for number in range(7)]

@@ -11,7 +11,7 @@ from crossmodal.regions.bottomup.boxes import (
     CAFFE,
     DETECTRON2,
     cell_anchors,
-    decode,
+    decode_boxes,
     far_corner,
     grid_anchors,
     propose,
@@ -55,7 +55,7 @@ def test_decoding_is_torchvisions(weights):
     boxes = torch.cat([boxes, boxes + 1 + 100 * torch.rand(50, 2, generator=generator)], dim=1)
     deltas = 3 * torch.randn(50, 4, generator=generator)
     expected = BoxCoder(weights).decode(deltas, [boxes])[:, 0]
-    torch.testing.assert_close(decode(deltas, boxes, weights), expected)
+    torch.testing.assert_close(decode_boxes(deltas, boxes, weights), expected)
 
 
 def slow_iou(a, b, plus):

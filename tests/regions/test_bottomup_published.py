@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 
 from crossmodal.errors import UserError
 from crossmodal.regions.bottomup.boxes import CAFFE
+from crossmodal.regions.bottomup.fetch import fetch_detector
 from crossmodal.regions.bottomup.folder import DetectorFolder, read_folder
 from crossmodal.regions.bottomup.network import BottomUpNetwork
-from crossmodal.regions.bottomup.obtain import obtain_detector
 from crossmodal.regions.bottomup.published import read_published
 
 BOX, RPN = "roi_heads.box_predictor.", "proposal_generator.rpn_head."
@@ -197,7 +197,7 @@ def out(tmp_path):
 
 def test_a_file_becomes_a_folder(tmp_path, out, published, detector, capsys):
     sha256 = hashlib.sha256(published.read_bytes()).hexdigest()
-    obtain_detector(settings(weights=str(published), sha256=sha256), out, tmp_path / "cache")
+    fetch_detector(settings(weights=str(published), sha256=sha256), out, tmp_path / "cache")
     read = read_folder(out)
     assert read.architecture == SMALL and read.classes == read.attributes == []
     assert (
@@ -215,14 +215,14 @@ def test_names(tmp_path, out, published, beside):
     write_names(folder)
     names = None if beside else "names"  # of the root of the repository, here tmp_path
     weights = str(published.relative_to(tmp_path))
-    obtain_detector(settings(weights=weights, names=names), out, tmp_path / "cache")
+    fetch_detector(settings(weights=weights, names=names), out, tmp_path / "cache")
     assert read_folder(out).classes[:2] == ["object 0", "object 1"]
     assert read_folder(out).attributes[-1] == "attribute 6"
 
 
 def test_another_checksum_is_refused(tmp_path, out, published):
     with pytest.raises(UserError, match=f"expected bottomup.sha256 {'0' * 64}"):
-        obtain_detector(settings(weights=str(published), sha256="0" * 64), out, tmp_path / "cache")
+        fetch_detector(settings(weights=str(published), sha256="0" * 64), out, tmp_path / "cache")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -242,8 +242,8 @@ def server(monkeypatch, published):
 
 def test_weights_from_an_address(tmp_path, out, published, server):
     address = f"{server}/{published.name}"
-    obtain_detector(settings(weights=address), out, tmp_path / "cache")
+    fetch_detector(settings(weights=address), out, tmp_path / "cache")
     assert read_folder(out).architecture == SMALL
     assert json.loads((out / "config.json").read_text())["source"]["name"] == published.name
     published.unlink()  # the second time it is had from the cache
-    obtain_detector(settings(weights=address), out, tmp_path / "cache")
+    fetch_detector(settings(weights=address), out, tmp_path / "cache")

@@ -4,22 +4,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from assertions import raises_naming
 from noise_images import MeanColour, same_bytes, write_noise
 from PIL import Image
 
 from crossmodal import runtime
 from crossmodal.datasets.splits import split_rows
-from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.regions.extraction.extract import extract_regions, plan
+from crossmodal.regions.extraction.extract import Extraction, extract_regions, plan
 from crossmodal.regions.grid import GridExtractor
 
 pytestmark = pytest.mark.usefixtures("small_windows")
-OPTIONS = {"batch_size": 2, "backend": "test"}
+HOW = Extraction(batch_size=2, backend="test")
 
 
 def check_rows(store, dataset, rows):
@@ -34,7 +35,7 @@ def check_rows(store, dataset, rows):
 
 
 def test_rows_are_the_records(tmp_path, noise):
-    extract_regions(noise, MeanColour(), tmp_path / "out", **OPTIONS)
+    extract_regions(noise, MeanColour(), tmp_path / "out", HOW)
     store = FeatureStore(tmp_path / "out")
     assert store.metadata == {"backend": "test", "feature_dim": 4, "classes": ["thing"], "attributes": []}
     assert set(store.lengths) == {1, 3}
@@ -44,7 +45,7 @@ def test_rows_are_the_records(tmp_path, noise):
 def test_batches_hold_images_of_a_size(tmp_path, noise, monkeypatch):
     monkeypatch.setattr("crossmodal.regions.extraction.extract.WINDOW", 20)
     network = MeanColour()
-    extract_regions(noise, network, tmp_path / "out", **OPTIONS)
+    extract_regions(noise, network, tmp_path / "out", HOW)
     mixed = [call for call in network.calls if len(set(call)) > 1]
     assert len(network.calls) == 10
     assert len(mixed) <= 2  # ten images of 40 x 30, five each of 30 x 40 and 24 x 24: only odd ones are left over
@@ -57,8 +58,8 @@ def test_batches_do_not_depend_on_where_work_starts(noise):
 
 
 def test_decoding_in_processes_gives_the_same_bytes(tmp_path, noise):
-    extract_regions(noise, MeanColour(), tmp_path / "none", **OPTIONS)
-    extract_regions(noise, MeanColour(), tmp_path / "two", **OPTIONS, workers=2)
+    extract_regions(noise, MeanColour(), tmp_path / "none", HOW)
+    extract_regions(noise, MeanColour(), tmp_path / "two", replace(HOW, workers=2))
     same_bytes(tmp_path / "none", tmp_path / "two")
 
 
@@ -78,7 +79,8 @@ class Slow(MeanColour):
 
 store.SHARD_ROWS = extract.WINDOW = 4
 folder = Path({folder!r})
-extract.extract_regions(read_dataset(folder / "noise"), Slow(), folder / "cut", batch_size=2, backend="test", workers=1)
+how = extract.Extraction(batch_size=2, backend="test", workers=1)
+extract.extract_regions(read_dataset(folder / "noise"), Slow(), folder / "cut", how)
 """
 
 
@@ -98,9 +100,9 @@ def test_goes_on_after_a_kill(tmp_path, noise, shards):
     whole = len(list(cut.glob("*.h5")))
     assert whole < 5
     network = MeanColour()
-    extract_regions(noise, network, cut, **OPTIONS)
+    extract_regions(noise, network, cut, HOW)
     assert sum(map(len, network.calls)) == 20 - 4 * whole  # nothing of the whole shards is done again
-    extract_regions(noise, MeanColour(), tmp_path / "whole", **OPTIONS)
+    extract_regions(noise, MeanColour(), tmp_path / "whole", HOW)
     same_bytes(tmp_path / "whole", cut)
 
 
@@ -115,7 +117,7 @@ DAMAGE = {
 @pytest.mark.parametrize("reason", DAMAGE)
 def test_a_broken_image_costs_that_image_only(tmp_path, noise, reason):
     DAMAGE[reason](noise.image_path(7))
-    extract_regions(noise, MeanColour(), tmp_path / "out", **OPTIONS, max_broken=1)
+    extract_regions(noise, MeanColour(), tmp_path / "out", replace(HOW, max_broken=1))
     store = FeatureStore(tmp_path / "out")
     check_rows(store, noise, [row for row in range(20) if row != 7])
     entry = store.metadata["left_out"][0]
@@ -136,13 +138,13 @@ def test_too_many_broken_images_stop_and_can_be_mended(tmp_path, noise):
     kept = {row: noise.image_path(row).read_bytes() for row in (1, 6, 15)}
     for row in kept:
         noise.image_path(row).write_bytes(b"hello")
-    with pytest.raises(UserError, match=r"1\.png: no image; 3 images could not be read, regions\.max_broken is 2"):
-        extract_regions(noise, MeanColour(), tmp_path / "cut", **OPTIONS, max_broken=2)
+    with raises_naming("1.png", "3", "regions.max_broken", "2"):
+        extract_regions(noise, MeanColour(), tmp_path / "cut", replace(HOW, max_broken=2))
     assert list((tmp_path / "cut").glob("*.h5"))
     for row in (6, 15):
         noise.image_path(row).write_bytes(kept[row])
     network = MeanColour()
-    extract_regions(noise, network, tmp_path / "cut", **OPTIONS, max_broken=2)
+    extract_regions(noise, network, tmp_path / "cut", replace(HOW, max_broken=2))
     assert sum(map(len, network.calls)) == 16  # the shard before that of row 6 stays
     store = FeatureStore(tmp_path / "cut")
     assert store.left_out == {1}
@@ -161,7 +163,7 @@ def test_low_precision_is_close(tmp_path, grid_network, monkeypatch, fast):
     monkeypatch.setattr(runtime, "computes_fast", lambda *_: fast)
     network, dataset = GridExtractor(grid_network), write_noise(tmp_path / "four", 4)
     for precision in ("fp32", "bf16"):
-        extract_regions(dataset, network, tmp_path / precision, **OPTIONS, precision=precision)
+        extract_regions(dataset, network, tmp_path / precision, replace(HOW, precision=precision))
     full, low = (FeatureStore(tmp_path / name).padded(np.arange(4), "features") for name in ("fp32", "bf16"))
     assert (full != low).any() == fast
     np.testing.assert_allclose(low, full, atol=0.05 * np.abs(full).max())

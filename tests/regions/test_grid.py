@@ -11,11 +11,13 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
-from crossmodal.regions.extraction.extract import extract_regions
-from crossmodal.regions.grid import GridExtractor, cell_boxes, obtain_backbone
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
+from crossmodal.regions.grid import GridExtractor, cell_boxes, fetch_backbone
 from crossmodal.settings.params import Grid
 
 NAME = "mobilenetv3_small_050"
+
+HOW = Extraction(batch_size=2, backend="grid")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def grid(path, **changes):
 def extractor(tmp_path, weights):
     folder = tmp_path / "network"
     folder.mkdir()
-    obtain_backbone(grid(weights), folder)
+    fetch_backbone(grid(weights), folder)
     return GridExtractor(folder)
 
 
@@ -91,7 +93,7 @@ def test_batch_of_different_sizes(extractor):
 )
 def test_errors_name_the_key(tmp_path, weights, changes, expected):
     with pytest.raises(UserError) as error:
-        obtain_backbone(grid(weights, **changes), tmp_path)
+        fetch_backbone(grid(weights, **changes), tmp_path)
     assert expected in str(error.value)
 
 
@@ -113,7 +115,7 @@ def dataset(tmp_path):
 def test_extraction_resumes_to_the_same_bytes(tmp_path, monkeypatch, extractor, dataset):
     monkeypatch.setattr(store, "SHARD_ROWS", 2)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    extract_regions(dataset, extractor, whole, batch_size=2, backend="grid")
+    extract_regions(dataset, extractor, whole, HOW)
 
     class KilledError(Exception):
         pass
@@ -129,8 +131,8 @@ def test_extraction_resumes_to_the_same_bytes(tmp_path, monkeypatch, extractor, 
             return extractor(images)
 
     with pytest.raises(KilledError):
-        extract_regions(dataset, Dying(), cut, batch_size=2, backend="grid")
-    extract_regions(dataset, extractor, cut, batch_size=2, backend="grid")
+        extract_regions(dataset, Dying(), cut, HOW)
+    extract_regions(dataset, extractor, cut, HOW)
     for path in whole.iterdir():
         assert path.read_bytes() == (cut / path.name).read_bytes(), path.name
     read = FeatureStore(cut)
@@ -148,4 +150,4 @@ def test_broken_image_is_named(tmp_path, extractor, dataset, damage):
     if damage != "missing":
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"hello")
     with pytest.raises(UserError, match=str(path)):
-        extract_regions(dataset, extractor, tmp_path / "out", batch_size=3, backend="grid")
+        extract_regions(dataset, extractor, tmp_path / "out", HOW)

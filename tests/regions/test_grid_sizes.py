@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 
 from crossmodal.errors import UserError
-from crossmodal.regions.grid import GridExtractor, cell_boxes, feature_map, obtain_backbone
+from crossmodal.regions.grid import GridExtractor, cell_boxes, feature_map, fetch_backbone
 from crossmodal.settings.params import Grid
 
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -60,7 +60,7 @@ def normalised(image):
 def test_features_are_those_of_timms_own_way(tmp_path, name, kwargs, size, cells, prefix):
     """timm reads the same file as published weights of its size, and fits them to the image's itself."""
     path = write_weights(tmp_path / "weights.safetensors", name, kwargs)
-    obtain_backbone(setting(name, kwargs, path, size), tmp_path)
+    fetch_backbone(setting(name, kwargs, path, size), tmp_path)
     image = picture(size)
     regions = GridExtractor(tmp_path)([image])[0]
     assert regions.features.shape[0] == cells**2
@@ -80,7 +80,7 @@ def test_features_are_those_of_timms_own_way(tmp_path, name, kwargs, size, cells
 
 def test_positions_are_resampled(tmp_path):
     path = write_weights(tmp_path / "weights.safetensors", "vit_small_patch14_reg4_dinov2", VIT)
-    obtain_backbone(setting("vit_small_patch14_reg4_dinov2", VIT, path, 112), tmp_path)
+    fetch_backbone(setting("vit_small_patch14_reg4_dinov2", VIT, path, 112), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["kwargs"] == VIT | {"img_size": 112}
     own, fitted = load_file(path), load_file(tmp_path / "model.safetensors")
     expected = resample_abs_pos_embed(own["pos_embed"], new_size=(8, 8), num_prefix_tokens=0)  # registers have none
@@ -98,7 +98,7 @@ def test_a_cell_answers_to_its_own_part_of_the_image(tmp_path):
         ("convnext_atto", CONVNEXT, 144),  # 4.5 cells
     ):
         path = write_weights(tmp_path / "weights.safetensors", name, kwargs)
-        obtain_backbone(setting(name, kwargs, path, size), tmp_path)
+        fetch_backbone(setting(name, kwargs, path, size), tmp_path)
         extractor, plain = GridExtractor(tmp_path), np.full((size, size, 3), 127, np.uint8)
         before = extractor([plain])[0]
         for row in (1, len(before.boxes) // 2, len(before.boxes) - 2):
@@ -128,7 +128,7 @@ def test_cells_that_do_not_come_out_even():
 )
 def test_what_gives_no_cells_is_refused_in_the_detector_stage(tmp_path, name, kwargs, size, expected):
     with pytest.raises(UserError) as error:
-        obtain_backbone(setting(name, kwargs, tmp_path / "none.safetensors", size), tmp_path)
+        fetch_backbone(setting(name, kwargs, tmp_path / "none.safetensors", size), tmp_path)
     assert str(error.value).startswith(f"grid.image_size {size}: {name}")
     assert expected in str(error.value)
     assert not (tmp_path / "config.json").exists()

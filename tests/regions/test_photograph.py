@@ -14,7 +14,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.base import ImageRegions
-from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.extraction.query import read_photograph
 
 
@@ -52,9 +52,8 @@ def test_the_same_as_from_the_store(tmp_path, precision):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     write_dataset(tmp_path, "one", [ImageRecord("image", "image.png", "test", 30, 20, ())])
-    extract_regions(
-        read_dataset(tmp_path), Linear(), tmp_path / "store", batch_size=2, backend="linear", precision=precision
-    )
+    how = Extraction(batch_size=2, backend="linear", precision=precision)
+    extract_regions(read_dataset(tmp_path), Linear(), tmp_path / "store", how)
     stored = read_regions(FeatureStore(tmp_path / "store"), np.array([0]))
     ours = read_photograph(tmp_path / "image.png", Linear(), precision)
     for name in ("features", "boxes", "mask"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from assertions import assert_names
 
 from crossmodal.errors import UserError
 from crossmodal.settings.derived import bert_source, region_backend, run_settings, settings_in_use
@@ -48,60 +49,43 @@ def test_auto_follows_the_dataset(write):
     assert bert_source(params) == "bert-base-uncased"
 
 
+CLIP_KEYS = ("regions.backend", "captions.encoder", "bert.source")
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
+    ("key", "value", "named"),
     [
-        ("trian", {"lr": 1}, "trian: unknown key"),
-        ("train.lrr", 1, "train.lrr: unknown key"),
-        (
-            "train.lr",
-            "abc",
-            "train.lr: input should be a valid number, unable to parse string as a number, found 'abc'",
-        ),
-        ("train.lr", -1.0, "train.lr: input should be greater than 0, found -1.0"),
-        (
-            "dataset",
-            "imagenet",
-            "dataset: input should be 'scenes', 'flickr8k', 'flickr30k', 'coco' or 'folder', found 'imagenet'",
-        ),
-        ("tern.heads", 5, "tern: embed_dim 128 is not a multiple of heads 5"),
-        ("bottomup.max_regions", 35, "bottomup: min_regions 36 is above max_regions 35"),
-        ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, "evaluate: shortlist 9 is below top_k 10"),
-        ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, "loss: kwargs.miner: miner is null"),
-        ("train.mismatched", 1.5, "train.mismatched: input should be less than 1, found 1.5"),
-        ("grid.trained", -1, "grid.trained: input should be greater than or equal to 0, found -1"),
-        ("loss", {"name": "crcl", "temperature": 0.001}, "loss: temperature 0.001: name crcl takes 0.01 or more"),
-        ("loss", {"name": "crcl", "miner": "batch_hard"}, "loss: miner batch_hard: name crcl has none"),
-        (
-            "model",
-            "clip",
-            "model clip: clip goes with clip, in all four keys or in none; "
-            "add -S regions.backend=clip -S captions.encoder=clip -S bert.source=clip",
-        ),
+        ("trian", {"lr": 1}, ["trian"]),
+        ("train.lrr", 1, ["train.lrr"]),
+        ("train.lr", "abc", ["train.lr", "number", "'abc'"]),
+        ("train.lr", -1.0, ["train.lr", "greater than 0", "-1.0"]),
+        ("dataset", "imagenet", ["dataset", "scenes", "flickr8k", "flickr30k", "coco", "folder", "'imagenet'"]),
+        ("tern.heads", 5, ["tern", "embed_dim 128", "heads 5"]),
+        ("bottomup.max_regions", 35, ["bottomup", "min_regions 36", "max_regions 35"]),
+        ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, ["evaluate", "shortlist 9", "top_k 10"]),
+        ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, ["loss", "kwargs.miner", "null"]),
+        ("train.mismatched", 1.5, ["train.mismatched", "less than 1", "1.5"]),
+        ("grid.trained", -1, ["grid.trained", "0", "-1"]),
+        ("loss", {"name": "crcl", "temperature": 0.001}, ["loss", "temperature 0.001", "crcl", "0.01"]),
+        ("loss", {"name": "crcl", "miner": "batch_hard"}, ["loss", "miner batch_hard", "crcl", "null"]),
+        ("model", "clip", ["model clip", *(f"-S {key}=clip" for key in CLIP_KEYS)]),
         (
             "train",
             {"batch_size": 5, "captions_per_image": 5},
-            "train.batch_size 5: a batch may be of one image, train.captions_per_image 5, and leave loss.name infonce",
+            ["train.batch_size 5", "train.captions_per_image 5", "loss.name infonce"],
         ),
-        (
-            "regions.backend",
-            "precomputed",
-            "precomputed.path: null; regions.backend precomputed needs a file or folder",
-        ),
-        ("train.step_epochs", 0, "train.step_epochs: input should be greater than or equal to 1, found 0"),
-        ("train.epochs", True, "train.epochs: input should be a number, found True"),
-        ("coco.restval", 2, "coco.restval: input should be a valid boolean"),
-        ("gate.tset", {"rsum": 1.0}, "gate.tset: input should be 'test', 'validation', 'detector' or 'search'"),
+        ("regions.backend", "precomputed", ["precomputed.path: null", "regions.backend precomputed"]),
+        ("train.step_epochs", 0, ["train.step_epochs", "1", "found 0"]),
+        ("train.epochs", True, ["train.epochs", "number", "True"]),
+        ("coco.restval", 2, ["coco.restval", "boolean"]),
+        ("gate.tset", {"rsum": 1.0}, ["gate.tset", "'test'", "'validation'", "'detector'", "'search'"]),
     ],
 )
-def test_wrong_value_is_named(write, key, value, expected):
+def test_wrong_value_is_named(write, key, value, named):
     path = write(key, value)
     with pytest.raises(UserError) as error:
         load_params(path)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert expected in message
-    assert "\n" not in message
+    assert_names(error, path, *named)
 
 
 @pytest.mark.parametrize("key", ["tern", "train.lr"])
@@ -144,7 +128,7 @@ def test_a_batch_of_one_image_needs_negatives_among_its_captions(write, loss, ca
     if good:
         load_params(path)
         return
-    with pytest.raises(UserError, match=f"{loss['name']} no negatives; a larger batch is wanted"):
+    with pytest.raises(UserError, match=rf"train\.batch_size 5: .*{loss['name']}"):
         load_params(path)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from crossmodal.errors import UserError
-from crossmodal.losses.pair import build_loss
+from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.settings.derived import run_settings
@@ -182,6 +182,6 @@ def test_losses_can_be_built_from_what_is_taken(data):
         return
     if not loss.takes_vectors:
         similarity = torch.linspace(-1, 1, 16).reshape(4, 4).requires_grad_()
-        captions = {"captions": torch.arange(4)} if getattr(loss, "takes_captions", False) else {}
+        captions = {"captions": torch.arange(4)} if loss.takes_captions else {}
         loss(similarity, torch.arange(4), 0, **captions).backward()
         assert similarity.grad.isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from trainers import PARAMS, data_of, trainer_of
 
-from crossmodal.losses.pair import PairLoss
+from crossmodal.losses.registry import build_loss
 from crossmodal.training.collapse import ENOUGH, EVERY, CollapseWatch
 
 IMAGES = torch.tensor([0, 0, 1, 2, 3, 4])  # captions 0 and 1 are of one image
@@ -23,7 +23,7 @@ SAME = 2  # ordered pairs of other captions of an image, which are no negatives
 )
 @pytest.mark.parametrize(("share", "warned"), [(1.0, True), (1.009, True), (0.95, False), (1.02, False)])
 def test_the_loss_of_equal_scores(capsys, changes, epoch, equal, share, warned):
-    watch = CollapseWatch(PairLoss(PARAMS.loss.model_copy(update={"all_negatives_epochs": 1, **changes})))
+    watch = CollapseWatch(build_loss(PARAMS.loss.model_copy(update={"all_negatives_epochs": 1, **changes})))
     for batch in range(ENOUGH * EVERY):
         watch.look(share * equal, batch, IMAGES, epoch)
     watch.end_epoch(epoch)
@@ -36,7 +36,7 @@ def test_the_loss_of_equal_scores(capsys, changes, epoch, equal, share, warned):
 
 
 def test_less_than_half_of_an_epoch_is_no_collapse(capsys):
-    watch = CollapseWatch(PairLoss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2})))
+    watch = CollapseWatch(build_loss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2})))
     for batch, value in enumerate([0.4, 0.3, 0.2] * ENOUGH):
         watch.look(value, batch * EVERY, IMAGES, 5)
     watch.end_epoch(5)
@@ -45,7 +45,7 @@ def test_less_than_half_of_an_epoch_is_no_collapse(capsys):
 
 def test_few_batches_tell_nothing(capsys):
     """A model that has just begun has nearly equal scores; short epochs are taken together."""
-    watch, said = CollapseWatch(PairLoss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2}))), []
+    watch, said = CollapseWatch(build_loss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2}))), []
     for epoch in range(5, 5 + ENOUGH):
         watch.look(0.4, 0, IMAGES, epoch)
         watch.end_epoch(epoch)

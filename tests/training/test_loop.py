@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from assertions import raises_naming
 from sklearn.metrics import ndcg_score
 from trainers import PARAMS, KilledError, data_of, trainer_of
 
 from crossmodal import runtime
-from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.reports.curves import best_epoch
@@ -114,7 +114,7 @@ def test_infinite_loss_is_a_clear_error(tiny_data):
     trainer = trainer_of(data_of(tiny_data), tiny_data / "state")
     with torch.no_grad():
         next(trainer.model.parameters()).fill_(float("nan"))
-    with pytest.raises(UserError, match=r"train\.lr"):
+    with raises_naming("train.lr"):
         trainer.fit(nothing)
 
 
@@ -130,12 +130,12 @@ def test_weights_that_come_apart_in_the_last_step_are_a_clear_error(tiny_data):
                 parameter.data.fill_(float("nan"))
 
     trainer._step = come_apart
-    with pytest.raises(UserError, match=r"NaN scores.*train\.lr"):
+    with raises_naming("NaN", "train.lr"):
         trainer.fit(nothing)
 
 
 def test_a_loss_of_vectors_is_refused_for_sets(tiny_data):
-    with pytest.raises(UserError, match=r"loss\.name ntxent") as error:
+    with raises_naming("loss.name", "ntxent") as error:
         trainer_of(data_of(tiny_data), tiny_data / "state", "scan", name="ntxent")
     assert "\n" not in str(error.value)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from assertions import raises_naming
 from test_train_stage import write_params
 from trainers import PARAMS, KilledError, data_of, trainer_of
 
@@ -78,7 +79,7 @@ def test_a_file_of_another_split_is_a_clear_error(tmp_path, index, said):
 
 
 def test_a_missing_file_names_the_setting():
-    with pytest.raises(UserError, match=r"nowhere\.npy: not found; train\.mismatched"):
+    with raises_naming("nowhere.npy", "train.mismatched"):
         training_images(TRAIN, settings("nowhere.npy"))
 
 

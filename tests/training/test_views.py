@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from assertions import raises_naming
 from trainers import PARAMS, data_of, trainer_of
 
 from crossmodal.datasets.splits import Split
-from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.settings.params import load_params
 from crossmodal.training.batches import EpochBatches, TrainingData
@@ -100,6 +100,6 @@ def test_infonce_takes_one_view(tmp_path):
     path = tmp_path / "params.yaml"
     text = (PARAMS_FILE).read_text()
     path.write_text(text.replace("  views: 1 ", "  views: 2 "))
-    with pytest.raises(UserError, match=r"params\.yaml: loss: views 2: name infonce"):
+    with raises_naming("loss", "views 2", "infonce"):
         load_params(path)
     assert PARAMS.loss.views == 1

@@ -10,7 +10,7 @@ from crossmodal.models.registry import build_model
 from crossmodal.runtime import seed_everything
 from crossmodal.settings.params import Loss, load_params
 from crossmodal.training.batches import TrainingData
-from crossmodal.training.loop import Trainer
+from crossmodal.training.loop import Trainer, TrainerSettings
 from crossmodal.training.processes import ALONE
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -37,7 +37,7 @@ def data_of(folder):
 def trainer_of(data, resume, model="tern", processes=ALONE, make_text=Stored, options=None, **changes):
     """A trainer of a model, by name or by its class; ``changes``: of its section, of train and of loss, by key.
 
-    options: further arguments of the Trainer.
+    options: further TrainerSettings.
     """
     seed_everything(3 if processes.rank else 0)  # the first process's weights are to count
     settings = TRAIN | {key: value for key, value in changes.items() if key != "dropout"}
@@ -53,10 +53,12 @@ def trainer_of(data, resume, model="tern", processes=ALONE, make_text=Stored, op
     return Trainer(
         network.to(processes.device),
         data,
-        PARAMS.train.model_copy(update=settings),
-        Loss.model_validate(PARAMS.loss.model_dump() | loss),
-        seed=1,
+        TrainerSettings(
+            PARAMS.train.model_copy(update=settings),
+            Loss.model_validate(PARAMS.loss.model_dump() | loss),
+            seed=1,
+            **(options or {}),
+        ),
         resume=resume if processes.first else None,
         processes=processes,
-        **(options or {}),
     )

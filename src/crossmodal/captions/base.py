@@ -140,7 +140,7 @@ class CaptionEncoder(ABC):
         return TextSettings({}, store.arrays[FEATURES][1][0])
 
 
-def encode_captions(
+def store_captions(
     encoder: CaptionEncoder, captions: Sequence[str], folder: Path, *, batch_size: int, chunk: int = SHARD_ROWS
 ) -> None:
     """Write a store with one row per caption, and the encoder's own files.

@@ -1,5 +1,4 @@
-"""BERT: obtained from a hub or a folder, or fitted on the training captions; kept as a folder of
-safetensors, config.json and tokenizer.json that transformers reads back."""
+"""BERT of a hub or a folder, copied and read back: a folder of safetensors, config.json and tokenizer.json."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ UNREADABLE = "not a readable BERT folder"
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
-def obtain_bert(source: str, layers: int, folder: Path) -> None:
+def fetch_bert(source: str, layers: int, folder: Path) -> None:
     """Copy a BERT, or one of its kind such as RoBERTa, from a hub name or folder, without pooler and task heads.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from crossmodal.captions.base import CaptionEncoder, Span, TextSettings
-from crossmodal.captions.vocabulary import Vocabulary, obtain_vocabulary
+from crossmodal.captions.vocabulary import Vocabulary, fetch_vocabulary
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.settings.params import Captions, Params
@@ -31,7 +31,7 @@ class WordIds(CaptionEncoder):
 
     @classmethod
     def make(cls, settings: Captions, bert: Path, training: Iterable[str]) -> Self:
-        return cls(obtain_vocabulary(settings.vocabulary, training, settings.min_count), settings.max_tokens)
+        return cls(fetch_vocabulary(settings.vocabulary, training, settings.min_count), settings.max_tokens)
 
     def save(self, folder: Path) -> None:
         self.vocabulary.save(folder / _FILE)

@@ -168,26 +168,26 @@ def _masked_loss(
     model: BertForMaskedLM,
     batch: list[_Text],
     tokenizer: PreTrainedTokenizerFast,
-    share: float,
+    p: float,
     device: torch.device,
 ) -> torch.Tensor:
-    """Cross-entropy of the chosen tokens: 80 % masked, 10 % random, 10 % left (arXiv 1810.04805, A.1)."""
-    return _encode_masked(model, batch, tokenizer, share, device)[0]
+    """Cross-entropy of tokens chosen with probability ``p``: 80 % masked, 10 % random, 10 % left (arXiv 1810.04805)."""
+    return _encode_masked(model, batch, tokenizer, p, device)[0]
 
 
 def _pair_loss(
     model: BertForMaskedLM,
     batch: list[_Pair],
     tokenizer: PreTrainedTokenizerFast,
-    share: float,
+    p: float,
     device: torch.device,
 ) -> torch.Tensor:
-    """``_masked_loss`` of all captions, and InfoNCE of the pairs' means over tokens, a pair's share of it.
+    """``_masked_loss`` of all captions, and InfoNCE of the pairs' means over tokens, per pair.
 
     Pairs of one image are no negatives of each other.
     """
     images, first, second = zip(*batch, strict=True)
-    masked, hidden, attention = _encode_masked(model, [*first, *second], tokenizer, share, device)
+    masked, hidden, attention = _encode_masked(model, [*first, *second], tokenizer, p, device)
     weights = attention[:, :, None].to(hidden)
     means = F.normalize((hidden * weights).sum(dim=1).float() / weights.sum(dim=1), dim=-1)
     numbers, pair = torch.tensor(images, device=device), torch.arange(len(batch), device=device)
@@ -201,7 +201,7 @@ def _encode_masked(
     model: BertForMaskedLM,
     batch: list[_Text],
     tokenizer: PreTrainedTokenizerFast,
-    share: float,
+    p: float,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss of ``_masked_loss``, the last layer's output (B, N, D) and the mask of tokens (B, N)."""
@@ -210,7 +210,7 @@ def _encode_masked(
     )
     attention = ids != tokenizer.pad_token_id
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    chosen = (torch.rand(ids.shape) < share) & ~special
+    chosen = (torch.rand(ids.shape) < p) & ~special
     chance = torch.rand(ids.shape)
     inputs = ids.masked_fill(chosen & (chance < 0.8), tokenizer.mask_token_id)
     random_ids = torch.randint(len(SPECIAL_TOKENS), len(tokenizer), ids.shape)

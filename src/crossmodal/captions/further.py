@@ -90,7 +90,7 @@ def plain_words(caption: str) -> str:
 
 
 def photograph(name: str) -> str:
-    """What names the photograph in an id or file name, so that one is known again in another dataset.
+    """The name of the photograph in an id or file name, by which it is recognised in another dataset.
 
     Flickr8k's ``1000268201_693b08cb0e.jpg`` is Flickr30k's ``1000268201.jpg``; ``COCO_val2014_000000391895`` is 391895.
     """

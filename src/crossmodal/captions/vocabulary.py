@@ -103,7 +103,7 @@ def count_vocabulary(captions: Iterable[str], min_count: int) -> Vocabulary:
     return Vocabulary([*SPECIAL, *kept])
 
 
-def obtain_vocabulary(source: str, captions: Iterable[str], min_count: int) -> Vocabulary:
+def fetch_vocabulary(source: str, captions: Iterable[str], min_count: int) -> Vocabulary:
     """The vocabulary of ``captions.vocabulary``: ``count``, or the vocabulary.json of an imported matcher.
 
     Raises:

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the report; exit code 1 if something has to be fixed first, 0 if the next command is expected to work."""
-    from crossmodal.doctor import checks, project
+    from crossmodal.doctor import checks, dvc_checks, project
     from crossmodal.settings.derived import bert_source, region_backend
 
     params = _params(arguments.overrides)
@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
         "files": checks.check_files(params, arguments.timeout),
         "weights": [] if params.download.offline else checks.check_hub(params, arguments.timeout),
         "stages": project.check_project(experiment=bool(arguments.overrides))
-        or ([] if arguments.overrides else checks.check_stages()),
-        "cache": checks.check_cache() if arguments.cache else [],
+        or ([] if arguments.overrides else dvc_checks.check_stages()),
+        "cache": dvc_checks.check_cache() if arguments.cache else [],
     }
     for title, findings in sections.items():
         if findings:

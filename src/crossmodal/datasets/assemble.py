@@ -46,6 +46,22 @@ class Entry:
     left_out: int = 0
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A dataset as its files list it.
+
+    skipped: what was left out of the list. no_captions: the reason to give for an entry without captions. splits: those
+    that must not be empty, each with the file that lists its images. sources: checksums of the files, by name.
+    """
+
+    name: str
+    entries: Sequence[Entry]
+    skipped: Sequence[Skipped]
+    no_captions: str
+    splits: Mapping[str, str]
+    sources: Mapping[str, str]
+
+
 def build_published(
     folder: Path,
     published: Published,
@@ -76,25 +92,23 @@ def build_published(
     listing = listing or obtained[published.captions].path
     entries, skipped = read(listing)
     images = folder / "images"
-    listed, damaged = {entry.file for entry in entries}, {}
+    files, damaged = {entry.file for entry in entries}, {}
     for found in photographs:
-        left_out = unpack(found.path, images, lambda member: plain_name(member, listed), tolerant=True)
+        left_out = unpack(found.path, images, lambda member: plain_name(member, files), tolerant=True)
         damaged |= {item.item: item.reason for item in left_out}
     names = " or ".join(found.path.name for found in photographs)
-    absent = {file: f"not in {names}" for file in listed if not (images / file).is_file()}
+    absent = {file: f"not in {names}" for file in files if not (images / file).is_file()}
     members = {split: f"{listing}, member {member}" for split, member in published.members.items()}
-    write_entries(
-        folder,
+    listed = Listing(
         published.name,
         entries,
-        check_images([images / entry.file for entry in entries]),
-        reasons=absent | damaged,
-        skipped=skipped,
-        max_bad=download.max_bad,
+        skipped,
         no_captions=f"no caption in {published.members.get('captions', listing.name)}",
         splits={split: members.get(split, str(listing)) for split in SPLITS},
         sources={obtained[forms].path.name: obtained[forms].source for forms in needed},
     )
+    checked = check_images([images / entry.file for entry in entries])
+    write_entries(folder, listed, checked, reasons=absent | damaged, max_bad=download.max_bad)
 
 
 def check_images(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
@@ -105,16 +119,11 @@ def check_images(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
 
 def write_entries(
     folder: Path,
-    name: str,
-    entries: Sequence[Entry],
+    listing: Listing,
     checked: Iterable[tuple[int, int] | str],
     *,
     reasons: Mapping[str, str],
-    skipped: Sequence[Skipped],
     max_bad: int,
-    no_captions: str,
-    splits: Mapping[str, str],
-    sources: Mapping[str, str],
 ) -> None:
     """Write the records of all good entries, in their order, and remove all other files below ``images/``.
 
@@ -124,23 +133,20 @@ def write_entries(
     Args:
         checked: ``check_images`` of the entries.
         reasons: by ``Entry.file``, known beforehand why an image is missing or damaged.
-        skipped: what was left out before.
-        no_captions: the reason to give for an entry without captions.
-        splits: splits that must not be empty, each with the file that lists its images.
 
     Raises:
         UserError: more than ``max_bad`` items were left out in all, or a split is empty.
     """
-    skipped = list(skipped)
+    skipped = list(listing.skipped)
     records = []
-    for entry, size in zip(entries, checked, strict=True):
+    for entry, size in zip(listing.entries, checked, strict=True):
         if isinstance(size, str):
             reason = reasons.get(entry.file, size)
             skipped.append(Skipped(entry.file, f"{reason}; its {len(entry.captions)} captions go with it"))
         elif entry.captions:
             records.append(ImageRecord(entry.id, f"images/{entry.file}", entry.split, *size, captions=entry.captions))
         elif not entry.left_out:
-            skipped.append(Skipped(entry.file, no_captions))
+            skipped.append(Skipped(entry.file, listing.no_captions))
     kept = {folder / record.path for record in records}
     for path in list((folder / "images").rglob("*")):
         if path.is_file() and path not in kept:
@@ -149,10 +155,10 @@ def write_entries(
         raise UserError(
             f"{len(skipped)} bad items, more than download.max_bad {max_bad} in params.yaml allows: {first_of(skipped)}"
         )
-    for split, place in splits.items():
+    for split, file in listing.splits.items():
         if not any(record.split == split for record in records):
-            raise UserError(f"{place}: no usable image is left in the split {split}{explain_left_out(skipped)}")
-    write_dataset(folder, name, records, skipped=skipped, sources=sources)
+            raise UserError(f"{file}: no usable image is left in the split {split}{explain_left_out(skipped)}")
+    write_dataset(folder, listing.name, records, skipped=skipped, sources=listing.sources)
 
 
 def first_of(skipped: Sequence[Skipped]) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from crossmodal.datasets.assemble import Entry
+from crossmodal.datasets.assemble import SPLITS, Entry
 from crossmodal.datasets.phrases import Phrase
 from crossmodal.datasets.records import ImageRecord, Skipped
 from crossmodal.errors import UserError
@@ -30,7 +30,6 @@ from crossmodal.terminal import warn
 
 ARCHIVE = "annotations.zip"
 FOLDERS = ("Sentences", "Annotations")
-SPLITS = ("train", "val", "test")
 MAX_BYTES = 2**20  # of a file in the archive; the largest is 20 KB
 ALIKE = 0.9  # of the characters of a sentence and a caption that are the same one
 _PENN = {"``": '"', "''": '"', "-LRB-": "(", "-RRB-": ")"}  # words of the Penn Treebank for other characters

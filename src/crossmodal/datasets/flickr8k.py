@@ -38,13 +38,13 @@ def read_flickr8k(path: Path, *, max_images: int) -> tuple[list[Entry], list[Ski
             raise UserError(f"{path}, member {member}: not UTF-8 text ({error})") from None
     splits: dict[str, str] = {}
     for split in SPLITS:
-        place = f"{path}, member {MEMBERS[split]}"
+        source = f"{path}, member {MEMBERS[split]}"
         names = [line.strip() for line in lines[MEMBERS[split]] if line.strip()]
         for name in names[: max_images or None]:
             if name in splits:
-                raise UserError(f"{place}: {name} is listed twice (before in {splits[name]})")
+                raise UserError(f"{source}: {name} is listed twice (before in {splits[name]})")
             if "/" in name or "\\" in name or name in (".", ".."):
-                raise UserError(f"{place}: expected file names, found {name!r}")
+                raise UserError(f"{source}: expected file names, found {name!r}")
             splits[name] = split
     captions, skipped = parse_captions(lines[CAPTIONS], set(splits))
     left_out = Counter(item.item.rpartition("#")[0] for item in skipped)

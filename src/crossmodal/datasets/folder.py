@@ -10,11 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crossmodal.datasets.assemble import SPLITS, Entry, check_images, explain_left_out, write_entries
+from crossmodal.datasets.assemble import SPLITS, Entry, Listing, check_images, explain_left_out, write_entries
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
+from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import check_space, progress, setting_path
 from crossmodal.settings.params import Download, Folder
 from crossmodal.terminal import warn
@@ -52,7 +53,7 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     sizes = dict(zip(listed, check_images([sources[name] for name in listed]), strict=True))
     good = [name for name, size in sizes.items() if not isinstance(size, str)]
     if not named:
-        digests = [_digest(sources[name]) for name in progress(good, desc="read images", unit="image")]
+        digests = [file_checksum(sources[name]) for name in progress(good, desc="read images", unit="image")]
         splits |= zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True)
     ids = _ids(list(listed))
     entries = [
@@ -65,18 +66,16 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     for name in progress(good, desc="copy images", unit="image"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sources[name], folder / "images" / name)
-    write_entries(
-        folder,
+    listing = Listing(
         "folder",
         entries,
-        [sizes[entry.file] for entry in entries],
-        reasons={name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND},
-        skipped=skipped,
-        max_bad=download.max_bad,
+        skipped,
         no_captions=f"no caption in {captions_path.name}",
         splits=dict.fromkeys(SPLITS, str(captions_path)),
-        sources={captions_path.name: f"sha256:{_digest(captions_path)}"},
+        sources={captions_path.name: f"sha256:{file_checksum(captions_path)}"},
     )
+    missing = {name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND}
+    write_entries(folder, listing, [sizes[entry.file] for entry in entries], reasons=missing, max_bad=download.max_bad)
 
 
 def locate_images(origin: Path, names: Sequence[str], files: Iterable[str]) -> dict[str, Path]:
@@ -133,11 +132,6 @@ def _place(key: str, value: str | None) -> Path:
     if value is None:
         raise UserError(f"folder.{key} in params.yaml: null, expected a path; or -S folder.{key}=PATH")
     return setting_path(value)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ids(names: Sequence[str]) -> dict[str, str]:

@@ -38,19 +38,19 @@ def read_captions(
     Raises:
         UserError: not JSON of this form, or the captions of another dataset.
     """
-    place = str(path)
+    source = str(path)
     if path.suffix == ".zip":
         member = f"dataset_{name}.json"
-        place = f"{path}, member {member}"
+        source = f"{path}, member {member}"
         text = read_members(path, [member])[member]
     else:
         text = read_bytes(path)
-    content = parse_json(text, place, hook=_kept, nan=True, halves=True)
+    content = parse_json(text, source, hook=_kept, nan=True, halves=True)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
-        raise UserError(f'{place}: expected {{"images": [...], "dataset": "{name}"}}, as in Karpathy\'s files')
+        raise UserError(f'{source}: expected {{"images": [...], "dataset": "{name}"}}, as in Karpathy\'s files')
     if content.get("dataset", name) != name:
-        raise UserError(f"{place}: holds the dataset {content['dataset']!r}, expected {name!r}")
+        raise UserError(f"{source}: holds the dataset {content['dataset']!r}, expected {name!r}")
     found: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     names: set[str] = set()
     ids: set[str] = set()
@@ -61,11 +61,11 @@ def read_captions(
             texts = [" ".join(sentence.split()) for sentence in sentences]
             identity = json_id(image.get("cocoid", Path(file).stem))
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{place}: images[{number}] is not as in Karpathy's files ({error!r})") from None
+            raise UserError(f"{source}: images[{number}] is not as in Karpathy's files ({error!r})") from None
         if split not in (*SPLITS, RESTVAL) or any(mark in file for mark in "/\\\0") or file in ("", ".", ".."):
-            raise UserError(f"{place}: images[{number}] has file name {file!r} and split {split!r}")
+            raise UserError(f"{source}: images[{number}] has file name {file!r} and split {split!r}")
         if identity is None:
-            raise UserError(f"{place}: images[{number}] has cocoid {image['cocoid']!r:.100}, expected a number")
+            raise UserError(f"{source}: images[{number}] has cocoid {image['cocoid']!r:.100}, expected a number")
         if split == RESTVAL:
             split = "train"
             if not restval:

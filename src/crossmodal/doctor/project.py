@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crossmodal.doctor.checks import Finding, never_raises
+from crossmodal.doctor.findings import Finding, never_raises
 
 
 @never_raises

@@ -36,32 +36,34 @@ def write_qrels(path: Path, queries: Sequence[str], items: Sequence[str], pairs:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def write_run(
-    path: Path,
-    queries: Sequence[str],
-    items: Sequence[str],
-    found: np.ndarray,
-    scores: np.ndarray,
-    right: np.ndarray,
-    ranks: np.ndarray,
-    tag: str,
-) -> None:
+@dataclass(frozen=True)
+class Retrieved:
+    """Results of Q queries, K each, best first.
+
+    items: (Q, K) indices, -1 for none. scores, right: (Q, K) of them. ranks: (Q,) rank from 0 of the best right item, K
+    or more where it is not among the results.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+    right: np.ndarray
+    ranks: np.ndarray
+
+
+def write_run(path: Path, queries: Sequence[str], items: Sequence[str], results: Retrieved, tag: str) -> None:
     """Write results so that the best right item of each query has the rank that the metrics count it at.
 
     Items that are right come after others of the same score. Equal scores are lowered to the next smaller numbers of 32
     bits, as trec_eval reads them.
-
-    Args:
-        found: (Q, K) items, best first, -1 for none. scores, right: (Q, K) of them.
-        ranks: (Q,) rank from 0 of the best right item, K or more where it is not among the results.
     """
     lines = []
     for query, name in enumerate(queries):
-        by_score = np.lexsort((right[query], -scores[query]))
-        listed = by_score[found[query, by_score] >= 0].tolist()
-        wrong = [column for column in listed if not right[query, column]]
-        own = [column for column in listed if right[query, column]]
-        rank = int(ranks[query])
+        found, scores, right = results.items[query], results.scores[query], results.right[query]
+        by_score = np.lexsort((right, -scores))
+        listed = by_score[found[by_score] >= 0].tolist()
+        wrong = [column for column in listed if not right[column]]
+        own = [column for column in listed if right[column]]
+        rank = int(results.ranks[query])
         if own and rank <= len(wrong):
             rest = [column for column in listed if column not in (*wrong[:rank], own[0])]
             order = [*wrong[:rank], own[0], *rest]
@@ -69,8 +71,8 @@ def write_run(
             order = wrong
         last = np.float32(np.inf)
         for position, column in enumerate(order, start=1):
-            last = min(np.float32(scores[query, column]), np.nextafter(last, np.float32(-np.inf)))
-            lines.append(f"{name} Q0 {items[found[query, column]]} {position} {last:.9g} {tag}\n")
+            last = min(np.float32(scores[column]), np.nextafter(last, np.float32(-np.inf)))
+            lines.append(f"{name} Q0 {items[found[column]]} {position} {last:.9g} {tag}\n")
     path.write_text("".join(lines), encoding="utf-8")
 
 

@@ -10,7 +10,6 @@ a shard is a plain memory map: safe to fork and free of HDF5's per-read cost (be
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from pydantic import Field, field_validator
 
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import Record, read_record, write_json
+from crossmodal.files.checksums import file_checksum
 
 SHARD_BYTES = 512 * 2**20
 SHARD_ROWS = 2048
@@ -115,11 +115,9 @@ class StoreWriter:
 
 
 def _shard_entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     with h5py.File(path, "r") as file:
         rows = len(file["lengths"])
-    return {"file": path.name, "rows": rows, "sha256": digest}
+    return {"file": path.name, "rows": rows, "sha256": file_checksum(path)}
 
 
 def _plain(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
@@ -184,7 +182,7 @@ class FeatureStore:
         index = read_record(index_path, _Index, advice="the stage that writes it has not run")
         self.arrays = {name: (np.dtype(dtype), tuple(shape)) for name, (dtype, shape) in index.arrays.items()}
         self.metadata = index.metadata
-        self.digest = hashlib.sha256(index_path.read_bytes()).hexdigest()
+        self.digest = file_checksum(index_path)
         opened = [self._open_shard(folder / shard.file, shard.rows) for shard in index.shards]
         self._maps = [maps for _, maps in opened]
         lengths, empty = [lengths for lengths, _ in opened], np.zeros(0, dtype=np.int64)

@@ -62,7 +62,7 @@ def reading(name: str, what: str, advice: str = "") -> Iterator[None]:
     """Turn whatever transformers, tokenizers and safetensors raise into one line, "NAME: WHAT (reason)ADVICE".
 
     Raises:
-        UserError: anything was raised, but for a disk that takes no more.
+        UserError: anything was raised but the error of a full or read-only disk.
     """
     try:
         yield

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
+from crossmodal.losses.base import BatchLoss
+from crossmodal.losses.pair import same_image
 from crossmodal.settings.params import Loss
 
 COMPLEMENTARY = 5.0  # weight of the complementary part
@@ -69,14 +70,13 @@ def _logits(similarity: torch.Tensor, temperature: float, ignore: torch.Tensor |
     return logits.masked_fill(ignore & ~pair, float("-inf"))
 
 
-class ComplementaryLoss(nn.Module):
+class ComplementaryLoss(BatchLoss):
     """``complementary_loss`` with the labels of all pairs, a buffer that a resumed training takes up.
 
     Args:
         captions: number of captions in the caption store, each with a label.
     """
 
-    takes_vectors = False
     takes_captions = True
 
     def __init__(self, settings: Loss, captions: int) -> None:
@@ -90,12 +90,11 @@ class ComplementaryLoss(nn.Module):
         """The loss, summed over the pairs; their labels are updated.
 
         Args:
-            similarity, image_index, epoch: see PairLoss.
+            similarity, image_index, epoch: see HingeLoss.
             captions: (B,) int64, row of the caption store of each pair's caption.
         """
         settings = self.settings
-        ignore = image_index[:, None] == image_index[None, :] if settings.mask_same_image else None
-        options = {"temperature": settings.temperature, "ignore": ignore}
+        options = {"temperature": settings.temperature, "ignore": same_image(image_index, settings)}
         with torch.no_grad():
             labels = stored = self.labels[captions]
             found = pair_probability(similarity, **options)

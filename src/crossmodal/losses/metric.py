@@ -28,6 +28,7 @@ from pytorch_metric_learning import distances, losses, miners, reducers, regular
 from torch import nn
 
 from crossmodal.errors import UserError
+from crossmodal.losses.base import BatchLoss
 from crossmodal.settings.params import Loss
 
 DISTANCES = {
@@ -64,7 +65,7 @@ _OWN_DISTANCE = ("angular", "distance_weighted")  # miners defined by the Euclid
 Indices = tuple[torch.Tensor, ...]  # (anchors, positives, negatives) or (anchors, positives, anchors, negatives)
 
 
-class MetricLoss(nn.Module):
+class MetricLoss(BatchLoss):
     """The loss that the section ``loss`` of params.yaml describes, of the vectors of a batch of pairs.
 
     Raises:

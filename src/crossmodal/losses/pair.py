@@ -1,8 +1,4 @@
-"""Losses on a similarity matrix, and the choice among all losses.
-
-The losses here take the similarity matrix of a batch of pairs, so that they serve models with one vector per item
-and models that score pairs alike; those of metric.py need the vectors.
-"""
+"""Losses on the similarity matrix of a batch of pairs: they serve models of one vector per item and of sets alike."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.losses.complementary import ComplementaryLoss
+from crossmodal.losses.base import BatchLoss
 from crossmodal.settings.params import Loss
 
 
@@ -68,31 +64,12 @@ def infonce_loss(
     return (i2t + F.cross_entropy(logits.T, pairs, reduction="sum")) / 2
 
 
-def build_loss(settings: Loss, captions: int = 0) -> nn.Module:
-    """The loss that the section ``loss`` of params.yaml describes; ``captions``: how many the caption store has."""
-    if settings.name in ("hinge", "infonce"):
-        return PairLoss(settings)
-    if settings.name == "crcl":
-        return ComplementaryLoss(settings, captions)
-    from crossmodal.losses.metric import MetricLoss  # its library takes a second to import
-
-    return MetricLoss(settings)
-
-
-class PairLoss(nn.Module):
-    """hinge or infonce of the section ``loss``, summed over a batch of pairs.
-
-    InfoNCE learns its temperature, as CLIP does: a parameter that is trained with the model's but belongs to
-    training alone.
-    """
-
-    takes_vectors = False
+class HingeLoss(BatchLoss):
+    """``hinge_loss`` with the settings of the section ``loss``; ESA's with several views."""
 
     def __init__(self, settings: Loss) -> None:
         super().__init__()
         self.settings = settings
-        if settings.name == "infonce":
-            self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
 
     def forward(self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int) -> torch.Tensor:
         """The loss, summed over the pairs.
@@ -103,16 +80,30 @@ class PairLoss(nn.Module):
                 no negatives.
             epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
         """
-        settings = self.settings
-        image = image_index // settings.views
-        same_image = image[:, None] == image[None, :] if settings.mask_same_image else None
-        if settings.name == "infonce":
-            scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
-            return infonce_loss(similarity, temperature=1 / scale, ignore=same_image)
+        settings, ignore = self.settings, same_image(image_index, self.settings)
         hardest, views = self.sparse(epoch), settings.views
-        return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=same_image, views=views)
+        return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=ignore, views=views)
 
     def sparse(self, epoch: int) -> bool:
-        """Whether in this epoch few of the pairs have a gradient: with hard negatives three of a row and column."""
-        settings = self.settings
-        return settings.name == "hinge" and settings.negatives == "hard" and epoch >= settings.all_negatives_epochs
+        """With hard negatives three pairs of a row and column have a gradient."""
+        return self.settings.negatives == "hard" and epoch >= self.settings.all_negatives_epochs
+
+
+class InfoNceLoss(BatchLoss):
+    """``infonce_loss`` whose temperature is learned, as CLIP does: a parameter that belongs to training alone."""
+
+    def __init__(self, settings: Loss) -> None:
+        super().__init__()
+        self.settings = settings
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
+
+    def forward(self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int) -> torch.Tensor:
+        """The loss, summed over the pairs; arguments as in ``HingeLoss``."""
+        scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
+        return infonce_loss(similarity, temperature=1 / scale, ignore=same_image(image_index, self.settings))
+
+
+def same_image(image_index: torch.Tensor, settings: Loss) -> torch.Tensor | None:
+    """(B, B) bool, pairs of one image, which are no negatives; None without ``mask_same_image``."""
+    image = image_index // settings.views
+    return image[:, None] == image[None, :] if settings.mask_same_image else None

@@ -1,6 +1,6 @@
 """Stacked cross attention (SCAN, Lee et al., ECCV 2018, arXiv 1803.08024), shared by SCAN, SGRAF and TERAN.
 
-The members q_i of one set, the queries, attend to those of another, the contexts c_j; all have length 1:
+The items q_i of one set, the queries, attend to those of another, the contexts c_j; all have length 1:
 
     s_ij = q_i . c_j                                                         cosine
     w_ij = softmax_j(lambda f(s_ij) / sqrt(sum_i f(s_ij)^2))                 weight of context j for query i
@@ -60,15 +60,15 @@ def attended_cosines(
     No attended vector is computed: q_i . a_i is the weighted sum of cosines, and |a_i|^2 = w_i G w_i with the contexts'
     inner products G. Tensors are (C, M, N, Q): sums over leading dimensions vectorise.
     """
-    count, members, _ = queries.vectors.shape
+    count, items, _ = queries.vectors.shape
     vectors = queries.vectors.masked_fill(~queries.mask.unsqueeze(-1), 0)
     vectors = vectors.transpose(0, 1).flatten(0, 1)  # (N * Q, E)
-    cosines = (contexts.vectors @ vectors.T).unflatten(2, (members, count))  # (C, M, N, Q)
+    cosines = (contexts.vectors @ vectors.T).unflatten(2, (items, count))  # (C, M, N, Q)
     present = None if contexts.mask.all() else contexts.mask[:, :, None, None]
     weights = attention_weights(
         cosines, query_dim=2, context_dim=1, lambda_softmax=lambda_softmax, slope=slope, present=present
     )
     inner = (weights * cosines).sum(dim=1)  # (C, N, Q)
     products = contexts.vectors @ contexts.vectors.mT  # (C, M, M)
-    squared = ((products @ weights.flatten(2)).unflatten(2, (members, count)) * weights).sum(dim=1)
+    squared = ((products @ weights.flatten(2)).unflatten(2, (items, count)) * weights).sum(dim=1)
     return inner / squared.clamp(min=EPS).sqrt()

@@ -92,19 +92,19 @@ def map_regions(regions: Regions, linear: nn.Linear, mlp: nn.Module | None, *, n
 
 
 class SetDropout(nn.Module):
-    """Dropout with one mask for all members of a set (Gal and Ghahramani, arXiv 1512.05287): (B, N, D) -> (B, N, D).
+    """Dropout with one mask for all items of a set (Gal and Ghahramani, arXiv 1512.05287): (B, N, D) -> (B, N, D).
 
-    A mask for each member would average out in a pooling over many.
+    A mask for each item would average out in a pooling over many.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.share = share
+        self.p = p
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.share:
+        if not self.training or not self.p:
             return values
-        return values * F.dropout(values.new_ones(len(values), 1, values.shape[-1]), self.share)
+        return values * F.dropout(values.new_ones(len(values), 1, values.shape[-1]), self.p)
 
 
 class TransformerEncoder(nn.Module):

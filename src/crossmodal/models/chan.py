@@ -36,7 +36,7 @@ CELLS = 2**20  # cosines of a region and a word in a tile
 
 
 class SelfAttention(nn.Module):
-    """v + attention(norm(v)) among the members of a set: (B, N, E), (B, N) -> (B, N, E)."""
+    """v + attention(norm(v)) among the items of a set: (B, N, E), (B, N) -> (B, N, E)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """ESA, external space attention aggregation (Zhu et al., IEEE TCSVT 2023; code: KevinLight831/ESA): learned pooling.
 
-A softmax over the members of a set in every dimension. With members x_1 .. x_n of an image or caption:
+A softmax over the items of a set in every dimension. With items x_1 .. x_n of an image or caption:
 
     a_r = softmax_r(W x_r + b)            a weight for each member and dimension
     v = N(sum_r a_r * x_r)                one vector; * dimension by dimension, N divides by the length
@@ -25,7 +25,7 @@ from crossmodal.settings.params import Esa
 
 
 class DimensionPooling(nn.Module):
-    """A softmax over the members in every dimension: (B, N, E), (B, N) -> (B, E)."""
+    """A softmax over the items in every dimension: (B, N, E), (B, N) -> (B, E)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

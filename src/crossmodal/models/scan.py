@@ -2,7 +2,7 @@
 
 Every word attends to the image's regions (``direction: t2i``), or every region to the caption's words (``i2t``, the
 equations of section 3.1; t2i exchanges the roles). What it attended to is compared with itself by the cosine, and the
-cosines are pooled to the score of the pair. With queries q_i, the members that attend, and contexts c_j, those
+cosines are pooled to the score of the pair. With queries q_i, the items that attend, and contexts c_j, those
 attended to, all of length 1:
 
     s_ij = q_i . c_j                                        cosine (eq. 1)

@@ -122,5 +122,5 @@ def _best(cosines: torch.Tensor, present: torch.Tensor, dim: int) -> torch.Tenso
 
 
 def _sum_of_set(sets: Encoding) -> torch.Tensor:
-    """Sum of the members: (B, N, E) -> (B, E), as a product, which makes no masked copy."""
+    """Sum of the items: (B, N, E) -> (B, E), as a product, which makes no masked copy."""
     return (sets.mask.unsqueeze(1).to(sets.vectors.dtype) @ sets.vectors).squeeze(1)

@@ -27,7 +27,7 @@ _TOLERANCE = 1e-4  # of the largest value: the parts have to give what the whole
 
 
 class Cut(Record):
-    """Where a network is cut, and the values there.
+    """The cut of a network into a frozen and a trained part.
 
     trained: its last stages. layout: of the values that enter them. channels: values of a stored row. rows: of an
     image, ``extra`` of them class and other tokens that are no cells. cells: rows and columns of the last feature map.

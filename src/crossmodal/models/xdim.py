@@ -36,7 +36,7 @@ EPS = 1e-8
 
 
 class DimensionWeights(nn.Module):
-    """Which dimensions belong together: W (E, E), and the sharpness lambda of the attention, both learned."""
+    """Which dimensions belong together: W (E, E), and lambda of the attention, both learned."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -97,8 +97,8 @@ class XdimMatcher(Matcher):
 
     def _attention(self, likeness: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """w of the likeness (..., L, R) of words and regions."""
-        sharpness = self.dimensions.log_lambda.exp()
-        return attention_weights(likeness, query_dim=-2, context_dim=-1, lambda_softmax=sharpness, present=present)
+        lambda_softmax = self.dimensions.log_lambda.exp()
+        return attention_weights(likeness, query_dim=-2, context_dim=-1, lambda_softmax=lambda_softmax, present=present)
 
 
 def _unit(values: torch.Tensor) -> torch.Tensor:

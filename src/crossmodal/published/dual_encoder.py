@@ -34,7 +34,7 @@ _CLASSES: dict[str, dict[Half, type[PreTrainedModel]]] = {
 _PREPARERS = {"vision": AutoImageProcessor, "text": AutoTokenizer}
 
 
-def obtain_half(source: str, half: Half, folder: Path) -> None:
+def fetch_half(source: str, half: Half, folder: Path) -> None:
     """Copy one half of a dual encoder, in float32, from a hub name or folder.
 
     Args:
@@ -55,7 +55,7 @@ def obtain_half(source: str, half: Half, folder: Path) -> None:
 
 
 def load_half(folder: Path, half: Half, stage: str) -> tuple[PreTrainedModel, Any]:
-    """Read what ``obtain_half`` wrote: the model in evaluation mode, and its image processor or tokenizer.
+    """Read what ``fetch_half`` wrote: the model in evaluation mode, and its image processor or tokenizer.
 
     Args:
         stage: that writes the folder, for messages.

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.files.checked_json import write_json
-from crossmodal.published.dual_encoder import obtain_half
-from crossmodal.regions.bottomup.obtain import obtain_detector
+from crossmodal.published.dual_encoder import fetch_half
+from crossmodal.regions.bottomup.fetch import fetch_detector
 from crossmodal.regions.fitted.fit import fit_detector
-from crossmodal.regions.grid import obtain_backbone
+from crossmodal.regions.grid import fetch_backbone
 from crossmodal.runtime import project_root
 from crossmodal.settings.derived import region_backend
 from crossmodal.settings.params import Params
 
 
 def _bottomup(params: Params, dataset: Dataset, out: Path, state: Path) -> None:
-    obtain_detector(params.bottomup, out, project_root() / ".resume" / "downloads")
+    fetch_detector(params.bottomup, out, project_root() / ".resume" / "downloads")
 
 
 FETCH: dict[str, Callable[[Params, Dataset, Path, Path], None]] = {
     "torchvision": lambda params, dataset, out, state: fit_detector(dataset, params.detector, out, state),
-    "grid": lambda params, dataset, out, state: obtain_backbone(params.grid, out),
-    "clip": lambda params, dataset, out, state: obtain_half(params.clip.source, "vision", out),
+    "grid": lambda params, dataset, out, state: fetch_backbone(params.grid, out),
+    "clip": lambda params, dataset, out, state: fetch_half(params.clip.source, "vision", out),
     "bottomup": _bottomup,
     "detectron2": _bottomup,
     "precomputed": lambda params, dataset, out, state: write_json(

@@ -42,7 +42,7 @@ from crossmodal.runtime import pick_device, setting_path
 from crossmodal.settings.params import Grid
 
 
-def obtain_backbone(settings: Grid, folder: Path) -> None:
+def fetch_backbone(settings: Grid, folder: Path) -> None:
     """Write weights and preprocessing of a timm backbone to ``folder``.
 
     Args:
@@ -130,7 +130,7 @@ class GridExtractor:
     """Every cell of the last feature map, or of the input of the trained stages, is a region; its box is the cell."""
 
     def __init__(self, folder: Path) -> None:
-        """Load what ``obtain_backbone`` wrote.
+        """Load what ``fetch_backbone`` wrote.
 
         Raises:
             UserError: the folder is missing, damaged, or holds another kind of network.

@@ -1,4 +1,4 @@
-"""Where a model fails: the curves, recall by length, the worst queries and the probe's failures, as HTML and CSV."""
+"""The error analysis: the curves, recall by length, the worst queries and the probe's failures, as HTML and CSV."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
-from crossmodal.evaluation.trec import trec_id, write_qrels, write_run
+from crossmodal.evaluation.trec import Retrieved, trec_id, write_qrels, write_run
 from crossmodal.retrieval.results import SearchResults
 
 
@@ -34,10 +34,10 @@ def export_trec(results: SearchResults, dataset: Dataset, split: Split, out: Pat
     captions = [f"{images[image]}#{number}" for image, number in zip(owners, numbers, strict=True)]
     out.mkdir(parents=True)
     right = (owners[results.i2t_top] == np.arange(len(images))[:, None]) & (results.i2t_top >= 0)
-    i2t = (results.i2t_top, results.i2t_scores, right, results.i2t_ranks)
-    t2i = (results.t2i_top, results.t2i_scores, results.t2i_top == owners[:, None], results.t2i_ranks)
-    write_run(out / "i2t.run", images, captions, *i2t, tag)
-    write_run(out / "t2i.run", captions, images, *t2i, tag)
+    i2t = Retrieved(results.i2t_top, results.i2t_scores, right, results.i2t_ranks)
+    t2i = Retrieved(results.t2i_top, results.t2i_scores, results.t2i_top == owners[:, None], results.t2i_ranks)
+    write_run(out / "i2t.run", images, captions, i2t, tag)
+    write_run(out / "t2i.run", captions, images, t2i, tag)
     write_qrels(out / "i2t.qrels", images, captions, ((image, caption) for caption, image in enumerate(owners)))
     write_qrels(out / "t2i.qrels", captions, images, enumerate(owners))
     return {path.name: path.read_bytes().count(b"\n") for path in sorted(out.iterdir())}

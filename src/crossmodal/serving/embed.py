@@ -9,6 +9,7 @@ regions/                     their region store, where a matcher scores pairs
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import image_vectors
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.runtime import pick_device
 from crossmodal.serving.session import Folders, matching_extractor
-from crossmodal.settings.derived import image_reading, region_backend
+from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import Params
 
 
@@ -54,16 +55,7 @@ def embed_folder(
             params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
     extractor = matching_extractor(params, folders, config)
     dataset = _record(photographs, out / "dataset")
-    extract_regions(
-        dataset,
-        extractor,
-        out / "regions",
-        batch_size=params.regions.batch_size,
-        backend=region_backend(params),
-        workers=params.regions.workers,
-        precision=params.regions.precision,
-        settings=image_reading(params),
-    )
+    extract_regions(dataset, extractor, out / "regions", replace(Extraction.of(params), max_broken=0))
     store = FeatureStore(out / "regions")
     rows = np.arange(len(store))
     vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)

@@ -5,7 +5,6 @@ A dependency of the stages in dvc.yaml: unlike the types of params.yaml it can c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from crossmodal.errors import UserError
 from crossmodal.files.checked_yaml import first_problem
+from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import setting_path
 from crossmodal.settings.params import Params
 
@@ -37,6 +37,11 @@ class BackendSettings:
     section: str
     reads: tuple[str, ...] | None = ()
     network: tuple[str, ...] | None = None
+
+    @property
+    def imported(self) -> bool:
+        """Whether the features come from files, so that there is no network that reads photographs."""
+        return self.reads is None
 
 
 _PUBLISHED_DETECTOR = BackendSettings("bottomup", _BOTTOMUP, ("weights", "sha256", "names"))
@@ -93,7 +98,7 @@ def settings_in_use(params: Params) -> dict[str, dict[str, Any]]:
     part = BACKENDS[backend]
     section = getattr(params, part.section).model_dump(mode="json")
     detector = {part.section: {key: section[key] for key in (section if part.network is None else part.network)}}
-    if part.reads is None:
+    if part.imported:
         regions = {"regions.backend": backend, part.section: section}
     else:
         regions = image_reading(params) | {"regions.batch_size": params.regions.batch_size}
@@ -122,8 +127,7 @@ def _fitting(params: Params) -> dict[str, Any]:
         path = setting_path(params.bert.captions)
         values["captions_sha256"] = None  # where the encoder is and the file it was fitted on is not
         if path.is_file():
-            with path.open("rb") as file:
-                values["captions_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            values["captions_sha256"] = file_checksum(path)
     return values
 
 

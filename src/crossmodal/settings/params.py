@@ -116,7 +116,7 @@ class Regions(Section):
 
 
 class RayCluster(Section):
-    """Where regions.executor ray works."""
+    """The cluster of ``regions.executor: ray``."""
 
     address: str | None
     workers: Count
@@ -319,10 +319,12 @@ class Loss(Section):
     @model_validator(mode="after")
     def _parts_are_used(self) -> Loss:
         if self.views > 1 and self.name != "hinge":
-            raise ValueError(f"views {self.views}: name {self.name} compares one view of each pair; 1, or name hinge")
+            raise ValueError(
+                f"views {self.views}: name {self.name} compares one view of each pair; use 1, or name hinge"
+            )
         chosen = [part for part in get_args(LossPart) if getattr(self, part) is not None]
         if self.name in MATRIX_LOSSES and chosen:
-            raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} has none, null is wanted")
+            raise ValueError(f"{chosen[0]} {getattr(self, chosen[0])}: name {self.name} takes none; set it to null")
         idle = sorted(set(self.kwargs) - set(chosen))
         if idle:
             raise ValueError(f"kwargs.{idle[0]}: {idle[0]} is null, so that they would not count")
@@ -579,7 +581,7 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _features_have_a_place(self) -> Params:
+    def _features_have_a_path(self) -> Params:
         if self.regions.backend == "precomputed" and self.precomputed.path is None:
             raise ValueError("precomputed.path: null; regions.backend precomputed needs a file or folder there")
         return self
@@ -592,7 +594,7 @@ class Params(Section):
             raise ValueError(
                 f"train.batch_size {train.batch_size}: a batch may be of one image, "
                 f"train.captions_per_image {train.captions_per_image}, and leave loss.name {loss.name} no negatives; "
-                "a larger batch is wanted"
+                "use a larger batch"
             )
         return self
 

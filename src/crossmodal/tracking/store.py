@@ -40,7 +40,7 @@ _ENVIRONMENT = {
 
 
 def tracking_uri() -> str:
-    """Where runs go: MLFLOW_TRACKING_URI, else SQLite at the project root; empty when tracking is off.
+    """URI of the store: MLFLOW_TRACKING_URI, else SQLite at the project root; empty when tracking is off.
 
     A relative SQLite path is taken from the project root: the folder of a ``dvc queue`` run is thrown away.
     """

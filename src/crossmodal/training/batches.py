@@ -101,7 +101,7 @@ class EpochBatches(Dataset):
             if fewest < share[1]:
                 raise UserError(
                     f"params.yaml: train.batch_size {batch_size}: a batch has {fewest} images, "
-                    f"too few for {share[1]} processes; a larger batch or fewer train.devices are wanted"
+                    f"too few for {share[1]} processes; use a larger batch or fewer train.devices"
                 )
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ def batch_norms_explained(batch: PairBatch) -> Iterator[None]:
         images, regions = batch.regions.mask.shape
         raise UserError(
             f"params.yaml: train.batch_size: a batch has {images} image{'s' * (images > 1)} of {regions} regions at "
-            "most, too few for the model's batch norms; a larger batch, or more training images, are wanted"
+            "most, too few for the model's batch norms; use a larger batch or more training images"
         ) from None
 
 

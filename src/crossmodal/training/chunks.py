@@ -52,7 +52,7 @@ class ChunkedEncoder:
             if _batch_norms(getattr(model, name).train()):
                 raise UserError(
                     f"params.yaml: train.chunk {size}: the {name} network's batch norms need the whole batch; "
-                    "grid_finetune.batch_norm frozen or train.chunk 0 is wanted"
+                    "set grid_finetune.batch_norm to frozen or train.chunk to 0"
                 )
         self._whole: dict[str, bool] = {}
         self._repeats: list[Callable[[], None]] = []
@@ -133,7 +133,7 @@ def _rows(values: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Those in training mode."""
+    """Batch norms in training mode."""
     return [part for part in module.modules() if isinstance(part, BATCH_NORMS) and part.training]
 
 

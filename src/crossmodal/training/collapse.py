@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from crossmodal.losses.pair import PairLoss
+from crossmodal.losses.pair import HingeLoss, InfoNceLoss
 from crossmodal.terminal import warn
 
 EVERY = 4  # batches between two looks
@@ -21,7 +21,7 @@ class CollapseWatch:
     """
 
     def __init__(self, loss: torch.nn.Module) -> None:
-        self._loss = loss if isinstance(loss, PairLoss) else None
+        self._loss = loss if isinstance(loss, HingeLoss | InfoNceLoss) else None
         self._looks = self._equal = 0
         self._warned = False
 
@@ -30,7 +30,7 @@ class CollapseWatch:
 
         Args:
             batch: number of the batch in its epoch; one of ``EVERY`` is looked at.
-            image_index: (B,), see PairLoss.
+            image_index: (B,), see HingeLoss.
         """
         if self._loss is None or self._warned or batch % EVERY:
             return

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
-from crossmodal.losses.pair import build_loss
+from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import progress, usable_precision
 from crossmodal.settings.params import Loss, Train
@@ -54,14 +54,28 @@ class TrainingState:
 Report = Callable[[dict[str, float], int], None]
 
 
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a matcher is trained.
+
+    text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``. frozen_epochs: first epochs
+    in which ``model.image`` is not trained.
+    """
+
+    train: Train
+    loss: Loss
+    seed: int
+    text_lr: float = 1.0
+    image_lr: float = 1.0
+    frozen_epochs: int = 0
+
+
 class Trainer:
     """Trains one matcher.
 
     Args:
         model: on its device; trained in place, holds the best epoch's weights after ``fit``.
         resume: folder of the state, from which training resumes; needed by the first process alone.
-        text_lr, image_lr: factors of the learning rates of ``model.text`` and ``model.image``.
-        frozen_epochs: first epochs in which ``model.image`` is not trained.
         processes: the distributed group.
 
     Raises:
@@ -72,19 +86,15 @@ class Trainer:
         self,
         model: Matcher,
         data: TrainingData,
-        settings: Train,
-        loss: Loss,
-        seed: int,
+        how: TrainerSettings,
         *,
         resume: Path | None,
-        text_lr: float = 1.0,
-        image_lr: float = 1.0,
-        frozen_epochs: int = 0,
         processes: Processes = ALONE,
     ) -> None:
-        self.model, self.data, self.settings, self.seed = model, data, settings, seed
+        settings, loss = how.train, how.loss
+        self.model, self.data, self.settings, self.seed = model, data, settings, how.seed
         self.device = next(model.parameters()).device
-        self.processes, self.frozen_epochs = processes, frozen_epochs
+        self.processes, self.frozen_epochs = processes, how.frozen_epochs
         self.loss, self.views = build_loss(loss, len(data.caption_image)).to(self.device), loss.views
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
@@ -99,7 +109,7 @@ class Trainer:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.optimizer = _optimizer(model, self.loss, settings, text_lr, image_lr)
+        self.optimizer = _optimizer(model, self.loss, how)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         if resume:
@@ -191,11 +201,9 @@ class Trainer:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_index], vectors, image_index)
-        sparse = getattr(self.loss, "sparse", None)  # optional method of a loss
-        few = sparse is not None and sparse(epoch)
-        scores = self.model.batch_similarity(images, captions, sparse=few)  # (N, own captions)
+        scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch))  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
-        options = {"captions": batch.captions} if getattr(self.loss, "takes_captions", False) else {}
+        options = {"captions": batch.captions} if self.loss.takes_captions else {}
         return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
 
     def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
@@ -279,17 +287,16 @@ def untrained_history(model: Matcher, data: TrainingData, batch_size: int, repor
     return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]
 
 
-def _optimizer(
-    model: Matcher, loss: nn.Module, settings: Train, text_lr: float, image_lr: float
-) -> torch.optim.Optimizer:
+def _optimizer(model: Matcher, loss: nn.Module, how: TrainerSettings) -> torch.optim.Optimizer:
     """Adam or AdamW; the model's biases and norms are decayed with ``decay_biases`` alone."""
+    settings = how.train
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     part = {id(parameter): name for name in ("text", "image") for parameter in getattr(model, name).parameters()}
     decayed = {id(parameter) for parameter in model.parameters() if settings.decay_biases or parameter.ndim > 1}
     decayed |= {id(parameter) for parameter in loss.parameters() if parameter.ndim > 1}
     trained = [parameter for parameter in (*model.parameters(), *loss.parameters()) if parameter.requires_grad]
     groups = []
-    for name, factor in ((None, 1.0), ("text", text_lr), ("image", image_lr)):
+    for name, factor in ((None, 1.0), ("text", how.text_lr), ("image", how.image_lr)):
         members, lr = [parameter for parameter in trained if part.get(id(parameter)) == name], settings.lr * factor
         groups += [
             {"params": [p for p in members if id(p) in decayed], "lr": lr, "weight_decay": settings.weight_decay},

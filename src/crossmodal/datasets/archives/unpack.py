@@ -77,8 +77,8 @@ def unpack(
         reason = f"not a readable {kind} archive, perhaps cut off ({error}); get it again"
         raise UserError(f"{archive_path}: {reason}") from None
     except OSError as error:
-        place = error.filename or folder
-        raise UserError(f"{archive_path}: not unpacked: {place}: {error.strerror or error}") from None
+        path = error.filename or folder
+        raise UserError(f"{archive_path}: not unpacked: {path}: {error.strerror or error}") from None
 
 
 def read_members(archive_path: Path, names: Collection[str]) -> dict[str, bytes]:

@@ -49,7 +49,7 @@ class PackedMap:
     def fill_vectors(
         self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """N(W (weights . values - targets)^2 + b), equation (2), into a part (N, C, G, S) fp32 of a contiguous tensor.
+        """N(W (weights . values - targets)^2 + b), equation (1), into a part (N, C, G, S) fp32 of a contiguous tensor.
 
         weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E).
         """
@@ -89,7 +89,7 @@ def packs(weight: torch.Tensor, dtype: torch.dtype) -> bool:
     return all(size % found.width() == 0 for size in weight.shape)
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> PackedMap:
+def pack_map(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> PackedMap:
     """A map of (S, E), for which ``packs`` holds, in compiled form."""
     found = library()
     width, unit = found.width(), 4 // dtype.itemsize

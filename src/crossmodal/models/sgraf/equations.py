@@ -4,26 +4,27 @@ Diao, Zhang, Ma, Lu: Similarity reasoning and filtration for image-text matching
 is the definition, in plain torch, and its modules own the weights. fast.py computes the same scores from the same
 weights; tests compare the two.
 
-With regions v_i, words t_j, N(x) = x / |x| and the paper's symbols. The numbers are this file's own; the order is
-that of the paper's sections (representations, similarity representations, SGR, SAF, score):
+With regions v_i, words t_j, N(x) = x / |x| and global vectors v and t by self-attention (``SelfAttention``):
 
-    v = N(sum_i softmax_i(w . (tanh(W_l v_i) * tanh(W_g mean_i(v_i)))) v_i)             (1)  global vector; t alike
-    s(x, y; W) = N(W |x - y|^2)                                                          (2)  similarity vector
+    s(x, y; W) = N(W |x - y|^2)                                                          (1)  similarity vector
+    s_0 = s(v, t; W_global)                                                              (2)
     alpha_ij = softmax_i(lambda c_ij),  c_ij = f(v_i . t_j) / sqrt(sum_j f(v_i . t_j)^2)  (3)  see models/attention.py
-    a_j = N(sum_i alpha_ij v_i),  s_j = s(a_j, t_j; W_local),  s_0 = s(v, t; W_global)   (4)
+    s_j = s(N(sum_i alpha_ij v_i), t_j; W_local)                                         (4)
     e_pq = softmax_q((W_in s_p) . (W_out s_q))                                           (5)  SGR, in every step
     s_p <- relu(W_r sum_q e_pq s_q)                                                      (6)
     beta_p = sigmoid(BN(W_f s_p)) / sum_q sigmoid(BN(W_f s_q))                           (7)  SAF
-    s = N(sum_p beta_p s_p)                                                              (8)
-    score = sigmoid(w s), s being node 0 after SGR's last step                           (9)
+    s_f = N(sum_p beta_p s_p)                                                            (8)
+    score = sigmoid(w s), s being s_0 after SGR's last step, or s_f
 
-Every map has a bias, as in the published code. Shapes: P pairs, R regions, L words, E embedding, S similarity vector.
-Slot 0 of a set is its global vector; captions come without padding.
+Numbers count the paper's equations in its order. That (1) is the paper's own is known from the authors' repository
+(github.com/Paranioar/SGRAF/issues/19); the others were not compared with the printed text. Biases, N in (4) and (8) and
+f are those of the published code.
+
+Shapes: P pairs, R regions, L words, E embedding, S similarity vector. Slot 0 of a set is its global vector; captions
+come without padding.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -52,11 +53,9 @@ class PairScorer(nn.Module):
         images: torch.Tensor,
         region_mask: torch.Tensor,
         captions: torch.Tensor,
-        reasoning: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """(P, 1 + R, E), (P, R), (P, 1 + L, E) -> (P,), from 0 to 1. ``reasoning``: a faster form of the module's."""
-        vectors = self.similarity_vectors(images, region_mask, captions)  # (P, 1 + L, S)
-        return self.score_map((reasoning or self.reasoning)(vectors)).squeeze(-1).sigmoid()  # (9)
+        """(P, 1 + R, E), (P, R), (P, 1 + L, E) -> (P,), from 0 to 1."""
+        return self.score(self.reasoning(self.similarity_vectors(images, region_mask, captions)))
 
     def similarity_vectors(
         self, images: torch.Tensor, region_mask: torch.Tensor, captions: torch.Tensor
@@ -70,10 +69,14 @@ class PairScorer(nn.Module):
             lambda_softmax=self.lambda_softmax,
             present=region_mask.unsqueeze(1),
         )
-        attended = unit(alpha @ regions)  # (4): (P, L, E)
-        local = unit(self.local_map((attended - words).square()))  # (2): (P, L, S)
-        whole = unit(self.global_map((images[:, :1] - captions[:, :1]).square()))  # (2): (P, 1, S)
+        attended = unit(alpha @ regions)  # (P, L, E)
+        local = unit(self.local_map((attended - words).square()))  # (1) and (4): (P, L, S)
+        whole = unit(self.global_map((images[:, :1] - captions[:, :1]).square()))  # (1) and (2): (P, 1, S)
         return torch.cat([whole, local], dim=1)
+
+    def score(self, reasoned: torch.Tensor) -> torch.Tensor:
+        """(P, S) -> (P,)."""
+        return self.score_map(reasoned).squeeze(-1).sigmoid()
 
 
 class GraphReasoning(nn.Module):
@@ -125,7 +128,9 @@ class AttentionFiltration(nn.Module):
 class SelfAttention(nn.Module):
     """Global vector of a set, the published VisualSA and TextSA: (B, N, E), (B, N) -> (B, E).
 
-    VisualSA alone has batch norms: ``local_norm`` of the members, and one of the mean.
+        v = N(sum_i softmax_i(w . (tanh(W_l v_i) * tanh(W_g mean_i(v_i)))) v_i)
+
+    VisualSA alone has batch norms: ``local_norm`` of W_l v_i, and one of W_g mean_i(v_i).
     """
 
     def __init__(self, dim: int, dropout: float, local_norm: RegionNorm | None = None) -> None:
@@ -142,7 +147,7 @@ class SelfAttention(nn.Module):
             local, whole = self.local_norm(local, mask), self.global_norm(whole)
         joint = self.dropout(local.tanh()) * self.dropout(whole.tanh()).unsqueeze(1)  # (B, N, E)
         weights = self.weight_map(joint).squeeze(-1).masked_fill(~mask, float("-inf")).softmax(dim=1)
-        return F.normalize((weights.unsqueeze(-1) * values).sum(dim=1), dim=-1)  # (1)
+        return F.normalize((weights.unsqueeze(-1) * values).sum(dim=1), dim=-1)
 
 
 def score_by_caption(scorer: PairScorer, images: Encoding, captions: Encoding) -> torch.Tensor:

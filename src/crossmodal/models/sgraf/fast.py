@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from crossmodal.batch import Encoding
 from crossmodal.models.attention import EPS
-from crossmodal.models.sgraf.compiled import pack, packs
+from crossmodal.models.sgraf.compiled import pack_map, packs
 from crossmodal.models.sgraf.equations import AttentionFiltration, GraphReasoning, PairScorer, unit
 from crossmodal.models.sgraf.graph import GraphStep, MakeMap, Map, graph_steps, reason_over_graph
 from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
@@ -87,7 +87,7 @@ class FastWeights:
         return cls(scorer.lambda_softmax, local, whole, reasoning, scorer.score_map)
 
     def scores(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Equation (9): (N, C, S) to (N, C)."""
+        """(N, C, S) to (N, C)."""
         return self.score(vectors.to(self.score.weight.dtype)).squeeze(-1).sigmoid()
 
 
@@ -98,7 +98,7 @@ def _score_in_tiles(
     buffers = Buffers()
     sim_dim, embed_dim = scorer.local_map.weight.shape
     if packs(scorer.local_map.weight, dtype):
-        weights = FastWeights.of(scorer, lambda weight, bias: pack(weight, bias, dtype))
+        weights = FastWeights.of(scorer, lambda weight, bias: pack_map(weight, bias, dtype))
     else:
         weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, buffers))
     sets = image_sets(images, dtype)

@@ -177,7 +177,7 @@ static void of_image(float *out, const float *weights, const char *values, const
 
    weights (images, T, units of R), values (images, R, E), targets (T, E) fp32, into rows of S fp32 numbers: target t of
    an image is row (image * T / group + t / group) * period + t % group, so that sets of `group` rows may have others
-   between them. In bf16 an R that is odd has a weight of zero behind it. */
+   between them. In bf16 an R that is odd has a weight of zero after it. */
 void squared_differences(float *out, const float *weights, const void *values, const float *targets, const float *map,
                          const float *bias, float *room, int images, int T, int R, int E, int S, int group, int period,
                          float eps, int bf16) {

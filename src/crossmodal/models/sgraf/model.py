@@ -75,9 +75,9 @@ class SgrafMatcher(Matcher):
         return pair_attention(queries, contexts, self.scorer.lambda_softmax).mT
 
     def _encode(self, values: torch.Tensor, mask: torch.Tensor, attention: SelfAttention) -> Encoding:
-        members = F.normalize(values.float(), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)  # (B, N, E)
-        whole = attention(members, mask).to(members.dtype)
-        return Encoding(torch.cat([whole.unsqueeze(1), members], dim=1), F.pad(mask, (1, 0), value=True))
+        items = F.normalize(values.float(), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)  # (B, N, E)
+        whole = attention(items, mask).to(items.dtype)
+        return Encoding(torch.cat([whole.unsqueeze(1), items], dim=1), F.pad(mask, (1, 0), value=True))
 
 
 class SgrafEnsemble(Matcher):

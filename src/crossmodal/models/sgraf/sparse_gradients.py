@@ -87,7 +87,8 @@ class SparseGradients(torch.autograd.Function):
                 image = images[row].requires_grad_()
                 caption = captions[column][words].view(len(column), length, -1).requires_grad_()
                 with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-                    scores = ctx.scorer(image, image_mask[row, 1:], caption, graph)
+                    vectors = ctx.scorer.similarity_vectors(image, image_mask[row, 1:], caption)
+                    scores = ctx.scorer.score((graph or ctx.scorer.reasoning)(vectors))
                 leaves = [image, caption, *weights, *copies]
                 found = torch.autograd.grad(scores, leaves, grad[row, column], allow_unused=True)
                 of_images.index_add_(0, row, found[0])

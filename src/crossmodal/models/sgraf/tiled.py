@@ -59,7 +59,7 @@ def unpadded(captions: Encoding, index: torch.Tensor) -> torch.Tensor:
 
 
 def region_weights(images: ImageSets, words: torch.Tensor, lambda_softmax: float) -> torch.Tensor:
-    """Equations (3) and (4): (C, L, E) to (N, T, R), weights such that a_j = weights . regions has length 1."""
+    """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions."""
     cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
     cosines = cosines.float().view(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
     alpha = attention_weights(cosines, query_dim=1, context_dim=3, lambda_softmax=lambda_softmax, present=images.mask)
@@ -90,14 +90,12 @@ class TorchMap:
     def fill_vectors(
         self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """N(W (weights . values - targets)^2 + b), equation (2), without gradients, into out (N, C, T / C, S).
+        """N(W (weights . values - targets)^2 + b), equation (1), without gradients, into out (N, C, T / C, S).
 
         weights (N, T, R), values (N, R, E), targets (T, E).
         """
         mapped = self.buffers.take("mapped", weights, *weights.shape[:2], len(self.weight))
-        fill_squared_differences(
-            mapped, weights, values, targets, self.weight, self.bias, tile=self.tile, buffers=self.buffers
-        )
+        fill_squared_differences(mapped, weights, values, targets, self)
         lengths = torch.linalg.vector_norm(mapped, dim=-1, keepdim=True).clamp(min=EPS)
         torch.div(mapped.view(out.shape), lengths.view(*out.shape[:-1], 1), out=out)
 
@@ -112,17 +110,13 @@ def fill_squared_differences(
     weights: torch.Tensor,
     values: torch.Tensor,
     targets: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    *,
-    tile: int,
-    buffers: Buffers,
+    layer: TorchMap,
 ) -> None:
     """W (weights . values - targets)^2 + b, nearly all of the work, into (N, T, S); shapes as in ``TorchMap``."""
-    for part in _parts(len(weights), targets, tile):
-        difference = buffers.take("difference", weights, *weights[part].shape[:2], targets.shape[1])
+    for part in _parts(len(weights), targets, layer.tile):
+        difference = layer.buffers.take("difference", weights, *weights[part].shape[:2], targets.shape[1])
         torch.bmm(weights[part], values[part], out=difference).sub_(targets).square_()
-        torch.addmm(bias, difference.flatten(0, 1), weight.T, out=out[part].flatten(0, 1))
+        torch.addmm(layer.bias, difference.flatten(0, 1), layer.weight.T, out=out[part].flatten(0, 1))
 
 
 class SquaredDifferenceMap(torch.autograd.Function):
@@ -130,12 +124,11 @@ class SquaredDifferenceMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: torch.Tensor | int) -> torch.Tensor:
-        *tensors, tile = arguments
-        weights, values, targets, weight, _ = tensors
+        weights, values, targets, weight, bias, tile = arguments
         ctx.save_for_backward(weights, values, targets, weight)
         ctx.tile = tile
         out = weights.new_empty(*weights.shape[:2], len(weight))
-        fill_squared_differences(out, *tensors, tile=tile, buffers=Buffers())
+        fill_squared_differences(out, weights, values, targets, TorchMap(weight, bias, tile, Buffers()))
         return out
 
     @staticmethod

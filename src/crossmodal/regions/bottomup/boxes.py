@@ -64,7 +64,7 @@ def grid_anchors(height: int, width: int, rules: BoxRules, device: torch.device)
     return (centres + cell_anchors(rules).to(device)).reshape(-1, 4)
 
 
-def decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
+def decode_boxes(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Boxes moved by predicted deltas (Fast R-CNN, arXiv 1504.08083 and 1311.2524 appendix C): both (N, 4)."""
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = boxes[:, :2] + sides / 2
@@ -93,7 +93,7 @@ def propose(objectness: Tensor, deltas: Tensor, size: tuple[int, int], scale: fl
     _, rows, columns = objectness.shape
     logits = objectness.permute(1, 2, 0).flatten()
     moves = deltas.permute(1, 2, 0).reshape(-1, 4)
-    boxes = decode(moves, grid_anchors(rows, columns, rules, logits.device))
+    boxes = decode_boxes(moves, grid_anchors(rows, columns, rules, logits.device))
     boxes = clip_boxes_to_image(far_corner(boxes, float(rules.whole)), size)
     logits = logits.masked_fill(_least_side(boxes) < rules.min_side * scale, -math.inf)
     logits, order = logits.topk(min(PROPOSALS_BEFORE_NMS, len(logits)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
-from crossmodal.regions.bottomup.boxes import REGRESSION_WEIGHTS, decode, far_corner
+from crossmodal.regions.bottomup.boxes import REGRESSION_WEIGHTS, decode_boxes, far_corner
 from crossmodal.regions.bottomup.network import Detections
 from crossmodal.settings.params import Bottomup
 
@@ -72,7 +72,7 @@ def select_airsplay(
     """
     scores, classes = found.class_logits.softmax(dim=1)[:, :-1].max(dim=1)
     deltas = found.deltas.view(len(scores), -1, 4)[torch.arange(len(scores), device=scores.device), classes]
-    boxes = clip_boxes_to_image(decode(deltas, found.boxes, REGRESSION_WEIGHTS), size)
+    boxes = clip_boxes_to_image(decode_boxes(deltas, found.boxes, REGRESSION_WEIGHTS), size)
     threshold = settings.nms
     rows = nms(boxes, scores, threshold)
     while len(rows) < settings.min_regions and threshold + _NMS_STEP < _NMS_END:

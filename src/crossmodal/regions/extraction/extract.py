@@ -8,6 +8,7 @@ and the batch size alone, not on where a killed run stopped nor on the rows of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,39 @@ from crossmodal.features.store import LEFT_OUT, SETTINGS, StoreWriter
 from crossmodal.files.checked_json import read_json, write_json
 from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.runtime import pick_device, progress, usable_precision
+from crossmodal.settings.derived import image_reading, region_backend
+from crossmodal.settings.params import Params
 
 WINDOW = 256  # rows
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """How regions are extracted.
+
+    backend: its name, kept with the store. workers: processes that decode images while the network computes; 0: this
+    process decodes. max_broken: number of images that may be unreadable. precision: fp32, or bf16 or fp16 by autocast.
+    settings: kept with the store, for reading photographs of queries.
+    """
+
+    batch_size: int
+    backend: str
+    workers: int = 0
+    max_broken: int = 0
+    precision: str = "fp32"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, params: Params) -> Extraction:
+        """As params.yaml says."""
+        own = params.regions
+        settings = image_reading(params)
+        return cls(own.batch_size, region_backend(params), own.workers, own.max_broken, own.precision, settings)
+
+
 def extract_regions(
-    dataset: Dataset,
-    extractor: RegionExtractor,
-    folder: Path,
-    *,
-    batch_size: int,
-    backend: str,
-    rows: range | None = None,
-    workers: int = 0,
-    max_broken: int = 0,
-    precision: str = "fp32",
-    settings: Mapping[str, Any] | None = None,
+    dataset: Dataset, extractor: RegionExtractor, folder: Path, how: Extraction, *, rows: range | None = None
 ) -> None:
     """Write a store whose row i holds the regions of record i.
 
@@ -50,28 +67,24 @@ def extract_regions(
 
     Args:
         rows: of the records, from the start of a window; None: all. Row i of the store is then ``rows[i]``.
-        workers: processes that decode images while the network computes; 0: this process decodes.
-        max_broken: number of images that may be unreadable.
-        precision: fp32, or bf16 or fp16 by autocast.
-        settings: kept with the store, for reading photographs of queries.
 
     Raises:
-        UserError: more images than ``max_broken`` are missing or unreadable. Finished shards are kept.
+        UserError: more images than ``how.max_broken`` are missing or unreadable. Finished shards are kept.
     """
     rows = range(len(dataset.records)) if rows is None else rows
     arrays = region_arrays(extractor.feature_dim, getattr(extractor, "dtype", "float16"))
     writer = StoreWriter(folder, arrays)
-    broken = _Broken(dataset, folder, writer, rows.start, max_broken)
+    broken = _Broken(dataset, folder, writer, rows.start, how.max_broken)
     done = rows.start + len(writer)
-    windows = [[batch for batch in window if max(batch) >= done] for window in plan(dataset, rows, batch_size)]
+    windows = [[batch for batch in window if max(batch) >= done] for window in plan(dataset, rows, how.batch_size)]
     loader = DataLoader(
         [[dataset.image_path(row) for row in batch] for window in windows for batch in window],
         batch_size=None,
         collate_fn=_decode_all,
-        num_workers=workers,
+        num_workers=how.workers,
     )
     images = iter(loader)
-    with progress(total=len(rows), initial=len(writer), desc="regions", unit="image") as bar, autocast(precision):
+    with progress(total=len(rows), initial=len(writer), desc="regions", unit="image") as bar, autocast(how.precision):
         for window in windows:
             found = {}
             for batch in window:
@@ -89,11 +102,11 @@ def extract_regions(
             for row in sorted(row for row in found if row >= done):
                 writer.append(found.pop(row))
     metadata = {
-        "backend": backend,
+        "backend": how.backend,
         "feature_dim": extractor.feature_dim,
         "classes": list(getattr(extractor, "classes", ())),
         "attributes": list(getattr(extractor, "attributes", ())),
-    } | ({SETTINGS: dict(settings)} if settings else {})
+    } | ({SETTINGS: dict(how.settings)} if how.settings else {})
     writer.close(metadata | left_out(dataset, broken.reasons))
     broken.file.unlink(missing_ok=True)
 

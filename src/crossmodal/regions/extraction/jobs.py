@@ -15,7 +15,7 @@ from typing import Any, Literal
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.errors import UserError, first_line
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.extraction.parts import cut_into_parts, extract_part, merge_parts, missing_parts, parse_shard
 from crossmodal.runtime import progress
 from crossmodal.settings.params import RayCluster
@@ -27,40 +27,39 @@ def extract_all(
     dataset: Dataset,
     make_extractor: Callable[[], RegionExtractor],
     work: Path,
+    how: Extraction,
     *,
     executor: Literal["local", "ray"],
     cluster: RayCluster,
-    **options: Any,
 ) -> Path:
     """Write the whole store in the work folder and return its path; parts of workers that are there are used.
 
     Args:
         make_extractor: loads the network; not called if every part is there.
         executor: local: this process, ray: the actors of ``cluster``.
-        options: of ``extract_regions``.
 
     Raises:
         UserError: Ray is not installed or has no cluster there; see ``extract_regions`` and ``merge_parts``.
     """
     out, folder = work / "out", work / PARTS
     if executor == "local" and not folder.is_dir():
-        extract_regions(dataset, make_extractor(), out, **options)
+        extract_regions(dataset, make_extractor(), out, how)
         return out
-    parts = cut_into_parts(len(dataset.records), options["batch_size"])
+    parts = cut_into_parts(len(dataset.records), how.batch_size)
     missing = missing_parts(folder, parts)
     if missing and executor == "ray":
-        _extract_on_ray(dataset.folder, make_extractor, folder, missing, cluster, options)
+        _extract_on_ray(dataset.folder, make_extractor, folder, missing, cluster, how)
     elif missing:
         print(f"regions: {len(missing)} of {len(parts)} parts are missing, extracting them here")
         extractor = make_extractor()
         for rows in missing:
-            extract_part(dataset, extractor, folder, rows, wait=True, **options)
-    merge_parts(folder, parts, out, max_broken=options["max_broken"])
+            extract_part(dataset, extractor, folder, rows, how, wait=True)
+    merge_parts(folder, parts, out, max_broken=how.max_broken)
     return out
 
 
 def extract_shard(
-    dataset: Dataset, make_extractor: Callable[[], RegionExtractor], work: Path, shard: str, **options: Any
+    dataset: Dataset, make_extractor: Callable[[], RegionExtractor], work: Path, shard: str, how: Extraction
 ) -> str:
     """Extract the parts of worker i of n (``shard`` "i/n") into the work folder, for ``extract_all``.
 
@@ -72,12 +71,12 @@ def extract_shard(
     """
     number, count = parse_shard(shard)
     folder = work / PARTS
-    parts = cut_into_parts(len(dataset.records), options["batch_size"])
+    parts = cut_into_parts(len(dataset.records), how.batch_size)
     mine = parts[number::count]
     missing = missing_parts(folder, mine)
     extractor = make_extractor() if missing else None
     for rows in missing:
-        extract_part(dataset, extractor, folder, rows, wait=False, **options)
+        extract_part(dataset, extractor, folder, rows, how, wait=False)
     others = f", {len(left)} being extracted by others" if (left := missing_parts(folder, mine)) else ""
     missing = len(missing_parts(folder, parts))
     follows = f"{missing} still missing" if missing else "none is missing, dvc repro regions merges them"
@@ -88,17 +87,17 @@ class PartExtractor:
     """An actor: loads dataset and network once, then extracts one part after the other."""
 
     def __init__(
-        self, home: Path, dataset: Path, make_extractor: Callable[[], RegionExtractor], folder: Path, options: dict
+        self, home: Path, dataset: Path, make_extractor: Callable[[], RegionExtractor], folder: Path, how: Extraction
     ) -> None:
         os.chdir(home)  # paths in params.yaml are relative to the repository
         self.dataset, self.extractor = read_dataset(dataset), make_extractor()
-        self.folder, self.options = folder, options
+        self.folder, self.how = folder, how
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``start`` and ``stop`` of one part, (1,) each -> ``error`` (1,), a UserError's message or nothing."""
         rows = range(int(batch["start"][0]), int(batch["stop"][0]))
         try:
-            extract_part(self.dataset, self.extractor, self.folder, rows, wait=True, **self.options)
+            extract_part(self.dataset, self.extractor, self.folder, rows, self.how, wait=True)
         except UserError as error:
             return {"error": [str(error)]}
         return {"error": [""]}
@@ -110,12 +109,12 @@ def _extract_on_ray(
     folder: Path,
     parts: Sequence[range],
     cluster: RayCluster,
-    options: dict[str, Any],
+    how: Extraction,
 ) -> None:
     ray = _connect(cluster)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    constructor = (Path.cwd(), dataset, make_extractor, folder.resolve(), options)
+    constructor = (Path.cwd(), dataset, make_extractor, folder.resolve(), how)
     try:
         work = ray.data.from_items(
             [{"start": rows.start, "stop": rows.stop} for rows in parts], override_num_blocks=len(parts)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -18,7 +17,7 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import LEFT_OUT, FeatureStore, StoreWriter
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extraction.extract import extract_regions, window_rows
+from crossmodal.regions.extraction.extract import Extraction, extract_regions, window_rows
 from crossmodal.runtime import progress
 
 PART_ROWS = 512
@@ -49,22 +48,23 @@ def part_folder(folder: Path, rows: range) -> Path:
 
 
 def missing_parts(folder: Path, parts: Sequence[range]) -> list[range]:
-    """Those of ``parts`` that are not complete."""
+    """The parts that are not complete."""
     return [rows for rows in parts if not (part_folder(folder, rows) / "index.json").is_file()]
 
 
 def extract_part(
-    dataset: Dataset, extractor: RegionExtractor, folder: Path, rows: range, *, wait: bool, **options: Any
+    dataset: Dataset, extractor: RegionExtractor, folder: Path, rows: range, how: Extraction, *, wait: bool
 ) -> None:
     """Extract one part unless it is complete, or, without ``wait``, another process is extracting it.
 
-    ``options``: of ``extract_regions``, as are errors.
+    Raises:
+        UserError: see ``extract_regions``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     out = part_folder(folder, rows)
     with suppress(Timeout), FileLock(out.with_suffix(".lock"), timeout=-1 if wait else 0):
         if missing_parts(folder, [rows]):
-            extract_regions(dataset, extractor, out, rows=rows, **options)
+            extract_regions(dataset, extractor, out, how, rows=rows)
 
 
 def merge_parts(folder: Path, parts: Sequence[range], out: Path, *, max_broken: int) -> None:

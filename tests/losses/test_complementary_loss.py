@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from crossmodal.losses.complementary import ComplementaryLoss, complementary_loss
-from crossmodal.losses.pair import build_loss
+from crossmodal.losses.registry import build_loss
 from crossmodal.settings.params import load_params
 
-LOSS = load_params(Path(__file__).resolve().parents[1] / "params.yaml").loss
+LOSS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").loss
 IMAGES = torch.tensor([0, 0, 1, 2, 2, 3])
 SAME = IMAGES[:, None] == IMAGES[None, :]
 LABELS = torch.tensor([0.0, 0.2, 0.5, 0.7, 0.95, 1.0])

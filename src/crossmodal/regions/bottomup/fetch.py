@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from crossmodal.datasets.archives.transfer import TransferError, discard, fetch
 from crossmodal.errors import UserError
+from crossmodal.files.checksums import file_checksum
 from crossmodal.files.text_files import read_text, split_lines
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
@@ -19,7 +20,7 @@ _MOST = 16 * 2**30  # bytes of a download; the published files have 0.3
 _NAMES = {"classes": "objects_vocab.txt", "attributes": "attributes_vocab.txt"}  # of 1600-400-20, a name a line
 
 
-def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
+def fetch_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
     """Write weights, sizes and names of the published detector to ``folder``.
 
     Args:
@@ -41,7 +42,7 @@ def obtain_detector(settings: Bottomup, folder: Path, cache: Path) -> None:
         name = path.name
     else:
         raise UserError(f"bottomup.weights {path}: not found; docs/bottom-up-features.md says where to get it")
-    sha256 = _sha256(path)
+    sha256 = file_checksum(path)
     if settings.sha256 not in (None, sha256):
         raise UserError(f"bottomup.weights {path}: sha256 is {sha256}, expected bottomup.sha256 {settings.sha256}")
     architecture, weights = read_published(path)
@@ -58,7 +59,7 @@ def _download(settings: Bottomup, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fetch(url, part, most=_MOST)
-        if settings.sha256 in (None, _sha256(part)):
+        if settings.sha256 in (None, file_checksum(part)):
             part.replace(path)
             return
         discard(part)
@@ -71,11 +72,6 @@ def _download(settings: Bottomup, path: Path) -> None:
         f"bottomup.weights {url}: not obtained ({reason}).\nGet the file by other means "
         "(docs/bottom-up-features.md) and set bottomup.weights in params.yaml to its path."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_names(folder: str | None, default: Path, counts: dict[str, int]) -> dict[str, list[str]]:
