@@ -67,6 +67,11 @@ def test_auto_follows_the_dataset(write):
         ("tern.heads", 5, "tern: embed_dim 128 is not a multiple of heads 5"),
         ("bottomup.max_regions", 35, "bottomup: min_regions 36 is above max_regions 35"),
         ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, "evaluate: shortlist 9 is below top_k 10"),
+        (
+            "evaluate",
+            {"mode": "shortlist_rerank", "shortlist_by": "muvera", "metric": "l2"},
+            "evaluate: metric l2: shortlist_by muvera takes inner_product",
+        ),
         ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, "loss: kwargs.miner: miner is null"),
         ("train.mismatched", 1.5, "train.mismatched: input should be less than 1, found 1.5"),
         ("grid.trained", -1, "grid.trained: input should be greater than or equal to 0, found -1"),
