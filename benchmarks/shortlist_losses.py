@@ -3,9 +3,10 @@
     python benchmarks/shortlist_losses.py                                       # means of sets, MUVERA's encodings
     python benchmarks/shortlist_losses.py --finder matchers/tern --planes 3 --planes 4 --repetitions 20
 
-Run it at the root of the repository after ``dvc repro`` with a matcher that compares sets (``-S model=teran``). All pairs
-are scored once, every query counts, and a shortlist is ordered by these scores: what evaluate.mode shortlist_rerank
-does. A negative number is a gain: an item is not on the shortlist that would have been ranked before the right one.
+Run it at the root of the repository after ``dvc repro`` with a matcher that compares sets (``-S model=teran``). All
+pairs are scored once, every query counts, and a shortlist is ordered by these scores: what evaluate.mode
+shortlist_rerank does. A negative number is a gain: a wrong item that would have ranked before the right one is not on
+the shortlist.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def line(name: str, size: int, exact: list[dict], lists: tuple[np.ndarray, np.nd
     """A row of the table."""
     ranks = (i2t_ranks(lists[0], owners), t2i_ranks(lists[1], owners))
     ours = [summarise(of_way) for of_way in ranks]
-    lost = [", ".join(f"{whole[f'r{k}'] - cut[f'r{k}']:.1f}" for k in RECALL_AT) for whole, cut in zip(exact, ours)]
+    pairs = zip(exact, ours, strict=True)
+    lost = [", ".join(f"{whole[f'r{k}'] - cut[f'r{k}']:.1f}" for k in RECALL_AT) for whole, cut in pairs]
     return f"| {name} | {size:,} | {lost[0]} | {lost[1]} |"
 
 
