@@ -3,6 +3,7 @@
 crossmodal export --format scan features/                # region features, as SCAN's family reads them
 crossmodal export --format trec runs/                    # what the evaluate stage found, for trec_eval and ir_measures
 crossmodal export --format clip_benchmark scenes.json    # recalls of that search, as CLIP_benchmark writes them
+crossmodal export --format lance vectors/                # encoded images and captions, for LanceDB; parquet: for others
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ FORMATS = {
     "scan": "region features for SCAN, SGRAF, VSE-infinity and others",
     "trec": "runs and qrels of both directions",
     "clip_benchmark": "recalls as CLIP_benchmark's JSON",
+    "parquet": "vectors or sets, ids and boxes of images and captions, a file each",
+    "lance": "the same as a LanceDB database",
 }
 
 
@@ -34,6 +37,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="trec, clip_benchmark: results (%(default)s)",
     )
+    for name, folder in (("matcher", paths.MATCHER), ("captions", paths.CAPTIONS)):
+        parser.add_argument(
+            f"--{name}", type=Path, default=folder, metavar="FOLDER", help="parquet, lance: (%(default)s)"
+        )
+    parser.add_argument(
+        "--split", choices=["train", "val", "test"], default="test", help="parquet, lance: which images (%(default)s)"
+    )
     parser.add_argument(
         "--pad", action="store_true", help="scan: zeros after the regions of images that have fewer than others"
     )
@@ -43,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write one of the formats."""
     if arguments.out.exists():
         raise UserError(f"{arguments.out}: already there; move it away or name another")
-    writers = {"scan": _scan, "trec": _trec, "clip_benchmark": _clip_benchmark}
+    writers = {"scan": _scan, "trec": _trec, "clip_benchmark": _clip_benchmark, "parquet": _vectors, "lance": _vectors}
     print(printable(f"export: {writers[arguments.format](arguments)}, in {arguments.out}"))
 
 
@@ -93,3 +103,27 @@ def _clip_benchmark(arguments: argparse.Namespace) -> str:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, record, indent=None)
     return f"{len(record['metrics'])} recalls of {record['model']} on {record['dataset']}"
+
+
+def _vectors(arguments: argparse.Namespace) -> str:
+    """A split as the matcher encodes it."""
+    from crossmodal.datasets.records import read_dataset
+    from crossmodal.datasets.splits import require_split
+    from crossmodal.features.store import FeatureStore
+    from crossmodal.inference.compatibility import check_inputs
+    from crossmodal.inference.scoring import SearchInputs
+    from crossmodal.models.checkpoint import load_matcher
+    from crossmodal.runtime import pick_device
+    from crossmodal.serving.vector_export import export_vectors
+    from crossmodal.settings.params import load_params
+
+    dataset = read_dataset(arguments.dataset)
+    regions, words = FeatureStore(arguments.regions), FeatureStore(arguments.captions)
+    model, config = load_matcher(arguments.matcher)
+    check_inputs(arguments.matcher, config, regions, words)
+    split = require_split(dataset, arguments.split, regions.left_out)
+    batch_size = load_params().evaluate.batch_size
+    inputs = SearchInputs(model.to(pick_device()), regions, words, split, batch_size, config)
+    counts = export_vectors(inputs, dataset, arguments.split, arguments.out, arguments.format)
+    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return f"{rows} of {arguments.split}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"
