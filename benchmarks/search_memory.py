@@ -6,7 +6,8 @@
 
 Embeddings of 1,024 values, a matrix for --all-pairs and graded relevance are made up in their true sizes and types.
 What is reported is the peak of the process from the moment that they are there, less the matrix of 5,000 x 25,000
-scores (477 MiB): indexes, ranks both ways, the results that are kept, metrics with nDCG and five folds. Encodings and scores of pairs: all_pairs_memory.py.
+scores (477 MiB): indexes, ranks both ways, the results that are kept, metrics with nDCG and five folds. The memory of
+encodings, and of scoring pairs: all_pairs_memory.py.
 """
 
 from __future__ import annotations
