@@ -22,8 +22,8 @@ BATCH = 256
 def search(table: lancedb.table.Table, query: np.ndarray, k: int) -> list[tuple[str, float]]:
     """Ids and distances of the k best images for a caption's vector (E,) or words (W, E), best first."""
     column = "vectors" if "vectors" in table.schema.names else "vector"
-    found = table.search(query, vector_column_name=column).metric("cosine").select(["id"]).limit(k).to_list()
-    return [(row["id"], row["_distance"]) for row in found]
+    found = table.search(query, vector_column_name=column).metric("cosine").limit(k)
+    return [(row["id"], row["_distance"]) for row in found.select(["id", "_distance"]).to_list()]
 
 
 def main() -> None:
