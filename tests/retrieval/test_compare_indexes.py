@@ -40,6 +40,18 @@ def test_the_usual_kinds_can_be_made(count, dim):
     assert all(row.measures.recall > 0.2 and row.build_seconds > 0 for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("factory", "few", "many"),
+    [("HNSW8", "efSearch=10", "efSearch=300"), ("PQ8x4fs,RFlat", "k_factor_rf=1", "k_factor_rf=20")],
+)
+def test_settings_of_the_search_act_at_the_depth_that_is_asked_for(factory, few, many):
+    """Asked for the whole gallery, an index would find all of it whatever they are."""
+    vectors, queries = synthetic_embeddings(2000, 32, seed=1), synthetic_embeddings(100, 32, seed=2)
+    kinds = [IndexKind(factory, search=search) for search in (few, many)]
+    low, high = (row.measures.recall for row in compare_indexes(vectors, queries, kinds, 10))
+    assert low < high - 0.02 and high > 0.95
+
+
 def test_codes_divide_the_vector():
     kinds = {dim: " ".join(kind.factory for kind in usual_kinds(1_000_000, dim)) for dim in (256, 100, 7)}
     assert "IVF1024,PQ32 IVF1024,PQ64x4fs,Refine(SQ8)" in kinds[256]

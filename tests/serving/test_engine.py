@@ -68,6 +68,18 @@ def test_another_matcher_finds_the_shortlist(engine, material):
         open_engine(opened.gallery, searched, "teran")
 
 
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("name", ["teran", "sgraf"])
+def test_encodings_of_sets_find_the_shortlist(engine, name):
+    opened, searched, results = engine(name, "shortlist_rerank", shortlist_by="muvera")
+    assert opened.info.muvera.planes == 3
+    for query in (0, 7, 23):
+        found = opened.images(read_words(searched.words, searched.split.captions[query : query + 1]), 5)
+        assert [result.item for result in found] == results.t2i_top[query].tolist()
+        found = opened.captions(read_regions(searched.regions, searched.split.images[query : query + 1]), 5)
+        assert [result.item for result in found] == results.i2t_top[query].tolist()
+
+
 def test_a_gallery_of_another_matcher_is_refused(engine, save_model):
     opened, searched, _ = engine("tern", "embeddings")
     save_model(searched.regions.folder.parent / "other", "vsepp", key="other key")

@@ -68,7 +68,12 @@ def as_data(path):
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("vsepp", {}), ("scan", {}), ("scan", {"mode": "shortlist_rerank", "shortlist": 16, "shortlist_by": "vsepp"})],
+    [
+        ("vsepp", {}),
+        ("scan", {}),
+        ("scan", {"mode": "shortlist_rerank", "shortlist": 16, "shortlist_by": "vsepp"}),
+        ("scan", {"mode": "shortlist_rerank", "shortlist": 16, "shortlist_by": "muvera"}),
+    ],
 )
 def test_it_finds_what_the_evaluation_found(packed, name, changes):
     results, folder = packed(name, **changes)

@@ -63,6 +63,11 @@ CLIP_KEYS = ("regions.backend", "captions.encoder", "bert.source")
         ("tern.heads", 5, ["tern", "embed_dim 128", "heads 5"]),
         ("bottomup.max_regions", 35, ["bottomup", "min_regions 36", "max_regions 35"]),
         ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, ["evaluate", "shortlist 9", "top_k 10"]),
+        (
+            "evaluate",
+            {"mode": "shortlist_rerank", "shortlist_by": "muvera", "metric": "l2"},
+            ["evaluate", "metric l2", "muvera", "inner_product"],
+        ),
         ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, ["loss", "kwargs.miner", "null"]),
         ("train.mismatched", 1.5, ["train.mismatched", "less than 1", "1.5"]),
         ("grid.trained", -1, ["grid.trained", "0", "-1"]),

@@ -1,7 +1,9 @@
-"""``crossmodal export``: region features and search results in the files that other projects read.
+"""``crossmodal export``: region features, search results and vectors in the files that other projects read.
 
-crossmodal export --format scan features/           # region features, as SCAN's family reads them
-crossmodal export --format trec runs/               # what the evaluate stage found, for trec_eval and ir_measures
+crossmodal export --format scan features/                # region features, as SCAN's family reads them
+crossmodal export --format trec runs/                    # what the evaluate stage found, for trec_eval and ir_measures
+crossmodal export --format clip_benchmark scenes.json    # recalls of that search, as CLIP_benchmark writes them
+crossmodal export --format lance vectors/                # encoded images and captions, for LanceDB; parquet: for others
 """
 
 from __future__ import annotations
@@ -13,19 +15,34 @@ from crossmodal import paths
 from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
+FORMATS = {
+    "scan": "region features for SCAN, SGRAF, VSE-infinity and others",
+    "trec": "runs and qrels of both directions",
+    "clip_benchmark": "recalls as CLIP_benchmark's JSON",
+    "parquet": "vectors or sets, ids and boxes of images and captions, a file each",
+    "lance": "the same as a LanceDB database",
+}
+
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format",
-        required=True,
-        choices=["scan", "trec"],
-        help="scan: region features for SCAN, SGRAF, VSE-infinity and others; trec: runs and qrels of both directions",
-    )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    described = "; ".join(f"{name}: {purpose}" for name, purpose in FORMATS.items())
+    parser.add_argument("--format", required=True, choices=list(FORMATS), help=described)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make; clip_benchmark: file to write")
     parser.add_argument("--dataset", type=Path, default=paths.DATASET, metavar="FOLDER", help="(%(default)s)")
     parser.add_argument("--regions", type=Path, default=paths.REGIONS, metavar="FOLDER", help="(%(default)s)")
     parser.add_argument(
-        "--evaluation", type=Path, default=paths.EVALUATION, metavar="FOLDER", help="trec: results (%(default)s)"
+        "--evaluation",
+        type=Path,
+        default=paths.EVALUATION,
+        metavar="FOLDER",
+        help="trec, clip_benchmark: results (%(default)s)",
+    )
+    for name, folder in (("matcher", paths.MATCHER), ("captions", paths.CAPTIONS)):
+        parser.add_argument(
+            f"--{name}", type=Path, default=folder, metavar="FOLDER", help="parquet, lance: (%(default)s)"
+        )
+    parser.add_argument(
+        "--split", choices=["train", "val", "test"], default="test", help="parquet, lance: which images (%(default)s)"
     )
     parser.add_argument(
         "--pad", action="store_true", help="scan: zeros after the regions of images that have fewer than others"
@@ -33,27 +50,80 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the features of every split, or the results of the searched one."""
+    """Write one of the formats."""
+    if arguments.out.exists():
+        raise UserError(f"{arguments.out}: already there; move it away or name another")
+    writers = {"scan": _scan, "trec": _trec, "clip_benchmark": _clip_benchmark, "parquet": _vectors, "lance": _vectors}
+    print(printable(f"export: {writers[arguments.format](arguments)}, in {arguments.out}"))
+
+
+def _scan(arguments: argparse.Namespace) -> str:
+    """The features of every split."""
+    from crossmodal.datasets.records import read_dataset
+    from crossmodal.features.store import FeatureStore
+    from crossmodal.regions.export import export_scan
+
+    dataset, store = read_dataset(arguments.dataset), FeatureStore(arguments.regions)
+    counts = export_scan(dataset, store, arguments.out, pad=arguments.pad)
+    splits = ", ".join(f"{name} {count:,} images" for name, count in counts.items())
+    size = sum(path.stat().st_size for path in arguments.out.iterdir())
+    return f"{splits}, {size / 1e6:,.1f} MB"
+
+
+def _trec(arguments: argparse.Namespace) -> str:
+    """The results of the searched split."""
     from crossmodal.datasets.records import read_dataset
     from crossmodal.datasets.splits import require_split
     from crossmodal.features.store import FeatureStore
     from crossmodal.files.checked_arrays import load_arrays
-    from crossmodal.regions.export import export_scan
     from crossmodal.retrieval.gallery import read_info
     from crossmodal.retrieval.results import SearchResults
     from crossmodal.retrieval.trec import export_trec
 
-    if arguments.out.exists():
-        raise UserError(f"{arguments.out}: already there; move it away or name another folder")
     dataset, store = read_dataset(arguments.dataset), FeatureStore(arguments.regions)
-    if arguments.format == "trec":
-        results = load_arrays(SearchResults, arguments.evaluation / "results.npz")
-        split = require_split(dataset, "test", store.left_out)
-        lines = export_trec(results, dataset, split, arguments.out, read_info(arguments.evaluation).model)
-        files = ", ".join(f"{name} {count:,} lines" for name, count in lines.items())
-        print(printable(f"export: {files}, {results.i2t_top.shape[1]} results a query, in {arguments.out}"))
-        return
-    counts = export_scan(dataset, store, arguments.out, pad=arguments.pad)
-    splits = ", ".join(f"{name} {count:,} images" for name, count in counts.items())
-    size = sum(path.stat().st_size for path in arguments.out.iterdir())
-    print(printable(f"export: {splits}, {size / 1e6:,.1f} MB, in {arguments.out}"))
+    results = load_arrays(SearchResults, arguments.evaluation / "results.npz")
+    split = require_split(dataset, "test", store.left_out)
+    lines = export_trec(results, dataset, split, arguments.out, read_info(arguments.evaluation).model)
+    files = ", ".join(f"{name} {count:,} lines" for name, count in lines.items())
+    return f"{files}, {results.i2t_top.shape[1]} results a query"
+
+
+def _clip_benchmark(arguments: argparse.Namespace) -> str:
+    """The recalls of the searched split."""
+    from crossmodal.datasets.records import read_dataset
+    from crossmodal.evaluation.clip_benchmark import clip_benchmark_record
+    from crossmodal.files.checked_json import read_json, write_json
+    from crossmodal.retrieval.gallery import read_info
+
+    path, info = arguments.evaluation / "metrics.json", read_info(arguments.evaluation)
+    metrics = read_json(path, dict, nan=True, advice="run the evaluate stage first")
+    record = clip_benchmark_record(
+        metrics, path, dataset=read_dataset(arguments.dataset).name, model=info.model, pretrained=info.key
+    )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out, record, indent=None)
+    return f"{len(record['metrics'])} recalls of {record['model']} on {record['dataset']}"
+
+
+def _vectors(arguments: argparse.Namespace) -> str:
+    """A split as the matcher encodes it."""
+    from crossmodal.datasets.records import read_dataset
+    from crossmodal.datasets.splits import require_split
+    from crossmodal.features.store import FeatureStore
+    from crossmodal.inference.compatibility import check_inputs
+    from crossmodal.inference.scoring import SearchInputs
+    from crossmodal.models.checkpoint import load_matcher
+    from crossmodal.runtime import pick_device
+    from crossmodal.serving.vector_export import export_vectors
+    from crossmodal.settings.params import load_params
+
+    dataset = read_dataset(arguments.dataset)
+    regions, words = FeatureStore(arguments.regions), FeatureStore(arguments.captions)
+    model, config = load_matcher(arguments.matcher)
+    check_inputs(arguments.matcher, config, regions, words)
+    split = require_split(dataset, arguments.split, regions.left_out)
+    batch_size = load_params().evaluate.batch_size
+    inputs = SearchInputs(model.to(pick_device()), regions, words, split, batch_size, config)
+    counts = export_vectors(inputs, dataset, arguments.split, arguments.out, arguments.format)
+    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return f"{rows} of {arguments.split}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"

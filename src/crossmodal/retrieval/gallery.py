@@ -14,9 +14,10 @@ from pydantic import Field
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.settings.derived import with_reading
-from crossmodal.settings.params import Params
+from crossmodal.settings.params import Muvera, Params
 
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
+OWN_VECTORS = ("own", "muvera")  # values of shortlist_by that take the searching matcher's own vectors
 
 
 class GalleryInfo(Record):
@@ -24,7 +25,8 @@ class GalleryInfo(Record):
 
     model, key: name and key of the matcher that encoded it. images, captions: how many there are.
     index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
-    shortlist_by: "own", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
+    shortlist_by: "own", "muvera", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
+    muvera: ``evaluate.muvera`` of that gallery, where its encodings find them; else not in the file.
     settings: of its features, by dotted key of params.yaml; queries are read by the same.
     """
 
@@ -37,12 +39,13 @@ class GalleryInfo(Record):
     shortlist: Annotated[int, Field(ge=0)] = 0
     shortlist_by: str = "own"
     shortlist_key: str = ""
+    muvera: Muvera | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
 def save_info(folder: Path, info: GalleryInfo) -> None:
     """Write ``gallery.json``."""
-    write_json(folder / "gallery.json", info.model_dump())
+    write_json(folder / "gallery.json", info.model_dump(exclude=None if info.muvera else {"muvera"}))
 
 
 def read_info(folder: Path) -> GalleryInfo:

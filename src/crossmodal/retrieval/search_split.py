@@ -14,8 +14,9 @@ from crossmodal.inference.rescore import rescore_leading
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.base import Matcher
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, read_config
-from crossmodal.retrieval.gallery import GalleryInfo, Mode
+from crossmodal.retrieval.gallery import OWN_VECTORS, GalleryInfo, Mode
 from crossmodal.retrieval.index import IndexKind
+from crossmodal.retrieval.muvera import muvera_vectors
 from crossmodal.retrieval.rerank import rerank_shortlists
 from crossmodal.retrieval.results import Searched, build_indexes, draw_sample, rank_pairs, search_both_ways
 from crossmodal.runtime import pick_device, setting_path
@@ -51,7 +52,7 @@ def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> Sear
         similarity_matrix(inputs, out=matrix)
         rescore_leading(inputs, matrix)
         return rank_pairs(matrix, inputs.split, top_k=settings.top_k)
-    indexes = build_indexes(*shortlist_inputs(inputs, settings.shortlist_by).vectors(), kind, folder)
+    indexes = build_indexes(*shortlist_vectors(inputs, settings), kind, folder)
     return rerank_shortlists(inputs, indexes, sample, shortlist=settings.shortlist, top_k=settings.top_k)
 
 
@@ -63,8 +64,10 @@ def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
     how: dict[str, Any] = {} if mode == "exact_pairwise" else {"index": settings.index}
     if mode == "shortlist_rerank":
         source = settings.shortlist_by
-        key = config.key if source == "own" else _shortlist_config(source)[1].key
+        key = config.key if source in OWN_VECTORS else _shortlist_config(source)[1].key
         how |= {"shortlist": settings.shortlist, "shortlist_by": source, "shortlist_key": key}
+        if source == "muvera":
+            how["muvera"] = settings.muvera
     images, captions = len(split.images), len(split.captions)
     return GalleryInfo(
         model=config.model, key=config.key, images=images, captions=captions, mode=mode, settings=read_by, **how
@@ -88,24 +91,30 @@ def cost_line(info: GalleryInfo, searched: Searched) -> str:
     )
 
 
-def shortlist_inputs(inputs: SearchInputs, source: str) -> SearchInputs:
-    """The same with the matcher that ``evaluate.shortlist_by`` names.
+def shortlist_vectors(inputs: SearchInputs, settings: Evaluate) -> tuple[np.ndarray, np.ndarray]:
+    """One vector an image (N, E) and a caption (C, E), float32, by which shortlists are found.
 
     Raises:
-        UserError: there is none in that folder, it needs other features, or its items are sets of vectors too.
+        UserError: ``evaluate.shortlist_by`` is muvera and the matcher has no sets; or a folder without a matcher, or
+            whose matcher needs other features or has sets too.
     """
+    source = settings.shortlist_by
     if source == "own":
-        return inputs
+        return inputs.vectors()
+    if source == "muvera":
+        if inputs.model.pooled:
+            raise UserError("evaluate.shortlist_by muvera: the matcher has one vector an item, not sets; take own")
+        return muvera_vectors(inputs, settings.muvera)
     folder, config = _shortlist_config(source)
     check_inputs(folder, config, inputs.regions, inputs.words)
     model, _ = load_matcher(folder)
     if not model.pooled:
         raise UserError(f"evaluate.shortlist_by {source!r}: a {config.model}, whose items are not one vector")
-    return replace(inputs, model=model.to(pick_device()), config=config)
+    return replace(inputs, model=model.to(pick_device()), config=config).vectors()
 
 
 def _shortlist_config(source: str) -> tuple[Path, MatcherConfig]:
     folder = setting_path(source)
     if not folder.is_dir():
-        raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, or own")
+        raise UserError(f"evaluate.shortlist_by {source!r}: no such folder; give a matcher's, own or muvera")
     return folder, read_config(folder)

@@ -25,8 +25,9 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import encode_captions, encode_images, pooled, scored
 from crossmodal.models.base import Matcher
 from crossmodal.models.checkpoint import load_matcher, read_config
-from crossmodal.retrieval.gallery import read_info
+from crossmodal.retrieval.gallery import OWN_VECTORS, read_info
 from crossmodal.retrieval.index import read_index, search
+from crossmodal.retrieval.muvera import FixedEncoder
 from crossmodal.runtime import loaded_once, pick_device, setting_path
 
 BATCH = 256  # of a gallery that is encoded whole
@@ -89,10 +90,11 @@ class SearchEngine:
             )
         self.model = _load(gallery, matcher, self.info.model, self.info.key).to(self.device)
         self.finder = self.model
-        if self.info.shortlist_by != "own":
+        if self.info.shortlist_by not in OWN_VECTORS:
             inside = gallery / self.info.shortlist_by  # of a gallery in a bundle
             folder = inside if inside.is_dir() else setting_path(self.info.shortlist_by)
             self.finder = _load(gallery, folder, "shortlist's matcher", self.info.shortlist_key).to(self.device)
+        self._muvera: FixedEncoder | None = None
         stores = {"images": cache(regions), "captions": cache(words)}
         self._images = Side(
             gallery / "images.faiss",
@@ -111,7 +113,8 @@ class SearchEngine:
         sentence = sentence.to(self.device)
         encoded = self.model.encode_text(sentence)
         query = encoded if self.finder is self.model else self.finder.encode_text(sentence)
-        return self._best(self._images, query, lambda items: scored(self.model, items, encoded)[:, 0], k)
+        vector = self._encoder(query).queries(query) if self.info.muvera else pooled(query)
+        return self._best(self._images, vector, lambda items: scored(self.model, items, encoded)[:, 0], k)
 
     @torch.inference_mode()
     def captions(self, photograph: Regions, k: int) -> list[Found]:
@@ -125,15 +128,22 @@ class SearchEngine:
         photograph = photograph.to(self.device)
         encoded = self.model.encode_regions(photograph)
         query = encoded if self.finder is self.model else self.finder.encode_regions(photograph)
-        return self._best(self._captions, query, lambda items: scored(self.model, encoded, items)[0], k)
+        vector = self._encoder(query).items(query) if self.info.muvera else pooled(query)
+        return self._best(self._captions, vector, lambda items: scored(self.model, encoded, items)[0], k)
 
-    def _best(self, side: Side, query: Encoding, score: Callable[[Encoding], np.ndarray], k: int) -> list[Found]:
-        """Search one side. ``query``: for the index; ``score``: the matcher's scores of encoded items."""
+    def _encoder(self, query: Encoding) -> FixedEncoder:
+        """Of a gallery whose shortlists are found by MUVERA's encodings."""
+        if self._muvera is None:
+            self._muvera = FixedEncoder(self.info.muvera, query.vectors.shape[-1])
+        return self._muvera
+
+    def _best(self, side: Side, vector: torch.Tensor, score: Callable[[Encoding], np.ndarray], k: int) -> list[Found]:
+        """Search one side. ``vector``: (1, E) for the index; ``score``: the matcher's scores of encoded items."""
         if self.info.mode == "exact_pairwise":
             items, scores = np.arange(side.count), score(side.everything)
         else:
             depth = k if self.info.mode == "embeddings" else max(k, self.info.shortlist)
-            (scores,), (items,) = search(side.index, pooled(query).cpu().numpy(), depth)
+            (scores,), (items,) = search(side.index, vector.cpu().numpy(), depth)
             items, scores = items[items >= 0], scores[items >= 0]
             if self.info.mode == "shortlist_rerank" and len(items):
                 scores = score(side.encode(items))

@@ -478,6 +478,15 @@ class Relevance(Section):
     measure: Literal["rouge_l", "spice", "none"]
 
 
+class Muvera(Section):
+    """Fixed dimensional encodings of sets."""
+
+    repetitions: Count
+    planes: Annotated[int, Field(ge=0, le=8)]
+    dim: Count
+    seed: Seed
+
+
 class Evaluate(Section):
     """How the test split is searched."""
 
@@ -487,6 +496,7 @@ class Evaluate(Section):
     search: str
     shortlist: Count
     shortlist_by: Annotated[str, Field(min_length=1)]
+    muvera: Muvera
     exact_queries: Count
     top_k: Count
     explained: CountOrZero
@@ -498,6 +508,12 @@ class Evaluate(Section):
     def _shortlist_is_enough(self) -> Evaluate:
         if self.mode == "shortlist_rerank" and self.shortlist < self.top_k:
             raise ValueError(f"shortlist {self.shortlist} is below top_k {self.top_k}")
+        return self
+
+    @model_validator(mode="after")
+    def _encodings_have_lengths(self) -> Evaluate:
+        if self.mode == "shortlist_rerank" and self.shortlist_by == "muvera" and self.metric == "l2":
+            raise ValueError("metric l2: shortlist_by muvera takes inner_product, its encodings differ in length")
         return self
 
 
