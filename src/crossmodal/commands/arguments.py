@@ -34,6 +34,16 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_matcher(parser: argparse.ArgumentParser) -> None:
+    """``--matcher SOURCE``, for ``sharing.folder.open_matcher``."""
+    parser.add_argument(
+        "--matcher",
+        metavar="SOURCE",
+        help="another matcher than models/matcher: a folder, of crossmodal export --format hub too, or a name on the "
+        "Hugging Face hub, ORG/NAME or ORG/NAME@REVISION",
+    )
+
+
 def positive(text: str) -> int:
     """A whole number from 1, as the ``type`` of an argument."""
     try:
