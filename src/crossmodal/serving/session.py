@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from crossmodal import paths
 from crossmodal.captions.query import SentenceReader
-from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.records import ImageRecord, read_dataset
 from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import UserError
+from crossmodal.features.named import NamedRegion, stored_regions
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_extractor, check_size
 from crossmodal.models.checkpoint import MatcherConfig, read_config
@@ -17,7 +24,7 @@ from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.query import read_photograph
 from crossmodal.retrieval.gallery import as_made, read_info
 from crossmodal.runtime import loaded_once
-from crossmodal.serving.engine import Found, SearchEngine
+from crossmodal.serving.engine import Answer, Found, SearchEngine
 from crossmodal.settings.params import Params
 
 
@@ -32,6 +39,16 @@ class Folders:
     bert: Path = paths.BERT
     matcher: Path = paths.MATCHER
     evaluation: Path = paths.EVALUATION
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Results, and the seconds that reading and encoding the query, the search, and scoring what it found took."""
+
+    found: list[Found]
+    encode: float
+    search: float
+    rerank: float
 
 
 class SearchSession:
@@ -81,15 +98,59 @@ class SearchSession:
 
     def find_images(self, sentence: str, k: int) -> list[Found]:
         """The k images that fit a sentence best; ``item`` counts within the gallery."""
-        return self.engine.images(self._reader(sentence), k)
+        return self.by_sentence(sentence, k).found
 
     def find_captions(self, photograph: Path, k: int) -> list[Found]:
         """The k captions that fit a photograph best."""
+        return self.by_photograph(photograph, k).found
+
+    def by_sentence(self, sentence: str, k: int, mode: str | None = None) -> Timed:
+        """The k images that fit a sentence best. ``mode``: one of ``engine.modes``, None for the gallery's own.
+
+        Raises:
+            UserError: the sentence is empty or too long, or the gallery cannot be searched so.
+        """
+        started = time.perf_counter()
+        query = self.engine.read_sentence(self._reader(sentence))
+        return _timed(started, partial(self.engine.images_for, query, k, mode))
+
+    def by_photograph(self, photograph: Path, k: int, mode: str | None = None, *, images: bool = False) -> Timed:
+        """The k captions that fit a photograph best, or, with ``images``, the images that are most like it.
+
+        Raises:
+            UserError: unreadable; captions of a gallery without; images of a matcher of sets.
+        """
+        if images:
+            self.engine.require_vectors()
+        started = time.perf_counter()
         regions = read_photograph(photograph, self._extractor, self.params.regions.precision)
-        return self.engine.captions(regions, k)
+        query = self.engine.read_photograph(regions)
+        return _timed(started, partial(self.engine.similar if images else self.engine.captions_for, query, k, mode))
+
+    def similar_to(self, item: int, k: int) -> Timed:
+        """The k other images that are most like an image of the gallery.
+
+        Raises:
+            UserError: the matcher compares sets of vectors.
+        """
+        started = time.perf_counter()
+        query = self.engine.stored_image(item)
+        timed = _timed(started, partial(self.engine.similar, query, k + 1))
+        return replace(timed, found=[found for found in timed.found if found.item != item][:k])
+
+    def record(self, item: int) -> ImageRecord:
+        """The record of an image of the gallery."""
+        return self.dataset.records[self.split.images[item]]
 
     def image_path(self, item: int) -> Path:
         return self.dataset.image_path(self.split.images[item])
+
+    def named_regions(self, item: int) -> list[NamedRegion]:
+        """The stored regions of an image; none without boxes, or where they are those of a grid, which show nothing."""
+        store = self._store
+        if store is None or "boxes" not in store.arrays or store.metadata.get("backend") in ("grid", "clip"):
+            return []
+        return stored_regions(store, self.split.images[item])
 
     def first_caption(self, item: int) -> str:
         """Of an image, to show what it is; empty if it has none."""
@@ -102,6 +163,49 @@ class SearchSession:
     def image_of(self, caption: int) -> int:
         return int(self.split.caption_image[caption])
 
+    def caption_id(self, caption: int) -> str:
+        """IMAGE#n, n counted from 0."""
+        image = self.image_of(caption)
+        return f"{self.record(image).id}#{caption - int(np.searchsorted(self.split.caption_image, image))}"
+
+    def word_spans(self, sentence: str) -> list[tuple[int, int]]:
+        """First and last character of each word of a sentence, the last one not included."""
+        return [span for span, _ in self._words(sentence)]
+
+    def warm(self) -> None:
+        """Load everything and answer one query of each kind, so that no client waits for it."""
+        self.by_sentence("a try", 1)
+        _ = self.explains, self.takes_photographs, self._store
+        for mode in self.engine.modes:
+            self.by_sentence("a try", 1, mode)
+
+    @loaded_once
+    def takes_photographs(self) -> bool:
+        """Whether a new photograph can be a query: features that others made have no detector here."""
+        try:
+            _ = self._extractor
+        except UserError:
+            return False
+        return True
+
+    @loaded_once
+    def explains(self) -> str | None:
+        """How words are compared with regions: "alignment", "occlusion", or None where they cannot be."""
+        return None
+
+    def _words(self, sentence: str) -> list[tuple[tuple[int, int], list[int]]]:
+        return []
+
+    @property
+    def threshold(self) -> float | None:
+        """The score at which an image found for a sentence is as likely right as wrong; None where nothing is known."""
+        return None
+
+    @loaded_once
+    def _store(self) -> FeatureStore | None:
+        """The regions of the gallery's images, where they were kept."""
+        return FeatureStore(self.regions) if self.regions.is_dir() else None
+
     @loaded_once
     def _reader(self) -> SentenceReader:
         return matching_reader(self.params, self.folders, self.config)
@@ -109,6 +213,12 @@ class SearchSession:
     @loaded_once
     def _extractor(self) -> RegionExtractor:
         return matching_extractor(self.params, self.folders, self.config)
+
+
+def _timed(started: float, find: Callable[[], Answer]) -> Timed:
+    encoded = time.perf_counter()
+    answer = find()
+    return Timed(answer.found, encoded - started, answer.search, answer.rerank)
 
 
 def matching_reader(params: Params, folders: Folders, config: MatcherConfig) -> SentenceReader:
