@@ -9,6 +9,11 @@ import { begin, explain, line, tell as tellMeaning } from "./words.js";
 
 const COUNTS = [6, 12, 24, 48, 96];
 const SAMPLES = 12; // pictures of the gallery on the empty page
+const WAYS = { // of searching: label and what it does
+  exact: ["Exact", "Every picture is compared"],
+  index: ["Index", "The index finds the pictures, approximately"],
+  shortlist: ["Shortlist", "The index finds a shortlist, which the model scores"],
+};
 const HOME_TITLE = document.title;
 
 let about = null; // what the server says of itself; requests do not wait for it
@@ -53,7 +58,10 @@ async function results() {
       searched.find = await defaultFind();
       controls();
     }
-    const settled = await Promise.allSettled(matchers.map((matcher) => server.search(searched, matcher, own, signal)));
+    if (searched.mode !== null) await known; // whether every matcher can search so
+    const settled = await Promise.allSettled(matchers.map((matcher) => server.search(limited(searched, matcher), matcher, own, signal)));
+    await known;
+    if (!about) return;
     if (signal.aborted) return;
     if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
     await paint(searched, settled, signal);
@@ -64,12 +72,18 @@ async function results() {
   }
 }
 
+// A state with a way of searching that the matcher has.
+function limited(searched, matcher) {
+  const modes = about?.matchers[matcher]?.modes;
+  return modes && matcher > 0 && !modes.includes(searched.mode) ? { ...searched, mode: null } : searched;
+}
+
 async function paint(searched, settled, signal) {
   const answers = settled.map(({ value }) => value ?? null), compared = answers.length > 1;
   const sections = answers.map((answer, number) => {
-    if (!answer) return failed(about?.matchers[number]?.name ?? "the other", settled[number].reason.message);
+    if (!answer) return failed(about.matchers[number]?.name ?? "the other", settled[number].reason.message);
     const other = compared ? answers[1 - number] : null;
-    return column({ answer, name: answer.matcher, compared, other, first: number === 0, state: searched, similar: about?.matchers[0]?.similar });
+    return column({ answer, name: answer.matcher, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
   });
   const columns = $("columns");
   delete columns.dataset.home;
@@ -79,9 +93,10 @@ async function paint(searched, settled, signal) {
   const first = answers.find(Boolean);
   status(summary(answers, first));
   preparePreview(first);
-  begin(searched.q ? first.query : null, pictures.flat());
+  const explained = searched.q && answers.some((answer, matcher) => answer && about.matchers[matcher].explains);
+  begin(explained ? first.query : null, pictures.flat());
   document.body.classList.remove("busy");
-  if (searched.q && first.query.words?.length) await explainAll(searched, answers, pictures, signal);
+  if (explained) await explainAll(searched, answers, pictures, signal);
 }
 
 const pair = (found, section) => [...section.querySelectorAll(".picture")].map((picture, number) => ({ picture, item: found[number].item, regions: found[number].regions }));
@@ -91,7 +106,7 @@ async function explainAll(searched, answers, pictures, signal) {
   await new Promise((painted) => setTimeout(painted)); // the results first
   const kinds = new Map();
   await Promise.all(answers.map(async (answer, matcher) => {
-    if (!answer?.results.length) return;
+    if (!answer?.results.length || !answer.query.words.length || !about.matchers[matcher].explains) return;
     try {
       const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
       if (signal.aborted) return;
@@ -134,8 +149,11 @@ async function samples() {
 
 function sample(item) {
   const image = make("img", { src: `/images/${item}?side=320`, alt: `picture ${item + 1} of the gallery`, decoding: "async" });
-  if (!about.matchers[0].similar) return image;
-  return make("a", { href: address({ ...state, ...toSentence, q: "", item: String(item) }), "data-similar": item, "aria-label": `More like picture ${item + 1} of the gallery` }, image);
+  const frame = about.matchers[0].similar
+    ? make("a", { href: address({ ...state, ...toSentence, q: "", item: String(item) }), "data-similar": item, "aria-label": `More like picture ${item + 1} of the gallery` }, image)
+    : make("span", {}, image);
+  image.addEventListener("load", () => frame.style.setProperty("--ratio", Math.min(2.6, Math.max(0.6, image.naturalWidth / image.naturalHeight))));
+  return frame;
 }
 
 // ---- lines
@@ -171,12 +189,13 @@ function controls() {
   if (!about) return;
   const [first, second] = about.matchers;
   $("mode").hidden = about.modes.length < 2 || state.item !== null;
+  $("mode").replaceChildren(...about.modes.map((mode) => make("button", { type: "button", value: mode, title: WAYS[mode]?.[1] }, WAYS[mode]?.[0] ?? mode)));
   choose("mode", state.mode ?? about.modes[0]);
   $("find").hidden = state.photo === null || !about.captions || !first.similar;
   choose("find", state.find);
   $("against").hidden = !second;
   $("against").textContent = second ? `Compare with ${second.name}` : "";
-  $("choose").hidden = !about.captions && !first.similar;
+  $("choose").hidden = !takesPhotographs();
 }
 
 function press(button, on) {
@@ -206,6 +225,11 @@ function renew(file) {
   return (preview = URL.createObjectURL(file));
 }
 
+function takesPhotographs() {
+  const [first] = about.matchers;
+  return first.photographs !== false && (about.captions > 0 || first.similar);
+}
+
 async function defaultFind() {
   await known;
   return about && !about.captions ? "images" : "captions";
@@ -227,9 +251,9 @@ $("again").addEventListener("click", () => {
   results();
 });
 $("k").addEventListener("change", (event) => go({ k: Number(event.target.value) }));
-$("mode").addEventListener("click", (event) => event.target.value && go({ mode: event.target.value }));
+$("mode").addEventListener("click", (event) => event.target.value && go({ mode: event.target.value === about.modes[0] ? null : event.target.value }));
 $("find").addEventListener("click", (event) => event.target.value && go({ find: event.target.value }));
-$("boxes").addEventListener("click", () => go({ boxes: !state.boxes }, { replace: true }));
+$("boxes").addEventListener("click", () => go({ boxes: !state.boxes }, { replace: true })); // no step for "back"
 $("against").addEventListener("click", () => go({ against: !state.against }));
 
 // Links of the page that are states: without a new page, but for a new tab.
@@ -258,7 +282,10 @@ document.addEventListener("keydown", (event) => {
   $("q").select();
 });
 addEventListener("popstate", (event) => visit(read(location, event.state)));
-listen((photo) => go({ ...toSentence, q: "", photo }), (message) => tell(message), () => about?.max_bytes);
+listen((photo) => {
+  if (about && !takesPhotographs()) tell("This gallery cannot be searched with a photograph.");
+  else go({ ...toSentence, q: "", photo });
+}, (message) => tell(message), () => about?.max_bytes);
 
 // ---- start
 
@@ -269,8 +296,9 @@ async function introduce() {
     return problem(error.message, true);
   }
   const number = (value) => value.toLocaleString("en");
-  const captions = about.captions ? ` and ${number(about.captions)} captions` : "";
-  $("about").textContent = `${number(about.images)} picture${about.images === 1 ? "" : "s"}${captions} of ${about.dataset} · ${about.matchers.map(({ name }) => name).join(" and ")}`;
+  const captions = about.captions ? `, ${number(about.captions)} captions` : "";
+  $("about").textContent = `${about.dataset}: ${number(about.images)} picture${about.images === 1 ? "" : "s"}${captions} · ${about.matchers.map(({ name }) => name).join(", ")}`;
+  $("about").title = about.gallery;
   if (about.max_words) $("q").title = `At most ${about.max_words} words are read`;
   controls();
 }

@@ -57,6 +57,7 @@ export function explain(explanation, columnPictures) {
   for (const { picture, item } of columnPictures) {
     const found = items.get(String(item)), kept = pictures.get(picture);
     if (!found || !kept) continue;
+    if (found.regions?.length) kept.regions = found.regions; // a matcher may make its own
     kept.strength = order.map((number) => found.strength[number] ?? []);
     order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
   }
