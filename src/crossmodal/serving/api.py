@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -29,13 +27,13 @@ from crossmodal.serving.guard import LOG, Guard, error_response
 from crossmodal.serving.sent import as_file
 from crossmodal.serving.session import SearchSession
 from crossmodal.serving.thumbnails import SIDES, Thumbnails
+from crossmodal.serving.web import page_html, static_file
 from crossmodal.serving.workers import BusyError, Workers
 
 MOST_QUERIES = 128  # at work and waiting
 MOST_PICTURES = 1024
 EXAMPLES = 4  # sentences that the empty page offers
 MOST_WORDS_BYTES = 2**17  # of a request for words
-STATIC = {"page.js": "text/javascript", "style.css": "text/css"}
 
 K = Annotated[int, Query(ge=1, le=MOST_SERVED, description="results")]
 Mode = Annotated[Literal["exact", "index", "shortlist"] | None, Query(description="of /api/about; default: the first")]
@@ -182,22 +180,17 @@ def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _add_pages(app: FastAPI, server: Server) -> None:
-    templates = Environment(
-        loader=PackageLoader("crossmodal.serving", "web"), autoescape=True, undefined=StrictUndefined
-    )
-    web = files("crossmodal.serving") / "web"
-    static = {name: (web / name).read_bytes() for name in STATIC if (web / name).is_file()}
-
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        first = server.sessions[0]
-        return HTMLResponse(templates.get_template("page.html.j2").render(gallery=first.describe()))
+        return HTMLResponse(page_html())
 
     @app.get("/static/{name}", include_in_schema=False)
-    async def static_file(name: str) -> Response:
-        if name not in static:
+    async def static(name: str) -> Response:
+        found = static_file(name)
+        if found is None:
             raise HTTPException(404, "no such file")
-        return Response(static[name], media_type=STATIC[name], headers={"Cache-Control": "no-cache"})
+        content, media_type = found
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
     @app.get("/images/{item}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def image(
