@@ -4,6 +4,8 @@
 #   docker run -v crossmodal:/crossmodal crossmodal       # make repro; its outs stay in the volume
 #   docker run -v crossmodal:/crossmodal -p 127.0.0.1:8000:8000 crossmodal crossmodal serve --host 0.0.0.0
 #   docker run --gpus all --shm-size 2g -v crossmodal:/crossmodal crossmodal dvc exp run -S model=sgraf
+#
+# A volume keeps the code it was made with, too: after building another image, docker volume rm crossmodal.
 FROM python:3.11-slim-bookworm
 
 # A compiler makes SGRAF faster on a CPU.
@@ -26,9 +28,9 @@ RUN python -m venv .venv \
  && pip install --no-cache-dir --disable-pip-version-check -q -r /tmp/lock/requirements-uv.txt \
  && case "$DEVICE" in \
       gpu) uv pip install -q -r /tmp/lock/requirements.txt ;; \
-      cpu) sh /tmp/lock/requirements-cpu /tmp/lock/requirements.txt /tmp/lock \
-        && uv pip install -q --no-deps --require-hashes -r /tmp/lock/rest.txt \
-        && uv pip install -q --no-deps --torch-backend cpu -r /tmp/lock/torch.txt ;; \
+      cpu) mkdir /tmp/split && sh /tmp/lock/requirements-cpu /tmp/lock/requirements.txt /tmp/split \
+        && uv pip install -q --no-deps --require-hashes -r /tmp/split/rest.txt \
+        && uv pip install -q --no-deps --torch-backend cpu -r /tmp/split/torch.txt ;; \
       *) echo "DEVICE=$DEVICE: expected cpu or gpu" >&2; exit 2 ;; \
     esac
 
