@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from transformers.utils import logging as transformers_logging
 
 from crossmodal import paths
 from crossmodal.captions.encoders import caption_reading
@@ -124,7 +124,7 @@ def _fetch(source: str, name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
-    if not transformers_logging.is_progress_bar_enabled():
+    if not sys.stderr.isatty():
         disable_progress_bars()
     with reading(f"--matcher {source}", "neither a folder nor available from the hub"):
         return Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]))
