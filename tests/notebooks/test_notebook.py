@@ -1,5 +1,6 @@
 """The notebook is kept without outputs, and runs from end to end on a few scenes."""
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -32,13 +33,12 @@ def notebook():
 @pytest.fixture
 def scenes(tmp_path, monkeypatch):
     """A folder in which all stages but the report have run on a few scenes."""
-    import importlib
-
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in SMALL.items():
         settings[section] |= {key: value for key, value in values.items() if key in settings[section]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["stage"])
     for stage in STAGES:
         importlib.import_module(f"stages.{stage}").main()
     torch.use_deterministic_algorithms(False)
