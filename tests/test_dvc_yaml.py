@@ -103,7 +103,7 @@ FLOORS = [  # rooms of the package from the top down; a room imports from lower 
     ("cli",),
     ("commands",),
     ("stages", "revisions"),
-    ("reports",),
+    ("reports", "sharing"),
     ("evidence", "serving"),
     ("captions", "regions", "retrieval", "training"),
     ("doctor", "inference", "published"),

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "what is here, what is missing, what to type next",
     "import-checkpoint": "make a matcher folder of a checkpoint that was published",
     "search": "find photographs for a sentence, or captions for a photograph",
+    "serve": "search in a browser, and by programs, over HTTP",
     "embed": "make a searchable gallery of a folder of photographs",
     "index": "compare FAISS indexes by recall, speed and size",
     "register": "put the last evaluated model into MLflow's model registry",

@@ -8,6 +8,7 @@ from pathlib import Path
 from crossmodal.errors import UserError
 
 MOST_RESULTS = 1_000  # of a query
+MOST_SERVED = 200  # of a query that the web server answers: each comes with its regions
 MOST_QUERIES = 1_000  # of a request
 MOST_CHARACTERS = 10_000  # of a sentence, of which captions.max_tokens, 512 at most, are read
 MOST_IMAGE_BYTES = 32 * 10**6  # of an image file that a client sends

@@ -34,6 +34,16 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_matcher(parser: argparse.ArgumentParser) -> None:
+    """``--matcher SOURCE``, for ``sharing.folder.open_matcher``."""
+    parser.add_argument(
+        "--matcher",
+        metavar="SOURCE",
+        help="another matcher than models/matcher: a folder, of crossmodal export --format hub too, or a name on the "
+        "Hugging Face hub, ORG/NAME or ORG/NAME@REVISION",
+    )
+
+
 def positive(text: str) -> int:
     """A whole number from 1, as the ``type`` of an argument."""
     try:
@@ -43,3 +53,10 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
     return value
+
+
+def port(text: str) -> int:
+    """A TCP port, or 0 for any free one, as the ``type`` of an argument."""
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, found {text!r}")
+    return int(text)

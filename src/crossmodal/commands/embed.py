@@ -10,6 +10,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from crossmodal.commands.arguments import add_matcher
 from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
@@ -19,6 +20,7 @@ NAMED = 20  # of what was passed over; all of it is in the manifest
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photographs, also in folders below it or linked")
     parser.add_argument("--out", type=Path, required=True, metavar="GALLERY", help="folder to make")
+    add_matcher(parser)
     parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
 
 
@@ -27,8 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     import shutil
 
     from crossmodal.serving.embed import embed_folder
-    from crossmodal.serving.session import Folders
     from crossmodal.settings.params import load_params
+    from crossmodal.sharing.folder import open_matcher
 
     folder, out = arguments.folder, arguments.out
     if not folder.is_dir():
@@ -37,7 +39,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{out}: already there; move it away or name another folder")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    vectors, info, left_out = embed_folder(folder, part, load_params(), Folders(), arguments.index)
+    vectors, info, left_out = embed_folder(
+        folder, part, *open_matcher(arguments.matcher, load_params()), arguments.index
+    )
     part.rename(out)
     for skipped in left_out[:NAMED]:
         print(printable(f"embed: skipped {skipped.item}: {skipped.reason}"))
@@ -47,4 +51,5 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"embed: {len(left_out):,} files or folders skipped{more}; all are in {listed}")
     size = f"{vectors.shape[1]} dimensions"
     print(f"embed: {len(vectors):,} images by {info.model} ({size}), in {printable(out)}")
-    print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}'))
+    option = f" --matcher {shlex.quote(arguments.matcher)}" if arguments.matcher else ""
+    print(printable(f'embed: try crossmodal search "two dogs running on grass" --in {shlex.quote(str(out))}{option}'))

@@ -1,9 +1,10 @@
-"""``crossmodal export``: region features, search results and vectors in the files that other projects read.
+"""``crossmodal export``: region features, search results, vectors and the matcher in the files that others read.
 
 crossmodal export --format scan features/                # region features, as SCAN's family reads them
 crossmodal export --format trec runs/                    # what the evaluate stage found, for trec_eval and ir_measures
 crossmodal export --format clip_benchmark scenes.json    # recalls of that search, as CLIP_benchmark writes them
 crossmodal export --format lance vectors/                # encoded images and captions, for LanceDB; parquet: for others
+crossmodal export --format hub tern-scenes/              # the matcher with its model card, for hf upload NAME tern-scenes/
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ FORMATS = {
     "clip_benchmark": "recalls as CLIP_benchmark's JSON",
     "parquet": "vectors or sets, ids and boxes of images and captions, a file each",
     "lance": "the same as a LanceDB database",
+    "hub": "the matcher, what reads its queries, and a model card, for the Hugging Face hub",
 }
 
 
@@ -35,11 +37,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=paths.EVALUATION,
         metavar="FOLDER",
-        help="trec, clip_benchmark: results (%(default)s)",
+        help="trec, clip_benchmark, hub: results (%(default)s)",
     )
     for name, folder in (("matcher", paths.MATCHER), ("captions", paths.CAPTIONS)):
         parser.add_argument(
-            f"--{name}", type=Path, default=folder, metavar="FOLDER", help="parquet, lance: (%(default)s)"
+            f"--{name}", type=Path, default=folder, metavar="FOLDER", help="parquet, lance, hub: (%(default)s)"
         )
     parser.add_argument(
         "--split", choices=["train", "val", "test"], default="test", help="parquet, lance: which images (%(default)s)"
@@ -53,7 +55,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Write one of the formats."""
     if arguments.out.exists():
         raise UserError(f"{arguments.out}: already there; move it away or name another")
-    writers = {"scan": _scan, "trec": _trec, "clip_benchmark": _clip_benchmark, "parquet": _vectors, "lance": _vectors}
+    writers = {
+        "scan": _scan,
+        "trec": _trec,
+        "clip_benchmark": _clip_benchmark,
+        "parquet": _vectors,
+        "lance": _vectors,
+        "hub": _matcher,
+    }
     print(printable(f"export: {writers[arguments.format](arguments)}, in {arguments.out}"))
 
 
@@ -127,3 +136,44 @@ def _vectors(arguments: argparse.Namespace) -> str:
     counts = export_vectors(inputs, dataset, arguments.split, arguments.out, arguments.format)
     rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     return f"{rows} of {arguments.split}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"
+
+
+def _matcher(arguments: argparse.Namespace) -> str:
+    """The matcher as a folder of ``sharing.folder``, with its card."""
+    import shutil
+
+    from crossmodal.files.checked_json import write_json
+    from crossmodal.runtime import in_units
+    from crossmodal.serving.session import Folders
+    from crossmodal.settings.params import load_params
+    from crossmodal.sharing.folder import write_shared
+    from crossmodal.sharing.model_card import TO_DO, card_of_folders
+
+    given = {name: getattr(arguments, name) for name in ("dataset", "regions", "captions", "matcher", "evaluation")}
+    folders = Folders(**given)
+    out, params = arguments.out, load_params()
+    load = (
+        "crossmodal embed photos/ --out results/photos --matcher SOURCE",
+        'crossmodal search "two dogs running on grass" --in results/photos --matcher SOURCE',
+    )
+    card, known = card_of_folders(params, folders, "\n".join(f"    {line}" for line in load))
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    config = write_shared(part, params, folders, known.dataset.name)
+    (part / "README.md").write_text(card, encoding="utf-8")
+    for name, content in (("metrics.json", known.metrics), ("settings.json", known.settings)):
+        if content is not None:
+            write_json(part / name, content)
+    part.rename(out)
+    notes = []
+    if known.metrics is None:
+        notes.append(f"{folders.evaluation} is not of this matcher: its card has no metrics")
+    if known.settings is None:
+        notes.append("params.yaml is not what trained this matcher: its card has the model's own settings alone")
+    if TO_DO in card:
+        notes.append(f"say in {out / 'README.md'} whose the photographs are, before others read it")
+    notes.append(f"share it by hf upload NAME {out}, where NAME is USER/MODEL")
+    for note in notes:
+        print(printable(f"export: {note}"))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return f"{config.model} of {known.dataset.name}, {in_units(size)}"

@@ -13,6 +13,10 @@ from crossmodal.commands.arguments import add_gallery
 from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
+_LOAD = """\
+    model = mlflow.pyfunc.load_model("models:/NAME/VERSION")
+    model.predict(pandas.DataFrame({"query": ["a red circle left of a blue square"]}), params={"k": 5})"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="in the registry (default: crossmodal-MODEL-DATASET)")
@@ -42,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.serving.session import Folders
     from crossmodal.settings.derived import run_settings
     from crossmodal.settings.params import load_params
+    from crossmodal.sharing.model_card import card_of_folders
     from crossmodal.tracking.registry import Loadable, register
 
     if arguments.name is not None and (not arguments.name.strip() or set("/:") & set(arguments.name)):
@@ -53,6 +58,10 @@ def run(arguments: argparse.Namespace) -> None:
         session = pack(
             arguments.gallery, settings, Folders(), folder, arguments.limit, server_files=arguments.server_files
         )
+        card = ""
+        if (Folders().dataset / "manifest.json").is_file():
+            card, _ = card_of_folders(session.params, Folders(), _LOAD, header=False)
+            (folder / "README.md").write_text(card, encoding="utf-8")
         shutil.copytree(code, package, ignore=shutil.ignore_patterns("__pycache__"))
         unpack(folder).find_images("a try", 1)  # what cannot search is not registered
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -61,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.name or f"crossmodal-{session.config.model}-{session.dataset.name}",
             session.config.key,
             run_settings(load_params(settings)),
+            card,
         )
     print(f"register: {printable(session.describe())}; {size / 1e6:,.1f} MB")
     state = "" if registered.new else ", already there"

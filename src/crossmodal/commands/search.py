@@ -12,7 +12,7 @@ import time
 import webbrowser
 from pathlib import Path
 
-from crossmodal.commands.arguments import add_gallery, positive
+from crossmodal.commands.arguments import add_gallery, add_matcher, positive
 from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=Path, metavar="FILE", help="a photograph; finds captions")
     parser.add_argument("--k", type=positive, default=10, help="results of a query (default: %(default)s)")
     add_gallery(parser)
+    add_matcher(parser)
     parser.add_argument("--open", action="store_true", help=f"show the results in a browser too ({PAGE})")
 
 
@@ -39,10 +40,11 @@ def run(arguments: argparse.Namespace) -> None:
     if photograph is not None and not is_file(photograph):
         raise UserError(f"--image {shown(photograph)}: no such file")
     from crossmodal.commands.search_page import results_of, write_page
-    from crossmodal.serving.session import Folders, SearchSession
+    from crossmodal.serving.session import SearchSession
     from crossmodal.settings.params import load_params
+    from crossmodal.sharing.folder import open_matcher
 
-    session = SearchSession(arguments.gallery, load_params(), Folders())
+    session = SearchSession(arguments.gallery, *open_matcher(arguments.matcher, load_params()))
     session.load(photographs=photograph is not None)
     answers = []
     for query in sentences or [photograph]:

@@ -45,7 +45,12 @@ def _detectron2(params: Params) -> Finding:
     if importlib.util.find_spec("detectron2"):
         return Finding("ok", "detectron2", f"{importlib.metadata.version('detectron2')} installed")
     if backend == "detectron2":
-        return Finding("fix", "detectron2", "not installed", "install detectron2, see the README, or another backend")
+        return Finding(
+            "fix",
+            "detectron2",
+            "not installed",
+            "install detectron2, see docs/bottom-up-features.md, or another backend",
+        )
     return Finding("", "detectron2", f"not installed; regions.backend {backend} does not need it")
 
 

@@ -4,11 +4,13 @@
     engine.images(read_sentence("two dogs running on grass"), k=10)
 
 The gallery is searched the way it was made (``evaluate.mode``): by the index alone; by the index and then the
-matcher, on what the index found; or by the matcher on everything, whose encodings are then kept in memory.
+matcher, on what the index found; or by the matcher on everything, whose encodings are then kept in memory. A gallery of
+shortlists that fits into memory can be searched by the matcher on everything too.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,15 +24,18 @@ from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.checked_arrays import read_npy
 from crossmodal.inference.scoring import encode_captions, encode_images, pooled, scored
+from crossmodal.limits import shown
 from crossmodal.models.base import Matcher
 from crossmodal.models.checkpoint import load_matcher, read_config
 from crossmodal.retrieval.gallery import OWN_VECTORS, read_info
-from crossmodal.retrieval.index import read_index, search
+from crossmodal.retrieval.index import IndexKind, read_index, search
 from crossmodal.retrieval.muvera import FixedEncoder
 from crossmodal.runtime import loaded_once, pick_device, setting_path
 
 BATCH = 256  # of a gallery that is encoded whole
+MOST_BYTES = 2 * 10**9  # of the encodings of a gallery of shortlists that is also searched whole
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,23 @@ class Found:
 
     item: int
     score: float
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sentence or an image: ``own`` as the matcher compares it, ``finder`` as the index is searched."""
+
+    own: Encoding
+    finder: Encoding
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Results, best first, and the seconds that the search and the scoring of what it found took."""
+
+    found: list[Found]
+    search: float
+    rerank: float
 
 
 class Side:
@@ -58,6 +80,11 @@ class Side:
     @loaded_once
     def everything(self) -> Encoding:
         return self.encode(np.arange(self.count))
+
+    @loaded_once
+    def fits(self) -> bool:
+        """Whether the encodings of all items take at most MOST_BYTES, judged by the first one."""
+        return not self.count or self.encode(np.arange(1)).vectors.nbytes * self.count <= MOST_BYTES
 
 
 class SearchEngine:
@@ -107,29 +134,118 @@ class SearchEngine:
             lambda items: encode_captions(self.model, stores["captions"](), split.captions[items], BATCH),
         )
 
-    @torch.inference_mode()
+    @loaded_once
+    def modes(self) -> tuple[str, ...]:
+        """Ways of searching, the gallery's own first.
+
+        exact: the query is compared with every item; index: by an approximate index; shortlist: an index finds a
+        shortlist, which the matcher scores.
+        """
+        if self.info.mode == "embeddings":
+            return ("exact",) if IndexKind(self.info.index).exact else ("index",)
+        if self.info.mode == "exact_pairwise":
+            return ("exact",)
+        return ("shortlist", "exact") if self._images.fits and self._captions.fits else ("shortlist",)
+
     def images(self, sentence: Words, k: int) -> list[Found]:
         """The k images that fit a sentence best, best first; fewer where a gallery or a shortlist has fewer."""
-        sentence = sentence.to(self.device)
-        encoded = self.model.encode_text(sentence)
-        query = encoded if self.finder is self.model else self.finder.encode_text(sentence)
-        vector = self._encoder(query).queries(query) if self.info.muvera else pooled(query)
-        return self._best(self._images, vector, lambda items: scored(self.model, items, encoded)[:, 0], k)
+        return self.images_for(self.read_sentence(sentence), k).found
 
-    @torch.inference_mode()
     def captions(self, photograph: Regions, k: int) -> list[Found]:
         """The k captions that fit a photograph best, likewise.
 
         Raises:
             UserError: the gallery has no captions.
         """
-        if not self._captions.count:
-            raise UserError("the gallery has no captions, so that a photograph finds nothing; give a sentence")
+        return self.captions_for(self.read_photograph(photograph), k).found
+
+    @torch.inference_mode()
+    def read_sentence(self, sentence: Words) -> Query:
+        """A sentence, encoded."""
+        sentence = sentence.to(self.device)
+        encoded = self.model.encode_text(sentence)
+        return Query(encoded, encoded if self.finder is self.model else self.finder.encode_text(sentence))
+
+    @torch.inference_mode()
+    def read_photograph(self, photograph: Regions) -> Query:
+        """A photograph, encoded."""
         photograph = photograph.to(self.device)
         encoded = self.model.encode_regions(photograph)
-        query = encoded if self.finder is self.model else self.finder.encode_regions(photograph)
-        vector = self._encoder(query).items(query) if self.info.muvera else pooled(query)
-        return self._best(self._captions, vector, lambda items: scored(self.model, encoded, items)[0], k)
+        return Query(encoded, encoded if self.finder is self.model else self.finder.encode_regions(photograph))
+
+    @torch.inference_mode()
+    def images_for(self, sentence: Query, k: int, mode: str | None = None) -> Answer:
+        """The k images that fit a sentence best; ``mode``: one of ``modes``, None for the gallery's own.
+
+        Raises:
+            UserError: the gallery cannot be searched so.
+        """
+        finder = sentence.finder
+        vector = self._encoder(finder).queries(finder) if self.info.muvera else pooled(finder)
+        return self._best(self._images, vector, lambda items: scored(self.model, items, sentence.own)[:, 0], k, mode)
+
+    @torch.inference_mode()
+    def captions_for(self, photograph: Query, k: int, mode: str | None = None) -> Answer:
+        """The k captions that fit a photograph best, likewise.
+
+        Raises:
+            UserError: the gallery has no captions, or cannot be searched so.
+        """
+        if not self._captions.count:
+            raise UserError("the gallery has no captions, so that a photograph finds nothing; give a sentence")
+        finder = photograph.finder
+        vector = self._encoder(finder).items(finder) if self.info.muvera else pooled(finder)
+        return self._best(self._captions, vector, lambda items: scored(self.model, photograph.own, items)[0], k, mode)
+
+    @torch.inference_mode()
+    def similar(self, photograph: Query, k: int, mode: str | None = None) -> Answer:
+        """The k images that are most like a photograph, by the cosine of their vectors.
+
+        Raises:
+            UserError: the matcher compares sets of vectors, or the gallery cannot be searched so.
+        """
+        self.require_vectors()
+
+        def score(items: Encoding) -> np.ndarray:
+            return (items.vectors @ photograph.own.vectors[0]).float().cpu().numpy()
+
+        return self._best(self._images, pooled(photograph.own), score, k, mode)
+
+    @torch.inference_mode()
+    def stored_image(self, item: int) -> Query:
+        """An image of the gallery, encoded: what the gallery keeps of its vector, or from its regions.
+
+        Raises:
+            UserError: the matcher compares sets of vectors, or the index keeps no vectors.
+        """
+        self.require_vectors()
+        kept = self.gallery / "embeddings.npy"
+        if kept.is_file():
+            vector = np.array(self._embeddings[item : item + 1])
+        elif self.info.mode == "exact_pairwise":
+            vector = self._images.everything.vectors[item : item + 1].cpu().numpy()
+        else:
+            try:
+                vector = self._images.index.reconstruct(item)[None]
+            except RuntimeError:  # an inverted file without a map of its items
+                vector = self._images.encode(np.array([item])).vectors.cpu().numpy()
+        encoded = Encoding(torch.from_numpy(vector).to(self.device))
+        return Query(encoded, encoded)
+
+    def require_vectors(self) -> None:
+        """Refuse a matcher without one vector an image.
+
+        Raises:
+            UserError: it compares sets of vectors.
+        """
+        if not self.model.pooled:
+            raise UserError(
+                f"{self.info.model} compares sets of vectors: images are not found by an image; give a sentence"
+            )
+
+    @loaded_once
+    def _embeddings(self) -> np.ndarray:
+        return read_npy(self.gallery / "embeddings.npy", "vectors of images", mapped=True)
 
     def _encoder(self, query: Encoding) -> FixedEncoder:
         """Of a gallery whose shortlists are found by MUVERA's encodings."""
@@ -137,18 +253,29 @@ class SearchEngine:
             self._muvera = FixedEncoder(self.info.muvera, query.vectors.shape[-1])
         return self._muvera
 
-    def _best(self, side: Side, vector: torch.Tensor, score: Callable[[Encoding], np.ndarray], k: int) -> list[Found]:
+    def _best(
+        self, side: Side, vector: torch.Tensor, score: Callable[[Encoding], np.ndarray], k: int, mode: str | None
+    ) -> Answer:
         """Search one side. ``vector``: (1, E) for the index; ``score``: the matcher's scores of encoded items."""
-        if self.info.mode == "exact_pairwise":
+        if mode is not None and mode not in self.modes:
+            raise UserError(f"mode: expected {' or '.join(self.modes)} of this gallery, found {shown(mode)}")
+        rerank, whole = self.info.mode == "shortlist_rerank", self.info.mode == "exact_pairwise"
+        if rerank and mode == "exact":
+            rerank, whole = False, True
+        started = time.perf_counter()
+        if whole:
             items, scores = np.arange(side.count), score(side.everything)
+            found = time.perf_counter()
         else:
-            depth = k if self.info.mode == "embeddings" else max(k, self.info.shortlist)
+            depth = max(k, self.info.shortlist if rerank else 0)
             (scores,), (items,) = search(side.index, vector.cpu().numpy(), depth)
             items, scores = items[items >= 0], scores[items >= 0]
-            if self.info.mode == "shortlist_rerank" and len(items):
+            found = time.perf_counter()
+            if rerank and len(items):
                 scores = score(side.encode(items))
         order = np.argsort(-scores, kind="stable")[:k]
-        return [Found(int(items[index]), float(scores[index])) for index in order]
+        best = [Found(int(items[index]), float(scores[index])) for index in order]
+        return Answer(best, found - started, time.perf_counter() - found)
 
 
 def _load(gallery: Path, folder: Path, name: str, key: str) -> Matcher:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from crossmodal import paths
 from crossmodal.captions.query import SentenceReader
-from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.records import ImageRecord, read_dataset
 from crossmodal.datasets.splits import split_rows
+from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_extractor, check_size
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extraction.query import read_photograph
+from crossmodal.regions.extraction.query import read_photograph, regions_of
 from crossmodal.retrieval.gallery import as_made, read_info
 from crossmodal.runtime import loaded_once
-from crossmodal.serving.engine import Found, SearchEngine
+from crossmodal.serving.engine import Answer, Found, SearchEngine
+from crossmodal.serving.explainer import Explainer
+from crossmodal.serving.regions import GalleryRegions
 from crossmodal.settings.params import Params
 
 
@@ -32,6 +40,16 @@ class Folders:
     bert: Path = paths.BERT
     matcher: Path = paths.MATCHER
     evaluation: Path = paths.EVALUATION
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Results, and the seconds that reading and encoding the query, the search, and scoring what it found took."""
+
+    found: list[Found]
+    encode: float
+    search: float
+    rerank: float
 
 
 class SearchSession:
@@ -81,12 +99,49 @@ class SearchSession:
 
     def find_images(self, sentence: str, k: int) -> list[Found]:
         """The k images that fit a sentence best; ``item`` counts within the gallery."""
-        return self.engine.images(self._reader(sentence), k)
+        return self.by_sentence(sentence, k).found
 
     def find_captions(self, photograph: Path, k: int) -> list[Found]:
         """The k captions that fit a photograph best."""
-        regions = read_photograph(photograph, self._extractor, self.params.regions.precision)
-        return self.engine.captions(regions, k)
+        return self.by_photograph(photograph, k).found
+
+    def by_sentence(self, sentence: str, k: int, mode: str | None = None) -> Timed:
+        """The k images that fit a sentence best. ``mode``: one of ``engine.modes``, None for the gallery's own.
+
+        Raises:
+            UserError: the sentence is empty or too long, or the gallery cannot be searched so.
+        """
+        started = time.perf_counter()
+        query = self.engine.read_sentence(self._reader(sentence))
+        return _timed(started, partial(self.engine.images_for, query, k, mode))
+
+    def by_photograph(self, photograph: Path, k: int, mode: str | None = None, *, images: bool = False) -> Timed:
+        """The k captions that fit a photograph best, or, with ``images``, the images that are most like it.
+
+        Raises:
+            UserError: unreadable; captions of a gallery without; images of a matcher of sets.
+        """
+        if images:
+            self.engine.require_vectors()
+        started = time.perf_counter()
+        regions = read_photograph(photograph, self._extractor, self._precision)
+        query = self.engine.read_photograph(regions)
+        return _timed(started, partial(self.engine.similar if images else self.engine.captions_for, query, k, mode))
+
+    def similar_to(self, item: int, k: int) -> Timed:
+        """The k other images that are most like an image of the gallery.
+
+        Raises:
+            UserError: the matcher compares sets of vectors.
+        """
+        started = time.perf_counter()
+        query = self.engine.stored_image(item)
+        timed = _timed(started, partial(self.engine.similar, query, k + 1))
+        return replace(timed, found=[found for found in timed.found if found.item != item][:k])
+
+    def record(self, item: int) -> ImageRecord:
+        """The record of an image of the gallery."""
+        return self.dataset.records[self.split.images[item]]
 
     def image_path(self, item: int) -> Path:
         return self.dataset.image_path(self.split.images[item])
@@ -96,11 +151,67 @@ class SearchSession:
         captions = self.dataset.records[self.split.images[item]].captions
         return captions[0] if captions else ""
 
+    def examples(self, count: int) -> list[str]:
+        """First captions of images from all over the gallery, which can be asked for."""
+        step = max(len(self.split.images) // count, 1)
+        return [
+            text
+            for item in range(0, step * count, step)[: len(self.split.images)]
+            if (text := self.first_caption(item))
+        ]
+
     def caption(self, item: int) -> str:
         return self._texts[item]
 
     def image_of(self, caption: int) -> int:
         return int(self.split.caption_image[caption])
+
+    def caption_id(self, caption: int) -> str:
+        """IMAGE#n, n counted from 0."""
+        image = self.image_of(caption)
+        return f"{self.record(image).id}#{caption - int(np.searchsorted(self.split.caption_image, image))}"
+
+    def warm(self) -> None:
+        """Load everything and answer a query of each kind, so that no client waits for it."""
+        for mode in self.engine.modes:
+            self.by_sentence("a try", 1, mode)
+        _ = self.takes_photographs, self.words.explains
+
+    @loaded_once
+    def takes_photographs(self) -> bool:
+        """Whether a new photograph can be a query: features that others made have no detector here."""
+        try:
+            regions = regions_of(np.zeros((64, 64, 3), np.uint8), self._extractor, self._precision)
+        except UserError:
+            return False
+        self.engine.read_photograph(regions)
+        return True
+
+    @loaded_once
+    def gallery_regions(self) -> GalleryRegions:
+        """The regions of the gallery's images."""
+        return GalleryRegions(
+            self.regions,
+            self.split.images,
+            self.image_path,
+            lambda: self._extractor,
+            self._precision,
+            self.params.regions.backend,
+        )
+
+    @loaded_once
+    def words(self) -> Explainer:
+        """Which regions of the gallery's images answer which words."""
+        return Explainer(self.engine.model, self._reader, self.gallery_regions, finds=lambda: self.takes_photographs)
+
+    @property
+    def _precision(self) -> str:
+        return self.params.regions.precision
+
+    @property
+    def threshold(self) -> float | None:
+        """The score at which an image found for a sentence is as likely right as wrong; None where nothing is known."""
+        return None
 
     @loaded_once
     def _reader(self) -> SentenceReader:
@@ -109,6 +220,12 @@ class SearchSession:
     @loaded_once
     def _extractor(self) -> RegionExtractor:
         return matching_extractor(self.params, self.folders, self.config)
+
+
+def _timed(started: float, find: Callable[[], Answer]) -> Timed:
+    encoded = time.perf_counter()
+    answer = find()
+    return Timed(answer.found, encoded - started, answer.search, answer.rerank)
 
 
 def matching_reader(params: Params, folders: Folders, config: MatcherConfig) -> SentenceReader:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 DIGEST_TAG = "content"
+_LONGEST = 5000  # characters of a description, MLflow's limit
 MODEL_NAME = "search"  # of the model on the run's page
 
 
@@ -56,13 +57,14 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any]) -> Registered:
+def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any], card: str = "") -> Registered:
     """Log a folder as a model of the run that trained the matcher, and make it a version of a registered model.
 
     What is there already, by digest, is neither logged nor registered twice.
 
     Args:
         name: in the registry. key, settings: of the run, as ``tracking.find_run`` takes them.
+        card: Markdown, description of the version.
 
     Raises:
         UserError: tracking is off, or the store failed, has no registry, or refused the name.
@@ -89,6 +91,8 @@ def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any
         model = logged[0].model_uri if logged else _log(loadable, run_id)
         with redirect_stderr(io.StringIO()):  # it says what the command says too
             made = mlflow.register_model(model, name, tags={DIGEST_TAG: loadable.digest})
+        if card:
+            client.update_model_version(name, made.version, card[:_LONGEST])
     except (MlflowException, OSError) as error:
         raise UserError(failure(uri, error)) from None
     return Registered(name, made.version, run_id, new=True)

@@ -33,6 +33,7 @@ _NOTE_TAG, _NOTE_MARK = "mlflow.note.content", "<!-- written by the pipeline -->
 
 _MAX_VALUE = 6000  # characters of a parameter, MLflow's limit
 _MAX_DIGEST = 36  # the same of a dataset's digest
+_KEY_SHOWN = 7  # characters of a key in a run's name
 _BATCH = 100  # parameters or tags in one request
 
 
@@ -87,7 +88,7 @@ class Tracker:
         self._client, experiment = connect(self._uri)
         run = find(self._client, experiment)
         if run is None:
-            run = self._client.create_run(experiment, tags=_origin(params) | {KEY_TAG: key, KIND_TAG: kind})
+            run = self._client.create_run(experiment, tags=_origin(key, params) | {KEY_TAG: key, KIND_TAG: kind})
             self.run_id = run.info.run_id
             self._log("params", "Param", flatten(params).items())
         else:
@@ -220,7 +221,14 @@ def _existing(client: MlflowClient, run_id: str | None) -> Run | None:
     return run if run and run.info.lifecycle_stage == "active" else None
 
 
-def _origin(params: Mapping[str, Any]) -> dict[str, str]:
+def run_name(key: str, params: Mapping[str, Any]) -> str:
+    """A run's name, its model first, e.g. "tern-scenes-seed0-ce6baf7"; the key's beginning alone without settings."""
+    known = [str(params[name]) for name in ("model", "dataset") if name in params]
+    seed = [f"seed{params['seed']}"] if "seed" in params else []
+    return "-".join([*known, *seed, key[:_KEY_SHOWN]])
+
+
+def _origin(key: str, params: Mapping[str, Any]) -> dict[str, str]:
     """Tags that say where a run comes from: user, script, git commit, DVC experiment; and its name."""
     from mlflow.tracking.context.registry import resolve_tags
 
@@ -229,12 +237,7 @@ def _origin(params: Mapping[str, Any]) -> dict[str, str]:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
             tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    tags |= _dvc_experiment({})
-    if "DVC_EXP_NAME" in tags:  # the same name in `dvc exp show` and in MLflow
-        tags["mlflow.runName"] = tags["DVC_EXP_NAME"]
-    elif {"model", "dataset"} <= params.keys():
-        tags["mlflow.runName"] = f"{params['model']}-{params['dataset']}"
-    return tags
+    return tags | _dvc_experiment({}) | {"mlflow.runName": run_name(key, params)}
 
 
 def _dvc_experiment(before: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,309 @@
+// The page of crossmodal serve: the state in the address, controls, and results.
+
+import * as server from "./server.js";
+import { column, failed, timing } from "./cards.js";
+import { $, make } from "./dom.js";
+import { listen, photograph } from "./photograph.js";
+import { DEFAULTS, address, asks, kept, read, sameResults } from "./state.js";
+import { begin, explain, line, tell as tellMeaning } from "./words.js";
+
+const COUNTS = [6, 12, 24, 48, 96];
+const SAMPLES = 12; // pictures of the gallery on the empty page
+const WAYS = { // of searching: label and what it does
+  exact: ["Exact", "Every picture is compared"],
+  index: ["Index", "The index finds the pictures, approximately"],
+  shortlist: ["Shortlist", "The index finds a shortlist, which the model scores"],
+};
+const HOME_TITLE = document.title;
+
+let about = null; // what the server says of itself; requests do not wait for it
+let state = read(location, history.state);
+let running = null; // AbortController of the search in progress
+let preview = null; // object URL of the visitor's photograph
+
+// ---- state
+
+// Show another state; a link or a button got there.
+function go(change, { replace = false } = {}) {
+  const next = { ...state, ...change };
+  history[replace ? "replaceState" : "pushState"](kept(next), "", address(next));
+  visit(next);
+}
+
+function visit(next) {
+  const again = sameResults(next, state) && $("columns").childElementCount > 0;
+  state = next;
+  controls();
+  if (!again) results();
+}
+
+const toSentence = { item: null, photo: null, find: null };
+
+// ---- results
+
+async function results() {
+  running?.abort();
+  const { signal } = (running = new AbortController());
+  const searched = state;
+  tell(null);
+  document.title = state.q ? `${state.q} – crossmodal` : HOME_TITLE;
+  if (!asks(searched)) return samples();
+  const own = searched.photo === null ? null : photograph(searched.photo);
+  if (searched.photo !== null && !own) return problem("A link does not hold a photograph: choose it again.");
+  document.body.classList.add("busy");
+  if (!$("columns").childElementCount || $("columns").dataset.home) status("Searching…");
+  const matchers = searched.against ? [0, 1] : [0];
+  try {
+    if (own && !searched.find) {
+      searched.find = await defaultFind();
+      controls();
+    }
+    if (searched.mode !== null) await known; // whether every matcher can search so
+    const settled = await Promise.allSettled(matchers.map((matcher) => server.search(limited(searched, matcher), matcher, own, signal)));
+    await known;
+    if (!about) return;
+    if (signal.aborted) return;
+    if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
+    await paint(searched, settled, signal);
+  } catch (error) {
+    if (!signal.aborted) problem(error.message, error instanceof server.Unreachable || undefined);
+  } finally {
+    if (!signal.aborted) document.body.classList.remove("busy");
+  }
+}
+
+// A state with a way of searching that the matcher has.
+function limited(searched, matcher) {
+  const modes = about?.matchers[matcher]?.modes;
+  return modes && matcher > 0 && !modes.includes(searched.mode) ? { ...searched, mode: null } : searched;
+}
+
+async function paint(searched, settled, signal) {
+  const answers = settled.map(({ value }) => value ?? null), compared = answers.length > 1;
+  const sections = answers.map((answer, number) => {
+    if (!answer) return failed(about.matchers[number]?.name ?? "the other", settled[number].reason.message);
+    const other = compared ? answers[1 - number] : null;
+    return column({ answer, name: answer.matcher, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
+  });
+  const columns = $("columns");
+  delete columns.dataset.home;
+  columns.className = compared ? "compared" : "";
+  columns.replaceChildren(...sections);
+  const pictures = answers.map((answer, number) => (answer ? pair(answer.results, sections[number]) : []));
+  const first = answers.find(Boolean);
+  status(summary(answers, first));
+  preparePreview(first);
+  const explained = searched.q && answers.some((answer, matcher) => answer && about.matchers[matcher].explains);
+  begin(explained ? first.query : null, pictures.flat());
+  document.body.classList.remove("busy");
+  if (explained) await explainAll(searched, answers, pictures, signal);
+}
+
+const pair = (found, section) => [...section.querySelectorAll(".picture")].map((picture, number) => ({ picture, item: found[number].item, regions: found[number].regions }));
+
+// After the pictures are there: which regions answer which words.
+async function explainAll(searched, answers, pictures, signal) {
+  await new Promise((painted) => setTimeout(painted)); // the results first
+  const kinds = new Map();
+  await Promise.all(answers.map(async (answer, matcher) => {
+    if (!answer?.results.length || !answer.query.words.length || !about.matchers[matcher].explains) return;
+    try {
+      const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
+      if (signal.aborted) return;
+      explain(explanation, pictures[matcher]);
+      tellMeaning(kinds.set(answer.matcher, explanation.kind));
+    } catch (error) {
+      if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);
+    }
+  }));
+}
+
+function summary(answers, first) {
+  const shown = first.results.length, kind = first.results[0]?.caption ? "caption" : "picture";
+  const count = `${shown} ${kind}${shown === 1 ? "" : "s"}`;
+  if (answers.length < 2 || answers.includes(null)) return `${count}, best first · ${timing(first.milliseconds)}`;
+  const ranks = new Map(answers[0].results.map((result) => [`${result.item} ${result.caption ?? ""}`, result.rank]));
+  const stay = answers[1].results.filter((result) => ranks.get(`${result.item} ${result.caption ?? ""}`) === result.rank).length;
+  return `${count} each, best first · ${stay} of ${answers[1].results.length} at the same rank with both`;
+}
+
+// The page before the first search: sentences to try and pictures from all over the gallery.
+async function samples() {
+  begin(null, []);
+  document.body.classList.remove("busy");
+  const columns = $("columns");
+  columns.replaceChildren();
+  columns.className = "home";
+  columns.dataset.home = "1";
+  status("");
+  await known;
+  if (!about || asks(state)) return;
+  const count = Math.min(SAMPLES, about.images);
+  const items = Array.from({ length: count }, (_, number) => Math.floor((number * about.images) / count));
+  const examples = (about.examples ?? []).map((text) => make("a", { href: address({ ...state, ...toSentence, q: text }), "data-q": text, dir: "auto" }, text));
+  columns.replaceChildren(
+    ...(examples.length ? [make("p", { class: "examples" }, "For example", examples)] : []),
+    make("p", { class: "note" }, about.matchers[0].similar ? "Some pictures of the gallery; choose one to find others like it." : "Some pictures of the gallery."),
+    make("div", { class: "samples" }, items.map((item) => sample(item))));
+}
+
+function sample(item) {
+  const image = make("img", { src: `/images/${item}?side=320`, alt: `picture ${item + 1} of the gallery`, decoding: "async" });
+  const frame = about.matchers[0].similar
+    ? make("a", { href: address({ ...state, ...toSentence, q: "", item: String(item) }), "data-similar": item, "aria-label": `More like picture ${item + 1} of the gallery` }, image)
+    : make("span", {}, image);
+  image.addEventListener("load", () => frame.style.setProperty("--ratio", Math.min(2.6, Math.max(0.6, image.naturalWidth / image.naturalHeight))));
+  return frame;
+}
+
+// ---- lines
+
+function status(text) {
+  $("status").textContent = text;
+}
+
+function tell(message, again = false) {
+  $("error").hidden = !message;
+  $("error").firstElementChild.textContent = message ?? "";
+  $("again").hidden = !again;
+}
+
+function problem(message, again = false) {
+  begin(null, []);
+  $("columns").replaceChildren();
+  status("");
+  document.body.classList.remove("busy");
+  tell(message, again);
+}
+
+// ---- controls
+
+function controls() {
+  if ($("q") !== document.activeElement || $("q").value.trim() !== state.q) $("q").value = state.q;
+  const counts = [...new Set([...COUNTS.filter((count) => !about || count <= about.max_k), state.k])].sort((one, other) => one - other);
+  $("k").replaceChildren(...counts.map((count) => make("option", { value: count, selected: count === state.k }, count)));
+  press($("boxes"), state.boxes);
+  press($("against"), state.against);
+  document.body.dataset.regions = state.boxes ? "on" : "off";
+  preparePreview(null);
+  if (!about) return;
+  const [first, second] = about.matchers;
+  $("mode").hidden = about.modes.length < 2 || state.item !== null;
+  $("mode").replaceChildren(...about.modes.map((mode) => make("button", { type: "button", value: mode, title: WAYS[mode]?.[1] }, WAYS[mode]?.[0] ?? mode)));
+  choose("mode", state.mode ?? about.modes[0]);
+  $("find").hidden = state.photo === null || !about.captions || !first.similar;
+  choose("find", state.find);
+  $("against").hidden = !second;
+  $("against").textContent = second ? `Compare with ${second.name}` : "";
+  $("choose").hidden = !takesPhotographs();
+}
+
+function press(button, on) {
+  button.setAttribute("aria-pressed", String(Boolean(on)));
+}
+
+function choose(group, value) {
+  for (const button of $(group).children) press(button, button.value === value);
+}
+
+// The picture that is searched with, in the search box.
+function preparePreview(answer) {
+  const asked = $("asked"), image = asked.querySelector("img"), text = asked.querySelector("span");
+  const own = state.photo === null ? null : photograph(state.photo);
+  asked.hidden = state.item === null && !own;
+  $("q").placeholder = asked.hidden ? "Describe a photograph" : "or describe one";
+  if (asked.hidden) return;
+  const source = own ? (asked.dataset.photo === String(state.photo) ? preview : renew(own)) : `/images/${encodeURIComponent(state.item)}?side=320`;
+  asked.dataset.photo = own ? state.photo : "";
+  if (image.getAttribute("src") !== source) image.src = source;
+  if (own) text.textContent = own.name;
+  else text.textContent = answer?.query.text || "Pictures like this";
+}
+
+function renew(file) {
+  if (preview) URL.revokeObjectURL(preview);
+  return (preview = URL.createObjectURL(file));
+}
+
+function takesPhotographs() {
+  const [first] = about.matchers;
+  return first.photographs !== false && (about.captions > 0 || first.similar);
+}
+
+async function defaultFind() {
+  await known;
+  return about && !about.captions ? "images" : "captions";
+}
+
+$("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const q = $("q").value.trim();
+  if (!q && (state.item !== null || state.photo !== null)) return; // the picture stays
+  if (q === state.q && asks(state)) return void results(); // once more
+  go({ ...toSentence, q });
+});
+$("asked").querySelector("button").addEventListener("click", () => {
+  go({ ...toSentence, q: "" });
+  $("q").focus();
+});
+$("again").addEventListener("click", () => {
+  if (!about) known = introduce();
+  results();
+});
+$("k").addEventListener("change", (event) => go({ k: Number(event.target.value) }));
+$("mode").addEventListener("click", (event) => event.target.value && go({ mode: event.target.value === about.modes[0] ? null : event.target.value }));
+$("find").addEventListener("click", (event) => event.target.value && go({ find: event.target.value }));
+$("boxes").addEventListener("click", () => go({ boxes: !state.boxes }, { replace: true })); // no step for "back"
+$("against").addEventListener("click", () => go({ against: !state.against }));
+
+// Links of the page that are states: without a new page, but for a new tab.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[data-similar], a[data-q], h1 a");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const { similar, q } = link.dataset;
+  go({ ...toSentence, q: q ?? "", item: similar ?? null });
+  scrollTo({ top: 0 });
+  if (!similar) $("q").focus();
+});
+
+// A picture that both columns show.
+function mark(event) {
+  const { key } = event.target.closest?.(".compared .card")?.dataset ?? {};
+  for (const card of document.querySelectorAll(".card")) card.classList.toggle("same", key !== undefined && card.dataset.key === key);
+}
+document.addEventListener("pointerover", mark);
+document.addEventListener("focusin", mark);
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+  event.preventDefault();
+  $("q").focus();
+  $("q").select();
+});
+addEventListener("popstate", (event) => visit(read(location, event.state)));
+listen((photo) => {
+  if (about && !takesPhotographs()) tell("This gallery cannot be searched with a photograph.");
+  else go({ ...toSentence, q: "", photo });
+}, (message) => tell(message), () => about?.max_bytes);
+
+// ---- start
+
+async function introduce() {
+  try {
+    about = await server.about();
+  } catch (error) {
+    return problem(error.message, true);
+  }
+  const number = (value) => value.toLocaleString("en");
+  const captions = about.captions ? `, ${number(about.captions)} captions` : "";
+  $("about").textContent = `${about.dataset}: ${number(about.images)} picture${about.images === 1 ? "" : "s"}${captions} · ${about.matchers.map(({ name }) => name).join(", ")}`;
+  $("about").title = about.gallery;
+  if (about.max_words) $("q").title = `At most ${about.max_words} words are read`;
+  controls();
+}
+
+let known = introduce();
+if (!history.state) history.replaceState(kept(state), "", location.href);
+controls();
+results();

@@ -1,0 +1,220 @@
+// Words and regions: which regions of each picture answer a word, and which words a region answers.
+
+import { $, layer, draw, make, rectangle } from "./dom.js";
+
+const MOST = 4, LEAST = 0.35; // regions that answer a word at most, and the strength of one that still does
+const TAG = 21; // pixels of the height of a strength's label
+const WAITING = "Point at a word or a region: which regions answer which word is being worked out…";
+const MEANINGS = { // of what lights up
+  alignment: "the model's own alignment of words with regions",
+  occlusion: "how much the score falls without a region, and under a word without the word",
+};
+
+const bar = $("bar"), chips = $("words");
+let words = [], buttons = [], pictures = new Map(); // picture -> { regions, strength, order }
+let held = null, shown = null; // { word } or { picture, region }
+let masks = 0;
+
+// The line that says what lights up. kinds: matcher -> kind of its explanation.
+export function tell(kinds) {
+  const [[, first], ...others] = [...kinds];
+  const alike = others.every(([, kind]) => kind === first);
+  const meaning = alike ? MEANINGS[first] : [...kinds].map(([matcher, kind]) => `${matcher}, ${MEANINGS[kind]}`).join("; ");
+  line(`Point at a word or a region. Lit up: ${meaning}.`);
+}
+
+export function line(text) {
+  $("explains").textContent = text;
+}
+
+// The chips of a sentence; none for other queries. A picture knows its regions before its explanation arrives.
+export function begin(query, shownPictures) {
+  clear();
+  words = query?.words ?? [];
+  pictures = new Map(shownPictures.map(({ picture, regions }) => [picture, { regions: regions ?? [], strength: null, order: [] }]));
+  const text = [...(query?.text ?? "")]; // the server counts code points
+  buttons = [];
+  const parts = [];
+  let end = 0;
+  words.forEach((word, number) => {
+    parts.push(between(text.slice(end, word.start).join("")));
+    const button = make("button", { type: "button", class: "word", "data-word": number, tabindex: number ? -1 : 0, "aria-pressed": "false" }, text.slice(word.start, word.end).join("") || word.text);
+    buttons.push(button);
+    parts.push(button);
+    end = word.end;
+  });
+  if (words.length) parts.push(between(text.slice(end).join("")));
+  chips.replaceChildren(...parts.filter(Boolean));
+  bar.hidden = !words.length;
+  line(words.length ? WAITING : "");
+}
+
+// What the server found out about the pictures of one column. strength: words x regions, 0 to 1.
+export function explain(explanation, columnPictures) {
+  const order = words.map((word) => explanation.words.findIndex((known) => known.start === word.start)); // another matcher may read fewer words
+  const items = new Map(explanation.items.map((item) => [String(item.item), item]));
+  const weights = words.map(() => []);
+  for (const { picture, item } of columnPictures) {
+    const found = items.get(String(item)), kept = pictures.get(picture);
+    if (!found || !kept) continue;
+    if (found.regions?.length) kept.regions = found.regions; // a matcher may make its own
+    kept.strength = order.map((number) => found.strength[number] ?? []);
+    order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
+  }
+  if (explanation.kind === "occlusion" && columnPictures[0] && pictures.has(columnPictures[0].picture)) {
+    weights.forEach((values, word) => buttons[word].style.setProperty("--weight", values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : 0));
+  }
+  refresh();
+}
+
+function between(text) {
+  return text.trim() && make("span", { class: "between" }, text.trim());
+}
+
+function clear() {
+  held = null;
+  show(null);
+}
+
+function same(one, other) {
+  return one === other || (one && other && one.word === other.word && one.picture === other.picture && one.region === other.region);
+}
+
+function show(target) {
+  if (same(target, shown)) return;
+  shown = target;
+  refresh();
+  if (target) speak(target);
+}
+
+function refresh() {
+  document.querySelectorAll(".answer, .strength").forEach((element) => element.remove());
+  document.body.classList.toggle("pointed", shown !== null);
+  buttons.forEach((button, word) => {
+    button.classList.toggle("on", shown?.word === word);
+    button.setAttribute("aria-pressed", String(held?.word === word));
+    button.style.setProperty("--strength", shown?.picture ? (pictures.get(shown.picture)?.strength?.[word]?.[shown.region] ?? 0) : 0);
+  });
+  if (!shown) return;
+  if (shown.picture) {
+    const { regions } = pictures.get(shown.picture), region = regions[shown.region];
+    spotlight(shown.picture, regions, [[shown.region, 1]], region.class || `region ${shown.region + 1}`);
+    return;
+  }
+  for (const [picture, { regions, strength }] of pictures) {
+    if (!strength) continue;
+    const found = answering(strength[shown.word]);
+    spotlight(picture, regions, found, found.length ? found[0][1].toFixed(2) : null);
+  }
+}
+
+// The regions that answer a word, strongest first: [region, strength].
+function answering(strength) {
+  return strength.map((value, region) => [region, value]).filter(([, value]) => value >= LEAST)
+    .sort((one, other) => other[1] - one[1]).slice(0, MOST);
+}
+
+// Darkens a picture but for the regions found. text: at the first of them.
+function spotlight(picture, regions, found, text) {
+  const id = `mask-${(masks += 1)}`;
+  const holes = found.map(([region, value]) => rectangle(regions[region].box, { fill: "black", "fill-opacity": value }));
+  const outlines = found.map(([region, value]) => rectangle(regions[region].box, { class: "lit", "stroke-opacity": Math.max(0.35, value) }));
+  picture.append(layer("answer", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
+  if (!text) return;
+  const [x1, y1, x2, y2] = regions[found[0][0]].box, { clientHeight: height } = picture;
+  const tag = make("b", { class: "strength", "aria-hidden": "true" }, text);
+  if (x1 < 0.6) tag.style.left = `${100 * Math.max(0, x1)}%`;
+  else tag.style.right = `${100 * Math.max(0, 1 - x2)}%`;
+  const above = y1 * height, below = (1 - y2) * height; // pixels
+  if (above >= TAG) tag.style.top = `${above - TAG}px`;
+  else tag.style.top = below >= TAG ? `${height - below}px` : `${Math.max(0, above)}px`;
+  picture.append(tag);
+}
+
+function speak({ word, picture, region }) {
+  let text;
+  if (picture) {
+    const { regions, strength } = pictures.get(picture), answered = strength ?? [];
+    const strong = words.map((entry, number) => [entry.text, answered[number]?.[region] ?? 0]).filter(([, value]) => value >= LEAST);
+    strong.sort((one, other) => other[1] - one[1]);
+    text = `${regions[region].class || `region ${region + 1}`}${strong.length ? `: answers ${strong.slice(0, MOST).map(([name]) => name).join(", ")}` : ""}`;
+  } else {
+    const best = [...pictures.values()].filter((kept) => kept.strength).map(({ regions, strength }) => {
+      const [first] = answering(strength[word]);
+      return first ? `${regions[first[0]].class || "a region"} ${first[1].toFixed(2)}` : "none";
+    });
+    text = `${words[word].text}${best.length ? `: ${best.slice(0, 3).join(", ")}` : ""}`;
+  }
+  $("spoken").textContent = text;
+}
+
+// The smallest region under the pointer.
+function regionAt(picture, event) {
+  const kept = pictures.get(picture);
+  if (!kept) return null;
+  const { left, top, width, height } = picture.getBoundingClientRect();
+  const x = (event.clientX - left) / width, y = (event.clientY - top) / height;
+  let best = null, smallest = Infinity;
+  kept.regions.forEach(({ box: [x1, y1, x2, y2] }, region) => {
+    const area = (x2 - x1) * (y2 - y1);
+    if (x1 <= x && x <= x2 && y1 <= y && y <= y2 && area < smallest) [best, smallest] = [region, area];
+  });
+  return best === null ? null : { picture, region: best };
+}
+
+function targetOf(event) {
+  const button = event.target.closest?.("[data-word]"), picture = event.target.closest?.(".picture");
+  if (button) return { word: Number(button.dataset.word) };
+  return picture ? regionAt(picture, event) : null;
+}
+
+document.addEventListener("pointermove", (event) => event.pointerType !== "touch" && show(targetOf(event) ?? held));
+document.addEventListener("click", (event) => {
+  if (!event.target.closest?.("[data-word], .picture")) return;
+  const target = targetOf(event);
+  held = same(target, held) ? null : target;
+  if (target?.word !== undefined) rove(target.word);
+  shown = undefined; // a tap on what is already lit up holds it
+  show(held);
+});
+
+chips.addEventListener("focusin", (event) => {
+  const number = event.target.dataset.word;
+  if (number !== undefined && event.target.matches(":focus-visible")) show({ word: Number(number) });
+});
+document.addEventListener("focusout", (event) => {
+  if (event.target.closest?.("#words, .picture")) show(held);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && shown) {
+    held = null;
+    show(null);
+    return;
+  }
+  const forward = getComputedStyle(chips).direction === "rtl" ? -1 : 1;
+  const chip = event.target.closest?.("[data-word]"), picture = event.target.closest?.(".picture");
+  const step = { ArrowRight: chip ? forward : 1, ArrowLeft: chip ? -forward : -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const end = { Home: 0, End: -1 }[event.key];
+  if ((step === undefined && end === undefined) || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (chip) {
+    const number = end ?? Number(chip.dataset.word) + step;
+    held = null;
+    rove((number + words.length) % words.length).focus();
+    show({ word: (number + words.length) % words.length });
+  } else if (picture && pictures.get(picture)?.regions.length) {
+    const count = pictures.get(picture).regions.length;
+    const from = shown?.picture === picture ? shown.region : step > 0 ? -1 : count;
+    const region = ((end ?? from + step) + count) % count;
+    held = null;
+    show({ picture, region });
+  } else return;
+  event.preventDefault();
+});
+
+// One of the chips is reached by the Tab key.
+function rove(number) {
+  buttons.forEach((button, word) => (button.tabIndex = word === number ? 0 : -1));
+  buttons[number].scrollIntoView({ block: "nearest", inline: "nearest" });
+  return buttons[number];
+}
