@@ -8,8 +8,6 @@ the caption's first token, the tokens of the phrase's words and the caption's la
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossmodal.batch import Regions, Words
+from crossmodal.batch import Words
 from crossmodal.captions.base import IDS
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.datasets.phrases import Phrase, read_phrases
 from crossmodal.datasets.records import Dataset
 from crossmodal.evaluation.pointing import percentages, right_regions, strongest_is_right
 from crossmodal.evidence.alignment import align_pairs, made_boxes
+from crossmodal.evidence.occlusion import chunks_of_images, kept_alone, region_falls
 from crossmodal.evidence.pointed import Pointed
 from crossmodal.evidence.selection import SEED
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
-from crossmodal.inference.scoring import SearchInputs, evaluating, scored
+from crossmodal.inference.scoring import SearchInputs, evaluating
 
 
 @dataclass(frozen=True)
@@ -161,64 +160,20 @@ def occlusion(inputs: SearchInputs, phrases: list[Named]) -> list[np.ndarray]:
     """
     model, falls = inputs.model, []
     device = next(model.parameters(), torch.empty(0)).device
+    rows, first = np.unique([phrase.image for phrase in phrases], return_index=True)
+    ends = [*first.tolist(), len(phrases)]
     with evaluating(model):
-        for chunk in _chunks(phrases, inputs.regions.lengths, inputs.batch_size):
-            rows, first = np.unique([phrase.image for phrase in chunk], return_index=True)
-            regions, starts = without_each(inputs.regions, rows)
-            images = model.encode_regions(regions.to(device))
-            captions = model.encode_text(phrase_words(inputs.words, chunk).to(device))
-            for number, (start, end) in enumerate(itertools.pairwise(starts)):
-                of_image = slice(first[number], [*first, len(chunk)][number + 1])
-                scores = scored(model, images[start:end], captions[of_image], exact=model.approximate)
-                regions_of = inputs.regions.lengths[rows[number]]
-                alone = np.zeros((regions_of, scores.shape[1]), dtype=np.float32)
-                falls += list((scores[:1] - scores[1:] if len(scores) > 1 else alone).T)
+        for chunk in chunks_of_images(inputs.regions.lengths[rows], inputs.batch_size):
+            start, named = ends[chunk.start], phrases[ends[chunk.start] : ends[chunk.stop]]
+            captions = model.encode_text(phrase_words(inputs.words, named).to(device))
+            of_image = [slice(ends[n] - start, ends[n + 1] - start) for n in range(chunk.start, chunk.stop)]
+            regions = read_regions(inputs.regions, rows[chunk])
+            falls += [fall for part in region_falls(model, regions, captions, of_image) for fall in part.T]
     return falls
-
-
-def without_each(store: FeatureStore, rows: np.ndarray) -> tuple[Regions, np.ndarray]:
-    """Each image as it is, then without its first region, without its second, and so on.
-
-    An image of one region is there as it is alone.
-
-    Returns:
-        The batch (B, R, D), and where each image starts in it, with B at the end.
-    """
-    regions = read_regions(store, rows)
-    sizes = np.where(store.lengths[rows] > 1, 1 + store.lengths[rows], 1)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    image = np.repeat(np.arange(len(rows)), sizes)
-    dropped = np.arange(len(image)) - starts[image] - 1  # -1: none
-    repeated = regions[torch.from_numpy(image)]
-    less = np.flatnonzero(dropped >= 0)
-    repeated.mask[torch.from_numpy(less), torch.from_numpy(dropped[less])] = False
-    return repeated, starts
 
 
 def phrase_words(store: FeatureStore, phrases: list[Named]) -> Words:
     """Of each phrase's caption the first token, the phrase's and the last one; those that follow a gap move up."""
     captions = np.array([phrase.caption for phrase in phrases])
-    words = read_words(store, captions)
-    mask = torch.zeros_like(words.mask)
-    for row, phrase in enumerate(phrases):
-        mask[row, [0, *phrase.tokens, store.lengths[phrase.caption] - 1]] = True
-    order = (~mask).int().argsort(dim=1, stable=True)[:, : int(mask.sum(dim=1).max())]
-    index = torch.arange(len(order))[:, None]
-    values = {name: None if tokens is None else tokens[index, order] for name, tokens in vars(words).items()}
-    return Words(**{**values, "mask": mask[index, order]})
-
-
-def _chunks(phrases: list[Named], lengths: np.ndarray, size: int) -> Iterator[list[Named]]:
-    """Phrases of whole images, with at most ``size`` variants of images, but one image at least."""
-    chunk: list[Named] = []
-    variants = 0
-    for phrase in phrases:
-        if not chunk or phrase.image != chunk[-1].image:
-            more = 1 + int(lengths[phrase.image])
-            if chunk and variants + more > size:
-                yield chunk
-                chunk, variants = [], 0
-            variants += more
-        chunk.append(phrase)
-    if chunk:
-        yield chunk
+    kept = [[0, *phrase.tokens, store.lengths[phrase.caption] - 1] for phrase in phrases]
+    return kept_alone(read_words(store, captions), kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from crossmodal.features.store import FeatureStore
 
 Box = tuple[float, float, float, float]
+_READ = ("boxes", "scores", "classes", "attributes")
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,29 @@ class NamedRegion:
     score: float
 
 
-def stored_regions(store: FeatureStore, row: int) -> list[NamedRegion]:
-    """All regions of an image. Without names or scores in the store: no name, score 1."""
-    boxes = store.read(row, "boxes")
+def named_regions(row: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]) -> list[NamedRegion]:
+    """The regions of an image, named where the detector knows names.
+
+    Args:
+        row: of a store, or as one would have it: ``boxes`` (R, 4), and perhaps ``scores``, ``classes``, ``attributes``.
+        names: of classes and attributes by their numbers, such as the metadata of a store.
+    """
+    boxes = row["boxes"]
     parts: list[list[str]] = [[] for _ in boxes]
     for kind in ("attributes", "classes"):
-        names = store.metadata.get(kind)
-        if not names or kind not in store.arrays:
+        known = names.get(kind)
+        if not known or kind not in row:
             continue
-        for part, index in zip(parts, store.read(row, kind).tolist(), strict=True):
-            if 0 <= index < len(names):
-                part.append(names[index])
-    scores = store.read(row, "scores").astype(float) if "scores" in store.arrays else np.ones(len(boxes))
+        for part, index in zip(parts, row[kind].tolist(), strict=True):
+            if 0 <= index < len(known):
+                part.append(known[index])
+    scores = row["scores"].astype(float) if "scores" in row else np.ones(len(boxes))
     return [
         NamedRegion(tuple(box), " ".join(filter(None, part)), score)
         for box, part, score in zip(boxes.tolist(), parts, scores.tolist(), strict=True)
     ]
+
+
+def stored_regions(store: FeatureStore, row: int) -> list[NamedRegion]:
+    """``named_regions`` of an image in a store."""
+    return named_regions({name: store.read(row, name) for name in _READ if name in store.arrays}, store.metadata)

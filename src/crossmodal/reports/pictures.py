@@ -12,21 +12,13 @@ from PIL import Image
 from crossmodal.datasets.decode import read_thumbnail
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
+from crossmodal.features.named import NamedRegion, stored_regions
 from crossmodal.features.store import FeatureStore
 
 SIDE = 192  # pixels of a thumbnail's longer side
 JPEG_QUALITY = 75
 MAX_REGIONS = 4
 ALT = 400  # maximum characters of an alt text: every picture of a page has one
-
-
-@dataclass(frozen=True)
-class NamedRegion:
-    """A region to draw: ``box`` is (x1, y1, x2, y2) in shares of the image, ``name`` may be empty."""
-
-    box: tuple[float, float, float, float]
-    name: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Pictures:
         """A region of a picture, by its index among those that the matcher compares."""
         if self.made is not None:
             return NamedRegion(tuple(self.made[item].tolist()), name="", score=1.0)
-        return self._stored_region(row, item)
+        return stored_regions(self.store, row)[item]
 
     def boxes(self, row: int) -> np.ndarray:
         """Boxes of all regions of a picture, (R, 4), in shares of the image."""
@@ -89,18 +81,8 @@ class Pictures:
         if self.store.metadata.get("backend") in ("grid", "clip") or "scores" not in self.store.arrays:
             return ()
         best = np.argsort(-self.store.read(row, "scores"), kind="stable")[:MAX_REGIONS]
-        return tuple(self._stored_region(row, item) for item in best)
-
-    def _stored_region(self, row: int, item: int) -> NamedRegion:
-        """``item`` counts within the image. Without names or scores in the store: no name, score 1."""
-        store, parts = self.store, []
-        for kind in ("attributes", "classes"):
-            names = store.metadata.get(kind)
-            index = int(store.read(row, kind)[item]) if kind in store.arrays else -1
-            if names and 0 <= index < len(names):
-                parts.append(names[index])
-        score = float(store.read(row, "scores")[item]) if "scores" in store.arrays else 1.0
-        return NamedRegion(tuple(store.read(row, "boxes")[item].tolist()), " ".join(filter(None, parts)), score)
+        named = stored_regions(self.store, row)
+        return tuple(named[item] for item in best)
 
 
 def data_uri(image: Image.Image) -> str:

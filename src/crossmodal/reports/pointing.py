@@ -9,7 +9,8 @@ from typing import Any
 from crossmodal.datasets.phrases import read_phrases
 from crossmodal.evidence.pointed import Pointed
 from crossmodal.evidence.selection import SEED, choose
-from crossmodal.reports.pictures import NamedRegion, Picture, Pictures
+from crossmodal.features.named import NamedRegion
+from crossmodal.reports.pictures import Picture, Pictures
 
 EXAMPLES, AT_LEAST = 16, 6  # phrases shown; hits and misses among them where there are any
 LABELS = {

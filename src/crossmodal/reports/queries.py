@@ -11,7 +11,8 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import Split, split_rows
 from crossmodal.errors import UserError
 from crossmodal.evidence.selection import SHOWN
-from crossmodal.reports.pictures import NamedRegion, Picture, Pictures
+from crossmodal.features.named import NamedRegion
+from crossmodal.reports.pictures import Picture, Pictures
 from crossmodal.reports.words import Sentence, WordReader
 from crossmodal.retrieval.results import SearchResults
 

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
+from crossmodal.features.named import NamedRegion
 from crossmodal.reports.figures import save_figure
-from crossmodal.reports.pictures import NamedRegion, Picture
+from crossmodal.reports.pictures import Picture
 from crossmodal.reports.queries import Query, Result, WordExample
 from crossmodal.terminal import printable
 

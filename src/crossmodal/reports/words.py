@@ -8,6 +8,7 @@ import numpy as np
 
 from crossmodal.datasets.records import Dataset
 from crossmodal.evidence.evidence import Evidence
+from crossmodal.evidence.words import words_of
 
 MOST = 4  # regions that answer a word, at most
 LEAST = 0.35  # strength of a region that still answers
@@ -62,21 +63,6 @@ class WordReader:
             return None
         words = words_of(self._texts[caption], self._evidence.token_spans(int(caption)))
         return [answering(alignment[:, tokens].mean(axis=1)) for tokens in words]
-
-
-def words_of(text: str, spans: np.ndarray) -> list[list[int]]:
-    """Tokens of each word of a text: pieces of a word, with nothing between them, are one; (0, 0) belongs to none."""
-    words: list[list[int]] = []
-    end = -1
-    for token, (first, last) in enumerate(spans.tolist()):
-        if last <= first:
-            continue
-        if first == end and text[first - 1].isalnum() and text[first].isalnum():
-            words[-1].append(token)
-        else:
-            words.append([token])
-        end = last
-    return words
 
 
 def answering(weights: np.ndarray) -> list[Answer]:

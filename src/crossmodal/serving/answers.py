@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from crossmodal.features.named import NamedRegion
 from crossmodal.serving.engine import Found
 from crossmodal.serving.session import SearchSession, Timed
 
@@ -133,15 +134,41 @@ def search_answer(session: SearchSession, asked: Asked, timed: Timed) -> SearchA
     )
 
 
-def regions_of(session: SearchSession, item: int) -> list[Region]:
-    """The regions of an image of the gallery, where they are stored: box, class and score."""
+def words_answer(session: SearchSession, sentence: str, items: Sequence[int]) -> WordsAnswer:
+    """Which regions of images answer which words of a sentence.
+
+    Raises:
+        UserError: nothing there that could be compared.
+    """
+    kind, spans, explained = session.words.explain(sentence, items)
+    return WordsAnswer(
+        kind=kind,
+        words=words_at(sentence, spans),
+        items=[
+            ItemWords(
+                item=item,
+                strength=one.strength.astype(float).round(4).tolist(),
+                word_strength=one.word_strength.astype(float).round(4).tolist(),
+                regions=_regions(session.words.drawn(item)),
+            )
+            for item, one in zip(items, explained, strict=True)
+        ],
+    )
+
+
+def words_at(sentence: str, spans: Sequence[tuple[int, int]]) -> list[Word]:
+    """Words of a sentence from their characters."""
+    return [Word(text=sentence[start:end], start=start, end=end) for start, end in spans]
+
+
+def _regions(named: Sequence[NamedRegion]) -> list[Region]:
     return [
         Region(
             box=tuple(round(value, 5) for value in region.box),
             name=region.name or None,
             score=round(region.score, 4),
         )
-        for region in session.named_regions(item)
+        for region in named
     ]
 
 
@@ -164,7 +191,7 @@ def _result(
         thumbnail=f"/images/{item}?side={THUMBNAIL}",
         captions=list(record.captions),
         caption=session.caption(found.item) if captions else None,
-        regions=regions_of(session, item),
+        regions=_regions(session.gallery_regions.named(item)),
     )
 
 

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from crossmodal.errors import UserError
+from crossmodal.files.checked_json import Record, as_record, parse_json
 from crossmodal.limits import MOST_CHARACTERS, MOST_IMAGE_BYTES, MOST_SERVED, check_sentence, shown
 from crossmodal.serving import answers
-from crossmodal.serving.answers import Asked, SearchAnswer, Word, search_answer
+from crossmodal.serving.answers import Asked, SearchAnswer, WordsAnswer, search_answer, words_answer, words_at
 from crossmodal.serving.counters import MEDIA_TYPE, Counters
 from crossmodal.serving.guard import LOG, Guard, error_response
 from crossmodal.serving.sent import as_file
@@ -31,6 +32,7 @@ from crossmodal.serving.workers import BusyError, Workers
 
 MOST_QUERIES = 128  # at work and waiting
 MOST_PICTURES = 1024
+EXAMPLES = 4  # sentences that the empty page offers
 MOST_WORDS_BYTES = 2**17  # of a request for words
 
 K = Annotated[int, Query(ge=1, le=MOST_SERVED, description="results")]
@@ -38,11 +40,11 @@ Mode = Annotated[Literal["exact", "index", "shortlist"] | None, Query(descriptio
 Number = Annotated[int, Query(ge=0, le=1, description="0, or 1: the matcher of --against")]
 
 
-class WordsAsked(BaseModel):
-    """Items whose regions are compared with the words of a sentence."""
+class WordsAsked(Record):
+    """Images whose regions are compared with the words of a sentence."""
 
     q: str
-    items: list[int]
+    items: Annotated[list[int], Field(min_length=1, max_length=MOST_SERVED)]
     matcher: int = 0
 
 
@@ -115,7 +117,7 @@ def _add_api(app: FastAPI, server: Server) -> None:
                     "name": session.info.model,
                     "gallery": session.describe(),
                     "modes": list(session.engine.modes),
-                    "explains": session.explains,
+                    "explains": session.words.explains,
                     "similar": session.engine.model.pooled,
                     "photographs": session.takes_photographs,
                 }
@@ -126,6 +128,7 @@ def _add_api(app: FastAPI, server: Server) -> None:
             "max_words": first.params.captions.max_tokens,
             "max_characters": MOST_CHARACTERS,
             "threshold": first.threshold,
+            "examples": first.examples(EXAMPLES),
         }
 
     @app.get("/api/search")
@@ -159,6 +162,21 @@ def _add_api(app: FastAPI, server: Server) -> None:
         session = server.session(matcher)
         server.check_item(item)
         return await server.searches.run(_like_item, session, item, k)
+
+    @app.post("/api/words", openapi_extra={"requestBody": _body_of(WordsAsked)})
+    async def words(request: Request) -> WordsAnswer:
+        """Which regions of images answer which words of a sentence, and how much: 0 to 1."""
+        asked = as_record(parse_json(await _body(request, MOST_WORDS_BYTES), "the body", dict), WordsAsked, "the body")
+        session = server.session(asked.matcher)
+        _check_sentence(asked.q)
+        for item in asked.items:
+            server.check_item(item)
+        return await server.searches.run(words_answer, session, asked.q, asked.items)
+
+
+def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """The body of a request in OpenAPI's terms."""
+    return {"content": {"application/json": {"schema": kind.model_json_schema()}}, "required": True}
 
 
 def _add_pages(app: FastAPI, server: Server) -> None:
@@ -224,7 +242,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _by_sentence(session: SearchSession, sentence: str, k: int, mode: str | None) -> SearchAnswer:
-    words = [_word(sentence, *span) for span in session.word_spans(sentence)]
+    words = words_at(sentence, session.words.spans(sentence))
     query = answers.Query(kind="sentence", text=sentence, words=words)
     timed = session.by_sentence(sentence, k, mode)
     return search_answer(session, Asked(query, mode or session.engine.modes[0], captions=False), timed)
@@ -242,10 +260,6 @@ def _like_item(session: SearchSession, item: int, k: int) -> SearchAnswer:
     timed = session.similar_to(item, k)
     query = answers.Query(kind="item", text=session.record(item).id, item=item)
     return search_answer(session, Asked(query, session.engine.modes[0], captions=False), timed)
-
-
-def _word(sentence: str, start: int, end: int) -> Word:
-    return Word(text=sentence[start:end], start=start, end=end)
 
 
 def _check_sentence(sentence: str) -> None:

@@ -15,16 +15,17 @@ from crossmodal.captions.query import SentenceReader
 from crossmodal.datasets.records import ImageRecord, read_dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
-from crossmodal.features.named import NamedRegion, stored_regions
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_extractor, check_size
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extraction.query import read_photograph
+from crossmodal.regions.extraction.query import read_photograph, regions_of
 from crossmodal.retrieval.gallery import as_made, read_info
 from crossmodal.runtime import loaded_once
 from crossmodal.serving.engine import Answer, Found, SearchEngine
+from crossmodal.serving.explainer import Explainer
+from crossmodal.serving.regions import GalleryRegions
 from crossmodal.settings.params import Params
 
 
@@ -123,7 +124,7 @@ class SearchSession:
         if images:
             self.engine.require_vectors()
         started = time.perf_counter()
-        regions = read_photograph(photograph, self._extractor, self.params.regions.precision)
+        regions = read_photograph(photograph, self._extractor, self._precision)
         query = self.engine.read_photograph(regions)
         return _timed(started, partial(self.engine.similar if images else self.engine.captions_for, query, k, mode))
 
@@ -145,17 +146,19 @@ class SearchSession:
     def image_path(self, item: int) -> Path:
         return self.dataset.image_path(self.split.images[item])
 
-    def named_regions(self, item: int) -> list[NamedRegion]:
-        """The stored regions of an image; none without boxes, or where they are those of a grid, which show nothing."""
-        store = self._store
-        if store is None or "boxes" not in store.arrays or store.metadata.get("backend") in ("grid", "clip"):
-            return []
-        return stored_regions(store, self.split.images[item])
-
     def first_caption(self, item: int) -> str:
         """Of an image, to show what it is; empty if it has none."""
         captions = self.dataset.records[self.split.images[item]].captions
         return captions[0] if captions else ""
+
+    def examples(self, count: int) -> list[str]:
+        """First captions of images from all over the gallery, which can be asked for."""
+        step = max(len(self.split.images) // count, 1)
+        return [
+            text
+            for item in range(0, step * count, step)[: len(self.split.images)]
+            if (text := self.first_caption(item))
+        ]
 
     def caption(self, item: int) -> str:
         return self._texts[item]
@@ -168,43 +171,47 @@ class SearchSession:
         image = self.image_of(caption)
         return f"{self.record(image).id}#{caption - int(np.searchsorted(self.split.caption_image, image))}"
 
-    def word_spans(self, sentence: str) -> list[tuple[int, int]]:
-        """First and last character of each word of a sentence, the last one not included."""
-        return [span for span, _ in self._words(sentence)]
-
     def warm(self) -> None:
-        """Load everything and answer one query of each kind, so that no client waits for it."""
-        self.by_sentence("a try", 1)
-        _ = self.explains, self.takes_photographs, self._store
+        """Load everything and answer a query of each kind, so that no client waits for it."""
         for mode in self.engine.modes:
             self.by_sentence("a try", 1, mode)
+        _ = self.takes_photographs, self.words.explains
 
     @loaded_once
     def takes_photographs(self) -> bool:
         """Whether a new photograph can be a query: features that others made have no detector here."""
         try:
-            _ = self._extractor
+            regions = regions_of(np.zeros((64, 64, 3), np.uint8), self._extractor, self._precision)
         except UserError:
             return False
+        self.engine.read_photograph(regions)
         return True
 
     @loaded_once
-    def explains(self) -> str | None:
-        """How words are compared with regions: "alignment", "occlusion", or None where they cannot be."""
-        return None
+    def gallery_regions(self) -> GalleryRegions:
+        """The regions of the gallery's images."""
+        return GalleryRegions(
+            self.regions,
+            self.split.images,
+            self.image_path,
+            lambda: self._extractor,
+            self._precision,
+            self.params.regions.backend,
+        )
 
-    def _words(self, sentence: str) -> list[tuple[tuple[int, int], list[int]]]:
-        return []
+    @loaded_once
+    def words(self) -> Explainer:
+        """Which regions of the gallery's images answer which words."""
+        return Explainer(self.engine.model, self._reader, self.gallery_regions, finds=lambda: self.takes_photographs)
+
+    @property
+    def _precision(self) -> str:
+        return self.params.regions.precision
 
     @property
     def threshold(self) -> float | None:
         """The score at which an image found for a sentence is as likely right as wrong; None where nothing is known."""
         return None
-
-    @loaded_once
-    def _store(self) -> FeatureStore | None:
-        """The regions of the gallery's images, where they were kept."""
-        return FeatureStore(self.regions) if self.regions.is_dir() else None
 
     @loaded_once
     def _reader(self) -> SentenceReader:
