@@ -54,7 +54,8 @@ def search(page, sentence):
 def lit(page):
     """What is lit up on each picture: boxes as [x, y, width, height] and how much they show through."""
     script = """() => [...document.querySelectorAll(".picture")].map((picture) => {
-        const holes = [...picture.querySelectorAll(".answer mask rect")].slice(1), names = ["x", "y", "width", "height"];
+        const holes = [...picture.querySelectorAll(".answer mask rect")].slice(1);
+        const names = ["x", "y", "width", "height"];
         const value = (hole, name) => Number(hole.getAttribute(name));
         return holes.map((hole) => [names.map((name) => value(hole, name)), value(hole, "fill-opacity")]);
     })"""

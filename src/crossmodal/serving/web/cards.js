@@ -29,7 +29,7 @@ export function failed(name, message) {
 // "encode 14 ms · search 0.8 ms · re-rank 8 ms"
 export function timing(milliseconds) {
   const parts = [["encode", milliseconds.encode], ["search", milliseconds.search], ["re-rank", milliseconds.rerank]];
-  const known = parts.filter(([, value]) => value !== null && value !== undefined && value >= 0.05); // no re-ranking takes no time
+  const known = parts.filter(([name, value]) => value !== null && value !== undefined && (name !== "re-rank" || value >= 0.5)); // where nothing is scored again
   return known.map(([name, value]) => `${name} ${value < 10 ? value.toFixed(1) : Math.round(value)} ms`).join(" · ");
 }
 

@@ -121,7 +121,7 @@ function spotlight(picture, regions, found, text) {
   const id = `mask-${(masks += 1)}`;
   const holes = found.map(([region, value]) => rectangle(regions[region].box, { fill: "black", "fill-opacity": 0.25 + 0.75 * value }));
   const outlines = found.map(([region, value]) => rectangle(regions[region].box, { class: "lit", "stroke-opacity": Math.max(0.35, value) }));
-  picture.append(layer("answer", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
+  picture.append(layer(found.length ? "answer" : "answer none", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
   if (!text) return;
   const [x1, y1, x2, y2] = regions[found[0][0]].box, { clientHeight: height } = picture;
   const tag = make("b", { class: "strength", "aria-hidden": "true" }, text);
