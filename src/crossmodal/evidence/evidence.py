@@ -1,4 +1,4 @@
-"""Sampled pair scores, and which regions answer which words, made by the evaluate stage (alignment.py) for the report."""
+"""Sampled pair scores, and which regions answer which words: made by the evaluate stage (alignment.py)."""
 
 from __future__ import annotations
 
