@@ -1,5 +1,6 @@
 // Words and regions: which regions of each picture answer a word, and which words a region answers.
 
+import { addRegions } from "./cards.js";
 import { $, layer, draw, make, rectangle } from "./dom.js";
 
 const MOST = 4, LEAST = 0.2; // regions that answer a word at most, and the strength of one that still does
@@ -57,7 +58,10 @@ export function explain(explanation, columnPictures) {
   for (const { picture, item } of columnPictures) {
     const found = items.get(String(item)), kept = pictures.get(picture);
     if (!found || !kept) continue;
-    if (found.regions?.length) kept.regions = found.regions; // a matcher may make its own
+    if (found.regions?.length) {
+      if (!kept.regions.length) addRegions(picture, found.regions);
+      kept.regions = found.regions; // a matcher may make its own
+    }
     kept.strength = order.map((number) => found.strength[number] ?? []);
     order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
   }
