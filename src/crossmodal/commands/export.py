@@ -4,7 +4,7 @@ crossmodal export --format scan features/                # region features, as S
 crossmodal export --format trec runs/                    # what the evaluate stage found, for trec_eval and ir_measures
 crossmodal export --format clip_benchmark scenes.json    # recalls of that search, as CLIP_benchmark writes them
 crossmodal export --format lance vectors/                # encoded images and captions, for LanceDB; parquet: for others
-crossmodal export --format hub tern-scenes/              # the matcher with its model card, for hf upload NAME tern-scenes/
+crossmodal export --format hub tern-scenes/              # the matcher with its model card: hf upload NAME tern-scenes/
 """
 
 from __future__ import annotations

@@ -57,6 +57,8 @@ class Server:
 
     def __init__(self, sessions: Sequence[SearchSession]) -> None:
         self.sessions, self.counters = list(sessions), Counters()
+        names = [session.info.model for session in self.sessions]
+        self.names = [name if names.count(name) == 1 else f"{name} {n}" for n, name in enumerate(names, start=1)]
         threads = max(os.cpu_count() or 1, 1)
         self.searches = Workers("search", threads, MOST_QUERIES)
         self.pictures = Workers("picture", min(threads, 2), MOST_PICTURES)
@@ -114,14 +116,14 @@ def _add_api(app: FastAPI, server: Server) -> None:
             "modes": list(first.engine.modes),
             "matchers": [
                 {
-                    "name": session.info.model,
+                    "name": name,
                     "gallery": session.describe(),
                     "modes": list(session.engine.modes),
                     "explains": session.words.explains,
                     "similar": session.engine.model.pooled,
                     "photographs": session.takes_photographs,
                 }
-                for session in server.sessions
+                for name, session in zip(server.names, server.sessions, strict=True)
             ],
             "max_k": MOST_SERVED,
             "max_bytes": MOST_IMAGE_BYTES,

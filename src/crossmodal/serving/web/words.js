@@ -1,8 +1,9 @@
 // Words and regions: which regions of each picture answer a word, and which words a region answers.
 
+import { addRegions } from "./cards.js";
 import { $, layer, draw, make, rectangle } from "./dom.js";
 
-const MOST = 4, LEAST = 0.35; // regions that answer a word at most, and the strength of one that still does
+const MOST = 4, LEAST = 0.2; // regions that answer a word at most, and the strength of one that still does
 const TAG = 21; // pixels of the height of a strength's label
 const WAITING = "Point at a word or a region: which regions answer which word is being worked out…";
 const MEANINGS = { // of what lights up
@@ -43,7 +44,7 @@ export function begin(query, shownPictures) {
     parts.push(button);
     end = word.end;
   });
-  if (words.length) parts.push(between(text.slice(end).join("")));
+  if (words.length) parts.push(between(text.slice(end).join(""), true));
   chips.replaceChildren(...parts.filter(Boolean));
   bar.hidden = !words.length;
   line(words.length ? WAITING : "");
@@ -57,7 +58,10 @@ export function explain(explanation, columnPictures) {
   for (const { picture, item } of columnPictures) {
     const found = items.get(String(item)), kept = pictures.get(picture);
     if (!found || !kept) continue;
-    if (found.regions?.length) kept.regions = found.regions; // a matcher may make its own
+    if (found.regions?.length) {
+      if (!kept.regions.length) addRegions(picture, found.regions);
+      kept.regions = found.regions; // a matcher may make its own
+    }
     kept.strength = order.map((number) => found.strength[number] ?? []);
     order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
   }
@@ -67,8 +71,10 @@ export function explain(explanation, columnPictures) {
   refresh();
 }
 
-function between(text) {
-  return text.trim() && make("span", { class: "between" }, text.trim());
+// What is no word; at the end perhaps what the model does not read any more.
+function between(text, last = false) {
+  const unread = last && /\p{L}/u.test(text);
+  return text.trim() && make("span", { class: "between", title: unread && "The model reads no further than this" }, text.trim());
 }
 
 function clear() {
@@ -117,9 +123,9 @@ function answering(strength) {
 // Darkens a picture but for the regions found. text: at the first of them.
 function spotlight(picture, regions, found, text) {
   const id = `mask-${(masks += 1)}`;
-  const holes = found.map(([region, value]) => rectangle(regions[region].box, { fill: "black", "fill-opacity": value }));
+  const holes = found.map(([region, value]) => rectangle(regions[region].box, { fill: "black", "fill-opacity": 0.25 + 0.75 * value }));
   const outlines = found.map(([region, value]) => rectangle(regions[region].box, { class: "lit", "stroke-opacity": Math.max(0.35, value) }));
-  picture.append(layer("answer", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
+  picture.append(layer(found.length ? "answer" : "answer none", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
   if (!text) return;
   const [x1, y1, x2, y2] = regions[found[0][0]].box, { clientHeight: height } = picture;
   const tag = make("b", { class: "strength", "aria-hidden": "true" }, text);
