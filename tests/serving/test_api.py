@@ -149,6 +149,16 @@ def test_every_answer_has_the_headers(client):
         assert answer.headers["referrer-policy"] == "no-referrer"
 
 
+def test_the_routes_are_listed_without_outside_parts(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"get", "post"} == set(paths["/api/search"])
+    page = client.get("/docs").text
+    assert "<script" not in page
+    assert "http" not in page
+    for path, methods in paths.items():
+        assert all(f"<code>{method.upper()} {path}</code>" in page for method in methods)
+
+
 MISTAKES = [
     ("GET", "/api/search?q=%20", {}, 400, "the sentence is empty"),
     ("GET", "/api/search", {}, 422, "q: "),

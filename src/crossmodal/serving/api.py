@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -34,6 +35,8 @@ MOST_QUERIES = 128  # at work and waiting
 MOST_PICTURES = 1024
 EXAMPLES = 4  # sentences that the empty page offers
 MOST_WORDS_BYTES = 2**17  # of a request for words
+
+ROUTES = Environment(loader=PackageLoader("crossmodal.serving", "web"), autoescape=True).get_template("routes.html.j2")
 
 K = Annotated[int, Query(ge=1, le=MOST_SERVED, description="results")]
 Mode = Annotated[Literal["exact", "index", "shortlist"] | None, Query(description="of /api/about; default: the first")]
@@ -205,6 +208,11 @@ def _add_pages(app: FastAPI, server: Server) -> None:
         except UserError:
             raise HTTPException(404, f"item {item}: its photograph is not here or cannot be read") from None
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def routes() -> HTMLResponse:
+        """All routes, as a page without scripts."""
+        return HTMLResponse(ROUTES.render(paths=app.openapi()["paths"]))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
