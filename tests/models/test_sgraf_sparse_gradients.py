@@ -46,7 +46,7 @@ class InnerProduct(torch.nn.Module):
         self.weight, self.pairs = torch.nn.Parameter(torch.randn(3, 3)), []
         self.reasoning = None
 
-    def forward(self, images, region_mask, captions, reasoning):
+    def forward(self, images, region_mask, captions, reasoning, factors):
         self.pairs.append(len(images))
         return ((images.sum(dim=1) @ self.weight) * captions.sum(dim=1)).sum(dim=-1)
 
