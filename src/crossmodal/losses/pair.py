@@ -112,6 +112,10 @@ class PairLoss(nn.Module):
         hardest, views = self.sparse(epoch), settings.views
         return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=same_image, views=views)
 
+    def of_equal_scores(self, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> torch.Tensor:
+        """The loss, summed over the pairs, that a batch would have if all scores were equal."""
+        return self(image_index.new_zeros(len(image_index), len(image_index), dtype=torch.float32), image_index, epoch)
+
     def sparse(self, epoch: int) -> bool:
         """Whether in this epoch few of the pairs have a gradient: with hard negatives three of a row and column."""
         settings = self.settings
