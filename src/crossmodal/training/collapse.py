@@ -24,9 +24,7 @@ class CollapseWatch:
         self._looks = self._equal = 0
         self._warned = False
 
-    def look(
-        self, value: float, batch: int, image_index: torch.Tensor, epoch: int, captions: torch.Tensor
-    ) -> None:
+    def look(self, value: float, batch: int, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> None:
         """Compare the loss per pair of a batch with that of equal scores.
 
         Args:
