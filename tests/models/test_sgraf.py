@@ -78,6 +78,48 @@ def test_gradients_are_those_of_the_equations(module, training, sparse, tile):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("tile", [None, 1000])
+def test_dropout_is_that_of_the_equations(module, sparse, tile):
+    """Scores and gradients under one mask, which the backward pass of few pairs and every tile have to know."""
+    model = build(module).train()
+    model.scorer.dropout = 0.5
+    encodings = [Encoding(part.vectors.detach(), part.mask) for part in encoded(model)]
+    results = []
+    for score in (partial(score_matrix, sparse=sparse, tile=tile), score_by_caption):
+        sets = [Encoding(part.vectors.clone().requires_grad_(), part.mask) for part in encodings]
+        torch.manual_seed(3)
+        scores = score(model.scorer, *sets)
+        pulls = torch.zeros_like(scores).fill_diagonal_(1.0)
+        leaves = [*(part.vectors for part in sets), *model.scorer.parameters()]
+        results.append([scores.detach(), *torch.autograd.grad(scores, leaves, pulls, materialize_grads=True)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+    without = score_matrix(model.scorer.eval(), *encodings)
+    assert not torch.allclose(results[0][0], without, atol=1e-3)
+
+
+def test_a_caption_has_one_mask_for_all_of_its_vectors():
+    """The score of a pair is that of its similarity vectors times the caption's factors, 0 or 1 / (1 - p)."""
+    model = build("sgr").train()
+    model.scorer.dropout = 0.75
+    images, captions = encoded(model, 3, 200)
+    torch.manual_seed(5)
+    factors = model.scorer.draw_factors(captions)
+    assert factors.shape == (200, 6) and set(factors.unique().tolist()) == {0.0, 4.0}
+    assert 0.7 < (factors == 0).float().mean() < 0.8
+    torch.manual_seed(5)
+    scores = model.similarity(images, captions)
+    image = images.vectors[1:2]
+    for column in (0, 123):
+        caption = captions.vectors[column][captions.mask[column]].unsqueeze(0)
+        vectors = model.scorer.similarity_vectors(image, images.mask[1:2, 1:], caption) * factors[column]
+        alone = model.scorer.score_map(model.scorer.reasoning(vectors)).sigmoid()
+        torch.testing.assert_close(scores[1, column], alone[0, 0], atol=1e-6, rtol=0)
+    assert model.eval().scorer.draw_factors(captions) is None
+
+
 def test_running_statistics_take_in_a_batch_once_by_the_mean_of_its_captions():
     model = build("saf").train()
     images, captions = encoded(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 
@@ -21,3 +22,7 @@ class BatchLoss(nn.Module):
     def sparse(self, epoch: int) -> bool:
         """Whether in this epoch few of the pairs have a gradient."""
         return False
+
+    def of_equal_scores(self, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> torch.Tensor:
+        """The loss, summed over the pairs, that a batch would have if all scores were equal; of losses on matrices."""
+        return self(image_index.new_zeros(len(image_index), len(image_index), dtype=torch.float32), image_index, epoch)

@@ -22,6 +22,8 @@ again three times from new weights with the labels they have come to; a training
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -93,8 +95,7 @@ class ComplementaryLoss(BatchLoss):
             similarity, image_index, epoch: see HingeLoss.
             captions: (B,) int64, row of the caption store of each pair's caption.
         """
-        settings = self.settings
-        options = {"temperature": settings.temperature, "ignore": same_image(image_index, settings)}
+        settings, options = self.settings, self._options(image_index)
         with torch.no_grad():
             labels = stored = self.labels[captions]
             found = pair_probability(similarity, **options)
@@ -103,3 +104,12 @@ class ComplementaryLoss(BatchLoss):
             labels = labels.masked_fill(labels < LEAST, 0)
             self.labels[captions] = found if epoch == settings.label_epochs - 1 else labels
         return complementary_loss(similarity, labels, **options)
+
+    def of_equal_scores(self, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> torch.Tensor:
+        """The loss, summed over the pairs, that the batch just seen would have had if all scores were equal."""
+        labels = self.labels[captions]  # in the first epochs labels of 1 count, whatever is stored in the last of them
+        labels = torch.ones_like(labels) if epoch < self.settings.label_epochs else labels
+        return complementary_loss(labels.new_zeros(len(labels), len(labels)), labels, **self._options(image_index))
+
+    def _options(self, image_index: torch.Tensor) -> dict[str, Any]:
+        return {"temperature": self.settings.temperature, "ignore": same_image(image_index, self.settings)}

@@ -93,6 +93,7 @@ def _sgraf(published: PublishedFile) -> Part:
         "word_map": "none",
         "region_norms": published.size("sim_enc.v_global_w.embedding_local.1.weight"),
         "dropout": 0.4,
+        "similarity_dropout": 0.0,
         "precision": "fp32",
     }
     state = state_dicts.sgraf_state(published.entries)  # with the text encoder's

@@ -452,6 +452,7 @@ class Sgraf(ModelSection):
     word_map: Literal["linear", "none"]
     region_norms: Count
     dropout: Share
+    similarity_dropout: Share
     precision: Literal["fp32", "bf16"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from crossmodal.losses.pair import HingeLoss, InfoNceLoss
+from crossmodal.losses.base import BatchLoss
 from crossmodal.terminal import warn
 
 EVERY = 4  # batches between two looks
@@ -16,28 +16,26 @@ ADVICE = "a lower train.lr, more loss.all_negatives_epochs, a larger train.warmu
 class CollapseWatch:
     """Warns once, at the end of an epoch in half of whose looks the loss was that of equal scores.
 
-    The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. Other
-    losses than hinge and infonce are not watched.
+    The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. Losses
+    on a similarity matrix are watched, those on vectors are not.
     """
 
-    def __init__(self, loss: torch.nn.Module) -> None:
-        self._loss = loss if isinstance(loss, HingeLoss | InfoNceLoss) else None
+    def __init__(self, loss: BatchLoss) -> None:
+        self._loss = None if loss.takes_vectors else loss
         self._looks = self._equal = 0
         self._warned = False
 
-    def look(self, value: float, batch: int, image_index: torch.Tensor, epoch: int) -> None:
+    def look(self, value: float, batch: int, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> None:
         """Compare the loss per pair of a batch with that of equal scores.
 
         Args:
             batch: number of the batch in its epoch; one of ``EVERY`` is looked at.
-            image_index: (B,), see HingeLoss.
+            image_index, captions: (B,), see ComplementaryLoss, on the loss's device.
         """
         if self._loss is None or self._warned or batch % EVERY:
             return
-        count, device = len(image_index), next((p.device for p in self._loss.parameters()), image_index.device)
         with torch.no_grad():
-            scores = torch.zeros(count, count, device=device)
-            equal = self._loss(scores, image_index.to(device), epoch).item() / count
+            equal = self._loss.of_equal_scores(image_index, epoch, captions).item() / len(image_index)
         self._looks += 1
         self._equal += abs(value - equal) <= NEAR * equal
 

@@ -164,8 +164,9 @@ class Trainer:
         self.model.image.requires_grad_(epoch >= self.frozen_epochs)
         started, seen = time.monotonic(), 0
         for batch in loader:
+            batch = batch.to(self.device)
             with batch_norms_explained(batch):
-                loss = self._loss(batch.to(self.device), epoch)
+                loss = self._loss(batch, epoch)
             self._backward(loss)
             value = loss.item() / pairs  # waits for the device, which has the backward pass to do meanwhile
             if not math.isfinite(value):
@@ -174,7 +175,7 @@ class Trainer:
                     "a lower train.lr, train.clip or precision fp32 may help"
                 )
             if self.schedule.steps >= settings.warmup_steps and self.processes.first:
-                self.collapse.look(value, state.batch, batch.image_index, epoch)
+                self.collapse.look(value, state.batch, batch.image_index, epoch, batch.captions)
             state.batch += 1
             state.loss_sum += value
             seen += size

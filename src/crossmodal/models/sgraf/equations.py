@@ -20,6 +20,9 @@ Numbers count the paper's equations in its order. That (1) is the paper's own is
 (github.com/Paranioar/SGRAF/issues/19); the others were not compared with the printed text. Biases, N in (4) and (8) and
 f are those of the published code.
 
+The one addition is a dropout of the similarity vectors in training (``dropout``, 0 as published): factors d_j of
+dimension S, drawn once for a caption, multiply its s_0 and all of its s_j, with every image, before (5) and (7).
+
 Shapes: P pairs, R regions, L words, E embedding, S similarity vector. Slot 0 of a set is its global vector; captions
 come without padding.
 """
@@ -38,11 +41,13 @@ from crossmodal.models.region_norm import RegionNorm
 
 
 class PairScorer(nn.Module):
-    """Score of pairs. ``module``: sgr | saf; ``steps``: of SGR."""
+    """Score of pairs. ``module``: sgr | saf; ``steps``: of SGR; ``dropout``: of similarity vectors."""
 
-    def __init__(self, module: str, embed_dim: int, sim_dim: int, steps: int, lambda_softmax: float) -> None:
+    def __init__(
+        self, module: str, embed_dim: int, sim_dim: int, steps: int, lambda_softmax: float, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.lambda_softmax = lambda_softmax
+        self.lambda_softmax, self.dropout = lambda_softmax, dropout
         self.local_map = nn.Linear(embed_dim, sim_dim)
         self.global_map = nn.Linear(embed_dim, sim_dim)
         self.reasoning = GraphReasoning(sim_dim, steps) if module == "sgr" else AttentionFiltration(sim_dim)
@@ -53,9 +58,23 @@ class PairScorer(nn.Module):
         images: torch.Tensor,
         region_mask: torch.Tensor,
         captions: torch.Tensor,
+        factors: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(P, 1 + R, E), (P, R), (P, 1 + L, E) -> (P,), from 0 to 1."""
-        return self.score(self.reasoning(self.similarity_vectors(images, region_mask, captions)))
+        """(P, 1 + R, E), (P, R), (P, 1 + L, E) -> (P,), from 0 to 1.
+
+        Args:
+            factors: (P, S), dropout of the pairs' captions; None: none.
+        """
+        vectors = self.similarity_vectors(images, region_mask, captions)
+        if factors is not None:
+            vectors = vectors * factors.unsqueeze(1)
+        return self.score(self.reasoning(vectors))
+
+    def draw_factors(self, captions: Encoding) -> torch.Tensor | None:
+        """Dropout of a batch: (C, S), each 0 or 1 / (1 - dropout); None where there is none, as outside training."""
+        if not self.training or not self.dropout:
+            return None
+        return F.dropout(captions.vectors.new_ones(len(captions), self.score_map.in_features), self.dropout)
 
     def similarity_vectors(
         self, images: torch.Tensor, region_mask: torch.Tensor, captions: torch.Tensor
@@ -152,10 +171,12 @@ class SelfAttention(nn.Module):
 
 def score_by_caption(scorer: PairScorer, images: Encoding, captions: Encoding) -> torch.Tensor:
     """Every image with every caption, one caption after the other as published: (N, 1 + R, E), (C, ., E) -> (N, C)."""
+    factors = scorer.draw_factors(captions)
     columns = []
-    for vectors, mask in zip(captions.vectors, captions.mask, strict=True):
+    for number, (vectors, mask) in enumerate(zip(captions.vectors, captions.mask, strict=True)):
         caption = vectors[mask].expand(len(images), -1, -1)  # (N, 1 + L, E)
-        columns.append(scorer(images.vectors, images.mask[:, 1:], caption))
+        own = None if factors is None else factors[number].expand(len(images), -1)
+        columns.append(scorer(images.vectors, images.mask[:, 1:], caption, factors=own))
     return torch.stack(columns, dim=1)
 
 

@@ -58,13 +58,16 @@ def score_matrix(
     device = images.vectors.device.type
     tile = tile or (CPU_TILE if device == "cpu" else GPU_TILE)
     joint = scorer.training and isinstance(scorer.reasoning, AttentionFiltration)
+    factors = scorer.draw_factors(captions)
     with torch.autocast(device, enabled=False):
         if joint or (torch.is_grad_enabled() and not sparse):
-            return _score_with_gradients(scorer, images, captions, joint=joint, tile=tile)
+            return _score_with_gradients(scorer, images, captions, factors, joint=joint, tile=tile)
         dtype = torch.bfloat16 if bf16 and not torch.is_grad_enabled() else images.vectors.dtype
         with torch.no_grad():
-            scores = _score_in_tiles(scorer, images, captions, dtype, tile)
-        return with_sparse_gradients(scores, scorer, images, captions) if torch.is_grad_enabled() else scores
+            scores = _score_in_tiles(scorer, images, captions, factors, dtype, tile)
+        if not torch.is_grad_enabled():
+            return scores
+        return with_sparse_gradients(scores, scorer, images, captions, factors)
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,14 @@ class FastWeights:
 
 
 def _score_in_tiles(
-    scorer: PairScorer, images: Encoding, captions: Encoding, dtype: torch.dtype, tile: int
+    scorer: PairScorer,
+    images: Encoding,
+    captions: Encoding,
+    factors: torch.Tensor | None,
+    dtype: torch.dtype,
+    tile: int,
 ) -> torch.Tensor:
-    """Scores without gradients: (N, C)."""
+    """Scores without gradients: (N, C). ``factors``: (C, S), dropout."""
     buffers = Buffers()
     sim_dim, embed_dim = scorer.local_map.weight.shape
     if packs(scorer.local_map.weight, dtype):
@@ -108,7 +116,8 @@ def _score_in_tiles(
         words = unpadded(captions, index).to(dtype)
         vectors = words[..., 0].numel() * sim_dim * dtype.itemsize  # bytes, of an image
         starts = range(0, len(sets), max(1, VECTORS * tile // vectors))
-        tiles += [(weights, sets[start : start + starts.step], words, tile, buffers) for start in starts]
+        own = None if factors is None else factors[index]
+        tiles += [(weights, sets[start : start + starts.step], words, own, tile, buffers) for start in starts]
         counts.append(len(starts))
     scores = iter(map_tiles(_score_tile, tiles, images.vectors.device.type))
     columns = [torch.cat(list(itertools.islice(scores, count))) for count in counts]
@@ -116,7 +125,12 @@ def _score_in_tiles(
 
 
 def _score_tile(
-    weights: FastWeights, images: ImageSets, captions: torch.Tensor, tile: int, buffers: Buffers
+    weights: FastWeights,
+    images: ImageSets,
+    captions: torch.Tensor,
+    factors: torch.Tensor | None,
+    tile: int,
+    buffers: Buffers,
 ) -> torch.Tensor:
     """Scores of captions without padding, (C, 1 + L, E), without gradients: (N, C)."""
     whole, words = captions[:, 0], captions[:, 1:]
@@ -125,15 +139,24 @@ def _score_tile(
     weights.whole.fill_vectors(nodes[:, :, :1], ones, images.whole, whole)
     alpha = region_weights(images, words, weights.lambda_softmax)
     weights.local.fill_vectors(nodes[:, :, 1:], alpha, images.regions, words.flatten(0, 1))
+    if factors is not None:
+        nodes *= factors.unsqueeze(1)
     return weights.scores(_reason(weights, nodes, tile, buffers))
 
 
 def _score_with_gradients(
-    scorer: PairScorer, images: Encoding, captions: Encoding, *, joint: bool, tile: int
+    scorer: PairScorer,
+    images: Encoding,
+    captions: Encoding,
+    factors: torch.Tensor | None,
+    *,
+    joint: bool,
+    tile: int,
 ) -> torch.Tensor:
     """Scores whose gradients are kept, of all images with some captions at a time: (N, C).
 
     Args:
+        factors: (C, S), dropout.
         joint: SAF in training, whose batch norm is over all images with one caption, and whose statistics are tracked.
     """
     dtype = images.vectors.dtype
@@ -149,6 +172,8 @@ def _score_with_gradients(
         ones = whole.new_ones(len(sets), len(whole), 1)
         local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])
         nodes = torch.cat([weights.whole.vectors(ones, sets.whole, whole).unsqueeze(2), local], dim=2)
+        if factors is not None:
+            nodes = nodes * factors[index].unsqueeze(1)
         if joint:
             logits = _gate_logits(nodes, scorer.reasoning)
             variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)

@@ -45,7 +45,14 @@ class SgrafMatcher(Matcher):
         self.word_map = word_map("sgraf", settings.word_map, sizes.words, dim)
         self.image_attention = SelfAttention(dim, settings.dropout, RegionNorm(settings.region_norms))
         self.caption_attention = SelfAttention(dim, settings.dropout)
-        self.scorer = PairScorer(module, dim, settings.sim_dim, settings.sgr_steps, settings.lambda_softmax)
+        self.scorer = PairScorer(
+            module,
+            dim,
+            settings.sim_dim,
+            settings.sgr_steps,
+            settings.lambda_softmax,
+            settings.similarity_dropout,
+        )
         self.precision = settings.precision
         draw_xavier(self)
 

@@ -21,15 +21,21 @@ CHUNK = 64  # pairs recomputed at a time
 
 
 def with_sparse_gradients(
-    scores: torch.Tensor, scorer: PairScorer, images: Encoding, captions: Encoding
+    scores: torch.Tensor,
+    scorer: PairScorer,
+    images: Encoding,
+    captions: Encoding,
+    factors: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Scores (N, C) with gradients by the sets, (N, 1 + R, E) and (C, 1 + L, E), and by the scorer's weights.
 
-    ``scores``: those of ``scorer``, but for rounding, without gradients; none depends on another pair.
+    Args:
+        scores: those of ``scorer``, but for rounding, without gradients; none depends on another pair.
+        factors: (C, S), the dropout that they were computed with.
     """
     masks = images.mask, captions.mask
     weights = [weight for weight in scorer.parameters() if weight.requires_grad]
-    return SparseGradients.apply(scores, scorer, masks, images.vectors, captions.vectors, *weights)
+    return SparseGradients.apply(scores, scorer, masks, factors, images.vectors, captions.vectors, *weights)
 
 
 class FoldedGraph:
@@ -60,11 +66,12 @@ class SparseGradients(torch.autograd.Function):
         scores: torch.Tensor,
         scorer: PairScorer,
         masks: tuple[torch.Tensor, torch.Tensor],
+        factors: torch.Tensor | None,
         images: torch.Tensor,
         captions: torch.Tensor,
         *weights: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.scorer, ctx.masks = scorer, masks
+        ctx.scorer, ctx.masks, ctx.factors = scorer, masks, factors
         ctx.save_for_backward(images, captions, *weights)
         return scores
 
@@ -88,6 +95,8 @@ class SparseGradients(torch.autograd.Function):
                 caption = captions[column][words].view(len(column), length, -1).requires_grad_()
                 with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
                     vectors = ctx.scorer.similarity_vectors(image, image_mask[row, 1:], caption)
+                    if ctx.factors is not None:
+                        vectors = vectors * ctx.factors[column].unsqueeze(1)
                     scores = ctx.scorer.score((graph or ctx.scorer.reasoning)(vectors))
                 leaves = [image, caption, *weights, *copies]
                 found = torch.autograd.grad(scores, leaves, grad[row, column], allow_unused=True)
@@ -101,7 +110,7 @@ class SparseGradients(torch.autograd.Function):
             origins, pulls = ([values[number] for number in trained] for values in (graph.origins, of_copies))
             if origins:
                 of_weights = _added(of_weights, torch.autograd.grad(origins, weights, pulls, allow_unused=True))
-        return None, None, None, of_images, of_captions, *of_weights
+        return None, None, None, None, of_images, of_captions, *of_weights
 
 
 def _added(totals: Sequence[torch.Tensor | None], parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
