@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from crossmodal.captions.base import encode_captions
+from crossmodal.captions.base import store_captions
 from crossmodal.captions.bert import load_bert
 from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
@@ -66,7 +66,7 @@ def write_pipeline(folder):
     )
     texts = [caption for record in records for caption in record.captions]
     encoder = BertFeatures(*load_bert(folder / "models/bert"), params.captions.max_tokens)
-    encode_captions(encoder, texts, folder / "data/captions", batch_size=4)
+    store_captions(encoder, texts, folder / "data/captions", batch_size=4)
     for name in MATCHERS:
         model_settings = params.model_copy(update={"model": name}).model_settings
         inputs = InputSizes(regions=extractor.feature_dim, words=16)

@@ -26,7 +26,7 @@ def doctor(tmp_path, monkeypatch, run):
     """Run it in a folder of its own; nothing leaves this machine unless ``addresses`` says what answers there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
-    monkeypatch.setattr(checks, "check_stages", lambda: [Finding("get", "download", "has not run here")])
+    monkeypatch.setattr(dvc_checks, "check_stages", lambda: [Finding("get", "download", "has not run here")])
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     asked = []

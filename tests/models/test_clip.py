@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from crossmodal.batch import Regions, Words
-from crossmodal.captions.base import encode_captions
+from crossmodal.captions.base import store_captions
 from crossmodal.captions.clip import ClipText
 from crossmodal.datasets.records import read_dataset
 from crossmodal.datasets.splits import split_rows
@@ -153,7 +153,7 @@ def test_images_are_transformers_own(tmp_path, sources, pictures, kind):
 def test_texts_are_transformers_own(tmp_path, monkeypatch, sources, kind, shard_rows):
     monkeypatch.setattr(store, "SHARD_ROWS", shard_rows)
     half = load_half(half_of(sources[kind], "text", tmp_path / "bert"), "text", "bert")
-    encode_captions(ClipText(*half), TEXTS, tmp_path / "store", batch_size=3, chunk=shard_rows)
+    store_captions(ClipText(*half), TEXTS, tmp_path / "store", batch_size=3, chunk=shard_rows)
     read = FeatureStore(tmp_path / "store")
     assert read.lengths.tolist() == [1] * len(TEXTS)
     stored = np.concatenate([read.read(row, "features") for row in range(len(TEXTS))]).astype(np.float32)
@@ -181,7 +181,7 @@ def test_text_half_before_the_store_is_exact(tmp_path, sources, kind):
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, sources):
     monkeypatch.setattr(store, "SHARD_ROWS", 2)
     model, words = load_half(half_of(sources["clip"], "text", tmp_path / "bert"), "text", "bert")
-    encode_captions(ClipText(model, words), TEXTS, tmp_path / "whole", batch_size=3, chunk=2)
+    store_captions(ClipText(model, words), TEXTS, tmp_path / "whole", batch_size=3, chunk=2)
     cut = tmp_path / "cut"
     cut.mkdir()
     shutil.copy(tmp_path / "whole" / "00000.h5", cut)
@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, sources):
         asked.extend(texts)
         return words(texts, **settings)
 
-    encode_captions(ClipText(model, listening), TEXTS, cut, batch_size=3, chunk=2)
+    store_captions(ClipText(model, listening), TEXTS, cut, batch_size=3, chunk=2)
     assert asked == TEXTS[2:]
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (cut / path.name).read_bytes(), path.name
