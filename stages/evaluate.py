@@ -20,9 +20,10 @@ from crossmodal.inference.compatibility import check_inputs
 from crossmodal.inference.scoring import SearchInputs, probe_similarity
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.paths import BERT, CAPTIONS, DATASET, EVALUATION, MATCHER, REGIONS, RELEVANCE
-from crossmodal.retrieval.gallery import save_info
+from crossmodal.retrieval.gallery import save_info, save_threshold
 from crossmodal.retrieval.results import summary
 from crossmodal.retrieval.search_split import cost_line, describe, search_split
+from crossmodal.retrieval.threshold import measure_threshold
 from crossmodal.runtime import pick_device
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import load_params
@@ -71,6 +72,11 @@ def main() -> None:
     if measured is not None:
         metrics["pointing"], pointed = measured
         save_arrays(pointed, work / POINTED)
+    threshold = measure_threshold(
+        replace(inputs, split=split_rows(dataset, "val", regions.left_out)), settings.threshold
+    )
+    if threshold is not None:
+        save_threshold(work, threshold)
     save_arrays(results, work / "results.npz")
     save_info(work, info)
     write_json(work / "metrics.json", metrics)

@@ -59,7 +59,13 @@ def test_a_cut_off_input_is_named(workspace, file, damage):
 def test_every_file_is_damaged_somewhere(pristine):
     """But for those that no stage reads, and photographs, of which one stands for all."""
     files = {f"{out}/{name}" for out in forks.OUTS.values() for name in forks.contents(pristine / out)}
-    kept = ("captions.faiss", "images.faiss", "gallery.json", "metrics.json")  # for crossmodal search and people
+    kept = (
+        "captions.faiss",
+        "images.faiss",
+        "gallery.json",
+        "metrics.json",
+        "threshold.json",
+    )  # for crossmodal search and people
     unread = {f"results/evaluation/{name}" for name in kept} | {"data/relevance/relevance.json"}
     drawn = ("results/report/", "data/dataset/images/")
     assert {file for file in files - set(READ) if not file.startswith(drawn)} <= unread

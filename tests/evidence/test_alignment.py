@@ -12,7 +12,9 @@ from crossmodal.errors import UserError
 from crossmodal.evidence import alignment
 from crossmodal.evidence.alignment import keep_evidence, sample_scores
 from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
+from crossmodal.evidence.occlusion import falls
 from crossmodal.evidence.selection import gallery_queries
+from crossmodal.evidence.words import words_of
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.files.checked_arrays import load_arrays
@@ -73,10 +75,32 @@ def test_the_same_bytes_twice(data, tmp_path):
     assert (tmp_path / "once/evidence.npz").read_bytes() == (tmp_path / "twice/evidence.npz").read_bytes()
 
 
-@pytest.mark.parametrize(("name", "explained"), [("vsepp", 3), ("scan", 0)])
-def test_models_without_alignments_and_none_asked_for(data, tmp_path, name, explained):
+def test_models_without_alignment_have_falls_at_the_tokens_of_words(data, tmp_path):
+    model, (dataset, regions, words) = build("vsepp"), data
+    evidence, _, _ = keep(model, data, tmp_path / "out")
+    assert evidence.occlusion and not keep(build("scan"), data, tmp_path / "scan")[0].occlusion
+    texts = [caption for record in dataset.records for caption in record.captions]
+    for image, caption in evidence.pairs[:5].tolist():
+        groups = words_of(texts[caption], evidence.token_spans(caption))
+        (found,) = falls(
+            model,
+            read_regions(regions, np.array([image])),
+            read_words(words, np.array([caption])),
+            [np.array(group) for group in groups],
+        )
+        weights = evidence.alignment(image, caption)
+        for group, fall in zip(groups, found.regions, strict=True):
+            shown = fall.max() > alignment.LITTLE * found.regions.max()
+            for token in group:
+                np.testing.assert_allclose(weights[:, token], np.maximum(fall, 0) * shown, atol=1e-3)
+        assert not weights[:, [0, -1]].any()  # [CLS] and [SEP]
+    assert evidence.weights.any()
+
+
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_none_asked_for(data, tmp_path, name):
     """No tokenizer is looked for either."""
-    evidence, _, _ = keep(build(name), data, tmp_path / "out", explained=explained, bert="absent")
+    evidence, _, _ = keep(build(name), data, tmp_path / "out", explained=0, bert="absent")
     assert len(evidence.pairs) == len(evidence.captions) == len(evidence.weights) == 0
     assert evidence.alignment(1, 1) is None
     assert len(evidence.matches) == 16  # 8 images with 2 captions

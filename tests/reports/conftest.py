@@ -141,6 +141,7 @@ def evidence():
         lengths=np.array([7]),
         spans=np.array([(0, 0), (0, 4), (4, 5), (5, 6), (7, 10), (10, 13), (0, 0)], dtype=np.int32),
         boxes=np.zeros((0, 4), dtype=np.float32),
+        occlusion=np.array(False),
     )
 
 

@@ -53,7 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
         seconds = time.perf_counter() - started
         answers.append((query, results_of(session, query, found)))
         print(f"{printable(query)}: {session.describe()}, {1000 * seconds:.0f} ms")
+        fits = None if photograph else session.threshold
         for result in answers[-1][1]:
+            if fits is not None and result.score < fits:
+                print(f"      {fits:.3f}  ---- below this score it is likelier that nothing here fits")
+                fits = None
             print(f"{result.position:4d}  {result.score:7.3f}  {printable(result.line)}")
     if arguments.open:
         write_page(PAGE, session, answers)

@@ -1,12 +1,15 @@
 """``crossmodal serve``: a page to search the photographs with, and the same as JSON for programs.
 
 crossmodal serve
-crossmodal serve --gallery results/holiday --port 8080      # what crossmodal embed made
+crossmodal serve --gallery results/holiday --port 8080               # what crossmodal embed made
+crossmodal serve --matcher models/tern --against models/sgraf        # two matchers over the same images
+crossmodal serve --matcher models:/crossmodal-tern-scenes/1          # of MLflow's registry
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from crossmodal import paths
@@ -14,16 +17,18 @@ from crossmodal.commands.arguments import port
 from crossmodal.terminal import printable
 
 ANYWHERE = ("0.0.0.0", "::", "")
+MATCHER = "folder of a matcher, or models:/NAME/VERSION"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gallery",
         type=Path,
-        default=paths.EVALUATION,
         metavar="GALLERY",
-        help="what is searched: the last evaluated one (default: %(default)s), or what crossmodal embed made",
+        help=f"what is searched: the last evaluated one (default: {paths.EVALUATION}), or what crossmodal embed made",
     )
+    parser.add_argument("--matcher", metavar="MATCHER", help=f"{MATCHER} (default: {paths.MATCHER})")
+    parser.add_argument("--against", metavar="MATCHER", help="a second one, next to the first on every query")
     parser.add_argument("--port", type=port, default=8000, help="default: %(default)s; 0: any free one")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: %(default)s, for this machine alone)"
@@ -32,28 +37,39 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load everything, open the port, print the address, serve until interrupted."""
+    import tempfile
+
     import uvicorn
 
     from crossmodal.serving.api import Server, make_app
     from crossmodal.serving.guard import LOCAL
     from crossmodal.serving.listen import listen
-    from crossmodal.serving.session import Folders, SearchSession
+    from crossmodal.serving.opened import check_same_images, open_session
     from crossmodal.settings.params import load_params
 
-    session = SearchSession(arguments.gallery, load_params(), Folders())
-    session.warm()
     host = arguments.host
     hosts = None if host in ANYWHERE else {host.lower(), *LOCAL}
-    app = make_app(Server([session]), hosts)
-    with listen(host, arguments.port) as socket:
-        number = socket.getsockname()[1]
-        name = "127.0.0.1" if host in ANYWHERE else host
-        print(printable(f"serve: {session.describe()}"))
-        if host in ANYWHERE:
-            print(
-                "serve: every machine that reaches this one can search, see the photographs and send its own; there is "
-                "no password and no encryption"
+    with tempfile.TemporaryDirectory(prefix="crossmodal-") as name, listen(host, arguments.port) as socket:
+        scratch, say = Path(name), partial(_print, prefix="serve: ")
+        sessions = [open_session(arguments.gallery, arguments.matcher, load_params(), scratch / "0", say)]
+        if arguments.against is not None:
+            sessions.append(open_session(arguments.gallery, arguments.against, load_params(), scratch / "1", say))
+            check_same_images(*sessions)
+        for session in sessions:
+            session.warm()
+            say(session.describe())
+        app = make_app(Server(sessions), hosts)
+        if hosts is None:
+            say(
+                "every machine that reaches this one can search, see the photographs and send its own; there is no "
+                "password and no encryption"
             )
-        print(f"serve: http://{f'[{name}]' if ':' in name else name}:{number}/ (Ctrl-C ends it)", flush=True)
+        shown = "127.0.0.1" if hosts is None else host
+        number = socket.getsockname()[1]
+        say(f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/ (Ctrl-C ends it)")
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on")
         uvicorn.Server(config).run(sockets=[socket])
+
+
+def _print(text: str, prefix: str) -> None:
+    print(printable(f"{prefix}{text}"), flush=True)

@@ -1,4 +1,4 @@
-"""Sampled pair scores and region-word alignments, written by the evaluate stage (alignment.py) for the report."""
+"""Sampled pair scores, and which regions answer which words: made by the evaluate stage (alignment.py)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ EVIDENCE_FILE = "evidence.npz"
 
 @dataclass(frozen=True)
 class Evidence:
-    """Scores of sampled pairs; the alignment of the pairs that the report shows, none of models that have no alignment.
+    """Scores of sampled pairs; the alignment of the pairs that the report shows, or occlusion of models without one.
 
     matches (M,), non_matches (S,): float32 scores of images with their own captions, and with others.
     pairs (P, 2): image and caption as store rows; sizes (P, 2): their regions R and tokens L; weights: (R, L) of
     every pair, flat, one after the other, float16. captions (K,): store rows of the captions; spans (T, 2): where
     their tokens are in their texts (see CaptionEncoder.spans), one caption after the other, lengths (K,) of each.
+    occlusion (): bool, whether weights are no alignment but by how much a score falls (evidence.occlusion), each word's
+    at all its tokens.
     boxes (R, 4): of the regions of every image, as shares of it, where the matcher makes them of what is stored; (0, 4)
     where they are the stored ones.
     """
@@ -31,6 +33,7 @@ class Evidence:
     lengths: np.ndarray
     spans: np.ndarray
     boxes: np.ndarray
+    occlusion: np.ndarray
 
     def alignment(self, image: int, caption: int) -> np.ndarray | None:
         """How much each region of an image answers each token of a caption: (R, L); None of a pair not kept."""

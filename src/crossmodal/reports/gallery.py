@@ -21,7 +21,7 @@ EXAMPLES = 8  # captions next to their own images, words coloured
 def write_gallery(folder: Path, reader: QueryReader, *, metrics: Mapping[str, Any], title: str, queries: int) -> Path:
     """Write ``gallery.html``, ``text-to-image.png`` and ``image-to-text.png`` into ``folder``, made if missing.
 
-    And ``regions-and-words.png`` of models that compare regions with words.
+    And ``regions-and-words.png`` where it was kept which regions answer which words.
 
     Args:
         metrics: of the split. title: what is shown, e.g. "TERN on scenes".
@@ -72,7 +72,8 @@ def write_gallery(folder: Path, reader: QueryReader, *, metrics: Mapping[str, An
         note = f"drawn at random, R@1 is {100 * part['total_hits'] / part['total']:.1f} %"
         draw(folder / file, title, note, _few(part["queries"], SHEET_QUERIES))
     if examples:
-        words_sheet(folder / "regions-and-words.png", title, _few(examples, SHEET_QUERIES))
+        chosen = _few(examples, SHEET_QUERIES)
+        words_sheet(folder / "regions-and-words.png", title, chosen, occlusion=reader.words.occlusion)
     return path
 
 

@@ -31,12 +31,13 @@ def write_page(
     labels = [(name, label) for name, (label, there) in sections.items() if there]
     answers, dataset = answers_json(reader, shown), reader.pictures.dataset.name
     values |= {"page": page, "dataset": dataset, "sections": labels, "answers": answers, "most_results": SHOWN}
+    values |= {"occlusion": reader.words.occlusion}
     path.write_text(template.render(values), encoding="utf-8")
     return path
 
 
 def answers_json(reader: QueryReader, shown: Iterable[Query | ProbePair]) -> str:
-    """Data for the page's highlighting of words, as JSON of numbers alone; empty for models without alignment.
+    """Data for the page's highlighting of words, as JSON of numbers alone; empty where nothing was kept.
 
     answers: of "image row-caption row" a list of words, each a list of [region, strength 0 to 9]. boxes: of an image
     row the boxes of its regions, x1 y1 x2 y2 in thousandths of the image.

@@ -62,9 +62,12 @@ def image_to_text_sheet(path: Path, title: str, note: str, queries: Sequence[Que
             _verdict(axes, left + 66, top + TILE - 22, query, "right caption first", "best right caption:")
 
 
-def words_sheet(path: Path, title: str, examples: Sequence[WordExample]) -> Figure:
-    """Two captions a row: the caption's own image, and its words, each above a bar in the colour of its region."""
-    note = "a word has the colour of the region that answers it most"
+def words_sheet(path: Path, title: str, examples: Sequence[WordExample], *, occlusion: bool = False) -> Figure:
+    """Two captions a row: the caption's own image, and its words, each above a bar in the colour of its region.
+
+    ``occlusion``: regions answer words by it, which the note says.
+    """
+    note = f"a word has the colour of the region that answers it most{', by occlusion' if occlusion else ''}"
     with _sheet(path, f"{title}: regions and words", note, rows=(len(examples) + 1) // 2, height=LARGE) as (axes, tops):
         for index, example in enumerate(examples):
             left, top = MARGIN + index % 2 * (WIDTH // 2 - MARGIN + GAP), tops[index // 2]

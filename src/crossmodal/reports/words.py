@@ -43,6 +43,11 @@ class WordReader:
         self._texts = [caption for record in dataset.records for caption in record.captions]
         self._evidence = evidence
 
+    @property
+    def occlusion(self) -> bool:
+        """Whether regions answer by how much the score falls without them, of a model without alignment."""
+        return bool(self._evidence.occlusion)
+
     def sentence(self, caption: int) -> Sentence:
         """A caption by its row, in one piece where nothing is known of its words."""
         text, caption = self._texts[caption], int(caption)

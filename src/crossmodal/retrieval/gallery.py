@@ -1,6 +1,7 @@
 """A searched gallery on disk: what was indexed, by which matcher and how.
 
 gallery.json                     the matcher and the way of searching, see GalleryInfo
+threshold.json                   see Threshold; absent where there was too little to measure
 images.faiss, captions.faiss     indexes, where FAISS takes part
 """
 
@@ -16,6 +17,7 @@ from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.settings.derived import with_reading
 from crossmodal.settings.params import Params
 
+THRESHOLD = "threshold.json"
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]
 
 
@@ -40,6 +42,20 @@ class GalleryInfo(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class Threshold(Record):
+    """Content of threshold.json.
+
+    key: of the matcher. score: of the image found first, at which the right image is as likely in the gallery as not;
+    slope: of the logistic curve there. images, captions: searched, of the validation split.
+    """
+
+    key: str
+    score: float
+    slope: float
+    images: Annotated[int, Field(ge=1)]
+    captions: Annotated[int, Field(ge=1)]
+
+
 def save_info(folder: Path, info: GalleryInfo) -> None:
     """Write ``gallery.json``."""
     write_json(folder / "gallery.json", info.model_dump())
@@ -60,3 +76,21 @@ def as_made(params: Params, settings: Any, path: Path) -> Params:
         return with_reading(params, settings)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not settings of features ({first_line(error)})") from None
+
+
+def save_threshold(folder: Path, threshold: Threshold) -> None:
+    """Write ``threshold.json``."""
+    write_json(folder / THRESHOLD, threshold.model_dump())
+
+
+def read_threshold(folder: Path, key: str) -> Threshold | None:
+    """Read ``threshold.json``; None where there is none, or where it is of another matcher than that of ``key``.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / THRESHOLD
+    if not path.is_file():
+        return None
+    threshold = read_record(path, Threshold)
+    return threshold if threshold.key == key else None

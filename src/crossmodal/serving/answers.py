@@ -72,7 +72,7 @@ class Result(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """``threshold``: the score at which a result is as likely right as wrong, where the gallery has one."""
+    """``threshold``: the score below which it is likelier that nothing here fits, where the gallery has one."""
 
     query: Query
     matcher: str

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -34,6 +35,8 @@ MOST_QUERIES = 128  # at work and waiting
 MOST_PICTURES = 1024
 EXAMPLES = 4  # sentences that the empty page offers
 MOST_WORDS_BYTES = 2**17  # of a request for words
+
+ROUTES = Environment(loader=PackageLoader("crossmodal.serving", "web"), autoescape=True).get_template("routes.html.j2")
 
 K = Annotated[int, Query(ge=1, le=MOST_SERVED, description="results")]
 Mode = Annotated[Literal["exact", "index", "shortlist"] | None, Query(description="of /api/about; default: the first")]
@@ -57,6 +60,8 @@ class Server:
 
     def __init__(self, sessions: Sequence[SearchSession]) -> None:
         self.sessions, self.counters = list(sessions), Counters()
+        names = [session.info.model for session in self.sessions]
+        self.names = [name if names.count(name) == 1 else f"{name} {n}" for n, name in enumerate(names, start=1)]
         threads = max(os.cpu_count() or 1, 1)
         self.searches = Workers("search", threads, MOST_QUERIES)
         self.pictures = Workers("picture", min(threads, 2), MOST_PICTURES)
@@ -114,14 +119,14 @@ def _add_api(app: FastAPI, server: Server) -> None:
             "modes": list(first.engine.modes),
             "matchers": [
                 {
-                    "name": session.info.model,
+                    "name": name,
                     "gallery": session.describe(),
                     "modes": list(session.engine.modes),
                     "explains": session.words.explains,
                     "similar": session.engine.model.pooled,
                     "photographs": session.takes_photographs,
                 }
-                for session in server.sessions
+                for name, session in zip(server.names, server.sessions, strict=True)
             ],
             "max_k": MOST_SERVED,
             "max_bytes": MOST_IMAGE_BYTES,
@@ -203,6 +208,11 @@ def _add_pages(app: FastAPI, server: Server) -> None:
         except UserError:
             raise HTTPException(404, f"item {item}: its photograph is not here or cannot be read") from None
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def routes() -> HTMLResponse:
+        """All routes, as a page without scripts."""
+        return HTMLResponse(ROUTES.render(paths=app.openapi()["paths"]))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

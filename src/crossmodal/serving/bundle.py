@@ -27,7 +27,7 @@ from crossmodal.datasets.records import write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.files.checked_json import Record, read_record, write_json
-from crossmodal.retrieval.gallery import save_info
+from crossmodal.retrieval.gallery import THRESHOLD, save_info
 from crossmodal.runtime import setting_path
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.settings.params import load_params
@@ -86,6 +86,8 @@ def pack(
     packed.mkdir()
     for path in gallery.glob("*.faiss"):
         shutil.copy(path, packed / path.name)
+    if (gallery / THRESHOLD).is_file():
+        shutil.copy(gallery / THRESHOLD, packed / THRESHOLD)
     if info.shortlist_by != "own":
         shutil.copytree(setting_path(info.shortlist_by), packed / "finder")
         info = info.model_copy(update={"shortlist_by": "finder"})

@@ -21,7 +21,7 @@ from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.query import read_photograph, regions_of
-from crossmodal.retrieval.gallery import as_made, read_info
+from crossmodal.retrieval.gallery import as_made, read_info, read_threshold
 from crossmodal.runtime import loaded_once
 from crossmodal.serving.engine import Answer, Found, SearchEngine
 from crossmodal.serving.explainer import Explainer
@@ -175,7 +175,7 @@ class SearchSession:
         """Load everything and answer a query of each kind, so that no client waits for it."""
         for mode in self.engine.modes:
             self.by_sentence("a try", 1, mode)
-        _ = self.takes_photographs, self.words.explains
+        _ = self.takes_photographs, self.words.explains, self.threshold
 
     @loaded_once
     def takes_photographs(self) -> bool:
@@ -208,9 +208,19 @@ class SearchSession:
     def _precision(self) -> str:
         return self.params.regions.precision
 
-    @property
+    @loaded_once
     def threshold(self) -> float | None:
-        """The score at which an image found for a sentence is as likely right as wrong; None where nothing is known."""
+        """The score below which nothing here fits a sentence, see ``retrieval.threshold``; None where it is not known.
+
+        The gallery's own, or, of one that was made without captions, that of the last evaluation of the same matcher.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        for folder in (self.engine.gallery, self.folders.evaluation):
+            found = read_threshold(folder, self.config.key)
+            if found is not None:
+                return found.score
         return None
 
     @loaded_once

@@ -488,6 +488,7 @@ class Evaluate(Section):
     top_k: Count
     explained: CountOrZero
     pointing: CountOrZero
+    threshold: CountOrZero
     batch_size: Count
     folds: Count | None
 

@@ -21,6 +21,7 @@ from crossmodal.tracking.store import EXPERIMENT, failure, tracking_uri
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
+LOADER = "crossmodal.serving.mlflow_model"
 DIGEST_TAG = "content"
 _LONGEST = 5000  # characters of a description, MLflow's limit
 MODEL_NAME = "search"  # of the model on the run's page
@@ -96,6 +97,34 @@ def register(loadable: Loadable, name: str, key: str, settings: Mapping[str, Any
     except (MlflowException, OSError) as error:
         raise UserError(failure(uri, error)) from None
     return Registered(name, made.version, run_id, new=True)
+
+
+def download(uri: str, folder: Path) -> Path:
+    """The content of a registered model, models:/NAME/VERSION, that ``register`` logged: its folder, below ``folder``.
+
+    Raises:
+        UserError: tracking is off, there is no such model, it is another project's, or the store failed.
+    """
+    store = tracking_uri()
+    if not store:
+        raise UserError(
+            "MLFLOW_TRACKING_URI: empty, so that tracking is off; unset it, or name a store with a registry"
+        )
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    try:
+        mlflow.set_tracking_uri(store)
+        folder.mkdir(parents=True, exist_ok=True)
+        with redirect_stderr(io.StringIO()):  # of its progress bars
+            place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        flavor = Model.load(str(place)).flavors.get("python_function", {})
+    except (MlflowException, OSError) as error:
+        raise UserError(f"{uri}: {failure(store, error)}") from None
+    if flavor.get("loader_module") != LOADER:
+        raise UserError(f"{uri}: no model that crossmodal register made ({flavor.get('loader_module', 'no Python')})")
+    return place / flavor["data"]
 
 
 def refusal(error: UserError) -> Exception:
