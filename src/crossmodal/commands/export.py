@@ -65,14 +65,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _export_matcher(arguments: argparse.Namespace) -> None:
-    """The matcher as a folder of ``sharing.folder``, with its card."""
+    """The matcher as a folder of ``serving.shared``, with its card."""
     import shutil
 
     from crossmodal.files.checked_json import write_json
     from crossmodal.runtime import in_units
     from crossmodal.serving.session import Folders
+    from crossmodal.serving.shared import write_shared
     from crossmodal.settings.params import load_params
-    from crossmodal.sharing.folder import write_shared
     from crossmodal.sharing.model_card import TO_DO, card_of_folders
 
     folders = Folders(dataset=arguments.dataset, regions=arguments.regions, evaluation=arguments.evaluation)
