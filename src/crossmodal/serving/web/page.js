@@ -3,12 +3,12 @@
 import * as server from "./server.js";
 import { column, failed, timing } from "./cards.js";
 import { $, make } from "./dom.js";
+import { samples } from "./home.js";
 import { listen, photograph } from "./photograph.js";
 import { DEFAULTS, address, asks, kept, read, sameResults } from "./state.js";
 import { begin, explain, line, tell as tellMeaning } from "./words.js";
 
 const COUNTS = [6, 12, 24, 48, 96];
-const SAMPLES = 12; // pictures of the gallery on the empty page
 const WAYS = { // of searching: label and what it does
   exact: ["Exact", "Every picture is compared"],
   index: ["Index", "The index finds the pictures, approximately"],
@@ -20,12 +20,14 @@ let about = null; // what the server says of itself; requests do not wait for it
 let state = read(location, history.state);
 let running = null; // AbortController of the search in progress
 let preview = null; // object URL of the visitor's photograph
+let scroll = history.state?.scroll ?? 0; // where the results are to be read on
 
 // ---- state
 
 // Show another state; a link or a button got there.
 function go(change, { replace = false } = {}) {
   const next = { ...state, ...change };
+  if (!replace) history.replaceState({ ...kept(state), scroll: scrollY }, "", location.href); // for "back"
   history[replace ? "replaceState" : "pushState"](kept(next), "", address(next));
   visit(next);
 }
@@ -47,7 +49,7 @@ async function results() {
   const searched = state;
   tell(null);
   document.title = state.q ? `${state.q} – crossmodal` : HOME_TITLE;
-  if (!asks(searched)) return samples();
+  if (!asks(searched)) return home();
   const own = searched.photo === null ? null : photograph(searched.photo);
   if (searched.photo !== null && !own) return problem("A link does not hold a photograph: choose it again.");
   document.body.classList.add("busy");
@@ -95,6 +97,8 @@ async function paint(searched, settled, signal) {
   preparePreview(first);
   const explained = searched.q && answers.some((answer, matcher) => answer && about.matchers[matcher].explains);
   begin(explained ? first.query : null, pictures.flat());
+  if (scroll) scrollTo({ top: scroll, behavior: "instant" });
+  scroll = 0;
   document.body.classList.remove("busy");
   if (explained) await explainAll(searched, answers, pictures, signal);
 }
@@ -110,7 +114,7 @@ async function explainAll(searched, answers, pictures, signal) {
     try {
       const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
       if (signal.aborted) return;
-      explain(explanation, pictures[matcher]);
+      explain(explanation, pictures[matcher], matcher === 0);
       tellMeaning(kinds.set(answer.matcher, explanation.kind));
     } catch (error) {
       if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);
@@ -127,8 +131,8 @@ function summary(answers, first) {
   return `${count} each, best first · ${stay} of ${answers[1].results.length} at the same rank with both`;
 }
 
-// The page before the first search: sentences to try and pictures from all over the gallery.
-async function samples() {
+// The page before the first search.
+async function home() {
   begin(null, []);
   document.body.classList.remove("busy");
   const columns = $("columns");
@@ -137,23 +141,7 @@ async function samples() {
   columns.dataset.home = "1";
   status("");
   await known;
-  if (!about || asks(state)) return;
-  const count = Math.min(SAMPLES, about.images);
-  const items = Array.from({ length: count }, (_, number) => Math.floor((number * about.images) / count));
-  const examples = (about.examples ?? []).map((text) => make("a", { href: address({ ...state, ...toSentence, q: text }), "data-q": text, dir: "auto" }, text));
-  columns.replaceChildren(
-    ...(examples.length ? [make("p", { class: "examples" }, "For example", examples)] : []),
-    make("p", { class: "note" }, about.matchers[0].similar ? "Some pictures of the gallery; choose one to find others like it." : "Some pictures of the gallery."),
-    make("div", { class: "samples" }, items.map((item) => sample(item))));
-}
-
-function sample(item) {
-  const image = make("img", { src: `/images/${item}?side=320`, alt: `picture ${item + 1} of the gallery`, decoding: "async" });
-  const frame = about.matchers[0].similar
-    ? make("a", { href: address({ ...state, ...toSentence, q: "", item: String(item) }), "data-similar": item, "aria-label": `More like picture ${item + 1} of the gallery` }, image)
-    : make("span", {}, image);
-  image.addEventListener("load", () => frame.style.setProperty("--ratio", Math.min(2.6, Math.max(0.6, image.naturalWidth / image.naturalHeight))));
-  return frame;
+  if (about && !asks(state)) columns.replaceChildren(...samples(about, { ...state, ...toSentence }));
 }
 
 // ---- lines
@@ -281,7 +269,15 @@ document.addEventListener("keydown", (event) => {
   $("q").focus();
   $("q").select();
 });
-addEventListener("popstate", (event) => visit(read(location, event.state)));
+history.scrollRestoration = "manual"; // results arrive later
+addEventListener("popstate", (event) => {
+  scroll = event.state?.scroll ?? 0;
+  visit(read(location, event.state));
+});
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address stays
+  $("results").focus();
+});
 listen((photo) => {
   if (about && !takesPhotographs()) tell("This gallery cannot be searched with a photograph.");
   else go({ ...toSentence, q: "", photo });
