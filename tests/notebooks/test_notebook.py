@@ -70,7 +70,7 @@ def test_it_runs_on_scenes(notebook, scenes, monkeypatch):
     executed = client.execute()
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    printed = "".join(output.get("text", "") for output in outputs)
+    printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
     assert len(pictures) == 5  # boxes, scores, words by regions, the strongest words, results
     assert printed.startswith("24 images; image 12 has ")
     assert "as stored: True" in printed
