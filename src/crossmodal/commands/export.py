@@ -14,6 +14,13 @@ from crossmodal import paths
 from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
+_LOAD = """\
+In a checkout of the repository, after `make setup`; SOURCE is this folder, or its name on the Hugging Face hub:
+
+    crossmodal embed photos --out results/photos --matcher SOURCE
+    crossmodal search "two dogs running on grass" --in results/photos --matcher SOURCE
+    crossmodal serve --gallery results/photos --matcher SOURCE"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -77,11 +84,7 @@ def _export_matcher(arguments: argparse.Namespace) -> None:
 
     folders = Folders(dataset=arguments.dataset, regions=arguments.regions, evaluation=arguments.evaluation)
     out, params = arguments.out, load_params()
-    load = (
-        "crossmodal embed photos/ --out results/photos --matcher SOURCE",
-        'crossmodal search "two dogs running on grass" --in results/photos --matcher SOURCE',
-    )
-    card, known = card_of_folders(params, folders, "\n".join(f"    {line}" for line in load))
+    card, known = card_of_folders(params, folders, _LOAD)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     config = write_shared(part, params, folders, known.dataset.name)
