@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NAMED = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==([^ ;\\]+)")
+NAMED = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==([^\s;\\]+)")
 
 
 def test_the_cpu_image_has_the_locked_packages_without_cuda(tmp_path):

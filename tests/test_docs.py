@@ -45,3 +45,10 @@ def test_settings_are_there(page):
     """What stands behind -S; what begins with + is for keys that params.yaml does not have."""
     keys = set(re.findall(r"-S '?([\w.]+)=", PAGES[page]))
     assert keys - {ADDED} <= SETTINGS.keys()
+
+
+def test_the_readmes_pictures_are_few_and_small():
+    """A clone carries every version of them."""
+    pictures = [ROOT / target for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGES["README.md"])]
+    assert 1 <= len(pictures) <= 4
+    assert max(path.stat().st_size for path in pictures) < 300_000

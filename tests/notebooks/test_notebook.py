@@ -66,11 +66,11 @@ def test_it_runs_on_scenes(notebook, scenes, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(scenes / "ipython"))
-    client = nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(scenes)}})
+    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(scenes)}})
     executed = client.execute()
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    printed = "".join(output.get("text", "") for output in outputs)
+    printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
     assert len(pictures) == 5  # boxes, scores, words by regions, the strongest words, results
     assert printed.startswith("24 images; image 12 has ")
     assert "as stored: True" in printed

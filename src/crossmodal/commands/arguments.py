@@ -35,7 +35,7 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
 
 
 def add_matcher(parser: argparse.ArgumentParser) -> None:
-    """``--matcher SOURCE``, for ``sharing.folder.open_matcher``."""
+    """``--matcher SOURCE``, for ``serving.shared.open_matcher``."""
     parser.add_argument(
         "--matcher",
         metavar="SOURCE",

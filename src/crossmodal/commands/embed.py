@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     import shutil
 
     from crossmodal.serving.embed import embed_folder
+    from crossmodal.serving.shared import open_matcher
     from crossmodal.settings.params import load_params
-    from crossmodal.sharing.folder import open_matcher
 
     folder, out = arguments.folder, arguments.out
     if not folder.is_dir():

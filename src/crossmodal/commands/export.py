@@ -25,6 +25,13 @@ FORMATS = {
     "hub": "the matcher, what reads its queries, and a model card, for the Hugging Face hub",
 }
 
+LOAD = """\
+In a checkout of the repository, after `make setup`; SOURCE is this folder, or its name on the Hugging Face hub:
+
+    crossmodal embed photos --out results/photos --matcher SOURCE
+    crossmodal search "two dogs running on grass" --in results/photos --matcher SOURCE
+    crossmodal serve --gallery results/photos --matcher SOURCE"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     described = "; ".join(f"{name}: {purpose}" for name, purpose in FORMATS.items())
@@ -139,24 +146,20 @@ def _vectors(arguments: argparse.Namespace) -> str:
 
 
 def _matcher(arguments: argparse.Namespace) -> str:
-    """The matcher as a folder of ``sharing.folder``, with its card."""
+    """The matcher as a folder of ``serving.shared``, with its card."""
     import shutil
 
     from crossmodal.files.checked_json import write_json
     from crossmodal.runtime import in_units
     from crossmodal.serving.session import Folders
+    from crossmodal.serving.shared import write_shared
     from crossmodal.settings.params import load_params
-    from crossmodal.sharing.folder import write_shared
     from crossmodal.sharing.model_card import TO_DO, card_of_folders
 
     given = {name: getattr(arguments, name) for name in ("dataset", "regions", "captions", "matcher", "evaluation")}
     folders = Folders(**given)
     out, params = arguments.out, load_params()
-    load = (
-        "crossmodal embed photos/ --out results/photos --matcher SOURCE",
-        'crossmodal search "two dogs running on grass" --in results/photos --matcher SOURCE',
-    )
-    card, known = card_of_folders(params, folders, "\n".join(f"    {line}" for line in load))
+    card, known = card_of_folders(params, folders, LOAD)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     config = write_shared(part, params, folders, known.dataset.name)

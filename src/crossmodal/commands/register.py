@@ -14,6 +14,8 @@ from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 _LOAD = """\
+By MLflow, without the repository:
+
     model = mlflow.pyfunc.load_model("models:/NAME/VERSION")
     model.predict(pandas.DataFrame({"query": ["a red circle left of a blue square"]}), params={"k": 5})"""
 

@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--image {shown(photograph)}: no such file")
     from crossmodal.commands.search_page import results_of, write_page
     from crossmodal.serving.session import SearchSession
+    from crossmodal.serving.shared import open_matcher
     from crossmodal.settings.params import load_params
-    from crossmodal.sharing.folder import open_matcher
 
     session = SearchSession(arguments.gallery, *open_matcher(arguments.matcher, load_params()))
     session.load(photographs=photograph is not None)

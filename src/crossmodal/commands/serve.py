@@ -17,7 +17,7 @@ from crossmodal.commands.arguments import port
 from crossmodal.terminal import printable
 
 ANYWHERE = ("0.0.0.0", "::", "")
-MATCHER = "folder of a matcher, or models:/NAME/VERSION"
+MATCHER = "folder of a matcher, ORG/NAME on the Hugging Face hub, or models:/NAME/VERSION"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmodal.captions.base import encode_captions
+from crossmodal.captions.base import store_captions
 from crossmodal.datasets.assemble import check_images
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.datasets.splits import Split
@@ -31,11 +32,10 @@ from crossmodal.inference.rescore import rescore_leading
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extraction.extract import extract_regions
+from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.retrieval.gallery import as_made
 from crossmodal.runtime import pick_device
 from crossmodal.serving.session import Folders, matching_extractor, matching_reader
-from crossmodal.settings.derived import region_backend
 from crossmodal.settings.params import Params, load_params
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class MatcherSearch:
             self._extract(rows, folder)
         else:
             encoder = matching_reader(self.params, self.folders, self.config).encoder
-            encode_captions(encoder, rows[TEXT], folder / "store", batch_size=self.params.captions.batch_size)
+            store_captions(encoder, rows[TEXT], folder / "store", batch_size=self.params.captions.batch_size)
         return kinds[0], [str(item) for item in rows["id"]], FeatureStore(folder / "store")
 
     def _extract(self, rows: Rows, folder: Path) -> None:
@@ -178,10 +178,7 @@ class MatcherSearch:
             read_dataset(folder / "dataset"),
             self._extractor,
             folder / "store",
-            batch_size=self.params.regions.batch_size,
-            backend=region_backend(self.params),
-            workers=self.params.regions.workers,
-            precision=self.params.regions.precision,
+            replace(Extraction.of(self.params), max_broken=0),
         )
 
     @cached_property

@@ -26,6 +26,7 @@ from crossmodal.retrieval.results import build_indexes
 from crossmodal.runtime import pick_device
 from crossmodal.serving.bundle import unpack
 from crossmodal.serving.session import Folders, SearchSession
+from crossmodal.serving.shared import open_matcher
 from crossmodal.settings.params import Params, load_params
 
 REGISTERED = "models:/"  # how the name of a registered model begins
@@ -43,7 +44,8 @@ def open_session(
     Args:
         gallery: results/evaluation, or what ``crossmodal embed`` made; None: the last evaluated one, or, where there is
             none, that of a registered model, without its photographs.
-        matcher: folder of a matcher, or models:/NAME/VERSION; None: models/matcher.
+        matcher: models:/NAME/VERSION, or what ``serving.shared.open_matcher`` takes: a folder, a name on the hub; None:
+            models/matcher.
         scratch: an empty folder that stays as long as the session is used.
         say: told what takes its time.
 
@@ -60,8 +62,8 @@ def open_session(
         folders = replace(folders, **{name: bundle / name for name in ("matcher", "bert", "detector")})
         if not folders.captions.is_dir():
             folders = replace(folders, captions=bundle / "captions")
-    elif matcher is not None:
-        folders = replace(folders, matcher=Path(matcher))
+    else:
+        params, folders = open_matcher(matcher, params)
     gallery = gallery or paths.EVALUATION
     info, config = read_info(gallery), read_config(folders.matcher)
     if info.key != config.key and matcher is not None:

@@ -93,7 +93,7 @@ def model_card(params: Params, config: MatcherConfig, known: Known, load: str, *
     """The card, in Markdown.
 
     Args:
-        load: indented lines of code that load the model. header: the hub's data in YAML at the top.
+        load: how to load the model, a sentence and indented code. header: the hub's data in YAML at the top.
     """
     dataset, settings = known.dataset, known.settings
     licence, rights = LICENCES.get(dataset.name, _OWN)

@@ -114,7 +114,7 @@ async function explainAll(searched, answers, pictures, signal) {
     try {
       const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
       if (signal.aborted) return;
-      explain(explanation, pictures[matcher]);
+      explain(explanation, pictures[matcher], matcher === 0);
       tellMeaning(kinds.set(answer.matcher, explanation.kind));
     } catch (error) {
       if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);

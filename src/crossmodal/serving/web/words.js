@@ -50,8 +50,9 @@ export function begin(query, shownPictures) {
   line(words.length ? WAITING : "");
 }
 
-// What the server found out about the pictures of one column. strength: words x regions, 0 to 1.
-export function explain(explanation, columnPictures) {
+// What the server found out about the pictures of one column. strength: words x regions, 0 to 1; word_strength: words.
+// first: of the first matcher, whose words have a line under them, as long as they count on all its pictures together.
+export function explain(explanation, columnPictures, first) {
   const order = words.map((word) => explanation.words.findIndex((known) => known.start === word.start)); // another matcher may read fewer words
   const items = new Map(explanation.items.map((item) => [String(item.item), item]));
   const weights = words.map(() => []);
@@ -65,8 +66,8 @@ export function explain(explanation, columnPictures) {
     kept.strength = order.map((number) => found.strength[number] ?? []);
     order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
   }
-  if (explanation.kind === "occlusion" && columnPictures[0] && pictures.has(columnPictures[0].picture)) {
-    weights.forEach((values, word) => buttons[word].style.setProperty("--weight", values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : 0));
+  if (first && explanation.kind === "occlusion") {
+    weights.forEach((values, word) => buttons[word].style.setProperty("--weight", values.reduce((sum, value) => sum + value / values.length, 0)));
   }
   refresh();
 }

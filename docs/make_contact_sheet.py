@@ -1,6 +1,6 @@
 """contact-sheet.jpg: some rows of the sheets that the report stage drew, small enough for the README.
 
-python docs/pictures/contact_sheet.py               # after dvc repro
+python docs/make_contact_sheet.py               # after dvc repro
 
 Queries are drawn at random by the report stage; of the six of each sheet every second is shown.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 from crossmodal.paths import REPORT
 from crossmodal.reports.sheets import GAP, HEAD, MARGIN, TILE, WIDTH
 
-OUT = Path(__file__).with_name("contact-sheet.jpg")
+OUT = Path(__file__).parent / "pictures/contact-sheet.jpg"
 SHEETS = {"text-to-image.png": (TILE + 36, (1, 3, 5)), "image-to-text.png": (TILE + 8, (0, 2, 4))}  # height, rows
 SHOWN_WIDTH = 1100
 

@@ -1,6 +1,6 @@
 """A trained matcher as a folder to share, on the Hugging Face hub or elsewhere, with all that reads its queries.
 
-README.md                     model card, see sharing.model_card
+README.md                     see model_card.md.j2 of sharing
 crossmodal.json               settings by which sentences and photographs are read, see Shared
 matcher/ bert/ detector/      as the stages wrote them, without what only training reads; matcher/ has the
                               vocabulary.json of a BiGRU too
