@@ -231,6 +231,7 @@ def test_a_failure_has_no_traceback(server, client, monkeypatch, caplog):
     answer = client.get("/api/search?q=a")
     assert answer.status_code == 500
     assert answer.json() == {"error": "the server failed at this request; its log says why"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert "secret /etc/passwd" in caplog.text
 
 
