@@ -175,16 +175,20 @@ class SearchSession:
         """Load everything and answer a query of each kind, so that no client waits for it."""
         for mode in self.engine.modes:
             self.by_sentence("a try", 1, mode)
-        _ = self.takes_photographs, self.words.explains, self.threshold
+        if self.takes_photographs:
+            blank = regions_of(np.zeros((64, 64, 3), np.uint8), self._extractor, self._precision)
+            query = self.engine.read_photograph(blank)
+            for mode in self.engine.modes if self.info.captions else ():
+                self.engine.captions_for(query, 1, mode)
+        _ = self.words.explains, self.threshold
 
     @loaded_once
     def takes_photographs(self) -> bool:
         """Whether a new photograph can be a query: features that others made have no detector here."""
         try:
-            regions = regions_of(np.zeros((64, 64, 3), np.uint8), self._extractor, self._precision)
+            _ = self._extractor
         except UserError:
             return False
-        self.engine.read_photograph(regions)
         return True
 
     @loaded_once
