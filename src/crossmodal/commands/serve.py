@@ -70,7 +70,14 @@ def run(arguments: argparse.Namespace) -> None:
         number = socket.getsockname()[1]
         say(f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/ (Ctrl-C ends it)")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # after uvicorn's own end, so that the folder goes
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            h11_max_incomplete_event_size=2**17,  # a request's line and headers: 10,000 characters as %XX%XX%XX
+        )
         uvicorn.Server(config).run(sockets=[socket])
 
 

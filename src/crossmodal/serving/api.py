@@ -188,15 +188,23 @@ def _add_pages(app: FastAPI, server: Server) -> None:
 
     @app.get("/images/{item}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def image(
-        item: int, side: Annotated[int, Query(ge=SIDES[0], le=SIDES[1], description="longer side")] = SIDES[1]
+        request: Request,
+        item: int,
+        side: Annotated[int, Query(ge=SIDES[0], le=SIDES[1], description="longer side")] = SIDES[1],
+        v: Annotated[str, Query(description="of the gallery; with it the picture may be kept")] = "",
     ) -> Response:
         """A picture of the gallery as JPEG, its longer side at most ``side`` pixels."""
         server.check_item(item)
+        version = server.sessions[0].version
+        keep = "private, max-age=86400, immutable" if v == version else "no-cache"  # another gallery has other pictures
+        headers = {"Cache-Control": keep, "ETag": f'"{version}-{item}-{side}"'}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
         try:
             content = await server.pictures.run(server.thumbnails.jpeg, item, side)
         except UserError:
             raise HTTPException(404, f"item {item}: its photograph is not here or cannot be read") from None
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(content, media_type="image/jpeg", headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def routes() -> HTMLResponse:

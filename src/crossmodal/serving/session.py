@@ -27,6 +27,7 @@ from crossmodal.serving.engine import Answer, Found, SearchEngine
 from crossmodal.serving.explainer import Explainer
 from crossmodal.serving.regions import GalleryRegions
 from crossmodal.settings.params import Params
+from crossmodal.workspace import content_key
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,11 @@ class SearchSession:
 
     def image_path(self, item: int) -> Path:
         return self.dataset.image_path(self.split.images[item])
+
+    @loaded_once
+    def version(self) -> str:
+        """Tells the pictures of one gallery from those of another: 8 hexadecimal digits."""
+        return content_key({}, [self.dataset.folder / "manifest.json"])[:8]
 
     def first_caption(self, item: int) -> str:
         """Of an image, to show what it is; empty if it has none."""
