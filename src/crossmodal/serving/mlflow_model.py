@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,6 +24,7 @@ from crossmodal.errors import UserError
 from crossmodal.limits import check_image, check_queries, check_results, check_sentence, is_file, shown
 from crossmodal.serving.bundle import read_serving, unpack
 from crossmodal.serving.engine import Found
+from crossmodal.serving.sent import as_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,13 +119,8 @@ class ServedSearch:
     def _captions_of(self, query: Query, k: int) -> list[Found]:
         if query.content is None:
             return self.session.find_captions(Path(query.text), k)
-        with tempfile.NamedTemporaryFile(prefix="query-") as file:
-            file.write(query.content)
-            file.flush()
-            try:
-                return self.session.find_captions(Path(file.name), k)
-            except UserError as error:
-                raise UserError(str(error).replace(file.name, "the image that was sent")) from None
+        with as_file(query.content) as path:
+            return self.session.find_captions(path, k)
 
 
 def read_query(query: object, kind: object, *, server_files: bool) -> Query:
