@@ -61,7 +61,7 @@ def photograph(address: str, sentence: str, word: str, scheme: str) -> Image.Ima
         page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme)
         page.goto(f"{address}/?q={quote(sentence)}")
         page.locator(".word", has_text=word).first.click()
-        page.wait_for_selector(".answer", state="attached")
+        page.wait_for_selector("body:not([data-work]) .answer", state="attached")
         page.wait_for_load_state("networkidle")
         page.evaluate("document.activeElement.blur()")
         picture = Image.open(io.BytesIO(page.screenshot()))
