@@ -8,7 +8,7 @@ const TAG = 21; // pixels of the height of a strength's label
 const WAITING = "Point at a word or a region. Which regions answer which word is being worked out…";
 const MEANINGS = { // of what lights up
   alignment: "Brightness: the model's own alignment of words with regions.",
-  occlusion: "Brightness: how much the score falls without the region. Line under a word: how much it falls without the word.",
+  occlusion: "Brightness: how much the score falls without the region because of the word. Line under a word: how much it falls without the word.",
 };
 
 const bar = $("bar"), chips = $("words");
