@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -26,6 +27,7 @@ def doctor(tmp_path, monkeypatch, run):
     """Run it in a folder of its own; nothing leaves this machine unless ``addresses`` says what answers there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checks, "check_machine", lambda params: [Finding("", "GPU", "none")])
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
     monkeypatch.setattr(dvc_checks, "check_stages", lambda: [Finding("get", "download", "has not run here")])
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)

@@ -1,5 +1,7 @@
 """FAISS search both ways against the similarity matrix."""
 
+import tracemalloc
+
 import faiss
 import numpy as np
 import pytest
@@ -9,7 +11,14 @@ from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.files.checked_arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind
-from crossmodal.retrieval.results import SearchResults, build_indexes, draw_sample, search_both_ways, summary
+from crossmodal.retrieval.results import (
+    SearchResults,
+    build_indexes,
+    draw_sample,
+    rank_pairs,
+    search_both_ways,
+    summary,
+)
 
 
 @pytest.fixture
@@ -122,6 +131,21 @@ def test_metrics_of_the_flat_index_are_those_of_the_matrix(tmp_path, many):
     assert metrics["i2t"] == summarise(i2t_ranks(matrix, split.caption_image))
     assert metrics["t2i"] == summarise(t2i_ranks(matrix, split.caption_image))
     np.testing.assert_array_equal(found.matrix, matrix)
+
+
+def test_ranking_a_matrix_takes_little_beside_it():
+    owners = np.repeat(np.arange(200), 10)
+    matrix = np.random.default_rng(0).random((200, 2000), dtype=np.float32)
+    split = Split(np.arange(200), np.arange(2000), owners)
+    tracemalloc.start()
+    try:
+        found = rank_pairs(matrix, split, top_k=5)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found.results.t2i_top, np.argsort(-matrix.T, axis=1)[:, :5])
+    np.testing.assert_array_equal(found.results.t2i_ranks, t2i_ranks(matrix, owners))
+    assert peak < 0.75 * matrix.nbytes  # the whole order of every row would be twice the matrix
 
 
 def test_figures_do_not_depend_on_the_clock(tmp_path, embeddings):

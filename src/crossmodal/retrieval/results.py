@@ -186,7 +186,7 @@ def rank_pairs(similarity: np.ndarray, split: Split, *, top_k: int) -> Searched:
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k highest scores of each row, best first, and their columns: (rows, k) each; ties in the columns' order."""
-    top = np.stack([np.argsort(-row, kind="stable")[:k] for row in scores])
+    top = np.stack([np.argsort(-row, kind="stable")[:k].copy() for row in scores])  # a view would keep the whole order
     return np.take_along_axis(scores, top, axis=1), top
 
 
