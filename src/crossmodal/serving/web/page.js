@@ -15,6 +15,7 @@ const WAYS = { // of searching: label and what it does
   shortlist: ["Shortlist", "The index finds a shortlist, which the model scores"],
 };
 const HOME_TITLE = document.title;
+const SLOW = 400; // milliseconds after which the page says that it searches
 
 let about = null; // what the server says of itself; requests do not wait for it
 let state = read(location, history.state);
@@ -49,19 +50,20 @@ async function results() {
   tell(null);
   document.title = state.q ? `${state.q} – crossmodal` : HOME_TITLE;
   document.body.dataset.work = "search";
+  const slow = setTimeout(() => status("Searching…"), SLOW);
   try {
-    await (asks(state) ? find(state, controller.signal) : home());
+    await (asks(state) ? find(state, controller.signal, () => clearTimeout(slow)) : home());
   } catch (error) {
-    if (running === controller) problem(error.message, error instanceof server.Unreachable);
+    if (running === controller) problem(error.message, error instanceof server.Passing);
   } finally {
+    clearTimeout(slow);
     if (running === controller) delete document.body.dataset.work;
   }
 }
 
-async function find(searched, signal) {
+async function find(searched, signal, found) {
   const own = searched.photo === null ? null : photograph(searched.photo);
   if (searched.photo !== null && !own) throw new Error("A link does not hold a photograph: choose it again.");
-  if (!$("columns").childElementCount || $("columns").dataset.home) status("Searching…");
   if (own && !searched.find) {
     searched.find = await defaultFind();
     controls();
@@ -71,6 +73,7 @@ async function find(searched, signal) {
   const settled = await Promise.allSettled(asked);
   await known;
   if (signal.aborted || !about) return;
+  found();
   if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
   await paint(searched, settled, signal);
 }
@@ -225,7 +228,7 @@ async function defaultFind() {
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const q = $("q").value.trim();
-  if (!q && (state.item !== null || state.photo !== null)) return; // the picture stays
+  if (!q && !state.q) return; // a picture stays
   if (q === state.q && asks(state)) return void results(); // once more
   go({ ...toSentence, q });
 });
