@@ -1,7 +1,7 @@
 // The page of crossmodal serve: the state in the address, controls, and results.
 
 import * as server from "./server.js";
-import { column, failed, timing } from "./cards.js";
+import { column, failed, key, timing } from "./cards.js";
 import { $, make } from "./dom.js";
 import { samples } from "./home.js";
 import { listen, photograph } from "./photograph.js";
@@ -87,9 +87,10 @@ function limited(searched, matcher) {
 async function paint(searched, settled, signal) {
   const answers = settled.map(({ value }) => value ?? null), compared = answers.length > 1;
   const sections = answers.map((answer, number) => {
-    if (!answer) return failed(about.matchers[number]?.name ?? "the other", settled[number].reason.message);
+    const name = about.matchers[number]?.name ?? "the other";
+    if (!answer) return failed(name, settled[number].reason.message);
     const other = compared ? answers[1 - number] : null;
-    return column({ answer, name: answer.matcher, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
+    return column({ answer, name, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
   });
   const columns = $("columns");
   delete columns.dataset.home;
@@ -99,8 +100,8 @@ async function paint(searched, settled, signal) {
   const first = answers.find(Boolean);
   status(summary(answers, first));
   preparePreview(first);
-  const explained = searched.q && answers.some((answer, matcher) => answer && about.matchers[matcher].explains);
-  begin(explained ? first.query : null, pictures.flat());
+  const explained = searched.q ? answers.find((answer, matcher) => answer?.query.words.length && about.matchers[matcher].explains) : null;
+  begin(explained?.query, pictures.flat());
   if (scroll) scrollTo({ top: scroll, behavior: "instant" });
   scroll = 0;
   document.body.dataset.work = "explanation";
@@ -119,7 +120,7 @@ async function explainAll(searched, answers, pictures, signal) {
       const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
       if (signal.aborted) return;
       explain(explanation, pictures[matcher], matcher === 0);
-      tellMeaning(kinds.set(answer.matcher, explanation.kind));
+      tellMeaning(kinds.set(about.matchers[matcher].name, explanation.kind));
     } catch (error) {
       if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);
     }
@@ -130,8 +131,8 @@ function summary(answers, first) {
   const shown = first.results.length, kind = first.results[0]?.caption ? "caption" : "picture";
   const count = `${shown} ${kind}${shown === 1 ? "" : "s"}`;
   if (answers.length < 2 || answers.includes(null)) return `${count}, best first · ${timing(first.milliseconds)}`;
-  const ranks = new Map(answers[0].results.map((result) => [`${result.item} ${result.caption ?? ""}`, result.rank]));
-  const stay = answers[1].results.filter((result) => ranks.get(`${result.item} ${result.caption ?? ""}`) === result.rank).length;
+  const ranks = new Map(answers[0].results.map((result) => [key(result), result.rank]));
+  const stay = answers[1].results.filter((result) => ranks.get(key(result)) === result.rank).length;
   return `${count} each, best first · ${stay} of ${answers[1].results.length} at the same rank with both`;
 }
 
