@@ -10,7 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from crossmodal.errors import UserError
 from crossmodal.serving.mlflow_model import DEFAULT_K, REQUIREMENTS
+from crossmodal.serving.opened import open_session
+from crossmodal.settings.params import load_params
 from crossmodal.tracking import store as tracking_store
 
 ELSEWHERE = """
@@ -104,3 +107,25 @@ def test_a_mistake_is_one_line(run, workspace, monkeypatch, arguments, uri, expe
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert expected in err
+
+
+def test_a_registered_model_is_served_with_and_without_the_pipeline(run, workspace, store, tmp_path):
+    """Its matcher, text encoder and detector; the gallery is the pipeline's while it is there, else its own."""
+    folder = workspace("vsepp")
+    with np.load("results/evaluation/results.npz") as arrays:
+        top, scores = arrays["t2i_top"][0, :3], arrays["t2i_scores"][0, :3]
+    assert run("register")[0] == 0
+    shutil.rmtree("models")
+    uri, params = "models:/crossmodal-vsepp-colours/1", load_params()
+    for number, photographs in enumerate((True, False)):
+        session = open_session(None, uri, params, tmp_path / str(number))
+        session.warm()
+        found = session.by_sentence("a red picture", 3).found
+        assert [result.item for result in found] == top.tolist()
+        np.testing.assert_allclose([result.score for result in found], scores, atol=2e-3)
+        assert session.takes_photographs
+        assert session.image_path(0).is_file() == photographs
+        for name in ("data", "results"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    with pytest.raises(UserError, match=r"models:/nobody/1: "):
+        open_session(None, "models:/nobody/1", params, tmp_path / "2")

@@ -219,7 +219,7 @@ def test_two_matchers_next_to_each_other(open_page, server):
 def test_results_come_before_their_explanation(open_page):
     page = open_page()
     held = []
-    page.route("**/api/words", held.append)
+    page.route("**/api/words", lambda route: held.append(route))
     page.fill("#q", SENTENCE)
     page.press("#q", "Enter")
     page.wait_for_selector(".card")

@@ -1,7 +1,7 @@
 // The page of crossmodal serve: the state in the address, controls, and results.
 
 import * as server from "./server.js";
-import { column, failed, timing } from "./cards.js";
+import { column, failed, key, timing } from "./cards.js";
 import { $, make } from "./dom.js";
 import { samples } from "./home.js";
 import { listen, photograph } from "./photograph.js";
@@ -15,6 +15,7 @@ const WAYS = { // of searching: label and what it does
   shortlist: ["Shortlist", "The index finds a shortlist, which the model scores"],
 };
 const HOME_TITLE = document.title;
+const SLOW = 400; // milliseconds after which the page says that it searches
 
 let about = null; // what the server says of itself; requests do not wait for it
 let state = read(location, history.state);
@@ -49,19 +50,20 @@ async function results() {
   tell(null);
   document.title = state.q ? `${state.q} – crossmodal` : HOME_TITLE;
   document.body.dataset.work = "search";
+  const slow = setTimeout(() => status("Searching…"), SLOW);
   try {
-    await (asks(state) ? find(state, controller.signal) : home());
+    await (asks(state) ? find(state, controller.signal, () => clearTimeout(slow)) : home());
   } catch (error) {
-    if (running === controller) problem(error.message, error instanceof server.Unreachable);
+    if (running === controller) problem(error.message, error instanceof server.Passing);
   } finally {
+    clearTimeout(slow);
     if (running === controller) delete document.body.dataset.work;
   }
 }
 
-async function find(searched, signal) {
+async function find(searched, signal, found) {
   const own = searched.photo === null ? null : photograph(searched.photo);
   if (searched.photo !== null && !own) throw new Error("A link does not hold a photograph: choose it again.");
-  if (!$("columns").childElementCount || $("columns").dataset.home) status("Searching…");
   if (own && !searched.find) {
     searched.find = await defaultFind();
     controls();
@@ -71,6 +73,7 @@ async function find(searched, signal) {
   const settled = await Promise.allSettled(asked);
   await known;
   if (signal.aborted || !about) return;
+  found();
   if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
   await paint(searched, settled, signal);
 }
@@ -84,9 +87,10 @@ function limited(searched, matcher) {
 async function paint(searched, settled, signal) {
   const answers = settled.map(({ value }) => value ?? null), compared = answers.length > 1;
   const sections = answers.map((answer, number) => {
-    if (!answer) return failed(about.matchers[number]?.name ?? "the other", settled[number].reason.message);
+    const name = about.matchers[number]?.name ?? "the other";
+    if (!answer) return failed(name, settled[number].reason.message);
     const other = compared ? answers[1 - number] : null;
-    return column({ answer, name: answer.matcher, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
+    return column({ answer, name, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
   });
   const columns = $("columns");
   delete columns.dataset.home;
@@ -96,8 +100,8 @@ async function paint(searched, settled, signal) {
   const first = answers.find(Boolean);
   status(summary(answers, first));
   preparePreview(first);
-  const explained = searched.q && answers.some((answer, matcher) => answer && about.matchers[matcher].explains);
-  begin(explained ? first.query : null, pictures.flat());
+  const explained = searched.q ? answers.find((answer, matcher) => answer?.query.words.length && about.matchers[matcher].explains) : null;
+  begin(explained?.query, pictures.flat());
   if (scroll) scrollTo({ top: scroll, behavior: "instant" });
   scroll = 0;
   document.body.dataset.work = "explanation";
@@ -116,7 +120,7 @@ async function explainAll(searched, answers, pictures, signal) {
       const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
       if (signal.aborted) return;
       explain(explanation, pictures[matcher], matcher === 0);
-      tellMeaning(kinds.set(answer.matcher, explanation.kind));
+      tellMeaning(kinds.set(about.matchers[matcher].name, explanation.kind));
     } catch (error) {
       if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);
     }
@@ -127,8 +131,8 @@ function summary(answers, first) {
   const shown = first.results.length, kind = first.results[0]?.caption ? "caption" : "picture";
   const count = `${shown} ${kind}${shown === 1 ? "" : "s"}`;
   if (answers.length < 2 || answers.includes(null)) return `${count}, best first · ${timing(first.milliseconds)}`;
-  const ranks = new Map(answers[0].results.map((result) => [`${result.item} ${result.caption ?? ""}`, result.rank]));
-  const stay = answers[1].results.filter((result) => ranks.get(`${result.item} ${result.caption ?? ""}`) === result.rank).length;
+  const ranks = new Map(answers[0].results.map((result) => [key(result), result.rank]));
+  const stay = answers[1].results.filter((result) => ranks.get(key(result)) === result.rank).length;
   return `${count} each, best first · ${stay} of ${answers[1].results.length} at the same rank with both`;
 }
 
@@ -225,7 +229,7 @@ async function defaultFind() {
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const q = $("q").value.trim();
-  if (!q && (state.item !== null || state.photo !== null)) return; // the picture stays
+  if (!q && !state.q) return; // a picture stays
   if (q === state.q && asks(state)) return void results(); // once more
   go({ ...toSentence, q });
 });
