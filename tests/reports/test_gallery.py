@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,13 @@ def test_models_without_alignments_have_plain_words(material, tmp_path, without_
     text = write(material, tmp_path, evidence=without_alignments).read_text(encoding="utf-8")
     assert "data-word=" not in text and 'id="answers"' not in text and 'value="words"' not in text
     assert not (tmp_path / "regions-and-words.png").exists()
+
+
+def test_occlusion_is_named(material, tmp_path, evidence):
+    by_alignment = write(material, tmp_path / "0", evidence=evidence).read_text(encoding="utf-8")
+    by_occlusion = write(material, tmp_path / "1", evidence=replace(evidence, occlusion=np.array(True)))
+    assert "occlusion" not in by_alignment
+    assert by_occlusion.read_text(encoding="utf-8").count("occlusion") == 2
 
 
 def test_the_same_bytes_twice(material, tmp_path):

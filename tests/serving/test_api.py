@@ -134,6 +134,13 @@ def test_pictures_are_written_anew(client, pipeline):
     picture = Image.open(io.BytesIO(answer.content))
     assert (answer.headers["content-type"], picture.format, picture.size) == ("image/jpeg", "JPEG", (24, 16))
     assert Image.open(io.BytesIO(client.get("/images/2").content)).size == (48, 32)
+    found = client.get("/api/search", params={"q": "a blue picture", "k": 1}).json()["results"][0]
+    kept = client.get(found["thumbnail"])
+    assert "max-age" in kept.headers["cache-control"]
+    assert answer.headers["cache-control"] == "no-cache"  # of whichever gallery is served at this address
+    again = client.get("/images/2?side=24", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/images/3?side=24", headers={"If-None-Match": answer.headers["etag"]}).status_code == 200
     red, green, blue = picture.resize((1, 1)).getpixel((0, 0))
     assert blue > 200 > 60 > max(red, green)
 
@@ -231,6 +238,7 @@ def test_a_failure_has_no_traceback(server, client, monkeypatch, caplog):
     answer = client.get("/api/search?q=a")
     assert answer.status_code == 500
     assert answer.json() == {"error": "the server failed at this request; its log says why"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert "secret /etc/passwd" in caplog.text
 
 

@@ -37,6 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load everything, open the port, print the address, serve until interrupted."""
+    import signal
+    import sys
     import tempfile
 
     import uvicorn
@@ -67,7 +69,15 @@ def run(arguments: argparse.Namespace) -> None:
         shown = "127.0.0.1" if hosts is None else host
         number = socket.getsockname()[1]
         say(f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/ (Ctrl-C ends it)")
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # after uvicorn's own end, so that the folder goes
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            h11_max_incomplete_event_size=2**17,  # a request's line and headers: 10,000 characters as %XX%XX%XX
+        )
         uvicorn.Server(config).run(sockets=[socket])
 
 

@@ -188,7 +188,7 @@ def _result(
         width=record.width,
         height=record.height,
         image=f"/images/{item}",
-        thumbnail=f"/images/{item}?side={THUMBNAIL}",
+        thumbnail=f"/images/{item}?side={THUMBNAIL}&v={session.version}",
         captions=list(record.captions),
         caption=session.caption(found.item) if captions else None,
         regions=_regions(session.gallery_regions.named(item)),

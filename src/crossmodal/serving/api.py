@@ -1,7 +1,7 @@
 """The web server of ``crossmodal serve``: a page to search with, its pictures, and the same as JSON for programs.
 
 Errors are {"error": one line} with status 400 (a query that cannot be answered), 404, 413 (too long or too large), 415
-(no image), 422 (a parameter of the wrong kind), 429 (too many queries at a time) or 500 (the log has the traceback).
+(no image), 422 (a parameter of the wrong kind), 429 (too many queries at a time) or 500 (see serving.guard).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from crossmodal.errors import UserError
-from crossmodal.files.checked_json import Record, as_record, parse_json
+from crossmodal.files.checked_json import as_record, parse_json
 from crossmodal.limits import MOST_CHARACTERS, MOST_IMAGE_BYTES, MOST_SERVED, check_sentence, shown
 from crossmodal.serving import answers
 from crossmodal.serving.answers import Asked, SearchAnswer, WordsAnswer, search_answer, words_answer, words_at
+from crossmodal.serving.bodies import WordsAsked, read_body, schema_of
 from crossmodal.serving.counters import MEDIA_TYPE, Counters
-from crossmodal.serving.guard import LOG, Guard, error_response
+from crossmodal.serving.guard import Guard, error_response
 from crossmodal.serving.sent import as_file
 from crossmodal.serving.session import SearchSession
 from crossmodal.serving.thumbnails import SIDES, Thumbnails
@@ -41,14 +41,6 @@ ROUTES = Environment(loader=PackageLoader("crossmodal.serving", "web"), autoesca
 K = Annotated[int, Query(ge=1, le=MOST_SERVED, description="results")]
 Mode = Annotated[Literal["exact", "index", "shortlist"] | None, Query(description="of /api/about; default: the first")]
 Number = Annotated[int, Query(ge=0, le=1, description="0, or 1: the matcher of --against")]
-
-
-class WordsAsked(Record):
-    """Images whose regions are compared with the words of a sentence."""
-
-    q: str
-    items: Annotated[list[int], Field(min_length=1, max_length=MOST_SERVED)]
-    matcher: int = 0
 
 
 class Server:
@@ -158,7 +150,7 @@ def _add_api(app: FastAPI, server: Server) -> None:
             raise HTTPException(
                 415, f"Content-Type: expected that of an image, such as image/jpeg, found {shown(kind)}"
             )
-        content = await _body(request, MOST_IMAGE_BYTES)
+        content = await read_body(request, MOST_IMAGE_BYTES)
         return await server.searches.run(_by_photograph, session, content, k, mode, find)
 
     @app.get("/api/similar/{item}")
@@ -168,20 +160,17 @@ def _add_api(app: FastAPI, server: Server) -> None:
         server.check_item(item)
         return await server.searches.run(_like_item, session, item, k)
 
-    @app.post("/api/words", openapi_extra={"requestBody": _body_of(WordsAsked)})
+    @app.post("/api/words", openapi_extra={"requestBody": schema_of(WordsAsked)})
     async def words(request: Request) -> WordsAnswer:
         """Which regions of images answer which words of a sentence, and how much: 0 to 1."""
-        asked = as_record(parse_json(await _body(request, MOST_WORDS_BYTES), "the body", dict), WordsAsked, "the body")
+        asked = as_record(
+            parse_json(await read_body(request, MOST_WORDS_BYTES), "the body", dict), WordsAsked, "the body"
+        )
         session = server.session(asked.matcher)
         _check_sentence(asked.q)
         for item in asked.items:
             server.check_item(item)
         return await server.searches.run(words_answer, session, asked.q, asked.items)
-
-
-def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """The body of a request in OpenAPI's terms."""
-    return {"content": {"application/json": {"schema": kind.model_json_schema()}}, "required": True}
 
 
 def _add_pages(app: FastAPI, server: Server) -> None:
@@ -199,15 +188,23 @@ def _add_pages(app: FastAPI, server: Server) -> None:
 
     @app.get("/images/{item}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
     async def image(
-        item: int, side: Annotated[int, Query(ge=SIDES[0], le=SIDES[1], description="longer side")] = SIDES[1]
+        request: Request,
+        item: int,
+        side: Annotated[int, Query(ge=SIDES[0], le=SIDES[1], description="longer side")] = SIDES[1],
+        v: Annotated[str, Query(description="of the gallery; with it the picture may be kept")] = "",
     ) -> Response:
         """A picture of the gallery as JPEG, its longer side at most ``side`` pixels."""
         server.check_item(item)
+        version = server.sessions[0].version
+        keep = "private, max-age=86400, immutable" if v == version else "no-cache"  # another gallery has other pictures
+        headers = {"Cache-Control": keep, "ETag": f'"{version}-{item}-{side}"'}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
         try:
             content = await server.pictures.run(server.thumbnails.jpeg, item, side)
         except UserError:
             raise HTTPException(404, f"item {item}: its photograph is not here or cannot be read") from None
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(content, media_type="image/jpeg", headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def routes() -> HTMLResponse:
@@ -245,11 +242,6 @@ def _add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:])
         return error_response(422, f"{where}: {first['msg']}, found {shown(first.get('input'))}")
 
-    @app.exception_handler(Exception)
-    async def failure(request: Request, error: Exception) -> JSONResponse:
-        LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(500, "the server failed at this request; its log says why")
-
 
 def _by_sentence(session: SearchSession, sentence: str, k: int, mode: str | None) -> SearchAnswer:
     words = words_at(sentence, session.words.spans(sentence))
@@ -276,23 +268,3 @@ def _check_sentence(sentence: str) -> None:
     if len(sentence) > MOST_CHARACTERS:
         raise HTTPException(413, f"q: {len(sentence):,} characters, expected {MOST_CHARACTERS:,} at most")
     check_sentence(sentence)
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The body of a request; it is read no further than the limit.
-
-    Raises:
-        HTTPException: 413, it is larger; 400, it is empty.
-    """
-    too_large = HTTPException(413, f"the body has more than {most / 1e6:g} MB")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most:
-        raise too_large
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > most:
-            raise too_large
-    if not content:
-        raise HTTPException(400, "the body is empty; send the bytes of an image file")
-    return bytes(content)

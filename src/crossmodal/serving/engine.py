@@ -34,7 +34,7 @@ from crossmodal.retrieval.index import IndexKind, read_index, search
 from crossmodal.runtime import loaded_once, pick_device, setting_path
 
 BATCH = 256  # of a gallery that is encoded whole
-MOST_BYTES = 2 * 10**9  # of the encodings of a gallery of shortlists that is also searched whole
+MOST_BYTES = 10**9  # of the encodings of images, or of captions, of a gallery of shortlists that is also searched whole
 
 
 @dataclass(frozen=True)

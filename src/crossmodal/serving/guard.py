@@ -1,4 +1,4 @@
-"""The outermost layer of the server: host names, headers of every answer, counts, and one line for what went wrong."""
+"""The outermost layer of the server: host names, headers of every answer, counts, one line for an unforeseen error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,7 +43,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -59,6 +60,14 @@ class Guard:
                 await refused(scope, receive, send_with_headers)
             else:
                 await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:  # there is no one left to answer
+            status = 499
+        except Exception:
+            LOG.exception("%s %s failed", scope["method"], scope["path"])
+            if status:  # the answer has begun: what is left is to break it off
+                raise
+            failed = error_response(500, "the server failed at this request; its log says why")
+            await failed(scope, receive, send_with_headers)
         finally:
             self.counters.add(_route(scope), status, time.perf_counter() - started)
 

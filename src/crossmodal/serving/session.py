@@ -27,6 +27,7 @@ from crossmodal.serving.engine import Answer, Found, SearchEngine
 from crossmodal.serving.explainer import Explainer
 from crossmodal.serving.regions import GalleryRegions
 from crossmodal.settings.params import Params
+from crossmodal.workspace import content_key
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class SearchSession:
     def image_path(self, item: int) -> Path:
         return self.dataset.image_path(self.split.images[item])
 
+    @loaded_once
+    def version(self) -> str:
+        """Tells the pictures of one gallery from those of another: 8 hexadecimal digits."""
+        return content_key({}, [self.dataset.folder / "manifest.json"])[:8]
+
     def first_caption(self, item: int) -> str:
         """Of an image, to show what it is; empty if it has none."""
         captions = self.dataset.records[self.split.images[item]].captions
@@ -175,16 +181,20 @@ class SearchSession:
         """Load everything and answer a query of each kind, so that no client waits for it."""
         for mode in self.engine.modes:
             self.by_sentence("a try", 1, mode)
-        _ = self.takes_photographs, self.words.explains, self.threshold
+        if self.takes_photographs:
+            blank = regions_of(np.zeros((64, 64, 3), np.uint8), self._extractor, self._precision)
+            query = self.engine.read_photograph(blank)
+            for mode in self.engine.modes if self.info.captions else ():
+                self.engine.captions_for(query, 1, mode)
+        _ = self.words.explains, self.threshold
 
     @loaded_once
     def takes_photographs(self) -> bool:
         """Whether a new photograph can be a query: features that others made have no detector here."""
         try:
-            regions = regions_of(np.zeros((64, 64, 3), np.uint8), self._extractor, self._precision)
+            _ = self._extractor
         except UserError:
             return False
-        self.engine.read_photograph(regions)
         return True
 
     @loaded_once
