@@ -1,7 +1,7 @@
 """The README's picture of the page of ``crossmodal serve``, made from the pipeline's outs.
 
 python docs/make_pictures.py                                 # after make repro; writes docs/pictures/page.png
-python docs/make_pictures.py --sentence "a red ring left of a yellow star" --word ring --scheme dark
+python docs/make_pictures.py --sentence "a large purple heart" --word heart --scheme dark
 
 Needs playwright and an installed Chromium or Chrome.
 """
@@ -32,7 +32,6 @@ from crossmodal.settings.params import load_params
 PICTURES = Path(__file__).parent / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH, HEIGHT = 1200, 760
-MOST_BYTES = 300_000
 
 
 @contextmanager
@@ -62,7 +61,7 @@ def photograph(address: str, sentence: str, word: str, scheme: str) -> Image.Ima
         page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme)
         page.goto(f"{address}/?q={quote(sentence)}")
         page.locator(".word", has_text=word).first.click()
-        page.wait_for_selector(".answer", state="attached")
+        page.wait_for_selector("body:not([data-work]) .answer", state="attached")
         page.wait_for_load_state("networkidle")
         page.evaluate("document.activeElement.blur()")
         picture = Image.open(io.BytesIO(page.screenshot()))
@@ -70,22 +69,31 @@ def photograph(address: str, sentence: str, word: str, scheme: str) -> Image.Ima
     return picture.convert("RGB")
 
 
+def save(picture: Image.Image, path: Path) -> None:
+    """As a PNG of 256 colours; the folder is made if missing.
+
+    Half of the colours are frequent ones, so that greys stay smooth, half are far apart, so that rare ones stay bright.
+    """
+    half = Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE
+    colours = [value for method in half for value in picture.quantize(128, method).getpalette()[: 3 * 128]]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+
+
 @exits_cleanly
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gallery", type=Path, default=paths.EVALUATION)
-    parser.add_argument("--sentence", default="a red ring to the left of a yellow star")
-    parser.add_argument("--word", default="ring", help="of the sentence; the regions that answer it are lit up")
+    parser.add_argument("--sentence", default="a green triangle to the left of a black ring")
+    parser.add_argument("--word", default="triangle", help="of the sentence; the regions that answer it are lit up")
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
     parser.add_argument("--out", type=Path, default=PICTURES / "page.png")
     arguments = parser.parse_args()
     with served(arguments.gallery) as address:
         picture = photograph(address, arguments.sentence, arguments.word, arguments.scheme)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for colours in (256, 192, 128, 96, 64):  # as many as fit
-        picture.quantize(colours, dither=Image.Dither.NONE).save(arguments.out, optimize=True)
-        if arguments.out.stat().st_size <= MOST_BYTES:
-            break
+    save(picture, arguments.out)
     print(f"make_pictures: {arguments.out}, {arguments.out.stat().st_size / 1000:.0f} kB")
 
 

@@ -4,7 +4,20 @@ import re
 import urllib.parse
 
 import pytest
-from page_reading import PATH, SENTENCE, answering, api_search, api_words, ask, cards, expected, lit, search, settled
+from page_reading import (
+    PATH,
+    SENTENCE,
+    answering,
+    api_search,
+    api_words,
+    ask,
+    cards,
+    eventually,
+    expected,
+    lit,
+    search,
+    settled,
+)
 from page_server import CLASSES
 from tiny_pipeline import COLOURS
 
@@ -25,8 +38,8 @@ def test_a_sentence_shows_what_the_server_found(open_page, server):
     assert page.title().startswith(SENTENCE)
     status = page.inner_text("#status")
     assert re.search(r"encode [\d.]+ ms", status) and re.search(r"search [\d.]+ ms", status)
-    widths = page.locator(".card img").evaluate_all("(all) => all.map((image) => image.naturalWidth)")
-    assert min(widths) > 0
+    loaded = "(all) => all.filter((image) => image.naturalWidth === 48).length"
+    eventually(lambda: page.locator(".card img").evaluate_all(loaded), len(COLOURS))
 
 
 def test_a_link_is_a_search(open_page, server):
@@ -107,7 +120,7 @@ def test_photographs_are_chosen_dropped_and_pasted(open_page, server, project, t
     answer = ask(server, "/api/search?k=12&find=captions", photograph.read_bytes(), "image/png")
     assert page.locator(".caption.found").all_inner_texts() == [found["caption"] for found in answer["results"]]
     assert cards(page) == expected(answer)
-    assert page.locator("#asked img").evaluate("(image) => image.naturalWidth") == 48
+    eventually(lambda: page.locator("#asked img").evaluate("(image) => image.naturalWidth"), 48)
     page.click("#find [value=images]")
     page.wait_for_selector(".caption.found", state="detached")
     settled(page)
@@ -161,18 +174,15 @@ def test_back_and_forward(open_page, server):
     assert cards(page) == expected(ask(server, f"/api/similar/{item}?k=12"))
     assert page.locator("#asked").is_visible() and page.input_value("#q") == ""
     page.go_back()
-    settled(page)
-    assert page.input_value("#q") == "nothing but lime"
+    eventually(lambda: page.input_value("#q"), "nothing but lime")
     page.go_back()
-    settled(page)
-    assert (page.input_value("#q"), cards(page)) == ("a red picture", first)
+    eventually(lambda: (page.input_value("#q"), cards(page)), ("a red picture", first))
     page.go_forward()
-    settled(page)
-    assert cards(page) == expected(api_search(server, "nothing but lime"))
-    for _ in range(2):
-        page.go_back()
-    settled(page)
-    assert page.locator(".samples img").count() == len(COLOURS)
+    eventually(lambda: cards(page), expected(api_search(server, "nothing but lime")))
+    page.go_back()
+    eventually(lambda: page.input_value("#q"), "a red picture")
+    page.go_back()
+    eventually(page.locator(".samples img").count, len(COLOURS))
 
 
 def test_two_matchers_next_to_each_other(open_page, server):
@@ -209,17 +219,15 @@ def test_two_matchers_next_to_each_other(open_page, server):
 def test_results_come_before_their_explanation(open_page):
     page = open_page()
     held = []
-    page.route("**/api/words", lambda route: held.append(route))
+    page.route("**/api/words", held.append)
     page.fill("#q", SENTENCE)
     page.press("#q", "Enter")
     page.wait_for_selector(".card")
-    page.wait_for_function("document.querySelectorAll('.word').length === 6")
+    page.wait_for_selector("body[data-work=explanation]")
+    assert page.locator(".word").count() == 6
     page.locator(".word").nth(1).hover()
     assert sum(map(len, lit(page))) == 0 and "worked out" in page.inner_text("#explains")
-    for _ in range(50):
-        if held:
-            break
-        page.wait_for_timeout(20)
+    page.wait_for_timeout(100)
     held[0].continue_()
     page.wait_for_selector(".answer", state="attached")
     assert "falls" in page.inner_text("#explains")

@@ -105,7 +105,7 @@ function ownCaptions(captions) {
 
 function threshold(value, above) {
   const text = above ? "Nothing here fits well below this line" : "Nothing here fits well";
-  return make("p", { class: "line", title: `With a score under ${score(value)} a picture and a sentence are more likely wrong than right` }, make("span", {}, text));
+  return make("p", { class: "line", title: `Measured on the validation split: where the best score is under ${score(value)}, it is more likely that no picture fits` }, make("span", {}, text));
 }
 
 // What the second matcher changed, and on the first one's side which results the second one lacks.

@@ -45,33 +45,34 @@ const toSentence = { item: null, photo: null, find: null };
 
 async function results() {
   running?.abort();
-  const { signal } = (running = new AbortController());
-  const searched = state;
+  const controller = (running = new AbortController());
   tell(null);
   document.title = state.q ? `${state.q} – crossmodal` : HOME_TITLE;
-  if (!asks(searched)) return home();
-  const own = searched.photo === null ? null : photograph(searched.photo);
-  if (searched.photo !== null && !own) return problem("A link does not hold a photograph: choose it again.");
-  document.body.classList.add("busy");
-  if (!$("columns").childElementCount || $("columns").dataset.home) status("Searching…");
-  const matchers = searched.against ? [0, 1] : [0];
+  document.body.dataset.work = "search";
   try {
-    if (own && !searched.find) {
-      searched.find = await defaultFind();
-      controls();
-    }
-    if (searched.mode !== null) await known; // whether every matcher can search so
-    const settled = await Promise.allSettled(matchers.map((matcher) => server.search(limited(searched, matcher), matcher, own, signal)));
-    await known;
-    if (!about) return;
-    if (signal.aborted) return;
-    if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
-    await paint(searched, settled, signal);
+    await (asks(state) ? find(state, controller.signal) : home());
   } catch (error) {
-    if (!signal.aborted) problem(error.message, error instanceof server.Unreachable || undefined);
+    if (running === controller) problem(error.message, error instanceof server.Unreachable);
   } finally {
-    if (!signal.aborted) document.body.classList.remove("busy");
+    if (running === controller) delete document.body.dataset.work;
   }
+}
+
+async function find(searched, signal) {
+  const own = searched.photo === null ? null : photograph(searched.photo);
+  if (searched.photo !== null && !own) throw new Error("A link does not hold a photograph: choose it again.");
+  if (!$("columns").childElementCount || $("columns").dataset.home) status("Searching…");
+  if (own && !searched.find) {
+    searched.find = await defaultFind();
+    controls();
+  }
+  if (searched.mode !== null) await known; // whether every matcher can search so
+  const asked = [0, 1].slice(0, searched.against ? 2 : 1).map((matcher) => server.search(limited(searched, matcher), matcher, own, signal));
+  const settled = await Promise.allSettled(asked);
+  await known;
+  if (signal.aborted || !about) return;
+  if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
+  await paint(searched, settled, signal);
 }
 
 // A state with a way of searching that the matcher has.
@@ -99,7 +100,7 @@ async function paint(searched, settled, signal) {
   begin(explained ? first.query : null, pictures.flat());
   if (scroll) scrollTo({ top: scroll, behavior: "instant" });
   scroll = 0;
-  document.body.classList.remove("busy");
+  document.body.dataset.work = "explanation";
   if (explained) await explainAll(searched, answers, pictures, signal);
 }
 
@@ -134,7 +135,6 @@ function summary(answers, first) {
 // The page before the first search.
 async function home() {
   begin(null, []);
-  document.body.classList.remove("busy");
   const columns = $("columns");
   columns.replaceChildren();
   columns.className = "home";
@@ -160,7 +160,6 @@ function problem(message, again = false) {
   begin(null, []);
   $("columns").replaceChildren();
   status("");
-  document.body.classList.remove("busy");
   tell(message, again);
 }
 

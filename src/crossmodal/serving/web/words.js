@@ -5,10 +5,10 @@ import { $, layer, draw, make, rectangle } from "./dom.js";
 
 const MOST = 4, LEAST = 0.2; // regions that answer a word at most, and the strength of one that still does
 const TAG = 21; // pixels of the height of a strength's label
-const WAITING = "Point at a word or a region: which regions answer which word is being worked out…";
+const WAITING = "Point at a word or a region. Which regions answer which word is being worked out…";
 const MEANINGS = { // of what lights up
-  alignment: "the model's own alignment of words with regions",
-  occlusion: "how much the score falls without a region, and under a word without the word",
+  alignment: "Brightness: the model's own alignment of words with regions.",
+  occlusion: "Brightness: how much the score falls without the region because of the word. Line under a word: how much it falls without the word.",
 };
 
 const bar = $("bar"), chips = $("words");
@@ -20,8 +20,8 @@ let masks = 0;
 export function tell(kinds) {
   const [[, first], ...others] = [...kinds];
   const alike = others.every(([, kind]) => kind === first);
-  const meaning = alike ? MEANINGS[first] : [...kinds].map(([matcher, kind]) => `${matcher}, ${MEANINGS[kind]}`).join("; ");
-  line(`Point at a word or a region. Lit up: ${meaning}.`);
+  const meaning = alike ? MEANINGS[first] : [...kinds].map(([matcher, kind]) => `${matcher}: ${MEANINGS[kind]}`).join(" ");
+  line(`Point at a word or a region. ${meaning}`);
 }
 
 export function line(text) {
