@@ -11,6 +11,8 @@ import yaml
 from huggingface_hub import ModelCard, constants
 from safetensors import safe_open
 
+from crossmodal.serving.opened import open_session
+from crossmodal.settings.params import load_params
 from crossmodal.sharing.model_card import without_paths
 
 COMMIT = "a" * 40
@@ -69,6 +71,9 @@ def test_it_searches_elsewhere_as_at_home(run, shared, elsewhere, tmp_path, name
     assert (code, err) == (0, "")
     assert len(expected) == 8
     assert lines_of(out) == expected
+    served = open_session(tmp_path / "elsewhere/gallery", str(folder), load_params(), tmp_path / "scratch")
+    scores = [result.score for result in served.find_images("nothing but lime <b>", 8)]
+    np.testing.assert_allclose(scores, [float(line.split()[1]) for line in expected], atol=6e-4)
 
 
 def test_what_is_in_it(shared, tmp_path):
