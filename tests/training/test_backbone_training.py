@@ -1,21 +1,11 @@
 """A backbone trained with a matcher: rates, frozen epochs, and a resumed run with crops that ends as an undisturbed."""
 
-import shutil
-
 import pytest
 import torch
-from safetensors.torch import save_file
-from trainers import PARAMS, SMALL, KilledError, data_of, trainer_of
+from trainers import BACKBONE, KilledError, backbone_matcher, data_of, trainer_of, write_maps
 
-from crossmodal.features.store import StoreWriter
-from crossmodal.models.base import InputSizes
-from crossmodal.models.grid_backbone import BackboneSettings, build_image, load_backbone
-from crossmodal.models.registry import build_model
-from crossmodal.models.timm_network import create_network, cut_network, frozen_part, to_rows
-from crossmodal.regions.extraction.extract import region_arrays
+from crossmodal.models.grid_backbone import BackboneSettings
 from crossmodal.training import loop
-
-NAME, KWARGS, SIZE = "mobilenetv2_035", {"pad_type": "same"}, 64
 
 
 def nothing(metrics, step):
@@ -25,49 +15,14 @@ def nothing(metrics, step):
 @pytest.fixture(scope="module")
 def photographs(shared_tiny_data):
     """The tiny data with maps of random images for regions, and settings of the network that they enter."""
-    folder = shared_tiny_data
-    torch.manual_seed(0)
-    network = create_network(NAME, KWARGS)
-    cut = cut_network(network, 1, SIZE)
-    save_file(network.state_dict(), folder / "model.safetensors")
-    shutil.rmtree(folder / "regions")
-    writer = StoreWriter(folder / "regions", region_arrays(cut.channels))
-    whole = torch.zeros(cut.rows, 4).numpy()
-    with torch.inference_mode():
-        maps = to_rows(frozen_part(network, 1).forward_features(torch.randn(40, 3, SIZE, SIZE)), cut.layout)
-    for values in maps.numpy():
-        row = {"features": values, "boxes": whole, "scores": whole[:, 0]}
-        writer.append(row | dict.fromkeys(("classes", "attributes"), whole[:, 0]))
-    writer.close()
-    return folder, {
-        "backend": "grid",
-        "model": NAME,
-        "kwargs": KWARGS,
-        "image_size": SIZE,
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "cut": cut.model_dump(),
-        "checkpointing": False,
-    }
+    return shared_tiny_data, write_maps(shared_tiny_data)
 
 
 def trained(photographs, resume, model="vsepp", options=None, **changes):
     folder, network = photographs
-    own = {"batch_norm": "frozen", "crop_scale": 1.0, "flip": False, "region_dropout": 0.0}
-    own |= {key: changes.pop(key) for key in list(changes) if key in own}
-
-    def matcher(sizes):
-        section = getattr(PARAMS, model)
-        update = {key: value for key, value in SMALL.items() if hasattr(section, key)}
-        sizes = InputSizes(regions=1280, words=sizes.words)
-        made = build_model(
-            model, section.model_copy(update=update), sizes, make_image=lambda: build_image(network | own)
-        )
-        for member in made.members():
-            load_backbone(member.image, folder)
-        return made
-
-    assert set(network | own) == set(BackboneSettings.model_fields)
+    own = {key: changes.pop(key) for key in list(changes) if key in BACKBONE}
+    assert set(network | BACKBONE) == set(BackboneSettings.model_fields)
+    matcher = backbone_matcher(folder, network | own, model)
     return trainer_of(data_of(folder), resume, matcher, options=options, **changes)
 
 
@@ -122,3 +77,15 @@ def test_learns(photographs, tmp_path):
     trainer = trained(photographs, tmp_path, epochs=6, batch_size=12, options={"image_lr": 0.3})
     history = trainer.fit(nothing)
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_compiled_it_trains_the_same(photographs, tmp_path, monkeypatch):
+    """Traced by torch.compile with crops, flips and dropped cells, run by its plain backend, as in test_loop.py."""
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: torch._dynamo.optimize("eager", **options)(function)
+    )
+    changes = {"crop_scale": 0.5, "flip": True, "region_dropout": 0.3, "batch_norm": "updated", "epochs": 1}
+    plain, compiled = (
+        trained(photographs, tmp_path / str(on), compile=on, **changes).fit(nothing) for on in (False, True)
+    )
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-5)

@@ -1,6 +1,7 @@
 """Two processes compute what one does: losses, gradients, weights, validation; and they resume as one does."""
 
 import os
+import shutil
 import socket
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.multiprocessing
 import torch.nn.functional as F
 from torch import nn
-from trainers import KilledError, data_of, trainer_of
+from trainers import BACKBONE, KilledError, backbone_matcher, data_of, trainer_of, write_maps
 
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
@@ -35,6 +36,9 @@ CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the
     "vse_infty-chunks": ("vse_infty", {"name": "hinge", "mlp_hidden": 8, "chunk": 2}),
     "teran-chunks": ("teran", {"name": "infonce", "chunk": 1}),
     "saf-hinge": ("sgraf", {"name": "hinge", "module": "saf", "sim_dim": 8}),
+    "backbone": ("backbone", {"name": "infonce"}),
+    "backbone-chunks": ("backbone", {"name": "hinge", "chunk": 2}),
+    "backbone-norms": ("backbone", {"name": "infonce", "batch_norm": "updated"}),
 }
 
 
@@ -77,6 +81,10 @@ class SetMatcher(Matcher):
 
 def shared_trainer(folder, processes, resume, model, changes):
     settings = {"epochs": 2, "batch_size": 9, "warmup_steps": 2, "clip": 0.0} | changes
+    if model == "backbone":  # the last stage of a network is trained with the model
+        folder = folder / "maps"
+        own = {key: settings.pop(key) for key in list(settings) if key in BACKBONE}
+        model = backbone_matcher(folder, torch.load(folder / "network.pt") | own)
     return trainer_of(data_of(folder), resume, SetMatcher if model == "sets" else model, processes, **settings)
 
 
@@ -149,6 +157,9 @@ def work(rank, folder, port):
 
 @pytest.fixture(scope="module")
 def folder(shared_tiny_data):
+    maps = shared_tiny_data / "maps"
+    shutil.copytree(shared_tiny_data, maps)
+    torch.save(write_maps(maps), maps / "network.pt")
     return shared_tiny_data
 
 
