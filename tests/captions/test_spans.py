@@ -1,6 +1,9 @@
 """Places of tokens in captions: what stands there is the token."""
 
 import pytest
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from crossmodal.captions.encoders import ENCODERS
 from crossmodal.captions.fit import fit_tokenizer
@@ -43,6 +46,16 @@ def test_of_a_caption_that_was_cut(bert, tmp_path):
     places = ENCODERS["bert_finetune"].spans(folder, tmp_path)(CAPTIONS[0], ids)
     assert len(places) == 5 and places[-1].tolist() == [0, 0]
     assert spelled(CAPTIONS[0], places[:3]) == ["", "A", "l"]  # large is not one of its words
+
+
+def test_of_a_caption_that_was_cut_by_a_tokenizer_without_an_end_token(tmp_path):
+    tokenizer = Tokenizer(WordLevel({"?": 0, "a": 1, "red": 2, "circle": 3}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    text = "a red circle on a table"
+    read = ENCODERS["bert"].spans(tmp_path, tmp_path)
+    assert spelled(text, read(text, [1, 2, 3, 0])) == ["a", "red", "circle", "on"]
+    assert spelled(text, read(text, [1, 2, 3, 0, 1, 0])) == text.split()
 
 
 def test_of_a_vocabulary(tmp_path):

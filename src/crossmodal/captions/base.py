@@ -118,6 +118,8 @@ class CaptionEncoder(ABC):
 
         def spans(text: str, ids: Sequence[int]) -> np.ndarray:
             all_ids, found = positions(text)
+            if list(ids) == all_ids[: len(ids)]:  # whole, or cut off by a tokenizer without an end token
+                return np.array(found[: len(ids)], dtype=np.int32)
             inner = len(ids) - 1  # in a truncated caption the end token is moved forward
             if len(all_ids) < len(ids) or list(ids[:inner]) != all_ids[:inner] or ids[-1] != all_ids[-1]:
                 raise UserError(f"{captions}: token ids that are not those of {text!r}; run the captions stage again")

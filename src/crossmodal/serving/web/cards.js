@@ -29,8 +29,17 @@ export function failed(name, message) {
 // "encode 14 ms · search 0.8 ms · re-rank 8 ms"
 export function timing(milliseconds) {
   const parts = [["encode", milliseconds.encode], ["search", milliseconds.search], ["re-rank", milliseconds.rerank]];
-  const known = parts.filter(([, value]) => value !== null && value !== undefined && value > 0);
+  const known = parts.filter(([name, value]) => value !== null && value !== undefined && (name !== "re-rank" || value >= 0.5)); // where nothing is scored again
   return known.map(([name, value]) => `${name} ${value < 10 ? value.toFixed(1) : Math.round(value)} ms`).join(" · ");
+}
+
+// A gallery that keeps no regions: those that the explanation came with, on the card of a picture.
+export function addRegions(picture, regions) {
+  const kinds = kindsOf(regions), image = picture.querySelector("img");
+  for (const [name, value] of Object.entries(focusable(image.alt))) picture.setAttribute(name, value);
+  picture.append(...boxesOf(regions, kinds));
+  const list = names(kinds);
+  if (list) picture.closest(".card").querySelector(".file").before(list);
 }
 
 // Results of two matchers are the same by their caption, where captions are found, or by their picture.
@@ -58,11 +67,16 @@ function card(result, { state, similar, move }) {
 
 function picture(result, kinds) {
   const label = result.captions?.[0] || [result.file, ...kinds.keys()].filter(Boolean).join(", ");
-  const pointed = result.regions?.length > 0;
-  const boxes = (result.regions ?? []).map((region) => [region, kinds.get(region.class || "")]).filter(([, kind]) => kind);
-  return make("div", pointed ? { class: "picture", tabindex: 0, role: "group", "aria-label": `${label}. Arrow keys walk its regions.` } : { class: "picture" },
+  return make("div", { class: "picture", ...(result.regions?.length > 0 && focusable(label)) },
     make("img", { src: result.thumbnail, width: result.width, height: result.height, alt: label, loading: result.rank > 12 ? "lazy" : "eager", decoding: "async", draggable: "false" }),
-    boxes.length > 0 && layer("boxes", boxes.map(([region, kind]) => rectangle(region.box, { class: `region-${kind.colour}` }))));
+    boxesOf(result.regions ?? [], kinds));
+}
+
+const focusable = (label) => ({ tabindex: 0, role: "group", "aria-label": `${label}. Arrow keys walk its regions.` });
+
+function boxesOf(regions, kinds) {
+  const drawn = regions.filter((region) => kinds.has(region.class || ""));
+  return drawn.length ? [layer("boxes", drawn.map((region) => rectangle(region.box, { class: `region-${kinds.get(region.class || "").colour}` })))] : [];
 }
 
 // The detector's classes, best region first: name -> { colour, count }. Regions without a name count as one kind.
@@ -91,7 +105,7 @@ function ownCaptions(captions) {
 
 function threshold(value, above) {
   const text = above ? "Nothing here fits well below this line" : "Nothing here fits well";
-  return make("p", { class: "line", title: `With a score under ${score(value)} a picture and a sentence are more likely wrong than right` }, make("span", {}, text));
+  return make("p", { class: "line", title: `Measured on the validation split: where the best score is under ${score(value)}, it is more likely that no picture fits` }, make("span", {}, text));
 }
 
 // What the second matcher changed, and on the first one's side which results the second one lacks.

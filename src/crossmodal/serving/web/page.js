@@ -1,31 +1,34 @@
 // The page of crossmodal serve: the state in the address, controls, and results.
 
 import * as server from "./server.js";
-import { column, failed, timing } from "./cards.js";
+import { column, failed, key, timing } from "./cards.js";
 import { $, make } from "./dom.js";
+import { samples } from "./home.js";
 import { listen, photograph } from "./photograph.js";
 import { DEFAULTS, address, asks, kept, read, sameResults } from "./state.js";
 import { begin, explain, line, tell as tellMeaning } from "./words.js";
 
 const COUNTS = [6, 12, 24, 48, 96];
-const SAMPLES = 12; // pictures of the gallery on the empty page
 const WAYS = { // of searching: label and what it does
   exact: ["Exact", "Every picture is compared"],
   index: ["Index", "The index finds the pictures, approximately"],
   shortlist: ["Shortlist", "The index finds a shortlist, which the model scores"],
 };
 const HOME_TITLE = document.title;
+const SLOW = 400; // milliseconds after which the page says that it searches
 
 let about = null; // what the server says of itself; requests do not wait for it
 let state = read(location, history.state);
 let running = null; // AbortController of the search in progress
 let preview = null; // object URL of the visitor's photograph
+let scroll = history.state?.scroll ?? 0; // where the results are to be read on
 
 // ---- state
 
 // Show another state; a link or a button got there.
 function go(change, { replace = false } = {}) {
   const next = { ...state, ...change };
+  if (!replace) history.replaceState({ ...kept(state), scroll: scrollY }, "", location.href); // for "back"
   history[replace ? "replaceState" : "pushState"](kept(next), "", address(next));
   visit(next);
 }
@@ -43,33 +46,36 @@ const toSentence = { item: null, photo: null, find: null };
 
 async function results() {
   running?.abort();
-  const { signal } = (running = new AbortController());
-  const searched = state;
+  const controller = (running = new AbortController());
   tell(null);
   document.title = state.q ? `${state.q} – crossmodal` : HOME_TITLE;
-  if (!asks(searched)) return samples();
-  const own = searched.photo === null ? null : photograph(searched.photo);
-  if (searched.photo !== null && !own) return problem("A link does not hold a photograph: choose it again.");
-  document.body.classList.add("busy");
-  if (!$("columns").childElementCount || $("columns").dataset.home) status("Searching…");
-  const matchers = searched.against ? [0, 1] : [0];
+  document.body.dataset.work = "search";
+  const slow = setTimeout(() => status("Searching…"), SLOW);
   try {
-    if (own && !searched.find) {
-      searched.find = await defaultFind();
-      controls();
-    }
-    if (searched.mode !== null) await known; // whether every matcher can search so
-    const settled = await Promise.allSettled(matchers.map((matcher) => server.search(limited(searched, matcher), matcher, own, signal)));
-    await known;
-    if (!about) return;
-    if (signal.aborted) return;
-    if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
-    await paint(searched, settled, signal);
+    await (asks(state) ? find(state, controller.signal, () => clearTimeout(slow)) : home());
   } catch (error) {
-    if (!signal.aborted) problem(error.message, error instanceof server.Unreachable || undefined);
+    if (running === controller) problem(error.message, error instanceof server.Passing);
   } finally {
-    if (!signal.aborted) document.body.classList.remove("busy");
+    clearTimeout(slow);
+    if (running === controller) delete document.body.dataset.work;
   }
+}
+
+async function find(searched, signal, found) {
+  const own = searched.photo === null ? null : photograph(searched.photo);
+  if (searched.photo !== null && !own) throw new Error("A link does not hold a photograph: choose it again.");
+  if (own && !searched.find) {
+    searched.find = await defaultFind();
+    controls();
+  }
+  if (searched.mode !== null) await known; // whether every matcher can search so
+  const asked = [0, 1].slice(0, searched.against ? 2 : 1).map((matcher) => server.search(limited(searched, matcher), matcher, own, signal));
+  const settled = await Promise.allSettled(asked);
+  await known;
+  if (signal.aborted || !about) return;
+  found();
+  if (settled.every(({ status }) => status === "rejected")) throw settled[0].reason;
+  await paint(searched, settled, signal);
 }
 
 // A state with a way of searching that the matcher has.
@@ -81,9 +87,10 @@ function limited(searched, matcher) {
 async function paint(searched, settled, signal) {
   const answers = settled.map(({ value }) => value ?? null), compared = answers.length > 1;
   const sections = answers.map((answer, number) => {
-    if (!answer) return failed(about.matchers[number]?.name ?? "the other", settled[number].reason.message);
+    const name = about.matchers[number]?.name ?? "the other";
+    if (!answer) return failed(name, settled[number].reason.message);
     const other = compared ? answers[1 - number] : null;
-    return column({ answer, name: answer.matcher, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
+    return column({ answer, name, compared, other, first: number === 0, state: searched, similar: about.matchers[0].similar });
   });
   const columns = $("columns");
   delete columns.dataset.home;
@@ -93,9 +100,11 @@ async function paint(searched, settled, signal) {
   const first = answers.find(Boolean);
   status(summary(answers, first));
   preparePreview(first);
-  const explained = searched.q && answers.some((answer, matcher) => answer && about.matchers[matcher].explains);
-  begin(explained ? first.query : null, pictures.flat());
-  document.body.classList.remove("busy");
+  const explained = searched.q ? answers.find((answer, matcher) => answer?.query.words.length && about.matchers[matcher].explains) : null;
+  begin(explained?.query, pictures.flat());
+  if (scroll) scrollTo({ top: scroll, behavior: "instant" });
+  scroll = 0;
+  document.body.dataset.work = "explanation";
   if (explained) await explainAll(searched, answers, pictures, signal);
 }
 
@@ -110,8 +119,8 @@ async function explainAll(searched, answers, pictures, signal) {
     try {
       const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
       if (signal.aborted) return;
-      explain(explanation, pictures[matcher]);
-      tellMeaning(kinds.set(answer.matcher, explanation.kind));
+      explain(explanation, pictures[matcher], matcher === 0);
+      tellMeaning(kinds.set(about.matchers[matcher].name, explanation.kind));
     } catch (error) {
       if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);
     }
@@ -122,38 +131,21 @@ function summary(answers, first) {
   const shown = first.results.length, kind = first.results[0]?.caption ? "caption" : "picture";
   const count = `${shown} ${kind}${shown === 1 ? "" : "s"}`;
   if (answers.length < 2 || answers.includes(null)) return `${count}, best first · ${timing(first.milliseconds)}`;
-  const ranks = new Map(answers[0].results.map((result) => [`${result.item} ${result.caption ?? ""}`, result.rank]));
-  const stay = answers[1].results.filter((result) => ranks.get(`${result.item} ${result.caption ?? ""}`) === result.rank).length;
+  const ranks = new Map(answers[0].results.map((result) => [key(result), result.rank]));
+  const stay = answers[1].results.filter((result) => ranks.get(key(result)) === result.rank).length;
   return `${count} each, best first · ${stay} of ${answers[1].results.length} at the same rank with both`;
 }
 
-// The page before the first search: sentences to try and pictures from all over the gallery.
-async function samples() {
+// The page before the first search.
+async function home() {
   begin(null, []);
-  document.body.classList.remove("busy");
   const columns = $("columns");
   columns.replaceChildren();
   columns.className = "home";
   columns.dataset.home = "1";
   status("");
   await known;
-  if (!about || asks(state)) return;
-  const count = Math.min(SAMPLES, about.images);
-  const items = Array.from({ length: count }, (_, number) => Math.floor((number * about.images) / count));
-  const examples = (about.examples ?? []).map((text) => make("a", { href: address({ ...state, ...toSentence, q: text }), "data-q": text, dir: "auto" }, text));
-  columns.replaceChildren(
-    ...(examples.length ? [make("p", { class: "examples" }, "For example", examples)] : []),
-    make("p", { class: "note" }, about.matchers[0].similar ? "Some pictures of the gallery; choose one to find others like it." : "Some pictures of the gallery."),
-    make("div", { class: "samples" }, items.map((item) => sample(item))));
-}
-
-function sample(item) {
-  const image = make("img", { src: `/images/${item}?side=320`, alt: `picture ${item + 1} of the gallery`, decoding: "async" });
-  const frame = about.matchers[0].similar
-    ? make("a", { href: address({ ...state, ...toSentence, q: "", item: String(item) }), "data-similar": item, "aria-label": `More like picture ${item + 1} of the gallery` }, image)
-    : make("span", {}, image);
-  image.addEventListener("load", () => frame.style.setProperty("--ratio", Math.min(2.6, Math.max(0.6, image.naturalWidth / image.naturalHeight))));
-  return frame;
+  if (about && !asks(state)) columns.replaceChildren(...samples(about, { ...state, ...toSentence }));
 }
 
 // ---- lines
@@ -172,7 +164,6 @@ function problem(message, again = false) {
   begin(null, []);
   $("columns").replaceChildren();
   status("");
-  document.body.classList.remove("busy");
   tell(message, again);
 }
 
@@ -238,7 +229,7 @@ async function defaultFind() {
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const q = $("q").value.trim();
-  if (!q && (state.item !== null || state.photo !== null)) return; // the picture stays
+  if (!q && !state.q) return; // a picture stays
   if (q === state.q && asks(state)) return void results(); // once more
   go({ ...toSentence, q });
 });
@@ -281,7 +272,15 @@ document.addEventListener("keydown", (event) => {
   $("q").focus();
   $("q").select();
 });
-addEventListener("popstate", (event) => visit(read(location, event.state)));
+history.scrollRestoration = "manual"; // results arrive later
+addEventListener("popstate", (event) => {
+  scroll = event.state?.scroll ?? 0;
+  visit(read(location, event.state));
+});
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address stays
+  $("results").focus();
+});
 listen((photo) => {
   if (about && !takesPhotographs()) tell("This gallery cannot be searched with a photograph.");
   else go({ ...toSentence, q: "", photo });

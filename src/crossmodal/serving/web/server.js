@@ -3,7 +3,7 @@
 const KEPT = 24; // answers, so that "back" is immediate
 const answers = new Map();
 
-export class Unreachable extends Error {}
+export class Passing extends Error {} // worth another try
 
 export async function about() {
   return (await ask("/api/about")).json();
@@ -49,9 +49,10 @@ async function ask(url, options) {
     response = await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Unreachable("The server does not answer. Is crossmodal serve still running?");
+    throw new Passing("The server does not answer. Is crossmodal serve still running?");
   }
   if (response.ok) return response;
   const said = await response.json().then((content) => content.error, () => null);
-  throw new Error(said ? String(said) : `The server answered with status ${response.status}.`);
+  const message = said ? String(said) : `The server answered with status ${response.status}.`;
+  throw response.status === 429 || response.status >= 500 ? new Passing(message) : new Error(message);
 }

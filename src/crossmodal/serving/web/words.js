@@ -1,13 +1,14 @@
 // Words and regions: which regions of each picture answer a word, and which words a region answers.
 
+import { addRegions } from "./cards.js";
 import { $, layer, draw, make, rectangle } from "./dom.js";
 
-const MOST = 4, LEAST = 0.35; // regions that answer a word at most, and the strength of one that still does
+const MOST = 4, LEAST = 0.2; // regions that answer a word at most, and the strength of one that still does
 const TAG = 21; // pixels of the height of a strength's label
-const WAITING = "Point at a word or a region: which regions answer which word is being worked out…";
+const WAITING = "Point at a word or a region. Which regions answer which word is being worked out…";
 const MEANINGS = { // of what lights up
-  alignment: "the model's own alignment of words with regions",
-  occlusion: "how much the score falls without a region, and under a word without the word",
+  alignment: "Brightness: the model's own alignment of words with regions.",
+  occlusion: "Brightness: how much the score falls without the region because of the word. Line under a word: how much it falls without the word.",
 };
 
 const bar = $("bar"), chips = $("words");
@@ -19,8 +20,8 @@ let masks = 0;
 export function tell(kinds) {
   const [[, first], ...others] = [...kinds];
   const alike = others.every(([, kind]) => kind === first);
-  const meaning = alike ? MEANINGS[first] : [...kinds].map(([matcher, kind]) => `${matcher}, ${MEANINGS[kind]}`).join("; ");
-  line(`Point at a word or a region. Lit up: ${meaning}.`);
+  const meaning = alike ? MEANINGS[first] : [...kinds].map(([matcher, kind]) => `${matcher}: ${MEANINGS[kind]}`).join(" ");
+  line(`Point at a word or a region. ${meaning}`);
 }
 
 export function line(text) {
@@ -43,32 +44,38 @@ export function begin(query, shownPictures) {
     parts.push(button);
     end = word.end;
   });
-  if (words.length) parts.push(between(text.slice(end).join("")));
+  if (words.length) parts.push(between(text.slice(end).join(""), true));
   chips.replaceChildren(...parts.filter(Boolean));
   bar.hidden = !words.length;
   line(words.length ? WAITING : "");
 }
 
-// What the server found out about the pictures of one column. strength: words x regions, 0 to 1.
-export function explain(explanation, columnPictures) {
+// What the server found out about the pictures of one column. strength: words x regions, 0 to 1; word_strength: words.
+// first: of the first matcher, whose words have a line under them, as long as they count on all its pictures together.
+export function explain(explanation, columnPictures, first) {
   const order = words.map((word) => explanation.words.findIndex((known) => known.start === word.start)); // another matcher may read fewer words
   const items = new Map(explanation.items.map((item) => [String(item.item), item]));
   const weights = words.map(() => []);
   for (const { picture, item } of columnPictures) {
     const found = items.get(String(item)), kept = pictures.get(picture);
     if (!found || !kept) continue;
-    if (found.regions?.length) kept.regions = found.regions; // a matcher may make its own
+    if (found.regions?.length) {
+      if (!kept.regions.length) addRegions(picture, found.regions);
+      kept.regions = found.regions; // a matcher may make its own
+    }
     kept.strength = order.map((number) => found.strength[number] ?? []);
     order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
   }
-  if (explanation.kind === "occlusion" && columnPictures[0] && pictures.has(columnPictures[0].picture)) {
-    weights.forEach((values, word) => buttons[word].style.setProperty("--weight", values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : 0));
+  if (first && explanation.kind === "occlusion") {
+    weights.forEach((values, word) => buttons[word].style.setProperty("--weight", values.reduce((sum, value) => sum + value / values.length, 0)));
   }
   refresh();
 }
 
-function between(text) {
-  return text.trim() && make("span", { class: "between" }, text.trim());
+// What is no word; at the end perhaps what the model does not read any more.
+function between(text, last = false) {
+  const unread = last && /\p{L}/u.test(text);
+  return text.trim() && make("span", { class: "between", title: unread && "The model reads no further than this" }, text.trim());
 }
 
 function clear() {
@@ -117,9 +124,9 @@ function answering(strength) {
 // Darkens a picture but for the regions found. text: at the first of them.
 function spotlight(picture, regions, found, text) {
   const id = `mask-${(masks += 1)}`;
-  const holes = found.map(([region, value]) => rectangle(regions[region].box, { fill: "black", "fill-opacity": value }));
+  const holes = found.map(([region, value]) => rectangle(regions[region].box, { fill: "black", "fill-opacity": 0.25 + 0.75 * value }));
   const outlines = found.map(([region, value]) => rectangle(regions[region].box, { class: "lit", "stroke-opacity": Math.max(0.35, value) }));
-  picture.append(layer("answer", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
+  picture.append(layer(found.length ? "answer" : "answer none", draw("mask", { id }, rectangle([0, 0, 1, 1], { fill: "white" }), holes), rectangle([0, 0, 1, 1], { class: "shade", mask: `url(#${id})` }), outlines));
   if (!text) return;
   const [x1, y1, x2, y2] = regions[found[0][0]].box, { clientHeight: height } = picture;
   const tag = make("b", { class: "strength", "aria-hidden": "true" }, text);
