@@ -16,6 +16,7 @@ def started(monkeypatch):
     asked = {}
 
     def _run(self, sockets):
+        socket.create_connection(sockets[0].getsockname(), timeout=5).close()  # it listens already
         asked["address"] = sockets[0].getsockname()[:2]
         with TestClient(self.config.app, base_url="http://gallery.example") as client:
             for path in asked.get("paths", ()):

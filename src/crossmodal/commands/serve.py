@@ -17,7 +17,12 @@ from crossmodal.commands.arguments import port
 from crossmodal.terminal import printable
 
 ANYWHERE = ("0.0.0.0", "::", "")
+<<<<<<< HEAD
 MATCHER = "folder of a matcher, ORG/NAME on the Hugging Face hub, or models:/NAME/VERSION"
+=======
+BACKLOG = 1024  # connections that wait to be accepted
+MATCHER = "folder of a matcher, or models:/NAME/VERSION"
+>>>>>>> w-s
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "every machine that reaches this one can search, see the photographs and send its own; there is no "
                 "password and no encryption"
             )
+        socket.listen(BACKLOG)  # before the address is printed: who reads it can connect
         shown = "127.0.0.1" if hosts is None else host
         number = socket.getsockname()[1]
         say(f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/ (Ctrl-C ends it)")
@@ -76,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             access_log=False,
             server_header=False,
             lifespan="on",
+            backlog=BACKLOG,
             h11_max_incomplete_event_size=2**17,  # a request's line and headers: 10,000 characters as %XX%XX%XX
         )
         uvicorn.Server(config).run(sockets=[socket])

@@ -36,7 +36,7 @@ class Explainer:
 
     @loaded_once
     def explains(self) -> Kind | None:
-        """How words are compared with regions; None where they cannot be: there are no words, or no boxes to draw.
+        """How words are compared with regions; None where they cannot be: there are no words, no boxes, no photographs.
 
         Regions that a matcher makes of an image cannot be left out, so that it needs an alignment.
         """
@@ -45,9 +45,12 @@ class Explainer:
             return None
         if made is None and store is not None and "boxes" not in store.arrays:
             return None
+        try:
+            regions = self.regions.batch([0]).to(self._device)
+        except UserError:  # neither stored regions nor the photograph
+            return None
         with torch.inference_mode():
-            regions, words = self.regions.batch([0]).to(self._device), self.reader("a try").to(self._device)
-            weights = self.model.alignment(regions, words)
+            weights = self.model.alignment(regions, self.reader("a try").to(self._device))
         if weights is not None:
             return "alignment"
         return "occlusion" if made is None else None

@@ -8,7 +8,7 @@ from crossmodal.errors import UserError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A TCP socket that is bound to an address; the server listens at it once it runs.
+    """A TCP socket that is bound to an address, but does not listen yet.
 
     Raises:
         UserError: the address is not one of this machine, or the port is in use.
