@@ -17,12 +17,8 @@ from crossmodal.commands.arguments import port
 from crossmodal.terminal import printable
 
 ANYWHERE = ("0.0.0.0", "::", "")
-<<<<<<< HEAD
-MATCHER = "folder of a matcher, ORG/NAME on the Hugging Face hub, or models:/NAME/VERSION"
-=======
 BACKLOG = 1024  # connections that wait to be accepted
-MATCHER = "folder of a matcher, or models:/NAME/VERSION"
->>>>>>> w-s
+MATCHER = "folder of a matcher, ORG/NAME on the Hugging Face hub, or models:/NAME/VERSION"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
