@@ -64,8 +64,8 @@ class SearchInputs:
         """
         images = image_vectors(self.model, self.regions, self.split.images, self.batch_size)
         if self.model.pooled:
-            return images, _numbers(self.encode_captions().vectors)
-        rows, vectors = zip(*((rows, _numbers(pooled(chunk))) for rows, chunk in self.caption_chunks()), strict=True)
+            return images, numbers(self.encode_captions().vectors)
+        rows, vectors = zip(*((rows, numbers(pooled(chunk))) for rows, chunk in self.caption_chunks()), strict=True)
         return images, np.concatenate(vectors)[np.argsort(np.concatenate(rows))]
 
 
@@ -123,7 +123,7 @@ def image_vectors(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_s
     Raises:
         UserError: a value is NaN.
     """
-    return _numbers(pooled(encode_images(model, store, rows, batch_size)))
+    return numbers(pooled(encode_images(model, store, rows, batch_size)))
 
 
 def pooled(encoding: Encoding) -> torch.Tensor:
@@ -160,10 +160,10 @@ def scored(model: Matcher, images: Encoding, captions: Encoding, *, exact: bool 
     """
     if model.training:
         raise ValueError("the matcher is in training mode: score within evaluating(model)")
-    return _numbers(model.similarity(images, captions, exact=True) if exact else model.similarity(images, captions))
+    return numbers(model.similarity(images, captions, exact=True) if exact else model.similarity(images, captions))
 
 
-def _numbers(values: torch.Tensor) -> np.ndarray:
+def numbers(values: torch.Tensor) -> np.ndarray:
     """As NumPy float32, refusing NaN, which comparisons would rank first."""
     found = values.float().cpu().numpy()
     if np.isnan(found).any():

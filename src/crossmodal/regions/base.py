@@ -31,7 +31,12 @@ class ImageRegions:
 
 
 class RegionExtractor(Protocol):
-    """A loaded network. Deterministic: the same images give the same regions in any batch."""
+    """A loaded network. Deterministic: the same images give the same regions in any batch.
+
+    To the last bit where ``one_shape`` is false: images go through the network one by one, or with others of their
+    size. Where it is true (it may be absent) all images are brought to one size and go through it together, and batches
+    of one number of images give an image the same bits, whatever the others and its position.
+    """
 
     feature_dim: int
 
