@@ -72,15 +72,16 @@ def test_new_photographs_alone_are_computed_and_the_bytes_are_those_of_a_new_gal
     assert ids == sorted(path.name for path in photographs.glob("*.png"))
 
 
-def test_one_photograph_has_the_bits_that_it_has_among_others(workspace, tmp_path):
-    for name in ("vsepp", "scan"):
-        workspace(name)
-        write_photographs(tmp_path / "many", range(40))
-        write_photographs(tmp_path / "one", [17])
-        make(tmp_path / "many", f"many of {name}")
-        make(tmp_path / "one", f"one of {name}")
-        many, one = (np.load(f"{which} of {name}/embeddings.npy") for which in ("many", "one"))
-        np.testing.assert_array_equal(many[17], one[0])
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_one_photograph_has_the_bits_that_it_has_among_others(workspace, tmp_path, name):
+    workspace(name)
+    write_photographs(tmp_path / "many", range(40))
+    write_photographs(tmp_path / "one", [17])
+    vectors = {}
+    for which in ("many", "one"):
+        make(tmp_path / which, which)
+        vectors[which] = np.load(f"{which}/embeddings.npy")
+    np.testing.assert_array_equal(vectors["many"][17], vectors["one"][0])
 
 
 def cut_off_after(monkeypatch, count):
@@ -103,10 +104,10 @@ def test_what_was_cut_off_goes_on_at_its_shard(workspace, tmp_path, decoded, mon
     monkeypatch.setattr(tasks, "SHARD_ROWS", 3)
     photographs = tmp_path / "photographs"
     write_photographs(photographs, range(1, 10))
-    mend = cut_off_after(monkeypatch, 2)
+    restore = cut_off_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         make(photographs, "made")
-    mend()
+    restore()
     decoded.clear()
     make(photographs, "made")
     assert sorted(decoded) == ["07.png", "08.png", "09.png"]
@@ -114,10 +115,10 @@ def test_what_was_cut_off_goes_on_at_its_shard(workspace, tmp_path, decoded, mon
     assert contents(Path("made")) == contents(Path("new"))
     # A photograph that came meanwhile moves all others to other shards; they are not computed again.
     shutil.rmtree("made")
-    mend = cut_off_after(monkeypatch, 2)
+    restore = cut_off_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         make(photographs, "made")
-    mend()
+    restore()
     decoded.clear()
     write_photographs(photographs, [0])
     make(photographs, "made")

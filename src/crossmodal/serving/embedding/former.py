@@ -28,6 +28,8 @@ class Former:
     def __init__(self, folders: Sequence[Path], made_by: str, *, regions: bool) -> None:
         self._shards: list[tuple[Path, Path | None, int]] = []  # table, store of regions, its first row in that store
         self._rows: dict[str, tuple[int, int]] = {}
+        self._table = functools.lru_cache(4)(_read_table)  # of this object: the files of a path change between runs
+        self._store = functools.lru_cache(4)(FeatureStore)
         for folder in folders:
             whole, first = folder / "regions", 0
             for path in sorted((folder / TABLES).glob("*.parquet")):
@@ -60,26 +62,20 @@ class Former:
     def row(self, checksum: str) -> dict[str, Any]:
         """Vector or vectors, boxes, classes, width and height."""
         shard, row = self._rows[checksum]
-        return _table(self._shards[shard][0]).slice(row, 1).to_pylist()[0]
+        return self._table(self._shards[shard][0]).slice(row, 1).to_pylist()[0]
 
     def regions(self, checksum: str) -> tuple[FeatureStore, int]:
         """The store that holds a photograph's regions, and the row."""
         shard, row = self._rows[checksum]
         _, store, first = self._shards[shard]
-        return _store(store), first + row
+        return self._store(store), first + row
 
 
-@functools.lru_cache(4)
-def _table(path: Path) -> Any:
+def _read_table(path: Path) -> Any:
     try:
         return pq.read_table(path)
     except Exception as error:
         raise UserError(f"{path}: damaged ({first_line(error)}); remove it and run the same command again") from None
-
-
-@functools.lru_cache(4)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)
 
 
 def as_arrays(rows: Sequence[Any], width: int) -> np.ndarray:

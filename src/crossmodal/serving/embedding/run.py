@@ -94,7 +94,14 @@ def _finished(task: Task, out: Path) -> bool:
 
 
 def _set_aside(tasks: Sequence[Task], out: Path) -> None:
-    """Move shards of what has changed, or is gone, to a folder that rows are copied from."""
+    """Move shards of what has changed, or is gone, to a folder that rows are copied from.
+
+    What a killed process was writing is removed.
+    """
+    for path in [*out.glob(".tar-*"), *out.glob(".new-*")]:
+        shutil.rmtree(path)
+    for path in (out / TABLES).glob("*.part"):
+        path.unlink()
     kept = set()
     for task in tasks:
         done = _shards_of(task, out)

@@ -126,6 +126,8 @@ class ShardMaker:
                 skipped = [[f"{task.folder}/{item.item}", item.reason] for item in samples.skipped] if not start else []
                 cut, name = photographs[start : start + SHARD_ROWS], f"{task.name}-{number:05d}"
                 self._shard(name, cut, task.version, last=start == starts[-1], skipped=skipped)
+                for item, _ in read_done(self.recipe.out, name).skipped:  # of what was unpacked, which may stay
+                    (folder / item.removeprefix(f"{task.folder}/")).unlink(missing_ok=True)
 
     def _shard(
         self,
@@ -138,11 +140,9 @@ class ShardMaker:
     ) -> None:
         """``photographs``: id, path on this machine and address of each."""
         out = self.recipe.out
-        paths = [Path(path) for _, path, _ in photographs]
-        if version is not None and (done := read_done(out, name, version)):
-            gone = {item for item, _ in done.skipped}
-            self._drop([path for path, (item, _, _) in zip(paths, photographs, strict=True) if item in gone])
+        if version is not None and read_done(out, name, version):
             return
+        paths = [Path(path) for _, path, _ in photographs]
         with ThreadPoolExecutor(DECODERS) as pool:
             sums = list(pool.map(checksum, paths))
         with tempfile.TemporaryDirectory(dir=out, prefix=".new-") as temporary:
@@ -153,15 +153,9 @@ class ShardMaker:
                 if self.recipe.keep_regions:
                     self._write_regions(out / STORES / name, [sums[row] for row in good], found)
         left_out = [[photographs[row][0], reason] for row, reason in sorted(found.reasons.items())]
-        self._drop([paths[row] for row in found.reasons])
         known = sum(sums[row] not in found.rows for row in good)
         done = Done(version=version, rows=len(good), known=known, last=last, skipped=[*skipped, *left_out])
         write_json(out / DONE / f"{name}.json", done.model_dump())
-
-    def _drop(self, paths: Sequence[Path]) -> None:
-        """Remove photographs of a tar that cannot be read, where the others stay."""
-        for path in paths if self.recipe.keep_photographs else ():
-            path.unlink(missing_ok=True)
 
     def _compute(self, paths: Sequence[Path], sums: Sequence[str | None], folder: Path) -> _Found:
         """Regions and vectors of the photographs that are not known, each content once."""
