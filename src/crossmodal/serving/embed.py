@@ -30,7 +30,7 @@ from crossmodal.models.checkpoint import load_matcher
 from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.serving.embedding.former import STORES, TABLES
-from crossmodal.serving.embedding.run import FORMER, Made, former_folders, make_shards
+from crossmodal.serving.embedding.run import FORMER, Made, make_shards, set_aside
 from crossmodal.serving.embedding.shards import DONE, IMAGES, Recipe, empty_copy
 from crossmodal.serving.embedding.tasks import Collection, find_tasks
 from crossmodal.serving.session import Folders
@@ -107,6 +107,7 @@ def embed(
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     write_json(part / "embed.json", embedded.model_dump())
+    aside = set_aside(collection.tasks, part.resolve())
     gallery = form == "gallery"
     recipe = Recipe(
         params=params,
@@ -116,7 +117,7 @@ def embed(
         keep_regions=not model.pooled and gallery,
         keep_photographs=gallery,
         made_by=made_by,
-        former=(*([out.resolve()] if out.exists() else []), *former_folders(part.resolve())),
+        former=(*([out.resolve()] if out.exists() else []), *aside),
     )
     del model  # workers load their own
     made = make_shards(collection.tasks, recipe, executor=executor, cluster=params.ray)

@@ -54,12 +54,11 @@ class ShardActor:
 def make_shards(
     tasks: Sequence[Task], recipe: Recipe, *, executor: Literal["local", "ray"], cluster: RayCluster
 ) -> Made:
-    """Make all shards that are not done in ``recipe.out``.
+    """Make all shards that are not done in ``recipe.out``, from which ``set_aside`` has moved what is of no use there.
 
     Raises:
         UserError: see ``ShardMaker.make``; Ray is not installed or has no cluster there. What is done is kept.
     """
-    _set_aside(tasks, recipe.out)
     left = [task for task in tasks if not _finished(task, recipe.out)]
     if left and executor == "ray":
         items = [{"task": pickle.dumps(task)} for task in left]
@@ -77,11 +76,6 @@ def make_shards(
     )
 
 
-def former_folders(out: Path) -> tuple[Path, ...]:
-    """Folders in an unfinished one that hold what an earlier run had done and this one cuts in another way."""
-    return tuple(sorted((out / FORMER).glob("*")))
-
-
 def _shards_of(task: Task, out: Path) -> list[tuple[str, Done]]:
     names = [path.stem for path in sorted((out / DONE).glob(f"{task.name}*.json"))]
     return [(name, read_done(out, name)) for name in names]
@@ -93,10 +87,13 @@ def _finished(task: Task, out: Path) -> bool:
     return task.version is not None and bool(done) and done[-1][1].last
 
 
-def _set_aside(tasks: Sequence[Task], out: Path) -> None:
-    """Move shards of what has changed, or is gone, to a folder that rows are copied from.
+def set_aside(tasks: Sequence[Task], out: Path) -> tuple[Path, ...]:
+    """Move shards of what has changed, or is gone, within ``out`` to a folder that rows are copied from.
 
     What a killed process was writing is removed.
+
+    Returns:
+        That folder, and those of earlier calls.
     """
     for path in [*out.glob(".tar-*"), *out.glob(".new-*")]:
         shutil.rmtree(path)
@@ -114,7 +111,7 @@ def _set_aside(tasks: Sequence[Task], out: Path) -> None:
     for path in (out / IMAGES).glob("*"):
         if path.name not in folders:
             shutil.rmtree(path)
-    target = out / FORMER / f"{len(former_folders(out)):05d}"
+    target = out / FORMER / f"{len(list((out / FORMER).glob('*'))):05d}"
     for path in sorted((out / TABLES).glob("*.parquet")):
         name = path.stem
         if name in kept:
@@ -127,3 +124,4 @@ def _set_aside(tasks: Sequence[Task], out: Path) -> None:
         if path.stem not in kept:
             path.unlink()
     (out / DONE).mkdir(parents=True, exist_ok=True)
+    return tuple(sorted((out / FORMER).glob("*")))
