@@ -9,6 +9,7 @@ import fsspec
 import pytest
 from PIL import Image
 
+from crossmodal.datasets.archives import webdataset
 from crossmodal.datasets.archives.addresses import expand_braces, find_tars, folder_names
 from crossmodal.datasets.archives.webdataset import unpack_samples
 from crossmodal.datasets.folder import build_folder
@@ -163,6 +164,13 @@ def test_too_large_members_are_left_out(tmp_path):
     samples = unpack_samples(str(tmp_path / "x.tar"), tmp_path / "out")
     assert (samples.images, samples.texts) == (["b.jpg"], {})
     assert samples.skipped[0].item == "a.txt"
+
+
+def test_all_of_a_tar_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(webdataset, "MAX_TEXTS", 1500)
+    (tmp_path / "x.tar").write_bytes(packed([(f"{number}.txt", bytes(1000)) for number in range(2)]))
+    with pytest.raises(UserError, match=r"x\.tar, member '1\.txt': with those before it 2,000 bytes"):
+        unpack_samples(str(tmp_path / "x.tar"), tmp_path / "out")
 
 
 def test_a_transfer_that_is_cut_off_is_named(tmp_path, server):

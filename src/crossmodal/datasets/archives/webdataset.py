@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from crossmodal.datasets.archives.addresses import label, open_file
 from crossmodal.datasets.archives.transfer import CHUNK
-from crossmodal.datasets.archives.unpack import MAX_RATIO, RATIO_FREE, leads_out, unsafe_member
+from crossmodal.datasets.archives.unpack import MAX_RATIO, MAX_UNPACKED, RATIO_FREE, leads_out, unsafe_member
 from crossmodal.datasets.decode import MAX_BYTES, SUFFIXES
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
@@ -30,6 +30,7 @@ from crossmodal.limits import shown
 
 TEXT_SUFFIXES = (".txt", ".json")
 MAX_TEXT = 2**20  # bytes of a file of captions
+MAX_TEXTS = 2**30  # bytes of all of them in a tar
 MOST_MEMBERS = 10**7  # of a tar
 PADDING = 16 * 2**20  # bytes of zeros after the end of a tar
 _EXTENDED = (
@@ -87,6 +88,7 @@ def unpack_samples(address: str, folder: Path, *, texts: bool = True) -> Samples
 
 def _unpack(address: str, folder: Path, samples: Samples, digest: Any, *, texts: bool) -> None:
     seen: set[PurePosixPath] = set()
+    total = {"text": 0, "image": 0}
     for member, source in _members(address, digest):
         kind = _kind(member.name)
         if kind is None or member.isdir() or (kind == "text" and not texts):
@@ -97,6 +99,9 @@ def _unpack(address: str, folder: Path, samples: Samples, digest: Any, *, texts:
         if (plain := PurePosixPath(member.name)) in seen:
             raise UserError(f"{where}: comes twice")
         seen.add(plain)
+        total[kind] += member.size
+        if total[kind] > (most := MAX_TEXTS if kind == "text" else MAX_UNPACKED):
+            raise UserError(f"{where}: with those before it {total[kind]:,} bytes, expected at most {most:,}")
         if member.size > (most := MAX_TEXT if kind == "text" else MAX_BYTES):
             samples.skipped.append(Skipped(member.name, f"{member.size:,} bytes, more than {most:,}"))
         elif (name := member.name.encode(errors="backslashreplace").decode()) != member.name:
