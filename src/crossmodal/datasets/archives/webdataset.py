@@ -102,10 +102,10 @@ def _unpack(address: str, folder: Path, samples: Samples, digest: Any, *, texts:
         total[kind] += member.size
         if total[kind] > (most := MAX_TEXTS if kind == "text" else MAX_UNPACKED):
             raise UserError(f"{where}: with those before it {total[kind]:,} bytes, expected at most {most:,}")
-        if member.size > (most := MAX_TEXT if kind == "text" else MAX_BYTES):
-            samples.skipped.append(Skipped(member.name, f"{member.size:,} bytes, more than {most:,}"))
-        elif (name := member.name.encode(errors="backslashreplace").decode()) != member.name:
+        if (name := member.name.encode(errors="backslashreplace").decode()) != member.name:
             samples.skipped.append(Skipped(name, "its name is not UTF-8"))
+        elif member.size > (most := MAX_TEXT if kind == "text" else MAX_BYTES):
+            samples.skipped.append(Skipped(name, f"{member.size:,} bytes, more than {most:,}"))
         elif kind == "text":
             samples.texts[plain.with_suffix(plain.suffix.lower()).as_posix()] = source.read()
         else:
