@@ -33,9 +33,8 @@ class ImageRegions:
 class RegionExtractor(Protocol):
     """A loaded network. Deterministic: the same images give the same regions in any batch.
 
-    To the last bit where ``one_shape`` is false: images go through the network one by one, or with others of their
-    size. Where it is true (it may be absent) all images are brought to one size and go through it together, and batches
-    of one number of images give an image the same bits, whatever the others and its position.
+    To the last bit this holds of an image alone; and, where ``one_shape`` is true (it may be absent), of batches of one
+    number of images: all are brought to one size and go through the network together.
     """
 
     feature_dim: int

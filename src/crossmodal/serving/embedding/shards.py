@@ -31,7 +31,7 @@ from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.inference.each import encode_each
 from crossmodal.models.base import Matcher
 from crossmodal.models.checkpoint import load_matcher, read_config
-from crossmodal.regions.base import RegionExtractor
+from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.regions.extraction.extract import autocast, region_arrays, store_row
 from crossmodal.runtime import loaded_once, pick_device
 from crossmodal.serving.embedding.former import STORES, TABLES, Former, as_arrays
@@ -188,10 +188,12 @@ class ShardMaker:
             found.vectors = encode_each(self.model, found.store, sets=self.recipe.sets)
         return found
 
-    def _regions(self, images: list[np.ndarray]) -> list[Any]:
-        """Regions of a batch, whose last images are repeated where a batch has one shape: see ``RegionExtractor``."""
-        missing = self.params.regions.batch_size - len(images) if getattr(self.extractor, "one_shape", False) else 0
+    def _regions(self, images: list[np.ndarray]) -> list[ImageRegions]:
+        """Regions of a batch, each image's to the last bit as without the others: see ``RegionExtractor``."""
         with autocast(self.params.regions.precision):
+            if not getattr(self.extractor, "one_shape", False):
+                return [self.extractor([image])[0] for image in images]
+            missing = self.params.regions.batch_size - len(images)
             return self.extractor(images + images[-1:] * missing)[: len(images)]
 
     def _metadata(self) -> dict[str, Any]:
