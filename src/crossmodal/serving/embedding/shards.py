@@ -10,8 +10,6 @@ before are copied.
 
 from __future__ import annotations
 
-import hashlib
-import stat
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +23,7 @@ import pyarrow as pa
 
 from crossmodal.datasets.archives.webdataset import unpack_samples
 from crossmodal.datasets.assemble import DECODERS
-from crossmodal.datasets.decode import MAX_BYTES, decode_sized
+from crossmodal.datasets.decode import decode_sized
 from crossmodal.features.store import SETTINGS, FeatureStore, StoreWriter
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.inference.each import encode_each
@@ -35,7 +33,7 @@ from crossmodal.regions.base import ImageRegions, RegionExtractor
 from crossmodal.regions.extraction.extract import autocast, region_arrays, store_row
 from crossmodal.runtime import loaded_once, pick_device
 from crossmodal.serving.embedding.former import STORES, TABLES, Former, as_arrays
-from crossmodal.serving.embedding.tasks import SHARD_ROWS, Task
+from crossmodal.serving.embedding.tasks import SHARD_ROWS, Task, checksum
 from crossmodal.serving.session import Folders, matching_extractor
 from crossmodal.serving.vector_table import vector_batch, vector_schema, write_parquet
 from crossmodal.settings.derived import image_reading, region_backend
@@ -273,18 +271,6 @@ def read_done(out: Path, name: str, version: str | None = None) -> Done | None:
         return None
     done = read_record(path, Done)
     return done if version is None or done.version == version else None
-
-
-def checksum(path: Path) -> str | None:
-    """SHA-256 of a photograph's file, None where the decoder would not read it."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _ahead(pool: ThreadPoolExecutor, call: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:

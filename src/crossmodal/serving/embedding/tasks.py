@@ -6,10 +6,12 @@ The cut depends on the names alone, so that the shards of a collection are the s
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossmodal.datasets.archives.addresses import find_tars, folder_names, names_tars, version_of
+from crossmodal.datasets.decode import MAX_BYTES
 from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
@@ -60,6 +62,18 @@ def find_tasks(source: str) -> Collection:
     tars = enumerate(zip(addresses, folder_names(addresses), strict=True))
     tasks = tuple(Task(f"{number:05d}", version_of(tar), tar=tar, folder=name) for number, (tar, name) in tars)
     return Collection(tasks[0].folder, tasks)
+
+
+def checksum(path: Path) -> str | None:
+    """SHA-256 of a photograph's file, None where the decoder would not read it."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _version(files: tuple[tuple[str, str], ...]) -> str:
