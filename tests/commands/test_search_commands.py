@@ -116,9 +116,12 @@ def test_a_folder_becomes_a_gallery(run, workspace, name):
     code, _, err = run("search", "--image", photographs / "below/red.png", "--in", made)
     assert code == 2
     assert err == "error: the gallery has no captions, so that a photograph finds nothing; give a sentence\n"
-    code, _, err = run("embed", "photos", "--out", "results/photos")
+    code, out, _ = run("embed", "photos", "--out", "results/photos")
+    assert code == 0
+    assert f"10 images by {name} ({vectors.shape[1]} dimensions), 10 of them known before" in out
+    code, _, err = run("embed", "photos", "--out", "results/evaluation")
     assert code == 2
-    assert "results/photos: already there" in err
+    assert "results/evaluation: already there, and not made by crossmodal embed" in err
 
 
 def test_a_gallery_has_the_precision_of_the_stage(run, workspace, monkeypatch):

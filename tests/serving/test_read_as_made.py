@@ -16,7 +16,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.recipes.recipes import resolved
 from crossmodal.regions.extraction.query import read_photograph
 from crossmodal.serving.bundle import pack, unpack
-from crossmodal.serving.embed import embed_folder
+from crossmodal.serving.embed import embed
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.settings.derived import image_reading, with_reading
 from crossmodal.settings.params import load_params
@@ -69,7 +69,7 @@ def test_embed_reads_photographs_as_the_matchers_were(workspace, tmp_path):
     folder = workspace("scan")
     change_settings(folder)
     shutil.copytree("data/dataset/images", tmp_path / "photographs")
-    embed_folder(tmp_path / "photographs", tmp_path / "gallery", load_params(), Folders(), "Flat")
+    embed(str(tmp_path / "photographs"), tmp_path / "gallery", load_params(), Folders())
     stored, own = FeatureStore(Path("data/regions")), FeatureStore(tmp_path / "gallery/regions")
     names = sorted(path.stem for path in (tmp_path / "photographs").iterdir())
     records = SearchSession(Path("results/evaluation"), load_params(), Folders()).dataset.records

@@ -73,21 +73,14 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
     reader = READERS.get(name.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: expected a name that ends in {', '.join(READERS)}, or in these and .gz")
-    listing, skipped = _Listing(folder), []
+    listing, skipped = Listing(folder), []
     for position, row in reader(path, read_text(path)):
         if problem := row if isinstance(row, str) else listing.add(row, position):
             skipped.append(Skipped(f"{path.name} {position}", problem))
-    images, repeated = listing.images, listing.repeated
-    if repeated:
-        warn(f"{path}: {len(repeated)} captions repeat one of the same image and are kept, {repeated[0]} for one")
-    if any(image.split for image in images.values()):
-        for name in [name for name, image in images.items() if not image.split]:
-            skipped.append(Skipped(name, "no split, but others have one"))
-            del images[name]
-    return images, skipped
+    return listing.images, skipped + listing.finish(str(path))
 
 
-class _Listing:
+class Listing:
     """The rows so far. repeated: positions of captions that their image has already."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -123,6 +116,20 @@ class _Listing:
         problems = [problem for text in captions if (problem := self._add_caption(name, text, position))]
         image.left_out += len(problems)
         return "; ".join(dict.fromkeys(problems)) or None
+
+    def finish(self, source: str) -> list[Skipped]:
+        """Drop images without a split where others have one, and return them; warn of repeated captions."""
+        if self.repeated:
+            warn(
+                f"{source}: {len(self.repeated)} captions repeat one of the same image and are kept, "
+                f"{self.repeated[0]} for one"
+            )
+        if not any(image.split for image in self.images.values()):
+            return []
+        without = [name for name, image in self.images.items() if not image.split]
+        for name in without:
+            del self.images[name]
+        return [Skipped(name, "no split, but others have one") for name in without]
 
     def _plain(self, name: str) -> str:
         """Relative, with forward slashes, as it was written first."""

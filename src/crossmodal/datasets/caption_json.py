@@ -26,7 +26,7 @@ def line_rows(path: Path, text: str) -> Rows:
             item = parse_json(line, str(path), nan=True, halves=True)
         except UserError:
             item = None
-        yield f"line {number}", _row(item)
+        yield f"line {number}", json_row(item)
 
 
 def document_rows(path: Path, text: str) -> Rows:
@@ -40,7 +40,7 @@ def document_rows(path: Path, text: str) -> Rows:
     except UserError as error:
         raise UserError(f"{error}; expected {FORMS}") from None
     if isinstance(content, list) and any(isinstance(item, dict) for item in content):
-        return ((f"item {number}", _row(item)) for number, item in enumerate(content))
+        return ((f"item {number}", json_row(item)) for number, item in enumerate(content))
     images = content.get("images") if isinstance(content, dict) else None
     if isinstance(images, list) and all(isinstance(image, dict) for image in images):
         annotations = content.get("annotations")
@@ -64,7 +64,8 @@ def _without_words(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def _row(item: Any) -> dict[str, Any] | str:
+def json_row(item: Any) -> dict[str, Any] | str:
+    """Image, caption and split of a JSON object, by the names of ``caption_columns``, or what is wrong with it."""
     if not isinstance(item, dict):
         return "not a JSON object"
     names, values = list(item), list(item.values())

@@ -63,6 +63,12 @@ def decode(path: Path) -> np.ndarray | str:
     return read if isinstance(read, str) else np.asarray(read[0])
 
 
+def decode_sized(path: Path) -> tuple[np.ndarray, tuple[int, int]] | str:
+    """As ``decode``, with (width, height) of the upright picture in the file."""
+    read = _read(path)
+    return read if isinstance(read, str) else (np.asarray(read[0]), read[1])
+
+
 def upright_size(path: Path) -> tuple[int, int] | str:
     """(width, height) of the upright picture, which is decoded in full, or why it cannot be read."""
     read = _read(path)

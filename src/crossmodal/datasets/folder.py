@@ -1,4 +1,4 @@
-"""Any directory of images with a file of captions: ``dataset: folder``."""
+"""Any directory of images with a file of captions, or webdataset tars with both: ``dataset: folder``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import shutil
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from crossmodal.datasets.archives.addresses import find_tars, names_tars
 from crossmodal.datasets.assemble import SPLITS, Entry, Listing, check_images, explain_left_out, write_entries
-from crossmodal.datasets.caption_files import read_caption_file
+from crossmodal.datasets.caption_files import Listed, read_caption_file
+from crossmodal.datasets.caption_tars import read_tars
 from crossmodal.datasets.decode import NOT_FOUND, SUFFIXES
+from crossmodal.datasets.records import Skipped
 from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.files.checksums import file_checksum
@@ -24,15 +28,26 @@ from crossmodal.terminal import warn
 def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     """Copy the images that have captions, as they are, and write the dataset folder.
 
-    Records are in the order of the splits train, val, test and, inside a split, of the captions file; the id of an
-    image is its path without the suffix, or with it where two would be the same. Without splits in the file they are
-    drawn by ``seeded_splits``. Left out and listed are: an image that is missing or does not decode, one without
-    captions, and what ``caption_files.read_caption_file`` leaves out.
+    Records are in the order of the splits train, val, test and, inside a split, of the captions file or the tars; the
+    id of an image is its path without the suffix, or with it where two would be the same. Without splits in the file
+    they are drawn by ``seeded_splits``. Left out and listed are: an image that is missing or does not decode, one
+    without captions, and what ``caption_files.read_caption_file`` leaves out.
 
     Raises:
-        UserError: directory or file not there or not readable; the images do not fit on the disk; more than
+        UserError: directory, file or tar not there or not readable; the images do not fit on the disk; more than
             ``download.max_bad`` items were left out; a split would be empty.
     """
+    if settings.images and names_tars(settings.images) and not setting_path(settings.images).is_dir():
+        if settings.captions is not None:
+            raise UserError(
+                f"folder.captions {settings.captions}: expected null with tars in folder.images, whose captions are in "
+                "key.txt or key.json"
+            )
+        listed, skipped, sums = read_tars(find_tars(settings.images, setting_path), folder / "images")
+        _write(
+            folder, _Found(settings.images, "the tar", listed, skipped, sums, folder / "images", {}), settings, download
+        )
+        return
     origin, captions_path = _place("images", settings.images), _place("captions", settings.captions)
     if not origin.is_dir():
         raise UserError(f"folder.images {origin}: no such directory")
@@ -43,17 +58,43 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
     unused = [name for name, path in files.items() if path.suffix.lower() in SUFFIXES and name not in used]
     if unused:
         warn(f"{origin}: {len(unused)} images are not in the captions file, {min(unused)} for one")
+    sums = {captions_path.name: f"sha256:{file_checksum(captions_path)}"}
+    found = _Found(str(captions_path), captions_path.name, listed, skipped, sums, origin, sources)
+    _write(folder, found, settings, download)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Images with captions. source, short: where the captions are. sums: checksums of what was read.
+
+    origin: folder of the images, in which ``files`` are those that must be copied, by name.
+    """
+
+    source: str
+    short: str
+    listed: dict[str, Listed]
+    skipped: list[Skipped]
+    sums: dict[str, str]
+    origin: Path
+    files: dict[str, Path]
+
+    def path(self, name: str) -> Path:
+        return self.files.get(name, self.origin / name)
+
+
+def _write(folder: Path, found: _Found, settings: Folder, download: Download) -> None:
+    listed = found.listed
     splits = {name: item.split for name, item in listed.items()}
     named = set(splits.values()) - {None}
     if absent := [split for split in SPLITS if named and split not in named]:
         raise UserError(
-            f"{captions_path}: no image has the split {absent[0]}; name all three of train, val and test, or none: "
-            f"they are then drawn by folder.val and folder.test{explain_left_out(skipped)}"
+            f"{found.source}: no image has the split {absent[0]}; name all three of train, val and test, or none: "
+            f"they are then drawn by folder.val and folder.test{explain_left_out(found.skipped)}"
         )
-    sizes = dict(zip(listed, check_images([sources[name] for name in listed]), strict=True))
+    sizes = dict(zip(listed, check_images([found.path(name) for name in listed]), strict=True))
     good = [name for name, size in sizes.items() if not isinstance(size, str)]
     if not named:
-        digests = [file_checksum(sources[name]) for name in progress(good, desc="read images", unit="image")]
+        digests = [file_checksum(found.path(name)) for name in progress(good, desc="read images", unit="image")]
         splits |= zip(good, seeded_splits(digests, settings.val, settings.test, settings.seed), strict=True)
     ids = _ids(list(listed))
     entries = [
@@ -62,17 +103,18 @@ def build_folder(folder: Path, settings: Folder, download: Download) -> None:
         for name in listed
         if splits[name] == split
     ]
-    check_space(folder, sum(sources[name].stat().st_size for name in good), f"copying {origin}")
-    for name in progress(good, desc="copy images", unit="image"):
+    copied = [name for name in good if name in found.files]
+    check_space(folder, sum(found.path(name).stat().st_size for name in copied), f"copying {found.origin}")
+    for name in progress(copied, desc="copy images", unit="image"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(sources[name], folder / "images" / name)
+        shutil.copyfile(found.path(name), folder / "images" / name)
     listing = Listing(
         "folder",
         entries,
-        skipped,
-        no_captions=f"no caption in {captions_path.name}",
-        splits=dict.fromkeys(SPLITS, str(captions_path)),
-        sources={captions_path.name: f"sha256:{file_checksum(captions_path)}"},
+        found.skipped,
+        no_captions=f"no caption in {found.short}",
+        splits=dict.fromkeys(SPLITS, found.source),
+        sources=found.sums,
     )
     missing = {name: "not in the folder" for name, size in sizes.items() if size == NOT_FOUND}
     write_entries(folder, listing, [sizes[entry.file] for entry in entries], reasons=missing, max_bad=download.max_bad)

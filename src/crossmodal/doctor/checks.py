@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from crossmodal import paths
+from crossmodal.datasets.archives.addresses import find_tars, label, names_tars
 from crossmodal.datasets.archives.obtain import Archive, sources
 from crossmodal.datasets.archives.transfer import explain
 from crossmodal.datasets.build import archives_of, download_cache
@@ -58,6 +59,8 @@ def _detectron2(params: Params) -> Finding:
 def check_dataset(params: Params, timeout: float) -> list[Finding]:
     """Files of the chosen dataset: here, partly downloaded, or available; and whether they fit on the disk."""
     if params.dataset == "folder":
+        if params.folder.images and names_tars(params.folder.images):
+            return [_tars(params.folder.images)]
         return [_path(f"folder.{key}", getattr(params.folder, key)) for key in ("images", "captions")]
     try:
         if read_dataset(paths.DATASET).name == params.dataset:
@@ -76,6 +79,13 @@ def _path(key: str, value: str | None) -> Finding:
         return Finding("fix", key, "null", f"set {key} in params.yaml, or add -S {key}=PATH")
     path = setting_path(value)
     return Finding("ok", key, str(path)) if path.exists() else Finding("fix", key, f"{path}: not there", f"fix {key}")
+
+
+def _tars(pattern: str) -> Finding:
+    try:
+        return Finding("ok", "folder.images", f"{len(find_tars(pattern, setting_path)):,} tars, {label(pattern)}")
+    except UserError as error:
+        return Finding("fix", "folder.images", str(error), "fix folder.images")
 
 
 def _find(forms: tuple[Archive, ...], params: Params) -> tuple[Path | None, list[str]]:

@@ -31,7 +31,11 @@ class ImageRegions:
 
 
 class RegionExtractor(Protocol):
-    """A loaded network. Deterministic: the same images give the same regions in any batch."""
+    """A loaded network. Deterministic: the same images give the same regions in any batch.
+
+    To the last bit this holds of an image alone; and, where ``one_shape`` is true (it may be absent), of batches of one
+    number of images: all are brought to one size and go through the network together.
+    """
 
     feature_dim: int
 

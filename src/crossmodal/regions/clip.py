@@ -20,6 +20,8 @@ class ClipRegions:
         UserError: the folder does not hold the image half of a dual encoder.
     """
 
+    one_shape = True
+
     def __init__(self, folder: Path) -> None:
         model, self.processor = load_half(folder, "vision", "detector")
         self.device = pick_device()

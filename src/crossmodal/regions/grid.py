@@ -129,6 +129,8 @@ def _resampled(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, 
 class GridExtractor:
     """Every cell of the last feature map, or of the input of the trained stages, is a region; its box is the cell."""
 
+    one_shape = True
+
     def __init__(self, folder: Path) -> None:
         """Load what ``fetch_backbone`` wrote.
 

@@ -1,94 +1,227 @@
-"""A folder of new photographs as a gallery: the pipeline's own steps from detector to index.
+"""Photographs, in a folder or in webdataset tars, as a gallery or as shards of vectors for other engines.
 
 gallery.json, images.faiss   as in results/evaluation
 embeddings.npy               (N, E) float32, L2-normalised: an image's vector, or the mean of its set of vectors
-dataset/                     the photographs' records: row n of the embeddings is record n
+dataset/                     the photographs' records: row n of the embeddings is record n; photographs of tars
 regions/                     their region store, where a matcher scores pairs
+vectors/                     the same vectors with boxes, classes and checksums, see ``embedding.shards``
+embed.json                   what made it, see Embedded
+
+Shards alone (``form`` "parquet") are the last two, with sets of vectors where the matcher compares sets.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from crossmodal.captions.encoders import caption_reading
-from crossmodal.datasets.assemble import check_images
-from crossmodal.datasets.records import Dataset, ImageRecord, Skipped, read_dataset, write_dataset
-from crossmodal.datasets.walk import list_files
+from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.inference.scoring import image_vectors
+from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
-from crossmodal.runtime import pick_device
-from crossmodal.serving.session import Folders, matching_extractor
+from crossmodal.serving.embedding.former import STORES, TABLES
+from crossmodal.serving.embedding.run import FORMER, Made, make_shards, set_aside
+from crossmodal.serving.embedding.shards import DONE, IMAGES, Recipe, empty_copy
+from crossmodal.serving.embedding.tasks import Collection, find_tasks
+from crossmodal.serving.session import Folders
 from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import Params
+from crossmodal.workspace import content_key
+
+Form = Literal["gallery", "parquet"]
 
 
-def embed_folder(
-    photographs: Path, out: Path, params: Params, folders: Folders, factory: str
-) -> tuple[np.ndarray, GalleryInfo, tuple[Skipped, ...]]:
-    """Make a gallery of all photographs in a folder and its subfolders, links followed, in the order of their names.
+class Embedded(Record):
+    """embed.json. form: gallery or parquet. made_by: key of models and settings; a row made by others is not kept."""
 
-    Every file is tried, whatever its suffix. Matchers whose items are sets get a shortlist by the mean of each set, of
+    form: Form
+    model: str
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``embed`` did. images, known: photographs, and those of them that had been computed before.
+
+    size: E. listing: file that names what was left out, ``skipped``.
+    """
+
+    model: str
+    images: int
+    known: int
+    size: int
+    skipped: tuple[Skipped, ...]
+    listing: str
+
+
+def embed(
+    source: str,
+    out: Path,
+    params: Params,
+    folders: Folders,
+    *,
+    factory: str = "Flat",
+    form: Form = "gallery",
+    executor: Literal["local", "ray"] = "local",
+) -> Summary:
+    """Make or bring up to date a gallery, or shards, of all photographs in a folder and its subfolders, or in tars.
+
+    Every file of a folder is tried, whatever its suffix; links are followed. Rows are in the order of the names, of
+    tars in their own. Matchers whose items are sets get a shortlist by the mean of each set, of
     ``evaluate.shortlist`` images. Photographs are read by the settings of data/regions, not by those of ``params``.
 
-    Args:
-        out: created; must not exist.
-        factory: FAISS factory string of the index.
+    Where ``out`` is there, photographs that it holds are not computed again, whatever they are called now, and those
+    that are gone leave it. The files are, byte for byte, those of a new one. A run that is cut off goes on at its
+    shard.
 
-    Returns:
-        Vectors (N, E), the gallery's description, and the files left out.
+    Args:
+        source: folder, or tars: a file, a glob, a pattern with braces or an address.
+        factory: FAISS factory string of a gallery's index.
+        executor: local: this process, ray: the actors of ``params.ray``.
 
     Raises:
-        UserError: there is no readable photograph, or models are missing, damaged or do not belong together.
+        UserError: there is no readable photograph, ``out`` is something else, or models are missing, damaged or do
+            not belong together.
     """
+    old, part = out.with_name(f"{out.name}.old"), out.with_name(f"{out.name}.part")
+    if old.exists() and not out.exists():  # ended between the two lines that exchange them
+        old.rename(out)
+    params = _as_made_by_stages(params, folders)
     model, config = load_matcher(folders.matcher)
+    made_by = _made_by(params, folders)
+    if out.exists():
+        _check_form(out, form)
+    collection = find_tasks(source)
+    embedded = Embedded(form=form, model=config.model, made_by=made_by)
+    if part.exists() and not _continues(part, embedded):
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    write_json(part / "embed.json", embedded.model_dump())
+    aside = set_aside(collection.tasks, part.resolve())
+    gallery = form == "gallery"
+    recipe = Recipe(
+        params=params,
+        folders=folders,
+        out=part.resolve(),
+        sets=not model.pooled and not gallery,
+        keep_regions=not model.pooled and gallery,
+        keep_photographs=gallery,
+        made_by=made_by,
+        former=(*([out.resolve()] if out.exists() else []), *aside),
+    )
+    del model  # workers load their own
+    made = make_shards(collection.tasks, recipe, executor=executor, cluster=params.ray)
+    skipped = (*collection.skipped, *made.skipped)
+    if not made.rows:
+        first = f"; {len(skipped)} files or folders skipped, {skipped[0].item}: {skipped[0].reason}" if skipped else ""
+        shutil.rmtree(part)
+        raise UserError(f"{source}: no photographs in it that can be read{first}")
+    if gallery:
+        size = _make_gallery(part, collection, made, skipped, recipe, factory)
+    else:
+        column = pq.read_schema(part / TABLES / f"{made.shards[0]}.parquet").field(2).type
+        size = (column.value_type if recipe.sets else column).list_size
+        write_json(part / "skipped.json", [[item.item, item.reason] for item in skipped])
+    for name in (DONE, FORMER, STORES):
+        shutil.rmtree(part / name, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+    listing = "dataset/manifest.json" if gallery else "skipped.json"
+    return Summary(config.model, made.rows, made.known, size, skipped, listing)
+
+
+def _as_made_by_stages(params: Params, folders: Folders) -> Params:
     for folder in (folders.regions, folders.captions):
         if (folder / "index.json").is_file():
             params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
-    extractor = matching_extractor(params, folders, config)
-    dataset = _record(photographs, out / "dataset")
-    extract_regions(dataset, extractor, out / "regions", replace(Extraction.of(params), max_broken=0))
-    store = FeatureStore(out / "regions")
-    rows = np.arange(len(store))
-    vectors = image_vectors(model.to(pick_device()), store, rows, params.evaluate.batch_size)
-    np.save(out / "embeddings.npy", vectors)
-    save_index(build_index(vectors, IndexKind(factory)), out / "images.faiss")
+    return params
+
+
+def _made_by(params: Params, folders: Folders) -> str:
+    """Key of all that a photograph's row depends on."""
+    settings = image_reading(params) | {"regions.batch_size": params.regions.batch_size}
+    files = [path for folder in (folders.detector, folders.matcher) for path in sorted(folder.glob("*"))]
+    return content_key(settings, [path for path in files if path.is_file()])
+
+
+def _check_form(out: Path, form: Form) -> None:
+    if not (out / "embed.json").is_file():
+        raise UserError(f"{out}: already there, and not made by crossmodal embed; move it away or name another folder")
+    found = read_record(out / "embed.json", Embedded)
+    if found.form != form:
+        raise UserError(f"{out}: made with --format {found.form}, now {form}; move it away or name another folder")
+
+
+def _continues(part: Path, embedded: Embedded) -> bool:
+    """Whether an unfinished folder was begun in the same form, by the same models and settings."""
+    try:
+        return read_record(part / "embed.json", Embedded) == embedded
+    except UserError:
+        return False
+
+
+def _make_gallery(
+    part: Path, collection: Collection, made: Made, skipped: Sequence[Skipped], recipe: Recipe, factory: str
+) -> int:
+    """Write what a search needs besides the shards; returns E."""
+    params, config = recipe.params, load_matcher(recipe.folders.matcher)[1]
+    columns = ["id", "file", "vector", "width", "height"]
+    tables = [pq.read_table(part / TABLES / f"{name}.parquet", columns=columns) for name in made.shards]
+    vectors = np.concatenate([_matrix(table["vector"]) for table in tables])
+    np.save(part / "embeddings.npy", vectors)
+    save_index(build_index(vectors, IndexKind(factory)), part / "images.faiss")
+    tars = bool(collection.tasks[0].tar)
+    records = [
+        ImageRecord(
+            row["id"], f"images/{row['id']}" if tars else row["file"], "test", row["width"], row["height"], captions=()
+        )
+        for table in tables
+        for row in table.drop_columns("vector").to_pylist()
+    ]
+    (part / IMAGES).parent.mkdir(exist_ok=True)
+    write_dataset((part / IMAGES).parent, collection.name, records, skipped=skipped)
+    if recipe.keep_regions:
+        _merge_regions(part, made.shards)
     info = GalleryInfo(
         model=config.model,
         key=config.key,
-        images=len(rows),
+        images=len(records),
         captions=0,
-        mode="embeddings" if model.pooled else "shortlist_rerank",
+        mode="shortlist_rerank" if recipe.keep_regions else "embeddings",
         index=factory,
-        shortlist=0 if model.pooled else params.evaluate.shortlist,
+        shortlist=params.evaluate.shortlist if recipe.keep_regions else 0,
         settings=image_reading(params) | caption_reading(params),
     )
-    save_info(out, info)
-    if model.pooled:
-        shutil.rmtree(out / "regions")
-    return vectors, info, dataset.skipped
+    save_info(part, info)
+    return vectors.shape[1]
 
 
-def _record(photographs: Path, folder: Path) -> Dataset:
-    """Records of the readable photographs, with absolute paths, as a dataset folder."""
-    files, skipped = list_files(photographs)
-    records = []
-    for (name, path), size in zip(files.items(), check_images(list(files.values())), strict=True):
-        if isinstance(size, str):
-            skipped.append(Skipped(name, size))
-        else:
-            records.append(ImageRecord(name, str(path.resolve()), "test", *size, captions=()))
-    if not records:
-        first = f"; {len(skipped)} files or folders skipped, {skipped[0].item}: {skipped[0].reason}" if skipped else ""
-        raise UserError(f"{photographs}: no photographs in it that can be read{first}")
-    folder.mkdir(parents=True)
-    write_dataset(folder, photographs.resolve().name, records, skipped=skipped)
-    return read_dataset(folder)
+def _merge_regions(part: Path, shards: Sequence[str]) -> None:
+    """Concatenate the regions of the shards."""
+    writer, metadata = None, {}
+    for name in shards:
+        store = FeatureStore(part / STORES / name)
+        if writer is None:
+            writer, metadata = empty_copy(store, part / "regions"), store.metadata
+        for row in range(len(store)):
+            writer.append({array: store.read(row, array) for array in store.arrays})
+    writer.close(metadata)
+
+
+def _matrix(column: Any) -> np.ndarray:
+    """A column of N vectors as (N, E)."""
+    flat = column.combine_chunks()
+    return flat.flatten().to_numpy(zero_copy_only=False).reshape(len(flat), -1)

@@ -84,7 +84,7 @@ def write_shared(out: Path, params: Params, folders: Folders, dataset: str) -> M
 
 
 def open_matcher(source: str | None, params: Params) -> tuple[Params, Folders]:
-    """Settings and folders for a search session or ``embed_folder``.
+    """Settings and folders for a search session or ``embed``.
 
     Args:
         source: None, the pipeline's own matcher; a folder of ``write_shared``; a matcher's folder, which reads with the

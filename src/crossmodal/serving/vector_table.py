@@ -48,6 +48,11 @@ def vector_schema(
     return pa.schema([*fields, *further], metadata={ABOUT: json.dumps(dict(about)).encode()})
 
 
+def about(schema: pa.Schema) -> dict[str, Any]:
+    """What ``vector_schema`` was told of the table; empty for a table of others."""
+    return json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
+
+
 def vector_batch(
     schema: pa.Schema,
     ids: Sequence[str],

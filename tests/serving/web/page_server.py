@@ -9,8 +9,8 @@ import uvicorn
 
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.retrieval.gallery import read_info
+from crossmodal.serving import embed as embedding
 from crossmodal.serving.api import Server, make_app
-from crossmodal.serving.embed import embed_folder
 from crossmodal.serving.listen import listen
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.settings.params import load_params
@@ -53,7 +53,8 @@ def open_session(pipeline, matcher, gallery=None):
 def embed(pipeline, photographs, out):
     """A gallery of photographs without captions, by the pipeline's first matcher."""
     session = open_session(pipeline, "vsepp")
-    embed_folder(photographs, out, session.params, session.folders, read_info(session.engine.gallery).index)
+    factory = read_info(session.engine.gallery).index
+    embedding.embed(str(photographs), out, session.params, session.folders, factory=factory)
     return open_session(pipeline, "vsepp", out)
 
 

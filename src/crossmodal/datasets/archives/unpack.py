@@ -137,7 +137,7 @@ def _tar_members(archive_path: Path, wanted: Wanted, max_bytes: int) -> Iterator
                 raise UserError(f"{archive_path}: unpacks to more than {limit:,} bytes, which no such archive does")
             target = None if member.isdir() else wanted(member.name)
             if target is not None:
-                problem = _unsafe_tar(member)
+                problem = unsafe_member(member)
                 crc = 0 if problem else _crc(archive.extractfile(member))
                 yield _Member(member.name, target, member.size, crc, problem)
         left = _PADDING
@@ -245,7 +245,8 @@ def _unsafe_zip(member: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _unsafe_tar(member: tarfile.TarInfo) -> str | None:
+def unsafe_member(member: tarfile.TarInfo) -> str | None:
+    """Why a member of a tar is no plain file, or None."""
     if member.issym() or member.islnk():
         return "is a link"
     return "is not a plain file" if not member.isreg() or member.issparse() else None

@@ -111,21 +111,34 @@ def _extract_on_ray(
     cluster: RayCluster,
     how: Extraction,
 ) -> None:
+    constructor = (Path.cwd(), dataset, make_extractor, folder.resolve(), how)
+    items = [{"start": rows.start, "stop": rows.stop} for rows in parts]
+    map_on_ray(PartExtractor, constructor, items, cluster, desc="regions on ray")
+
+
+def map_on_ray(
+    actor: type, constructor: tuple[Any, ...], items: Sequence[dict[str, Any]], cluster: RayCluster, *, desc: str
+) -> None:
+    """Give each item to one of the cluster's actors, ``actor(*constructor)``, as a batch of one.
+
+    Args:
+        actor: its ``__call__`` returns ``error`` (1,), a UserError's message or nothing.
+
+    Raises:
+        UserError: of an actor; Ray is not installed or has no cluster there.
+    """
     ray = _connect(cluster)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    constructor = (Path.cwd(), dataset, make_extractor, folder.resolve(), how)
     try:
-        work = ray.data.from_items(
-            [{"start": rows.start, "stop": rows.stop} for rows in parts], override_num_blocks=len(parts)
-        ).map_batches(
-            PartExtractor,
+        work = ray.data.from_items(list(items), override_num_blocks=len(items)).map_batches(
+            actor,
             fn_constructor_args=constructor,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(cluster.workers, len(parts))),
+            compute=ray.data.ActorPoolStrategy(size=min(cluster.workers, len(items))),
             num_gpus=cluster.gpus or None,
         )
-        for row in progress(work.iter_rows(), total=len(parts), desc="regions on ray", unit="part"):
+        for row in progress(work.iter_rows(), total=len(items), desc=desc, unit="part"):
             if row["error"]:
                 raise UserError(row["error"])
     finally:
@@ -138,7 +151,7 @@ def _connect(cluster: RayCluster) -> ModuleType:
         import ray
         import ray.data
     except ImportError as error:
-        raise UserError(f"regions.executor ray: {error}; pip install 'crossmodal[ray]'") from None
+        raise UserError(f"executor ray: {error}; pip install 'crossmodal[ray]'") from None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -147,6 +160,6 @@ def _connect(cluster: RayCluster) -> ModuleType:
             ray.init(num_cpus=processors, include_dashboard=False, **quiet)
         else:
             ray.init(address=cluster.address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a machine that is too slow to start one among them
         raise UserError(f"ray.address {cluster.address}: no cluster there ({first_line(error)})") from None
     return ray

@@ -1,0 +1,210 @@
+"""``crossmodal embed``: what is computed, what is kept, and that every way there gives the bytes of a new gallery."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from crossmodal.errors import UserError
+from crossmodal.serving.embed import embed
+from crossmodal.serving.embedding import shards, tasks
+from crossmodal.serving.session import Folders, SearchSession
+from crossmodal.settings.params import load_params
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that were decoded, which comes before everything that takes time."""
+    names, real = [], shards.decode_sized
+
+    def noted(path):
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(shards, "decode_sized", noted)
+    return names
+
+
+def write_photographs(folder, numbers):
+    """Pictures of noise, of three sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        pixels = np.random.default_rng(number).integers(0, 255, (24 + 8 * (number % 3), 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make(source, out, **options):
+    return embed(str(source), Path(out), load_params(), Folders(), **options)
+
+
+@pytest.mark.parametrize(("name", "form"), [("vsepp", "gallery"), ("scan", "gallery"), ("scan", "parquet")])
+def test_new_photographs_alone_are_computed_and_the_bytes_are_those_of_a_new_gallery(
+    workspace, tmp_path, decoded, monkeypatch, name, form
+):
+    workspace(name)
+    monkeypatch.setattr(tasks, "SHARD_ROWS", 4)
+    photographs = tmp_path / "photographs"
+    write_photographs(photographs, range(9))
+    (photographs / "broken.jpg").write_bytes(b"no image")
+    assert make(photographs, "made", form=form).known == 0
+    assert len(decoded) == 10
+    decoded.clear()
+    write_photographs(photographs, [9, 10])
+    (photographs / "03.png").unlink()
+    (photographs / "05.png").rename(photographs / "zz.png")
+    shutil.copy(photographs / "01.png", photographs / "copy.png")
+    done = make(photographs, "made", form=form)
+    assert (done.images, done.known) == (11, 9)
+    assert sorted(decoded) == ["09.png", "10.png", "broken.jpg"]
+    assert make(photographs, "new", form=form).known == 0
+    assert contents(Path("made")) == contents(Path("new"))
+    assert not list(Path().glob("made.*"))
+    ids = [row for path in sorted(Path("made/vectors").iterdir()) for row in pq.read_table(path)["id"].to_pylist()]
+    assert ids == sorted(path.name for path in photographs.glob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_one_photograph_has_the_bits_that_it_has_among_others(workspace, tmp_path, name):
+    workspace(name)
+    write_photographs(tmp_path / "many", range(40))
+    write_photographs(tmp_path / "one", [17])
+    vectors = {}
+    for which in ("many", "one"):
+        make(tmp_path / which, which)
+        vectors[which] = np.load(f"{which}/embeddings.npy")
+    np.testing.assert_array_equal(vectors["many"][17], vectors["one"][0])
+
+
+def cut_off_after(monkeypatch, count):
+    """An embed that ends, as at Ctrl-C, when it comes to its shard ``count``."""
+    real, begun = shards.ShardMaker._write_table, []
+
+    def write(self, *arguments):
+        begun.append(1)
+        if len(begun) > count:
+            raise KeyboardInterrupt
+        real(self, *arguments)
+
+    monkeypatch.setattr(shards.ShardMaker, "_write_table", write)
+    return lambda: monkeypatch.setattr(shards.ShardMaker, "_write_table", real)
+
+
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_what_was_cut_off_goes_on_at_its_shard(workspace, tmp_path, decoded, monkeypatch, name):
+    workspace(name)
+    monkeypatch.setattr(tasks, "SHARD_ROWS", 3)
+    photographs = tmp_path / "photographs"
+    write_photographs(photographs, range(1, 10))
+    restore = cut_off_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        make(photographs, "made")
+    restore()
+    decoded.clear()
+    make(photographs, "made")
+    assert sorted(decoded) == ["07.png", "08.png", "09.png"]
+    make(photographs, "new")
+    assert contents(Path("made")) == contents(Path("new"))
+    # A photograph that came meanwhile moves all others to other shards; they are not computed again.
+    shutil.rmtree("made")
+    restore = cut_off_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        make(photographs, "made")
+    restore()
+    decoded.clear()
+    write_photographs(photographs, [0])
+    make(photographs, "made")
+    assert sorted(decoded) == ["00.png", "07.png", "08.png", "09.png"]
+    shutil.rmtree("new")
+    make(photographs, "new")
+    assert contents(Path("made")) == contents(Path("new"))
+
+
+def test_another_matcher_computes_everything_again(workspace, tmp_path, decoded):
+    folder = workspace("vsepp")
+    write_photographs(tmp_path / "photographs", range(3))
+    make(tmp_path / "photographs", "made")
+    config = folder / "models/matcher/config.json"
+    config.write_text(config.read_text().replace('"key": "', '"key": "another '))
+    decoded.clear()
+    assert make(tmp_path / "photographs", "made").known == 0
+    assert len(decoded) == 3
+
+
+def write_tar(path, photographs, further=()):
+    with tarfile.open(path, "w") as archive:
+        for photograph in photographs:
+            archive.add(photograph, photograph.name)
+            text = b"a caption"
+            info = tarfile.TarInfo(f"{photograph.stem}.txt")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+        for name, content in further:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def test_tars_are_a_gallery_that_is_searched_without_them(workspace, tmp_path, decoded, monkeypatch):
+    workspace("vsepp")
+    monkeypatch.setattr(shards, "SHARD_ROWS", 2)
+    photographs = tmp_path / "photographs"
+    write_photographs(photographs, range(7))
+    files = sorted(photographs.iterdir())
+    write_tar(tmp_path / "x-000.tar", files[:5], [("bad.jpg", b"no image")])
+    make(tmp_path / "x-{000..000}.tar", "made")
+    write_tar(tmp_path / "x-001.tar", files[5:])
+    decoded.clear()
+    done = make(tmp_path / "x-*.tar", "made")
+    assert (done.images, done.known) == (7, 5)
+    assert [(item.item, item.reason) for item in done.skipped] == [("x-000/bad.jpg", "no image")]
+    assert sorted(decoded) == ["05.png", "06.png", "bad.jpg"]
+    make(tmp_path / "x-*.tar", "new")
+    assert contents(Path("made")) == contents(Path("new"))
+    make(photographs, "from a folder")
+    np.testing.assert_array_equal(np.load("made/embeddings.npy"), np.load("from a folder/embeddings.npy"))
+    for path in tmp_path.glob("*.tar"):
+        path.unlink()
+    session = SearchSession(Path("made"), load_params(), Folders())
+    (found,) = session.find_images("a red picture", 1)
+    name = session.dataset.records[session.split.images[found.item]].id
+    assert session.image_path(found.item).read_bytes() == (photographs / Path(name).name).read_bytes()
+    assert sorted(path.name for path in Path("made/dataset/images").rglob("*.*")) == [path.name for path in files]
+
+
+def test_tars_are_shards_whose_files_fsspec_opens(workspace, tmp_path):
+    import fsspec
+
+    workspace("scan")
+    write_photographs(tmp_path / "photographs", range(3))
+    write_tar(tmp_path / "x.tar", sorted((tmp_path / "photographs").iterdir()))
+    make(tmp_path / "x.tar", "made", form="parquet")
+    assert sorted(path.name for path in Path("made").rglob("*")) == [
+        *("00000-00000.parquet", "embed.json", "skipped.json", "vectors"),
+    ]
+    rows = pq.read_table("made/vectors").to_pylist()
+    assert [row["id"] for row in rows] == ["x/00.png", "x/01.png", "x/02.png"]
+    assert all(len(row["vectors"]) == len(row["boxes"]) == len(row["classes"]) for row in rows)
+    with fsspec.open(rows[1]["file"]) as file:
+        assert file.read() == (tmp_path / "photographs/01.png").read_bytes()
+
+
+def test_what_is_there_is_not_overwritten_by_another_form(workspace, tmp_path):
+    workspace("vsepp")
+    write_photographs(tmp_path / "photographs", range(2))
+    make(tmp_path / "photographs", "made")
+    with pytest.raises(UserError, match="made with --format gallery, now parquet"):
+        make(tmp_path / "photographs", "made", form="parquet")
+    for path in (tmp_path / "photographs").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no photographs in it"):
+        make(tmp_path / "photographs", "made")
+    assert Path("made/gallery.json").is_file()
