@@ -12,7 +12,7 @@ from PIL import Image
 
 from crossmodal.errors import UserError
 from crossmodal.serving.embed import embed
-from crossmodal.serving.embedding import shards, tasks
+from crossmodal.serving.embedding import run, shards, tasks
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.settings.params import load_params
 
@@ -208,3 +208,24 @@ def test_what_is_there_is_not_overwritten_by_another_form(workspace, tmp_path):
     with pytest.raises(UserError, match="no photographs in it"):
         make(tmp_path / "photographs", "made")
     assert Path("made/gallery.json").is_file()
+
+
+@pytest.mark.parametrize("form", ["gallery", "parquet"])
+def test_actors_that_share_the_tasks_make_the_bytes_of_one_process(workspace, tmp_path, monkeypatch, form):
+    """As test_embed_on_ray, without Ray: what it does with the actors is done here."""
+    workspace("scan")
+    monkeypatch.setattr(tasks, "SHARD_ROWS", 3)
+    write_photographs(tmp_path / "photographs", range(10))
+    make(tmp_path / "photographs", "local", form=form)
+    shared = []
+
+    def on_ray(actor, constructor, items, cluster, *, desc):
+        actors = [actor(*constructor) for _ in range(cluster.workers)]
+        for number, item in reversed(list(enumerate(items))):
+            shared.append(number % cluster.workers)
+            assert actors[shared[-1]]({key: [value] for key, value in item.items()}) == {"error": [""]}
+
+    monkeypatch.setattr(run, "map_on_ray", on_ray)
+    make(tmp_path / "photographs", "made", form=form, executor="ray")
+    assert shared == [1, 0, 1, 0]
+    assert contents(Path("made")) == contents(Path("local"))
