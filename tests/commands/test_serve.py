@@ -55,7 +55,7 @@ def test_everywhere_is_said_and_two_matchers_answer(run, workspace, started):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--against", "nowhere"), "nowhere/config.json: not found"),
+        (("--against", "nowhere"), "matcher nowhere: no such folder"),
         (("--gallery", "nowhere"), "nowhere/gallery.json: not found"),
         (("--host", "203.0.113.7"), "--host 203.0.113.7 --port 0: cannot listen there"),
         (("--matcher", "models:/nobody/1"), "MLFLOW_TRACKING_URI: empty"),

@@ -40,6 +40,7 @@ def model_of(run):
         word_map="none",
         region_norms=len(weights["sim_enc.v_global_w.embedding_local.1.weight"]),
         dropout=0.0,
+        similarity_dropout=0.0,
         precision="fp32",
     )
     model = sgraf(settings, InputSizes(regions=run["regions"].shape[2], words=dim))

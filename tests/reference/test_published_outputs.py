@@ -266,6 +266,7 @@ def sgraf_of(data, module):
         word_map="none",
         region_norms=len(weights["sim_enc.v_global_w.embedding_local.1.weight"]),
         dropout=0.4,
+        similarity_dropout=0.0,
         precision="fp32",
     )
     model = sgraf(settings, InputSizes(regions=data["regions"].shape[2], words=dim))

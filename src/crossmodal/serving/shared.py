@@ -101,7 +101,7 @@ def open_matcher(source: str | None, params: Params) -> tuple[Params, Folders]:
     if not folder.is_dir():
         named = _HUB_NAME.fullmatch(source)
         if named is None:
-            raise UserError(f"--matcher {source}: no such folder, and no hub's name, ORG/NAME or ORG/NAME@REVISION")
+            raise UserError(f"matcher {source}: no such folder, and no hub's name, ORG/NAME or ORG/NAME@REVISION")
         folder = _fetch(source, named["name"], named["revision"])
     elif not (folder / FILE).exists() and (folder / "config.json").exists():
         return _with_encoder(params, read_config(folder)), replace(Folders(), matcher=folder)
@@ -126,5 +126,5 @@ def _fetch(source: str, name: str, revision: str | None) -> Path:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    with reading(f"--matcher {source}", "neither a folder nor available from the hub"):
+    with reading(f"matcher {source}", "neither a folder nor available from the hub"):
         return Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]))
