@@ -221,6 +221,6 @@ def test_a_name_that_the_hub_does_not_have_is_one_line(run, workspace, hub):
     for name, expected in (("someone/else", "nor available from the hub"), ("a/b/c", "no hub's name")):
         code, out, err = run("search", "lime", "--matcher", name)
         assert (code, out) == (2, "")
-        assert err.startswith(f"error: --matcher {name}: ")
+        assert err.startswith(f"error: matcher {name}: ")
         assert err.count("\n") == 1
         assert expected in err
