@@ -229,3 +229,29 @@ def test_actors_that_share_the_tasks_make_the_bytes_of_one_process(workspace, tm
     make(tmp_path / "photographs", "made", form=form, executor="ray")
     assert shared == [1, 0, 1, 0]
     assert contents(Path("made")) == contents(Path("local"))
+
+
+def test_two_processes_do_not_make_one_folder(workspace, tmp_path, monkeypatch):
+    workspace("vsepp")
+    write_photographs(tmp_path / "photographs", range(2))
+    real, refused = shards.decode_sized, []
+
+    def meanwhile(path):
+        with pytest.raises(UserError, match="made: another crossmodal embed is making it") as error:
+            make(tmp_path / "photographs", "made")
+        refused.append(error)
+        return real(path)
+
+    monkeypatch.setattr(shards, "decode_sized", meanwhile)
+    assert make(tmp_path / "photographs", "made").images == 2
+    assert len(refused) == 2
+    assert sorted(path.name for path in Path().glob("made*")) == ["made"]
+    assert make(tmp_path / "photographs", "made").known == 2
+
+
+@pytest.mark.parametrize("out", [".", "/", ""])
+def test_a_folder_without_a_name_is_refused(workspace, tmp_path, out):
+    workspace("vsepp")
+    write_photographs(tmp_path / "photographs", range(1))
+    with pytest.raises(UserError, match="cannot be replaced by a gallery"):
+        make(tmp_path / "photographs", out)

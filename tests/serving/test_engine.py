@@ -68,6 +68,18 @@ def test_another_matcher_finds_the_shortlist(engine, material):
         open_engine(opened.gallery, searched, "teran")
 
 
+def test_images_like_an_image_are_by_its_own_vectors_where_another_matcher_finds_the_shortlist(engine, material):
+    folder = material("vsepp").regions.folder.parent / "vsepp"
+    opened, searched, _ = engine("tern", "shortlist_rerank", shortlist_by=str(folder), shortlist=24)
+    vectors = searched.vectors()[0]
+    query = opened.stored_image(5)
+    np.testing.assert_allclose(query.own.vectors[0].numpy(), vectors[5], atol=1e-5)
+    for mode in ("shortlist", "exact"):
+        found = opened.similar(query, 5, mode).found
+        assert [one.item for one in found] == np.argsort(-vectors @ vectors[5], kind="stable")[:5].tolist()
+        np.testing.assert_allclose([one.score for one in found], np.sort(-vectors @ vectors[5])[:5] * -1, atol=1e-5)
+
+
 @pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("name", ["teran", "sgraf"])
 def test_encodings_of_sets_find_the_shortlist(engine, name):

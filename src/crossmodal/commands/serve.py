@@ -16,7 +16,6 @@ from crossmodal import paths
 from crossmodal.commands.arguments import port
 from crossmodal.terminal import printable
 
-ANYWHERE = ("0.0.0.0", "::", "")
 BACKLOG = 1024  # connections that wait to be accepted
 MATCHER = "folder of a matcher, ORG/NAME on the Hugging Face hub, or models:/NAME/VERSION"
 
@@ -46,13 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     from crossmodal.serving.api import Server, make_app
     from crossmodal.serving.guard import LOCAL
-    from crossmodal.serving.listen import listen
+    from crossmodal.serving.listen import accept, is_open, listen
     from crossmodal.serving.opened import check_same_images, open_session
     from crossmodal.settings.params import load_params
 
     host = arguments.host
-    hosts = None if host in ANYWHERE else {host.lower(), *LOCAL}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes; uvicorn raises it after its end
     with tempfile.TemporaryDirectory(prefix="crossmodal-") as name, listen(host, arguments.port) as socket:
+        hosts = None if is_open(socket) else {host.lower(), *LOCAL}
         scratch, say = Path(name), partial(_print, prefix="serve: ")
         sessions = [open_session(arguments.gallery, arguments.matcher, load_params(), scratch / "0", say)]
         if arguments.against is not None:
@@ -67,11 +67,10 @@ def run(arguments: argparse.Namespace) -> None:
                 "every machine that reaches this one can search, see the photographs and send its own; there is no "
                 "password and no encryption"
             )
-        socket.listen(BACKLOG)  # before the address is printed: who reads it can connect
+        accept(socket, host, arguments.port, BACKLOG)  # before the address is printed: who reads it can connect
         shown = "127.0.0.1" if hosts is None else host
         number = socket.getsockname()[1]
         say(f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/ (Ctrl-C ends it)")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # after uvicorn's own end, so that the folder goes
         config = uvicorn.Config(
             app,
             log_level="warning",

@@ -13,13 +13,15 @@ Shards alone (``form`` "parquet") are the last two, with sets of vectors where t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from crossmodal.captions.encoders import caption_reading
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
@@ -90,9 +92,45 @@ def embed(
         executor: local: this process, ray: the actors of ``params.ray``.
 
     Raises:
-        UserError: there is no readable photograph, ``out`` is something else, or models are missing, damaged or do
-            not belong together.
+        UserError: there is no readable photograph, ``out`` is something else or is being made by another process, or
+            models are missing, damaged or do not belong together.
     """
+    if not out.name:  # the working folder or the root
+        raise UserError(f"{out}: cannot be replaced by a gallery; name a folder in it")
+    with _alone(out):
+        return _embed(source, out, params, folders, factory=factory, form=form, executor=executor)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other processes from the folder and its unfinished form.
+
+    Raises:
+        UserError: another process is making it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(f"{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{out}: another crossmodal embed is making it; wait for its end") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held, so that nobody else has it
+        lock.release()
+
+
+def _embed(
+    source: str,
+    out: Path,
+    params: Params,
+    folders: Folders,
+    *,
+    factory: str,
+    form: Form,
+    executor: Literal["local", "ray"],
+) -> Summary:
     old, part = out.with_name(f"{out.name}.old"), out.with_name(f"{out.name}.part")
     if old.exists() and not out.exists():  # ended between the two lines that exchange them
         old.rename(out)

@@ -23,6 +23,7 @@ import torch
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
+from crossmodal.features.batches import read_regions
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_arrays import read_npy
 from crossmodal.inference.scoring import encode_captions, encode_images, pooled, scored
@@ -123,6 +124,7 @@ class SearchEngine:
             self.finder = _load(gallery, folder, "shortlist's matcher", self.info.shortlist_key).to(self.device)
         self._muvera: FixedEncoder | None = None
         stores = {"images": cache(regions), "captions": cache(words)}
+        self._read = lambda items: read_regions(stores["images"](), split.images[items])
         self._images = Side(
             gallery / "images.faiss",
             len(split.images),
@@ -209,7 +211,7 @@ class SearchEngine:
         def score(items: Encoding) -> np.ndarray:
             return (items.vectors @ photograph.own.vectors[0]).float().cpu().numpy()
 
-        return self._best(self._images, pooled(photograph.own), score, k, mode)
+        return self._best(self._images, pooled(photograph.finder), score, k, mode)
 
     @torch.inference_mode()
     def stored_image(self, item: int) -> Query:
@@ -220,6 +222,9 @@ class SearchEngine:
         """
         self.require_vectors()
         kept = self.gallery / "embeddings.npy"
+        if self.finder is not self.model:  # the index holds the vectors of the other one
+            regions = self._read(np.array([item])).to(self.device)
+            return Query(self.model.encode_regions(regions), self.finder.encode_regions(regions))
         if kept.is_file():
             vector = np.array(self._embeddings[item : item + 1])
         elif self.info.mode == "exact_pairwise":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 from crossmodal.errors import UserError
 
@@ -23,6 +24,28 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             bound.close()
             raise
-    except OSError as error:
-        raise UserError(f"--host {host} --port {port}: cannot listen there ({error.strerror or error})") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none, such as a..b
+        raise _refused(host, port, error) from None
     return bound
+
+
+def accept(bound: socket.socket, host: str, port: int, backlog: int) -> None:
+    """Accept connections from here on; ``backlog`` of them may wait.
+
+    Raises:
+        UserError: another process, which was bound to the port too, has begun to listen since.
+    """
+    try:
+        bound.listen(backlog)
+    except OSError as error:
+        raise _refused(host, port, error) from None
+
+
+def is_open(bound: socket.socket) -> bool:
+    """Whether a socket is bound to every address of this machine, however the address was written."""
+    return ip_address(bound.getsockname()[0]).is_unspecified
+
+
+def _refused(host: str, port: int, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"--host {host} --port {port}: cannot listen there ({reason})")

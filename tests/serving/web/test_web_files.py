@@ -1,6 +1,7 @@
 """The files of the page, as the server sends them."""
 
 import re
+import tracemalloc
 
 import pytest
 
@@ -27,6 +28,16 @@ def test_the_look_is_that_of_the_reports():
 @pytest.mark.parametrize("name", ["__init__.py", "page.html", "routes.html.j2", "../api.py", "none.js", "", "."])
 def test_no_other_file_is_sent(name):
     assert static_file(name) is None
+
+
+def test_names_that_clients_ask_for_are_not_kept():
+    static_file("page.js")
+    tracemalloc.start()
+    for number in range(100):
+        assert static_file(f"{number}{'x' * 10_000}") is None
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 100_000  # of 1,000,000 characters
 
 
 def test_nothing_is_made_of_markup():
