@@ -101,7 +101,7 @@ def open_matcher(source: str | None, params: Params) -> tuple[Params, Folders]:
     if not folder.is_dir():
         named = _HUB_NAME.fullmatch(source)
         if named is None:
-            raise UserError(f"--matcher {source}: no such folder, and no hub's name, ORG/NAME or ORG/NAME@REVISION")
+            raise UserError(f"matcher {source}: no such folder, and no hub's name, ORG/NAME or ORG/NAME@REVISION")
         folder = _fetch(source, named["name"], named["revision"])
     elif not (folder / FILE).exists() and (folder / "config.json").exists():
         return _with_encoder(params, read_config(folder)), replace(Folders(), matcher=folder)
