@@ -17,6 +17,7 @@ def started(monkeypatch):
 
     def _run(self, sockets):
         socket.create_connection(sockets[0].getsockname(), timeout=5).close()  # it listens already
+        asked["seconds to the end"] = self.config.timeout_graceful_shutdown
         asked["address"] = sockets[0].getsockname()[:2]
         with TestClient(self.config.app, base_url="http://gallery.example") as client:
             for path in asked.get("paths", ()):
@@ -34,6 +35,7 @@ def test_it_prints_where_it_is_and_answers_to_this_machine_alone(run, workspace,
     assert (code, err) == (0, "")
     address, port = started["address"]
     assert address == "127.0.0.1"
+    assert started["seconds to the end"] == 3  # a client that does not finish its request cannot hold it up
     assert out.splitlines() == [
         "serve: 8 images and 16 captions of colours, vsepp, FAISS Flat",
         f"serve: http://127.0.0.1:{port}/ (Ctrl-C ends it)",

@@ -321,3 +321,12 @@ def test_the_other_images_of_a_gallery_are_refused(sessions, monkeypatch):
     monkeypatch.setattr(sessions[1], "record", lambda item: record((item + 1) % 8))
     with pytest.raises(UserError, match="other images than"):
         check_same_images(*sessions)
+
+
+def test_a_request_that_the_end_of_the_server_cuts_off_is_answered(server, client, monkeypatch):
+    async def ended(*_):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(server.searches, "run", ended)
+    answer = client.get("/api/search?q=red")
+    assert (answer.status_code, answer.json()) == (503, {"error": "the server is ending"})

@@ -17,6 +17,7 @@ from crossmodal.commands.arguments import port
 from crossmodal.terminal import printable
 
 BACKLOG = 1024  # connections that wait to be accepted
+LAST_ANSWERS = 3  # seconds for requests in progress at the end; Docker kills after 10
 MATCHER = "folder of a matcher, ORG/NAME on the Hugging Face hub, or models:/NAME/VERSION"
 
 
@@ -78,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
             server_header=False,
             lifespan="on",
             backlog=BACKLOG,
+            timeout_graceful_shutdown=LAST_ANSWERS,
             h11_max_incomplete_event_size=2**17,  # a request's line and headers: 10,000 characters as %XX%XX%XX
         )
         uvicorn.Server(config).run(sockets=[socket])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection
@@ -60,6 +61,10 @@ class Guard:
                 await refused(scope, receive, send_with_headers)
             else:
                 await self.app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server ends and waits no longer
+            if status:
+                raise
+            await error_response(503, "the server is ending")(scope, receive, send_with_headers)
         except ClientDisconnect:  # there is no one left to answer
             status = 499
         except Exception:
