@@ -16,6 +16,7 @@ from served import GOOD, zipped
 from crossmodal.datasets.archives import unpack as unpack_module
 from crossmodal.datasets.archives.unpack import PART, plain_name, unpack
 from crossmodal.errors import UserError
+from tests.assertions import raises_naming
 
 
 def files(folder):
@@ -44,14 +45,14 @@ class TestUnpack:
     def test_member_that_leads_out(self, tmp_path, name, renamed):
         path = self.write(tmp_path, zipped({"fine": "F", name: "E"}))
         (tmp_path / "out").mkdir()
-        with pytest.raises(UserError, match=r"test\.zip, member .*: leads out of the folder"):
+        with raises_naming("test.zip, member", "leads out"):
             unpack(path, tmp_path / "out", {"fine": "fine", name: "harmless" if renamed else name}.get)
         assert files(tmp_path) == ["test.zip"]
 
     @pytest.mark.parametrize("target", ["../evil", "/tmp/crossmodal-evil", ""])
     def test_target_that_leads_out(self, tmp_path, target):
         path = self.write(tmp_path, zipped({"fine": "F"}))
-        with pytest.raises(UserError, match="leads out of the folder"):
+        with raises_naming("leads out"):
             unpack(path, tmp_path / "out", lambda member: target)
 
     def test_link(self, tmp_path):
@@ -60,46 +61,46 @@ class TestUnpack:
         path = tmp_path / "test.zip"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(link, "/etc/passwd")
-        with pytest.raises(UserError, match="'link': is a link"):
+        with raises_naming("'link'", "is a link"):
             unpack(path, tmp_path / "out", everything)
         assert files(tmp_path) == ["test.zip"]
 
     def test_encrypted(self, tmp_path):
         content = bytearray(zipped({"a": "A"}))
         content[content.index(b"PK\1\2") + 8] |= 1
-        with pytest.raises(UserError, match="is encrypted"):
+        with raises_naming("test.zip", "encrypted"):
             unpack(self.write(tmp_path, content), tmp_path / "out", everything)
 
     def test_two_members_for_one_file(self, tmp_path):
         path = self.write(tmp_path, zipped({"a/x": "1", "b/x": "2"}))
-        with pytest.raises(UserError, match="'b/x': comes twice"):
+        with raises_naming("'b/x'", "twice"):
             unpack(path, tmp_path / "out", lambda member: "x")
 
     def test_existing_file_stays(self, tmp_path):
         path = self.write(tmp_path, zipped({"a": "new"}))
         (tmp_path / "a").write_text("old")
-        with pytest.raises(UserError, match=r"test\.zip: not unpacked: .*/a is there already, with other content"):
+        with raises_naming("test.zip", "/a ", "already"):
             unpack(path, tmp_path, everything)
         assert (tmp_path / "a").read_text() == "old"
 
     def test_zip_bomb(self, tmp_path):
         path = self.write(tmp_path, zipped({"bomb": bytes(20_000_000)}))
-        with pytest.raises(UserError, match="to 20,000,000 bytes, more than 200 fold"):
+        with raises_naming("20,000,000", "200"):
             unpack(path, tmp_path / "out", everything)
 
     def test_total_size(self, tmp_path):
         path = self.write(tmp_path, zipped({"a": "1" * 600, "b": "2" * 600}))
-        with pytest.raises(UserError, match="would unpack to 1,200 bytes, expected at most 1,000"):
+        with raises_naming("1,200", "1,000"):
             unpack(path, tmp_path / "out", everything, max_bytes=1000)
         assert files(tmp_path) == ["test.zip"]
 
     @pytest.mark.parametrize("content", [GOOD[: len(GOOD) // 2], b"", b"<html>"])
     def test_truncated_archive(self, tmp_path, content):
-        with pytest.raises(UserError, match=r"test\.zip: not a readable zip archive"):
+        with raises_naming("test.zip", "readable"):
             unpack(self.write(tmp_path, content), tmp_path / "out", everything, tolerant=True)
 
     def test_missing_archive(self, tmp_path):
-        with pytest.raises(UserError, match=r"absent\.zip.*No such file"):
+        with raises_naming("absent.zip", "No such file"):
             unpack(tmp_path / "absent.zip", tmp_path / "out", everything)
 
     def test_damaged_member(self, tmp_path):
@@ -107,7 +108,7 @@ class TestUnpack:
         start = content.index(b"second") + len("second")
         content[start + 5 : start + 40] = bytes(35)
         path = self.write(tmp_path, content)
-        with pytest.raises(UserError, match=r"test\.zip, member 'second': damaged"):
+        with raises_naming("test.zip", "'second'", "damaged"):
             unpack(path, tmp_path / "strict", everything)
         (skipped,) = unpack(path, tmp_path / "tolerant", everything, tolerant=True)
         assert skipped.item == "second" and skipped.reason.startswith("damaged in test.zip")
@@ -124,7 +125,7 @@ class TestUnpack:
     def test_too_big_for_the_disk(self, tmp_path, monkeypatch):
         path = self.write(tmp_path, zipped({"a": bytes(range(250)) * 20}))
         monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 4999}))
-        with pytest.raises(UserError, match=r"unpacking test\.zip needs 5\.0 kB, only 5\.0 kB are free"):
+        with raises_naming("test.zip", "5.0 kB"):
             unpack(path, tmp_path / "out", everything)
         assert files(tmp_path) == ["test.zip"]
 
@@ -156,7 +157,7 @@ class TestUnpackTar:
     @pytest.mark.parametrize("renamed", [False, True])
     def test_member_that_leads_out(self, tmp_path, name, renamed):
         path = tar(tmp_path / "test.tar.gz", {name: b"E"})
-        with pytest.raises(UserError, match=r"test\.tar\.gz, member .*: leads out of the folder"):
+        with raises_naming("test.tar.gz, member", "leads out"):
             unpack(path, tmp_path / "out", {name: "harmless" if renamed else name}.get)
         assert files(tmp_path) == ["test.tar.gz"]
 
@@ -171,7 +172,7 @@ class TestUnpackTar:
     )
     def test_member_that_is_no_file(self, tmp_path, kind, problem):
         path = tar(tmp_path / "test.tar.gz", {"a": b"A", "b": (kind, "../../etc/passwd")})
-        with pytest.raises(UserError, match=f"member 'b': {problem}; nothing was unpacked"):
+        with raises_naming("'b'", problem):
             unpack(path, tmp_path / "out", everything)
         assert files(tmp_path) == ["test.tar.gz"]
 
@@ -184,7 +185,7 @@ class TestUnpackTar:
 
     def test_two_members_for_one_file(self, tmp_path):
         path = tar(tmp_path / "test.tar.gz", {"a/x": b"1", "b/x": b"2"})
-        with pytest.raises(UserError, match="'b/x': comes twice"):
+        with raises_naming("'b/x'", "twice"):
             unpack(path, tmp_path / "out", lambda member: "x")
 
     @pytest.mark.parametrize("wanted", [everything, lambda member: None])
@@ -196,7 +197,7 @@ class TestUnpackTar:
 
     def test_total_size(self, tmp_path):
         path = tar(tmp_path / "test.tar.gz", {"a": b"1" * 600, "b": b"2" * 600})
-        with pytest.raises(UserError, match="unpacks to more than 1,000 bytes"):
+        with raises_naming("1,000"):
             unpack(path, tmp_path / "out", everything, max_bytes=1000)
 
     @pytest.mark.parametrize("damage", ["cut", "end", "checksum", "text"])
@@ -210,7 +211,7 @@ class TestUnpackTar:
             "text": gzip.compress(b"<html>" * 200),
         }
         path.write_bytes(spoilt[damage])
-        with pytest.raises(UserError, match=r"test\.tar\.gz: not a readable tar archive"):
+        with raises_naming("test.tar.gz", "readable"):
             unpack(path, tmp_path / "out", everything)
         assert files(tmp_path / "out") == []
 
@@ -257,7 +258,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("other", [b"", b"A" * 699, b"A" * 699 + b"!"])
     def test_other_content_is_not_kept_nor_overwritten(self, archive, tmp_path, other):
         self.spoil(tmp_path, a=other)
-        with pytest.raises(UserError, match=r"out/in/a is there already, with other content"):
+        with raises_naming("out/in/a", "already"):
             unpack(archive, tmp_path / "out", everything)
         assert self.content(tmp_path) == {"in/a": other}
 
@@ -292,14 +293,14 @@ class TestGoingOn:
         assert self.content(tmp_path) == MEMBERS
 
     def test_name_of_unfinished_work(self, archive, tmp_path):
-        with pytest.raises(UserError, match="'in/b': is named as this program names unfinished files"):
+        with raises_naming("'in/b'", "unfinished"):
             unpack(archive, tmp_path / "out", lambda member: PART if member == "in/b" else member)
 
     def test_one_file_on_a_disk_that_ignores_case(self, archive, tmp_path, monkeypatch):
         """Such a disk says that b is there when a is."""
         exists, places = Path.exists, {"b": "a"}
         monkeypatch.setattr(Path, "exists", lambda path: exists(path.with_name(places.get(path.name, path.name))))
-        with pytest.raises(UserError, match=r"out/in/b: File exists"):
+        with raises_naming("out/in/b", "File exists"):
             unpack(archive, tmp_path / "out", everything)
         assert self.content(tmp_path) == {"in/a": MEMBERS["in/a"]}
 
@@ -330,7 +331,7 @@ def test_a_damaged_member_of_every_method(tmp_path, method, tolerant):
             assert (out / "good.bin").read_bytes() == content[:100]
             assert files(out) == ["good.bin"]
         else:
-            with pytest.raises(UserError, match=r"bad\.zip, member 'bad\.bin': damaged"):
+            with raises_naming("bad.zip", "'bad.bin'", "damaged"):
                 unpack(tmp_path / "bad.zip", out, everything)
             assert not (out / "bad.bin").exists()
 
@@ -346,6 +347,6 @@ def test_zeros_after_the_end_of_a_tar(tmp_path, monkeypatch):
         (tmp_path / f"{name}.tar.gz").write_bytes(gzip.compress(buffer.getvalue() + bytes(zeros)))
     unpack(tmp_path / "padded.tar.gz", tmp_path / "out", everything)
     assert (tmp_path / "out/a.jpg").read_bytes() == b"abc"
-    with pytest.raises(UserError, match=r"bomb\.tar\.gz: goes on for more than"):
+    with raises_naming("bomb.tar.gz", "goes on"):
         unpack(tmp_path / "bomb.tar.gz", tmp_path / "other", everything)
     assert not files(tmp_path / "other")

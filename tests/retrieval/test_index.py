@@ -4,8 +4,8 @@ import faiss
 import numpy as np
 import pytest
 
-from crossmodal.errors import UserError
 from crossmodal.retrieval.index import IndexKind, build_index, measure_index, read_index, search
+from tests.assertions import raises_naming
 
 FLAT = IndexKind("Flat")
 
@@ -68,13 +68,13 @@ def test_an_unprobed_item_is_not_found():
 
 @pytest.mark.parametrize("factory", ["Flatt", "IVF4096,Flat", "PQ5", "IDMap,Flat"])
 def test_an_impossible_index_is_named(factory):
-    with pytest.raises(UserError, match=rf"index '{factory}'.*60 embeddings of size 16"):
+    with raises_naming(f"'{factory}'", "60", "16"):
         build_index(unit((60, 16)), IndexKind(factory))
 
 
 @pytest.mark.parametrize("settings", ["nprobe=4", "nprobe", "efSearch=many"])
 def test_a_search_setting_that_the_index_lacks_is_named(settings):
-    with pytest.raises(UserError, match=r"evaluate\.search.*'Flat'"):
+    with raises_naming("evaluate.search", "'Flat'"):
         build_index(unit((60, 16)), IndexKind("Flat", search=settings))
 
 
@@ -82,5 +82,5 @@ def test_a_search_setting_that_the_index_lacks_is_named(settings):
 def test_an_unreadable_index_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "images.faiss").write_bytes(content)
-    with pytest.raises(UserError, match=r"images\.faiss: not "):
+    with raises_naming("images.faiss"):
         read_index(tmp_path / "images.faiss")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from crossmodal.datasets.splits import Split
-from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.files.checked_arrays import load_arrays, save_arrays
 from crossmodal.retrieval.index import IndexKind
@@ -19,6 +18,7 @@ from crossmodal.retrieval.results import (
     search_both_ways,
     summary,
 )
+from tests.assertions import raises_naming
 
 
 @pytest.fixture
@@ -179,5 +179,5 @@ def test_round_trip(tmp_path, embeddings):
 def test_unreadable_results_are_named(tmp_path, content):
     if content is not None:
         (tmp_path / "results.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"results\.npz"):
+    with raises_naming("results.npz"):
         load_arrays(SearchResults, tmp_path / "results.npz")

@@ -9,14 +9,14 @@ from pathlib import Path
 from crossmodal.datasets.decode import read_thumbnail
 from crossmodal.reports.page import environment
 from crossmodal.reports.pictures import SIDE, data_uri
-from crossmodal.serving.engine import Found
+from crossmodal.serving.engine import Hit
 from crossmodal.serving.session import SearchSession
 
 Query = str | Path  # a sentence or a photograph
 
 
 @dataclass(frozen=True)
-class Result:
+class PageResult:
     """One result: position from 1, score, the image it is or belongs to, and a text: its caption, or an image's first.
 
     ``text`` is empty where an image has no captions. ``line`` is what the terminal shows.
@@ -34,7 +34,7 @@ class Result:
         return data_uri(read_thumbnail(self.image, SIDE))
 
 
-def results_of(session: SearchSession, query: Query, found: Sequence[Found]) -> list[Result]:
+def results_of(session: SearchSession, query: Query, found: Sequence[Hit]) -> list[PageResult]:
     """Images found for a sentence, or captions found for a photograph, with what is shown of them."""
     results = []
     for position, result in enumerate(found, start=1):
@@ -43,11 +43,11 @@ def results_of(session: SearchSession, query: Query, found: Sequence[Found]) -> 
         text = session.caption(result.item) if captions else session.first_caption(item)
         path = session.image_path(item)
         line = "  ".join(str(part) for part in ((text, path) if captions else (path, text)) if part)
-        results.append(Result(position, result.score, path, text, line))
+        results.append(PageResult(position, result.score, path, text, line))
     return results
 
 
-def write_page(path: Path, session: SearchSession, answers: Sequence[tuple[Query, list[Result]]]) -> None:
+def write_page(path: Path, session: SearchSession, answers: Sequence[tuple[Query, list[PageResult]]]) -> None:
     """Write queries and their results with thumbnails; the folder is made if missing.
 
     Raises:

@@ -20,7 +20,7 @@ COLOURS = 6  # regions with a colour of their own in a word example
 
 
 @dataclass(frozen=True)
-class Result:
+class ExampleResult:
     """An image found for a caption, or a caption found for an image.
 
     ``position`` counts from 1; ``score`` is None where the search kept none; ``right``: they belong together.
@@ -44,8 +44,8 @@ class Query:
     sentence: Sentence | None
     picture: Picture | None
     rank: int | None
-    results: tuple[Result, ...]
-    beyond: Result | None = None
+    results: tuple[ExampleResult, ...]
+    beyond: ExampleResult | None = None
     own: tuple[str, ...] = ()
 
     @property
@@ -53,7 +53,7 @@ class Query:
         return self.rank == 1
 
     @property
-    def shown(self) -> tuple[Result, ...]:
+    def shown(self) -> tuple[ExampleResult, ...]:
         """The results, and ``beyond`` where it is there."""
         return (*self.results, *filter(None, [self.beyond]))
 
@@ -144,11 +144,11 @@ class QueryReader:
         own, sentence = int(self.results.caption_image[number]), self.caption(number)
         rank = _rank(self.results.t2i_ranks[number], gallery=len(self.split.images))
         found = tuple(
-            Result(position, score, image == own, self.picture(image), sentence)
+            ExampleResult(position, score, image == own, self.picture(image), sentence)
             for position, image, score in _found(self.results.t2i_top[number], self.results.t2i_scores[number])
         )
         there = any(result.right for result in found)
-        beyond = None if there else Result(rank, None, True, self.picture(own), sentence)
+        beyond = None if there else ExampleResult(rank, None, True, self.picture(own), sentence)
         return Query(sentence, None, rank, found, beyond)
 
     def image_query(self, number: int) -> Query:
@@ -157,7 +157,7 @@ class QueryReader:
         rank = _rank(self.results.i2t_ranks[number], gallery=len(self.split.captions))
         found = _found(self.results.i2t_top[number], self.results.i2t_scores[number])
         results = tuple(
-            Result(position, score, caption in own, picture, self.caption(caption))
+            ExampleResult(position, score, caption in own, picture, self.caption(caption))
             for position, caption, score in found
         )
         others = set(own) - {caption for _, caption, _ in found}

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from crossmodal.features.named import NamedRegion
 from crossmodal.reports.figures import save_figure
 from crossmodal.reports.pictures import Picture
-from crossmodal.reports.queries import Query, Result, WordExample
+from crossmodal.reports.queries import ExampleResult, Query, WordExample
 from crossmodal.terminal import printable
 
 IMAGES = 5  # results of a caption
@@ -116,7 +116,7 @@ def _verdict(axes: Axes, x: float, y: float, query: Query | WordExample, hit: st
     _text(axes, x, y, text, size=18, bold=True, color=colour)
 
 
-def _result(axes: Axes, x: float, y: float, result: Result) -> None:
+def _result(axes: Axes, x: float, y: float, result: ExampleResult) -> None:
     """Rank and score above the picture, a green frame around the right one."""
     rank = "not found" if result.position is None else f"{result.position}"
     label = rank if result.score is None else f"{rank}  ·  {result.score:.3f}"

@@ -17,7 +17,7 @@ import torch
 
 from crossmodal.evaluation.metrics import RECALL_AT, i2t_ranks, summarise, t2i_ranks
 from crossmodal.inference.scoring import SearchInputs, scored
-from crossmodal.retrieval.results import Indexes, Sample, Searched, index_figures, results_of
+from crossmodal.retrieval.results import Indexes, Sample, SearchRun, index_figures, results_of
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Reranked:
 
 def rerank_shortlists(
     inputs: SearchInputs, indexes: Indexes, sample: Sample, *, shortlist: int, top_k: int
-) -> Searched:
+) -> SearchRun:
     """Find a shortlist for every query of either direction and order it by the matcher's scores.
 
     An item that is not on the shortlist of a query is ranked after the whole gallery.
@@ -77,7 +77,7 @@ def rerank_shortlists(
     pairs = results.i2t_ranks.size * results.t2i_ranks.size
     exact_seconds = scores.exact_timer.seconds * pairs / scores.exact_timer.pairs
     seconds = search_seconds + scores.timer.seconds
-    return Searched(
+    return SearchRun(
         results=results,
         figures=figures | {"pairs": {"scored": scores.timer.pairs, "of": pairs}},
         timings={

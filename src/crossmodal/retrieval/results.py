@@ -50,7 +50,7 @@ class SearchResults:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchRun:
     """Results of a search, and its cost.
 
     figures: nested, equal for equal inputs: recall against exact search (0 to 1) and bytes per vector of each index;
@@ -103,7 +103,7 @@ class Indexes:
         }
 
 
-def search_both_ways(indexes: Indexes, split: Split, sample: Sample, *, top_k: int) -> Searched:
+def search_both_ways(indexes: Indexes, split: Split, sample: Sample, *, top_k: int) -> SearchRun:
     """Search each side of a split with the other.
 
     Both are searched for ``max(top_k, 10)`` items, as a user would; an item that an approximate index does not have in
@@ -122,7 +122,7 @@ def search_both_ways(indexes: Indexes, split: Split, sample: Sample, *, top_k: i
         results = replace(results, i2t_exact_ranks=i2t, t2i_exact_ranks=t2i)
     measured = indexes.measure(sample, top_k)
     timings = {f"{name}/queries_per_second": measures.queries_per_second for name, measures in measured.items()}
-    return Searched(
+    return SearchRun(
         results=results,
         figures={name: index_figures(measures) for name, measures in measured.items()},
         timings={"build_seconds": indexes.build_seconds, **timings},
@@ -175,13 +175,13 @@ def results_of(
     )
 
 
-def rank_pairs(similarity: np.ndarray, split: Split, *, top_k: int) -> Searched:
+def rank_pairs(similarity: np.ndarray, split: Split, *, top_k: int) -> SearchRun:
     """Ranks and the ``top_k`` best results from the similarity matrix (N, C) of a split."""
     rankings = rank_both_ways(similarity, Pairs.of_captions(split.caption_image))
     i2t, t2i = (ranking.ranks(size) for ranking, size in zip(rankings, similarity.shape, strict=True))
     results = results_of(_best(similarity, top_k), _best(similarity.T, top_k), split, top_k)
     results = replace(results, i2t_ranks=i2t, t2i_ranks=t2i, depth=0)
-    return Searched(results, figures={}, timings={}, matrix=similarity, rankings=rankings)
+    return SearchRun(results, figures={}, timings={}, matrix=similarity, rankings=rankings)
 
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from crossmodal.retrieval.gallery import OWN_VECTORS, GalleryInfo, Mode
 from crossmodal.retrieval.index import IndexKind
 from crossmodal.retrieval.muvera import muvera_vectors
 from crossmodal.retrieval.rerank import rerank_shortlists
-from crossmodal.retrieval.results import Searched, build_indexes, draw_sample, rank_pairs, search_both_ways
+from crossmodal.retrieval.results import SearchRun, build_indexes, draw_sample, rank_pairs, search_both_ways
 from crossmodal.runtime import pick_device, setting_path
 from crossmodal.settings.params import Evaluate
 
@@ -35,7 +35,7 @@ def mode_of(setting: str, model: Matcher, name: str) -> Mode:
     return setting
 
 
-def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> Searched:
+def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> SearchRun:
     """Search the split as ``evaluate.mode`` says; indexes, or the matrix of all pairs, are left in ``folder``.
 
     Raises:
@@ -74,7 +74,7 @@ def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
     )
 
 
-def cost_line(info: GalleryInfo, searched: Searched) -> str:
+def cost_line(info: GalleryInfo, searched: SearchRun) -> str:
     """Cost and loss of the search, in one line; all pairs have neither."""
     figures, timings = searched.figures, searched.timings
     if info.mode == "exact_pairwise":

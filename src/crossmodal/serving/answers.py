@@ -12,7 +12,7 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict, Field
 
 from crossmodal.features.named import NamedRegion
-from crossmodal.serving.engine import Found
+from crossmodal.serving.engine import Hit
 from crossmodal.serving.session import SearchSession, Timed
 
 THUMBNAIL = 320  # pixels of a result's longer side
@@ -173,7 +173,7 @@ def _regions(named: Sequence[NamedRegion]) -> list[Region]:
 
 
 def _result(
-    session: SearchSession, rank: int, found: Found, gap: float | None, threshold: float | None, *, captions: bool
+    session: SearchSession, rank: int, found: Hit, gap: float | None, threshold: float | None, *, captions: bool
 ) -> Result:
     item = session.image_of(found.item) if captions else found.item
     record = session.record(item)
@@ -195,7 +195,7 @@ def _result(
     )
 
 
-def _ids(session: SearchSession, found: Sequence[Found], results: Sequence[Result], *, captions: bool) -> list[str]:
+def _ids(session: SearchSession, found: Sequence[Hit], results: Sequence[Result], *, captions: bool) -> list[str]:
     """Of images their ids; of captions IMAGE#n, as the MLflow model gives them."""
     if not captions:
         return [result.id for result in results]

@@ -40,7 +40,7 @@ MOST_BYTES = 10**9  # of the encodings of images, or of captions, of a gallery o
 
 
 @dataclass(frozen=True)
-class Found:
+class Hit:
     """One result: its number within the gallery, and its score."""
 
     item: int
@@ -59,12 +59,12 @@ class Query:
 class Answer:
     """Results, best first, and the seconds that the search and the scoring of what it found took."""
 
-    found: list[Found]
+    found: list[Hit]
     search: float
     rerank: float
 
 
-class Side:
+class GallerySide:
     """The images or the captions of a gallery.
 
     Args:
@@ -125,12 +125,12 @@ class SearchEngine:
         self._muvera: FixedEncoder | None = None
         stores = {"images": cache(regions), "captions": cache(words)}
         self._read = lambda items: read_regions(stores["images"](), split.images[items])
-        self._images = Side(
+        self._images = GallerySide(
             gallery / "images.faiss",
             len(split.images),
             lambda items: encode_images(self.model, stores["images"](), split.images[items], BATCH),
         )
-        self._captions = Side(
+        self._captions = GallerySide(
             gallery / "captions.faiss",
             len(split.captions),
             lambda items: encode_captions(self.model, stores["captions"](), split.captions[items], BATCH),
@@ -149,11 +149,11 @@ class SearchEngine:
             return ("exact",)
         return ("shortlist", "exact") if self._images.fits and self._captions.fits else ("shortlist",)
 
-    def images(self, sentence: Words, k: int) -> list[Found]:
+    def images(self, sentence: Words, k: int) -> list[Hit]:
         """The k images that fit a sentence best, best first; fewer where a gallery or a shortlist has fewer."""
         return self.images_for(self.read_sentence(sentence), k).found
 
-    def captions(self, photograph: Regions, k: int) -> list[Found]:
+    def captions(self, photograph: Regions, k: int) -> list[Hit]:
         """The k captions that fit a photograph best, likewise.
 
         Raises:
@@ -259,7 +259,7 @@ class SearchEngine:
         return self._muvera
 
     def _best(
-        self, side: Side, vector: torch.Tensor, score: Callable[[Encoding], np.ndarray], k: int, mode: str | None
+        self, side: GallerySide, vector: torch.Tensor, score: Callable[[Encoding], np.ndarray], k: int, mode: str | None
     ) -> Answer:
         """Search one side. ``vector``: (1, E) for the index; ``score``: the matcher's scores of encoded items."""
         if mode is not None and mode not in self.modes:
@@ -279,7 +279,7 @@ class SearchEngine:
             if rerank and len(items):
                 scores = score(side.encode(items))
         order = np.argsort(-scores, kind="stable")[:k]
-        best = [Found(int(items[index]), float(scores[index])) for index in order]
+        best = [Hit(int(items[index]), float(scores[index])) for index in order]
         return Answer(best, found - started, time.perf_counter() - found)
 
 

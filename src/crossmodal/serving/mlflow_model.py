@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from crossmodal.errors import UserError
 from crossmodal.limits import check_image, check_queries, check_results, check_sentence, is_file, shown
 from crossmodal.serving.bundle import read_serving, unpack
-from crossmodal.serving.engine import Found
+from crossmodal.serving.engine import Hit
 from crossmodal.serving.sent import as_file
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class ServedSearch:
             captions = [session.caption(result.item) for result in found]
         return query.text, query.kind, ids, [result.score for result in found], captions
 
-    def _captions_of(self, query: Query, k: int) -> list[Found]:
+    def _captions_of(self, query: Query, k: int) -> list[Hit]:
         if query.content is None:
             return self.session.find_captions(Path(query.text), k)
         with as_file(query.content) as path:

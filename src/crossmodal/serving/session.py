@@ -23,7 +23,7 @@ from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.query import read_photograph, regions_of
 from crossmodal.retrieval.gallery import as_made, read_info, read_threshold
 from crossmodal.runtime import loaded_once
-from crossmodal.serving.engine import Answer, Found, SearchEngine
+from crossmodal.serving.engine import Answer, Hit, SearchEngine
 from crossmodal.serving.explainer import Explainer
 from crossmodal.serving.regions import GalleryRegions
 from crossmodal.settings.params import Params
@@ -47,7 +47,7 @@ class Folders:
 class Timed:
     """Results, and the seconds that reading and encoding the query, the search, and scoring what it found took."""
 
-    found: list[Found]
+    found: list[Hit]
     encode: float
     search: float
     rerank: float
@@ -98,11 +98,11 @@ class SearchSession:
         items = f"{info.images:,} images" + (f" and {info.captions:,} captions" if info.captions else "")
         return f"{items} of {self.dataset.name}, {info.model}, {ways[info.mode]}"
 
-    def find_images(self, sentence: str, k: int) -> list[Found]:
+    def find_images(self, sentence: str, k: int) -> list[Hit]:
         """The k images that fit a sentence best; ``item`` counts within the gallery."""
         return self.by_sentence(sentence, k).found
 
-    def find_captions(self, photograph: Path, k: int) -> list[Found]:
+    def find_captions(self, photograph: Path, k: int) -> list[Hit]:
         """The k captions that fit a photograph best."""
         return self.by_photograph(photograph, k).found
 
