@@ -4,9 +4,10 @@ import json
 import os
 
 import pytest
+from assertions import raises_naming
 
 from crossmodal.datasets.caption_files import read_caption_file
-from crossmodal.errors import UserError
+from crossmodal.files.text_files import MAX_BYTES
 
 
 def read(tmp_path, name, content, folder=None):
@@ -193,7 +194,7 @@ def test_karpathys_and_albefs_json(tmp_path):
 
 
 def test_two_columns_of_captions(tmp_path):
-    with pytest.raises(UserError, match="names the caption 2 times"):
+    with raises_naming(tmp_path / "a.csv", "caption 2", "'caption', 'Caption'", "once"):
         read(tmp_path, "a.csv", "image,caption,Caption\n0.jpg,a,b\n")
     row = json.dumps({"image": "0.jpg", "caption": "a", "captions": ["b"]})
     assert read(tmp_path, "a.jsonl", row) == ({}, ["a.jsonl line 1"])
@@ -214,15 +215,15 @@ def test_a_line_without_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "parts"),
     [
-        ("image,caption\n0.jpg,x\n".encode("utf-16"), "not UTF-8 text but UTF-16"),
-        ("image,caption\n0.jpg,x\n".encode("utf-16-le"), "NUL characters, perhaps UTF-16"),
-        ("image,caption\n0.jpg,caf\xe9\n".encode("latin-1"), "byte 0xe9 in line 2, perhaps Latin-1"),
+        ("image,caption\n0.jpg,x\n".encode("utf-16"), ("UTF-8", "UTF-16", "bytes")),
+        ("image,caption\n0.jpg,x\n".encode("utf-16-le"), ("image and caption", "NUL", "UTF-16")),
+        ("image,caption\n0.jpg,caf\xe9\n".encode("latin-1"), ("UTF-8", "0xe9", "line 2", "Latin-1")),
     ],
 )
-def test_other_encodings(tmp_path, content, message):
-    with pytest.raises(UserError, match=message):
+def test_other_encodings(tmp_path, content, parts):
+    with raises_naming(tmp_path / "a.csv", *parts):
         read(tmp_path, "a.csv", content)
 
 
@@ -232,6 +233,8 @@ def test_only_files_are_read(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with (tmp_path / "sparse.csv").open("wb") as file:
         file.truncate(2**40)
-    for name, kind in (("pipe", "a pipe"), ("zero", "device"), ("folder", "a folder"), ("sparse", "at most")):
-        with pytest.raises(UserError, match=kind):
+    size, most = f"{2**40:,} bytes", f"{MAX_BYTES:,}"
+    kinds = {"pipe": ("a pipe", "a file"), "zero": ("device", "a file"), "folder": ("a folder", "a file")}
+    for name, parts in (kinds | {"sparse": (size, most)}).items():
+        with raises_naming(tmp_path / f"{name}.csv", *parts):
             read_caption_file(tmp_path / f"{name}.csv")

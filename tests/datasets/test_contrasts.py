@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
+from assertions import raises_naming
 
 from crossmodal.datasets.contrasts import Contrast, Shown, read_contrasts
-from crossmodal.errors import UserError
 
 WINOGROUND = {
     "id": 0,
@@ -118,30 +118,30 @@ def test_a_table_of_ones_own(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "parts"),
     [
-        ("[]", "no examples"),
-        ("3", "expected the keys of Winoground"),
-        ('[{"image": "a.png"}]', "example 0: expected the keys of Winoground.*found image"),
-        ('[{"image": "a.png", "caption": "x", "foil": ""}]', "example 0: caption '', expected text"),
-        ('[{"image": "a.png", "captions": ["x", "y"], "right": 2}]', "right 2, expected 0 to 1"),
-        ('[{"image": "a.png", "captions": ["x", "y"], "right": "no"}]', "right 'no', expected a number"),
-        ('[{"image": "b.png", "captions": ["x", "y"]}]', "no file .*b.png; --images"),
-        ('[{"image": 5, "captions": ["x", "y"]}]', "image 5, expected the name"),
+        ("[]", ("no examples", "Winoground", "image and captions")),
+        ("3", ("Winoground", "image and captions")),
+        ('[{"image": "a.png"}]', ("example 0", "Winoground", "image and captions", "found image")),
+        ('[{"image": "a.png", "caption": "x", "foil": ""}]', ("example 0", "caption ''", "text")),
+        ('[{"image": "a.png", "captions": ["x", "y"], "right": 2}]', ("example 0", "right 2", "0 to 1")),
+        ('[{"image": "a.png", "captions": ["x", "y"], "right": "no"}]', ("example 0", "right 'no'", "a number")),
+        ('[{"image": "b.png", "captions": ["x", "y"]}]', ("example 0", "/b.png", "--images")),
+        ('[{"image": 5, "captions": ["x", "y"]}]', ("example 0", "image 5", "a file")),
         (
             '[{"image": "a.png", "captions": ["x", "y"]},'
             ' {"image_0": "a", "image_1": "a", "caption_0": "x", "caption_1": "y"}]',
-            "of one image and of two",
+            ("one image", "of two"),
         ),
         (
             '[{"image_path": "a.png", "true_caption": "x", "false_caption": "y",'
             ' "bbox_x": 0, "bbox_y": 0, "bbox_w": 0, "bbox_h": 4}]',
-            "expected x and y from 0 and a width",
+            ("example 0", "box (0.0, 0.0, 0.0, 4.0)", "from 0", "above 0"),
         ),
     ],
 )
-def test_what_is_no_example_is_named(write, content, message):
+def test_what_is_no_example_is_named(write, content, parts):
     path = write("own.json", content, "a.png")
-    with pytest.raises(UserError, match=message) as error:
+    with raises_naming(path, *parts) as error:
         read_contrasts(path)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)

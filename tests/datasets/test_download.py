@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+from assertions import raises_naming
 from served import GOOD, MD5, OTHER, SHA256
 
 from crossmodal.datasets.archives import transfer
@@ -54,11 +55,18 @@ class TestObtainFromAddresses:
         assert len(server.requests) == 2
 
     @pytest.mark.parametrize(
-        ("kind", "requests"), [("missing", 1), ("always503", 3), ("cut", 3), ("corrupt", 1), ("page", 1)]
+        ("kind", "requests", "reason"),
+        [
+            ("missing", 1, "HTTP 404"),
+            ("always503", 3, "HTTP 503"),
+            ("cut", 3, "complete"),
+            ("corrupt", 1, f"expected sha256:{SHA256}"),
+            ("page", 1, f"expected sha256:{SHA256}"),
+        ],
     )
-    def test_what_is_not_the_file_is_not_kept(self, server, tmp_path, kind, requests):
+    def test_what_is_not_the_file_is_not_kept(self, server, tmp_path, kind, requests, reason):
         url = f"{server.url}/{kind}/good.zip"
-        with pytest.raises(UserError, match=url):
+        with raises_naming("good.zip", url, reason):
             obtain(archive_at(url), tmp_path, None)
         assert len(server.requests) == requests
         part = f"good.zip.part-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
@@ -67,8 +75,9 @@ class TestObtainFromAddresses:
     def test_without_known_checksum_a_complete_zip_is_taken(self, server, tmp_path):
         found = obtain(archive_at(f"{server.url}/ok/good.zip", hashes=()), tmp_path, None)
         assert (found.sha256, found.known) == (SHA256, None)
-        with pytest.raises(UserError, match="not a complete zip archive"):
-            obtain(archive_at(f"{server.url}/page/good.zip", hashes=()), tmp_path / "b", None)
+        page = f"{server.url}/page/good.zip"
+        with raises_naming(page, "complete zip archive"):
+            obtain(archive_at(page, hashes=()), tmp_path / "b", None)
 
 
 class TestObtainFromMirror:
@@ -95,7 +104,7 @@ class TestBrokenOff:
     def test_the_next_call_goes_on_and_leaves_nothing(self, server, tmp_path, monkeypatch):
         archive = archive_at(f"{server.url}/pieces/good.zip")
         (tmp_path / "good.zip.part-00000000").touch()  # begun at another address
-        with monkeypatch.context() as patch, pytest.raises(UserError, match="cut before the file was complete"):
+        with monkeypatch.context() as patch, raises_naming(archive.urls[0], "complete"):
             patch.setattr(transfer, "RETRY_DELAYS", ())
             obtain(archive, tmp_path, None)
         assert obtain(archive, tmp_path, None).known
@@ -111,8 +120,9 @@ class TestBrokenOff:
 
     def test_pieces_of_a_wrong_file_are_got_twice_and_no_more(self, server, tmp_path):
         server.files["good.zip"] = GOOD[::-1]
-        with pytest.raises(UserError, match="wrong checksum"):
-            obtain(archive_at(f"{server.url}/pieces/good.zip"), tmp_path, None)
+        url, found = f"{server.url}/pieces/good.zip", hashlib.sha256(GOOD[::-1]).hexdigest()
+        with raises_naming(url, f"found sha256:{found}", f"expected sha256:{SHA256}"):
+            obtain(archive_at(url), tmp_path, None)
         assert server.ranges.count(None) == 2
         assert files(tmp_path) == []
 
@@ -144,18 +154,18 @@ class TestSeveralForms:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"),
+    ("name", "content", "kind"),
     [
         ("a.json", b' {"images": []}\n', None),
-        ("a.json", b'{"images": [', "not a complete JSON object"),
-        ("a.json", b"<html></html>", "not a complete JSON object"),
-        ("a.tar.gz", b"<html></html>", "not a tar archive"),
+        ("a.json", b'{"images": [', "complete JSON object"),
+        ("a.json", b"<html></html>", "complete JSON object"),
+        ("a.tar.gz", b"<html></html>", "tar archive"),
     ],
 )
-def test_without_a_checksum_the_kind_of_file_must_be_right(tmp_path, name, content, problem):
+def test_without_a_checksum_the_kind_of_file_must_be_right(tmp_path, name, content, kind):
     (tmp_path / name).write_bytes(content)
-    if problem is None:
+    if kind is None:
         assert obtain(Archive(name, ()), tmp_path / "cache", str(tmp_path)).known is None
     else:
-        with pytest.raises(UserError, match=f"{name}: {problem}"):
+        with raises_naming(tmp_path / name, kind):
             obtain(Archive(name, ()), tmp_path / "cache", str(tmp_path))

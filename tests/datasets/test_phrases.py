@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from assertions import raises_naming
 
 from crossmodal.datasets.phrases import FILE, Phrase, read_phrases, write_phrases
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.errors import UserError
 
 BOX = (1.0, 2.5, 9.0, 10.0)
 PHRASES = [
@@ -34,18 +34,18 @@ def test_a_split_reads_back(folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "parts"),
     [
-        ({"caption": 1}, "caption 1, image one has 1 captions"),
-        ({"words": [[6, 13]]}, "the caption has 12 characters"),
-        ({"words": [[5, 5]]}, "the caption has 12 characters"),
-        ({"words": []}, "words"),
-        ({"boxes": [[1.0, 2.0, 3.0]]}, "boxes"),
+        ({"caption": 1}, ("caption 1", "image one", "1 captions")),
+        ({"words": [[6, 13]]}, ("words ((6, 13),)", "12 characters")),
+        ({"words": [[5, 5]]}, ("words ((5, 5),)", "12 characters")),
+        ({"words": []}, ("words", "at least 1")),
+        ({"boxes": [[1.0, 2.0, 3.0]]}, ("boxes.0.3", "missing")),
     ],
 )
-def test_what_is_not_of_the_captions_is_refused(folder, change, message):
+def test_what_is_not_of_the_captions_is_refused(folder, change, parts):
     line = {"image": "one", "caption": 0, "words": [[2, 5]], "boxes": [list(BOX)]} | change
     (folder / FILE).write_text(json.dumps(line) + "\n")
-    with pytest.raises(UserError, match=message) as error:
+    with raises_naming(folder / FILE, *parts) as error:
         read_phrases(read_dataset(folder), "test")
     assert str(error.value).startswith(f"{folder / FILE}, line 1: ")

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from crossmodal.datasets.archives import webdataset
-from crossmodal.datasets.archives.addresses import expand_braces, find_tars, folder_names
+from crossmodal.datasets.archives.addresses import PROTOCOLS, expand_braces, find_tars, folder_names
 from crossmodal.datasets.archives.webdataset import unpack_samples
 from crossmodal.datasets.folder import build_folder
 from crossmodal.datasets.records import read_dataset
-from crossmodal.errors import UserError
 from crossmodal.settings.params import Download, Folder
 from tests.assertions import raises_naming
 
@@ -130,33 +129,31 @@ def _info(name, kind=None, target=""):
 
 LONG = [("1.jpg", picture(1)), ("2.jpg", bytes(40_000))]
 HOSTILE = {
-    "link": (packed([(_info("a.jpg", tarfile.SYMTYPE, "/etc/passwd"), b"")]), "is a link"),
-    "hard link": (packed([(_info("a.txt", tarfile.LNKTYPE, "b"), b"")]), "is a link"),
-    "pipe": (packed([(_info("a.jpg", tarfile.FIFOTYPE), b"")]), "is not a plain file"),
-    "out": (packed([("../a.jpg", b"x")]), "leads out of the folder"),
-    "absolute": (packed([("/tmp/a.jpg", b"x")]), "leads out of the folder"),
-    "twice": (packed([("a.jpg", b"x"), ("./a.jpg", b"y")]), "comes twice"),
-    "file and folder": (packed([("a.jpg", b"x"), ("a.jpg/b.jpg", b"y")]), "a file and a folder have one name"),
-    "cut in a member": (packed(LONG)[:20_000], "cut off within a member"),
-    "cut between members": (packed(LONG)[: 512 + 1024], "cut off after '1.jpg'"),
-    "cut in a header": (packed(LONG)[: 512 + 1024 + 100], "after '1.jpg'"),
-    "damaged header": (packed(LONG).replace(b"2.jpg", b"3.jpg"), "a damaged header after '1.jpg'"),
-    "two in one": (packed(LONG) + packed(LONG), "goes on after its end"),
-    "empty": (b"", "no tar"),
-    "no tar": (b"hello" * 1000, "no tar"),
-    "cut gzip": (gzip.compress(packed(LONG))[:-9], "damaged or cut off"),
-    "bomb": (gzip.compress(packed([("a.bin", bytes(2**26))])), "more than 200 times its size"),
+    "link": (packed([(_info("a.jpg", tarfile.SYMTYPE, "/etc/passwd"), b"")]), ("'a.jpg'", "link")),
+    "hard link": (packed([(_info("a.txt", tarfile.LNKTYPE, "b"), b"")]), ("'a.txt'", "link")),
+    "pipe": (packed([(_info("a.jpg", tarfile.FIFOTYPE), b"")]), ("'a.jpg'", "plain")),
+    "out": (packed([("../a.jpg", b"x")]), ("'../a.jpg'", "leads out")),
+    "absolute": (packed([("/tmp/a.jpg", b"x")]), ("'/tmp/a.jpg'", "leads out")),
+    "twice": (packed([("a.jpg", b"x"), ("./a.jpg", b"y")]), ("'./a.jpg'", "twice")),
+    "file and folder": (packed([("a.jpg", b"x"), ("a.jpg/b.jpg", b"y")]), ("'a.jpg/b.jpg'", "folder")),
+    "cut in a member": (packed(LONG)[:20_000], ("cut off", "within")),
+    "cut between members": (packed(LONG)[: 512 + 1024], ("cut off", "'1.jpg'")),
+    "cut in a header": (packed(LONG)[: 512 + 1024 + 100], ("after '1.jpg'",)),
+    "damaged header": (packed(LONG).replace(b"2.jpg", b"3.jpg"), ("header", "'1.jpg'")),
+    "two in one": (packed(LONG) + packed(LONG), ("goes on",)),
+    "empty": (b"", ("no tar", "beginning")),
+    "no tar": (b"hello" * 1000, ("no tar", "beginning")),
+    "cut gzip": (gzip.compress(packed(LONG))[:-9], ("damaged", "cut off")),
+    "bomb": (gzip.compress(packed([("a.bin", bytes(2**26))])), ("200 times",)),
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_no_honest_tar_has_is_refused_and_named(tmp_path, kind):
-    content, reason = HOSTILE[kind]
+    content, parts = HOSTILE[kind]
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(UserError) as caught:
+    with raises_naming(tmp_path / "x.tar", *parts):
         unpack_samples(str(tmp_path / "x.tar"), tmp_path / "out")
-    assert str(tmp_path / "x.tar") in str(caught.value)
-    assert reason in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.name == "a.jpg" and tmp_path / "out" not in path.parents]
 
 
@@ -183,23 +180,24 @@ def test_a_transfer_that_is_cut_off_is_named(tmp_path, server):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "parts"),
     [
-        ("pipe:cat x.tar", "commands are not run"),
-        ("tar://a.jpg::file:///x.tar", "addresses within addresses"),
-        ("reference://x.tar", "reference:// is not read"),
-        ("nowhere-*.tar", "no such file"),
-        ("memory://nowhere/*.tar", "no such file"),
-        ("x-{5..3}.tar", r"\{5..3\} counts"),
-        ("x-{0..99999999}.tar", r"counts 100,000,000 tars"),
-        ("x-{0}.tar", r"\{0\} is neither"),
-        ("hdfs://host/x.tar", "hdfs://"),
+        ("pipe:cat x.tar", ("commands",)),
+        ("tar://a.jpg::file:///x.tar", ("within", "(::)")),
+        ("reference://x.tar", ("reference:// ", ", ".join(PROTOCOLS))),
+        ("nowhere-*.tar", ("no such file", "x-{000..012}.tar")),
+        ("memory://nowhere/*.tar", ("no such file",)),
+        ("x-{5..3}.tar", ("{5..3} ", "-1 tars", "1 to 100,000")),
+        ("x-{0..99999999}.tar", ("{0..99999999} ", "100,000,000 tars", "1 to 100,000")),
+        ("x-{0}.tar", ("{0} ", "{000..012}", "{a,b}")),
+        ("hdfs://host/x.tar", ()),
     ],
 )
-def test_what_names_no_tar_is_one_line(text, reason):
-    with pytest.raises(UserError, match=reason):
+def test_what_names_no_tar_is_one_line(text, parts):
+    with raises_naming(text, *parts) as error:
         for address in find_tars(text):
             unpack_samples(address, None)
+    assert "\n" not in str(error.value)
 
 
 def test_a_protocol_without_its_package_names_the_package():
@@ -207,7 +205,7 @@ def test_a_protocol_without_its_package_names_the_package():
     try:
         import s3fs  # noqa: F401
     except ImportError:
-        with pytest.raises(UserError, match=r"s3:// needs another package \(Install s3fs"):
+        with raises_naming("s3://bucket/x-*.tar", "package", "s3fs"):
             find_tars("s3://bucket/x-*.tar")
     else:
         pytest.skip("s3fs is installed")
