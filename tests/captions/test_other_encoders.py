@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from assertions import raises_naming
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -11,7 +12,6 @@ from crossmodal.captions.base import store_captions
 from crossmodal.captions.bert import fetch_bert, load_bert
 from crossmodal.captions.bert_encoders import BertFeatures
 from crossmodal.captions.query import SentenceReader
-from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 
 CAPTIONS = ["a red circle left of a blue square", "two dogs", "A dog, x!", "a dog"]
@@ -123,18 +123,25 @@ def test_a_folder_that_pads_and_cuts_on_the_left(obtained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "tokenizer", "message"),
+    ("settings", "named"),
     [
-        ({"max_position_embeddings": 6}, None, r"captions\.max_tokens 40: models/bert takes 6 tokens at most"),
-        ({"vocab_size": 8}, None, "its tokenizer has token 1., its config.json a vocab_size of 8"),
-        ({}, Tokenizer(models.BPE()), "makes no token of"),
+        ({"max_position_embeddings": 6}, ["captions.max_tokens 40", "models/bert", "6 tokens"]),
+        ({"vocab_size": 8}, ["models/bert", "token 11", "config.json", "vocab_size of 8"]),
     ],
 )
-def test_what_does_not_go_together(obtained, tmp_path, settings, tokenizer, message):
-    bert, _ = obtained(tokenizer=tokenizer, names=NAMES if tokenizer is None else {}, **settings)
-    with pytest.raises(UserError, match=message):
+def test_what_does_not_go_together(obtained, tmp_path, settings, named):
+    bert, _ = obtained(**settings)
+    with raises_naming(*named):
         stored(bert, tmp_path / "store")
-    with pytest.raises(UserError, match=message):
+    with raises_naming(*named):
+        SentenceReader("bert", bert, tmp_path, 40)(CAPTIONS[0])
+
+
+def test_a_tokenizer_that_makes_no_token(obtained, tmp_path):
+    bert, _ = obtained(tokenizer=Tokenizer(models.BPE()), names={})
+    with raises_naming("models/bert/tokenizer.json", "no token", repr(CAPTIONS[0])):
+        stored(bert, tmp_path / "store")
+    with raises_naming("models/bert/tokenizer.json", "no token", "'a first sentence'"):  # a reader tries one
         SentenceReader("bert", bert, tmp_path, 40)(CAPTIONS[0])
 
 
@@ -142,6 +149,6 @@ def test_positions_after_the_padding(obtained, tmp_path):
     bert, _ = obtained("Roberta", max_position_embeddings=12)  # from 2 on: ten tokens
     assert stored(bert, tmp_path / "store").lengths.tolist() == [10, 4, 7, 4]
     bert, _ = load_bert(bert)
-    with pytest.raises(UserError, match="takes 9 tokens at most"):
+    with raises_naming("captions.max_tokens 40", "models/bert", "9 tokens"):
         bert.config.max_position_embeddings = 11
         BertFeatures(bert, load_bert(tmp_path / "bert")[1], max_tokens=40).rows(CAPTIONS)

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from assertions import raises_naming
 
-from crossmodal.errors import UserError
 from crossmodal.features import store
 from crossmodal.features.store import FeatureStore, StoreWriter
 
@@ -197,22 +197,22 @@ def break_chunked(folder):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "file", "named"),
     [
-        break_missing_index,
-        break_index_syntax,
-        break_index_entry,
-        break_missing_shard,
-        break_truncated_shard,
-        break_not_hdf5,
-        break_row_count,
-        break_chunked,
+        (break_missing_index, "index.json", ["not found"]),
+        (break_index_syntax, "index.json", ["JSON"]),
+        (break_index_entry, "index.json", ["shards.0.rows"]),
+        (break_missing_shard, "00000.h5", ["not found", "index.json"]),
+        (break_truncated_shard, "00000.h5", ["unreadable"]),
+        (break_not_hdf5, "00000.h5", ["unreadable"]),
+        (break_row_count, "00000.h5", ["lengths", "(5,)", "index.json", "6 rows"]),
+        (break_chunked, "00000.h5", ["features", "chunked"]),
     ],
 )
-def test_damage_is_named(tmp_path, damage):
+def test_damage_is_named(tmp_path, damage, file, named):
     folder = tmp_path / "store"
     write(folder, random_rows(5))
     damage(folder)
-    with pytest.raises(UserError, match=r"index\.json|00000\.h5"):
+    with raises_naming(folder / file, *named):
         FeatureStore(folder)
     shutil.rmtree(folder)

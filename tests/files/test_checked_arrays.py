@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 import pytest
+from assertions import raises_naming
 
 from crossmodal.errors import UserError
 from crossmodal.files.checked_arrays import load_arrays, read_npy, read_npz, save_arrays
@@ -31,6 +32,7 @@ HOSTILE = {
     "empty": b"",
     "nested": npy((3,)).replace(b"'<f4'", b"[" * 200),
 }
+NAMED = {"2^36": "(68719476736,)", "2^50": "(33554432, 33554432)", "objects": "Python objects", "text shape": "'many'"}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -41,7 +43,7 @@ def test_what_is_refused(tmp_path, name):
         file.writestr("a.npy", HOSTILE[name])
     tracemalloc.start()
     for read, hostile in ((read_npy, path), (read_npz, archive)):
-        with pytest.raises(UserError, match=r"a\.np[yz]: not readable as arrays"):
+        with raises_naming(hostile, "as arrays", NAMED.get(name, "")):
             read(hostile, "arrays")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -50,7 +52,7 @@ def test_what_is_refused(tmp_path, name):
 
 def test_an_archive_that_unpacks_to_a_thousand_times_its_size(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(1 << 23, dtype=np.uint8))
-    with pytest.raises(UserError, match="unpacks from"):
+    with raises_naming(tmp_path / "bomb.npz", "as arrays", "a.npy", "8,388,736"):
         read_npz(tmp_path / "bomb.npz", "arrays")
 
 

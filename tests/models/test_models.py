@@ -11,7 +11,6 @@ from assertions import raises_naming
 from safetensors import safe_open
 
 from crossmodal.batch import Regions, Words
-from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import MODELS, build_model
@@ -170,8 +169,8 @@ def test_missing_and_damaged_files_are_named(tmp_path, name):
     save_matcher(tmp_path, build("vsepp"), MatcherConfig("vsepp", settings, SIZES, "key", "bert", {}))
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(UserError, match=str(path)):
+    with raises_naming(path, "readable"):
         load_matcher(tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match=str(path)):
+    with raises_naming(path, "not found"):
         load_matcher(tmp_path)

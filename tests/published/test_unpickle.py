@@ -178,7 +178,7 @@ def test_damaged_files_are_named(tmp_path, content):
         assert "weights_only" not in str(error.value)
     path.unlink()
     for read in (read_checkpoint, read_vocabulary_pickle, read_array_pickle):
-        with pytest.raises(UserError, match="not found"):
+        with raises_naming(path, "not found"):
             read(path)
 
 
