@@ -22,6 +22,8 @@ from crossmodal.settings.params import load_params
 
 SIZES = InputSizes(regions=12, words=12)  # of tiny_data
 
+runtime.keep_large_blocks = lambda: None  # before stages are imported: one process runs many, and memory kept adds up
+
 
 @pytest.fixture(autouse=True)
 def project_root_in_tmp(tmp_path, monkeypatch):
