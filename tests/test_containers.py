@@ -34,7 +34,8 @@ def test_the_image_copies_what_is_there_and_make_finds_it_installed():
     assert copied[-1] == "."
     assert all((ROOT / name).exists() for line in copied for name in line.split())
     mark = re.search(r"touch (\S+)", text)[1]
-    made = subprocess.run(["make", "-n", "-o", mark, "repro"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "-n", "-o", mark, "repro"]  # make test names the folder otherwise
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "pip install" not in made.stdout
     assert made.stdout.splitlines()[-1] == "dvc repro"
 
