@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
+from assertions import raises_naming
 
-from crossmodal.errors import UserError
 from crossmodal.serving.mlflow_model import DEFAULT_K, REQUIREMENTS
 from crossmodal.serving.opened import open_session
 from crossmodal.settings.params import load_params
@@ -127,5 +127,5 @@ def test_a_registered_model_is_served_with_and_without_the_pipeline(run, workspa
         assert session.image_path(0).is_file() == photographs
         for name in ("data", "results"):
             shutil.rmtree(folder / name, ignore_errors=True)
-    with pytest.raises(UserError, match=r"models:/nobody/1: "):
+    with raises_naming("models:/nobody/1: "):
         open_session(None, "models:/nobody/1", params, tmp_path / "2")

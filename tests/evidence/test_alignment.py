@@ -9,7 +9,6 @@ from assertions import raises_naming
 
 from crossmodal.captions.fit import fit_tokenizer
 from crossmodal.datasets.splits import split_rows
-from crossmodal.errors import UserError
 from crossmodal.evidence import alignment
 from crossmodal.evidence.alignment import keep_evidence, sample_scores
 from crossmodal.evidence.evidence import EVIDENCE_FILE, Evidence
@@ -139,7 +138,7 @@ def test_token_ids_of_another_tokenizer_are_refused(data, tmp_path):
     other = words.folder.parent / "other"
     other.mkdir()
     fit_tokenizer(["quite other words"], 40).save_pretrained(other)
-    with pytest.raises(UserError, match="run the captions stage again"):
+    with raises_naming(words.folder, "token ids", "'caption 32 a'"):
         keep(build("scan"), data, tmp_path / "out", bert="other")
     with raises_naming("tokenizer.json"):
         keep(build("scan"), data, tmp_path / "again", bert="absent")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from assertions import raises_naming
 from PIL import Image
 
-from crossmodal.errors import UserError
 from crossmodal.reports.gallery import write_gallery
 from crossmodal.reports.sheets import RIGHT
 from crossmodal.retrieval.results import summary
@@ -80,7 +80,7 @@ def test_boxes_are_shares_of_the_picture_with_names(page, material):
 
 def test_a_store_of_another_dataset_is_refused(material, write_regions, tmp_path):
     other = write_regions(tmp_path / "other", 3, "torchvision")
-    with pytest.raises(UserError, match="regions stage"):
+    with raises_naming(other.folder, "3 rows", material.dataset.folder, f"{len(material.dataset.records)} images"):
         write(material, tmp_path / "out", regions=other)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import faiss
 import numpy as np
 import pytest
+from assertions import raises_naming
 
-from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import i2t_ranks, summarise, t2i_ranks
 from crossmodal.inference.scoring import (
     encode_captions,
@@ -117,7 +117,7 @@ def test_embeddings_and_all_pairs_rank_alike(tmp_path, material, settings):
 def test_auto_goes_by_the_model(material):
     assert mode_of("auto", material("tern").model, "tern") == "embeddings"
     assert mode_of("auto", material("teran").model, "teran") == "exact_pairwise"
-    with pytest.raises(UserError, match=r"evaluate\.mode embeddings: teran"):
+    with raises_naming("evaluate.mode embeddings", "teran"):
         mode_of("embeddings", material("teran").model, "teran")
 
 
@@ -125,7 +125,7 @@ def test_auto_goes_by_the_model(material):
 def test_a_shortlist_that_cannot_be_found_is_named(tmp_path, material, settings, source):
     searched = material("teran")
     folder = searched.regions.folder.parent / source
-    with pytest.raises(UserError, match=rf"evaluate\.shortlist_by '{folder}'"):
+    with raises_naming(f"evaluate.shortlist_by '{folder}'"):
         search_split(searched, settings(mode="shortlist_rerank", shortlist_by=str(folder)), tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_a_matcher_of_nan_finds_nothing(tmp_path, material, settings, mode):
     searched = material("tern")
     for parameter in searched.model.parameters():
         parameter.data.fill_(float("nan"))
-    with pytest.raises(UserError, match="NaN scores"):
+    with raises_naming("NaN scores", "train.lr"):
         search_split(searched, settings(mode=mode, shortlist=5), tmp_path)
 
 

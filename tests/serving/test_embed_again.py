@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from assertions import raises_naming
 from PIL import Image
 
-from crossmodal.errors import UserError
 from crossmodal.serving.embed import embed
 from crossmodal.serving.embedding import run, shards, tasks
 from crossmodal.serving.session import Folders, SearchSession
@@ -201,11 +201,11 @@ def test_what_is_there_is_not_overwritten_by_another_form(workspace, tmp_path):
     workspace("vsepp")
     write_photographs(tmp_path / "photographs", range(2))
     make(tmp_path / "photographs", "made")
-    with pytest.raises(UserError, match="made with --format gallery, now parquet"):
+    with raises_naming("made: ", "--format gallery", "parquet"):
         make(tmp_path / "photographs", "made", form="parquet")
     for path in (tmp_path / "photographs").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="no photographs in it"):
+    with raises_naming(tmp_path / "photographs", "no photographs"):
         make(tmp_path / "photographs", "made")
     assert Path("made/gallery.json").is_file()
 
@@ -237,7 +237,7 @@ def test_two_processes_do_not_make_one_folder(workspace, tmp_path, monkeypatch):
     real, refused = shards.decode_sized, []
 
     def meanwhile(path):
-        with pytest.raises(UserError, match="made: another crossmodal embed is making it") as error:
+        with raises_naming("made: ", "another") as error:
             make(tmp_path / "photographs", "made")
         refused.append(error)
         return real(path)
@@ -253,5 +253,5 @@ def test_two_processes_do_not_make_one_folder(workspace, tmp_path, monkeypatch):
 def test_a_folder_without_a_name_is_refused(workspace, tmp_path, out):
     workspace("vsepp")
     write_photographs(tmp_path / "photographs", range(1))
-    with pytest.raises(UserError, match="cannot be replaced by a gallery"):
+    with raises_naming(f"{Path(out)}: ", "replaced"):
         make(tmp_path / "photographs", out)

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 
-from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.retrieval.gallery import save_info
 from crossmodal.retrieval.search_split import describe, search_split
@@ -65,7 +64,7 @@ def test_another_matcher_finds_the_shortlist(engine, material):
     assert [result.item for result in found] == results.t2i_top[0].tolist()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "key": "later"}))
-    with pytest.raises(UserError, match=r"made by another matcher \(.*key\) than .*tern holds \(tern, later\)"):
+    with raises_naming(opened.gallery, "matcher, key)", folder, "(tern, later)"):
         open_engine(opened.gallery, searched, "teran")
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from crossmodal.errors import UserError
+from assertions import raises_naming
 
 mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install 'crossmodal[mteb]'")
 
@@ -49,7 +48,7 @@ def test_the_protocol_is_mtebs_and_scores_are_the_matrix(workspace):
     listed = {query: ["image-00003", "image-00001"] for query in found}
     assert all(set(scores) == set(listed[query]) for query, scores in
                search.search(data["queries"], top_k=5, top_ranked=listed).items())  # fmt: skip
-    with pytest.raises(UserError, match="both of images"):
+    with raises_naming("MTEB task", "queries and corpus", "both of images"):
         search.search(data["corpus"], top_k=3)
-    with pytest.raises(UserError, match="columns id, expected image or text"):
+    with raises_naming("MTEB task", "corpus", "columns id,", "image or text"):
         search.index(data["corpus"].remove_columns("image"))

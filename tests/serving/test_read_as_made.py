@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from assertions import raises_naming
 
 from crossmodal.captions.encoders import caption_reading
-from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.recipes.recipes import resolved
@@ -98,6 +98,6 @@ def test_settings_that_are_none_are_named(workspace, settings):
     workspace("vsepp")
     info = json.loads(Path("results/evaluation/gallery.json").read_text())
     Path("results/evaluation/gallery.json").write_text(json.dumps(info | {"settings": settings}))
-    with pytest.raises(UserError, match=r"evaluation/gallery\.json: .*settings") as found:
+    with raises_naming("evaluation/gallery.json: ", "settings") as found:
         SearchSession(Path("results/evaluation"), load_params(), Folders())
     assert "\n" not in str(found.value)

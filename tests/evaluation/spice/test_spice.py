@@ -51,9 +51,7 @@ def test_nothing_to_find(stand_in, tmp_path):
 def test_goes_on_after_a_failure(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(java, "_CHUNK", 3)
     (stand_in / "fail_at").write_text("2")
-    with pytest.raises(
-        UserError, match=r"SPICE ended with code 1: Exception in thread main java.lang.OutOfMemoryError"
-    ):
+    with raises_naming("SPICE", "code 1", "java.lang.OutOfMemoryError"):
         spice_relevance(CAPTIONS, IMAGES, tmp_path / "work")
     matrix = spice_relevance(CAPTIONS, IMAGES, tmp_path / "work")
     np.testing.assert_allclose(matrix, EXPECTED, rtol=1e-6)
