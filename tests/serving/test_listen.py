@@ -30,3 +30,11 @@ def test_of_two_servers_that_load_for_one_port_the_second_is_refused():
             with raises_naming("--host 127.0.0.1", f"--port {port}", "Address already in use"):
                 accept(second, "127.0.0.1", port, 8)
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+
+def test_small_answers_do_not_wait_for_each_other():
+    """asyncio sets TCP_NODELAY on connections that say they are TCP; without it an answer takes 40 ms longer."""
+    with listen("127.0.0.1", 0) as bound:
+        bound.listen(1)
+        with socket.create_connection(bound.getsockname()), bound.accept()[0] as connection:
+            assert connection.proto == socket.IPPROTO_TCP

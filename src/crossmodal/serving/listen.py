@@ -17,7 +17,9 @@ def listen(host: str, port: int) -> socket.socket:
     kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(host or None, port, type=kind, flags=passive)
-        bound = socket.socket(family, kind)
+        # Named as TCP: asyncio sends small pieces at once on such sockets alone; else an answer's body waits 40 ms for
+        # the client's acknowledgement of its headers.
+        bound = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
