@@ -65,6 +65,16 @@ def test_less_than_half_of_an_epoch_is_no_collapse(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("values", "warned"), [([0.4] * 9 + [0.3] * 7, False), ([0.6] * 8 + [0.4] * 8, True)])
+def test_the_second_half_of_an_epoch_decides(capsys, values, warned):
+    """SGR with all negatives and no warm-up has equal scores for more than half of its first epoch, and learns."""
+    watch = CollapseWatch(build_loss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2})))
+    for batch, value in enumerate(values):
+        watch.look(value, batch * EVERY, IMAGES, 5, CAPTIONS)
+    watch.end_epoch(5)
+    assert ("train.lr" in capsys.readouterr().err) == warned
+
+
 def test_few_batches_tell_nothing(capsys):
     """A model that has just begun has nearly equal scores; short epochs are taken together."""
     watch, said = CollapseWatch(build_loss(PARAMS.loss.model_copy(update={"name": "hinge", "margin": 0.2}))), []

@@ -9,20 +9,22 @@ from crossmodal.terminal import warn
 
 EVERY = 4  # batches between two looks
 ENOUGH = 8  # looks to judge by; of shorter epochs several are taken together
+SHARE = 0.75  # of the looks in the second half
 NEAR = 0.01  # of the loss of equal scores: nearer than this counts as equal
 ADVICE = "a lower train.lr, more loss.all_negatives_epochs, a larger train.warmup_steps or loss.name infonce may help"
 
 
 class CollapseWatch:
-    """Warns once, at the end of an epoch in half of whose looks the loss was that of equal scores.
+    """Warns once, at the end of an epoch in whose second half the loss was that of equal scores.
 
-    The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. Losses
-    on a similarity matrix are watched, those on vectors are not.
+    The hinge with hard negatives from the start is known for it: its loss then stays at twice the margin a pair. The
+    first half of an epoch does not count: some models learn late in their first one. Losses on a similarity matrix are
+    watched, those on vectors are not.
     """
 
     def __init__(self, loss: BatchLoss) -> None:
         self._loss = None if loss.takes_vectors else loss
-        self._looks = self._equal = 0
+        self._equal: list[bool] = []  # looks since the last epoch that was judged
         self._warned = False
 
     def look(self, value: float, batch: int, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> None:
@@ -36,14 +38,14 @@ class CollapseWatch:
             return
         with torch.no_grad():
             equal = self._loss.of_equal_scores(image_index, epoch, captions).item() / len(image_index)
-        self._looks += 1
-        self._equal += abs(value - equal) <= NEAR * equal
+        self._equal.append(abs(value - equal) <= NEAR * equal)
 
     def end_epoch(self, epoch: int) -> None:
         """Warn where it is due, and begin again."""
-        if self._looks < ENOUGH:
+        if len(self._equal) < ENOUGH:
             return
-        if 2 * self._equal >= self._looks:
+        second_half = self._equal[len(self._equal) // 2 :]
+        if sum(second_half) >= SHARE * len(second_half):
             self._warned = True
             warn(f"epoch {epoch + 1}: the loss is that of equal scores, the model has collapsed; {ADVICE}")
-        self._looks = self._equal = 0
+        self._equal.clear()
