@@ -19,6 +19,7 @@ WORKDIR /crossmodal
 ENV PATH=/crossmodal/.venv/bin:$PATH \
     DVC_NO_ANALYTICS=1 \
     MLFLOW_DISABLE_TELEMETRY=true \
+    UV_COMPILE_BYTECODE=1 \
     UV_NO_CACHE=1
 
 # The pinned packages, in a layer that a change of the code leaves alone.

@@ -70,10 +70,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # uv installs the same hashed lock in a fraction of pip's time: the one on the path, else one in .venv. Where it cannot
-# be had or fails (an index that only pip's own configuration names), pip does the work.
+# be had or fails (an index that only pip's own configuration names), pip does the work. Both compile to bytecode: with
+# PYTHONDONTWRITEBYTECODE, as in many containers, each stage would otherwise compile its imports again.
 PIP := $(BIN)/pip install --disable-pip-version-check -q
 install = { command -v uv >/dev/null || $(PIP) -r requirements-uv.txt; } \
-  && uv pip install -q --python $(BIN)/python $(1) || $(PIP) $(1)
+  && uv pip install -q --compile-bytecode --python $(BIN)/python $(1) || $(PIP) $(1)
 
 $(BIN)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 	$(call install,-r requirements.txt)
