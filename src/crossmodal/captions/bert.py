@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.hub_models import (
@@ -26,6 +19,9 @@ from crossmodal.files.hub_models import (
     save_pretrained,
 )
 from crossmodal.runtime import hub_name_or_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 UNREADABLE = "not a readable BERT folder"
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
@@ -43,6 +39,8 @@ def fetch_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
+    from transformers import AutoModel, AutoTokenizer
+
     found, setting = hub_name_or_path(source), f"bert.source {source!r}"
     with obtaining(found, setting, " and tokenizer files", ", or use fit"):
         tokenizer = AutoTokenizer.from_pretrained(found, **CAUTIOUS)
@@ -63,6 +61,8 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
+    from transformers import AutoModel, AutoTokenizer
+
     with reading_folder(folder, "bert", UNREADABLE):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
         model = load_model(AutoModel, folder, add_pooling_layer=False)
@@ -128,6 +128,8 @@ def read_bert_config(folder: Path) -> PreTrainedConfig:
     Raises:
         UserError: the folder is missing, or its config.json is not a model's.
     """
+    from transformers import AutoConfig
+
     with reading(str(folder), UNREADABLE):
         check_config_file(folder, "bert")
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS)

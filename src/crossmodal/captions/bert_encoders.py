@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, Span, TextSettings
 from crossmodal.captions.bert import load_bert, read_bert_config, token_ids
@@ -19,6 +18,9 @@ from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.runtime import pick_device
 from crossmodal.settings.params import Params
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SPACES = ("Ġ", "▁")  # of byte-level BPE and SentencePiece
 
