@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 UNREADABLE = "not a readable BERT folder"
-AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
 def fetch_bert(source: str, layers: int, folder: Path) -> None:
@@ -73,34 +71,6 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             raise UserError(f"{folder}: the network gives values that are not finite")
     tokenizer.padding_side = tokenizer.truncation_side = "right"  # a folder may have it otherwise
     return model, tokenizer
-
-
-def token_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_tokens: int
-) -> list[list[int]]:
-    """Token ids of each text, at most ``max_tokens``, the tokenizer's own around them where it has such.
-
-    Raises:
-        UserError: the tokenizer cannot read a text or makes no token of it, or the model has no such token or position.
-    """
-    try:
-        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    except Exception as error:  # what the tokenizers library raises is a plain Exception
-        raise UserError(f"models/bert/tokenizer.json: cannot read the captions ({first_line(error)})") from None
-    positions = getattr(config, "max_position_embeddings", None) or max_tokens
-    if config.model_type in AFTER_PADDING:
-        positions -= (config.pad_token_id or 0) + 1
-    for text, row in zip(texts, ids, strict=True):
-        if not row:
-            raise UserError(f"models/bert/tokenizer.json: makes no token of {text[:100]!r}")
-        if len(row) > positions:
-            raise UserError(f"captions.max_tokens {max_tokens}: models/bert takes {positions} tokens at most")
-        if max(row) >= config.vocab_size:
-            raise UserError(
-                f"models/bert: its tokenizer has token {max(row)}, its config.json a vocab_size of "
-                f"{config.vocab_size}; they are not of one model"
-            )
-    return ids
 
 
 def _cut(model: PreTrainedModel, layers: int, source: str) -> None:
