@@ -66,15 +66,15 @@ class PlainTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.no_padding()
-        self._tokenizer, self._longest = tokenizer, 0
+        self.backend_tokenizer, self._longest = tokenizer, 0
 
     def __call__(self, texts: Sequence[str], *, truncation: Literal[True], max_length: int) -> dict[str, list]:
         """``input_ids`` of each text, at most ``max_length``, special tokens among them."""
         del truncation
         if max_length != self._longest:  # several threads may share a tokenizer that is not changed any more
-            self._tokenizer.enable_truncation(max_length)
+            self.backend_tokenizer.enable_truncation(max_length)
             self._longest = max_length
-        return {"input_ids": [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]}
+        return {"input_ids": [encoded.ids for encoded in self.backend_tokenizer.encode_batch(list(texts))]}
 
 
 class PlainBert(nn.Module):
