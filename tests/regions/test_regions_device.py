@@ -8,7 +8,7 @@ from noise_images import write_noise
 from pretended_device import pretended
 from safetensors.torch import load_file
 from test_faster_rcnn import ATTRIBUTES, CLASSES, REGIONS, SETTINGS, make_dataset
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from crossmodal.regions.bottomup import backend
 from crossmodal.regions.bottomup.backend import BottomUpRegions
@@ -18,8 +18,30 @@ from crossmodal.regions.extraction.query import read_photograph
 from crossmodal.regions.fitted import fit as fit
 from crossmodal.regions.fitted.backend import TorchvisionRegions
 from crossmodal.regions.fitted.network import RegionDetector, save_detector
-from crossmodal.regions.fitted.roi_align import ordered_roi_align
+from crossmodal.regions.fitted.roi_align import OrderedRoIAlign, ordered_roi_align
 from crossmodal.regions.grid import GridExtractor
+
+
+def test_roi_align_on_a_cpu_has_the_bits_of_torchvision():
+    """Values and gradients, also of regions that leave the map or are smaller than a cell."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.rand(3, 40, 2, generator=generator) * 220 - 20
+    boxes = list(torch.cat([start, start + torch.rand(3, 40, 2, generator=generator) * 90 - 5], dim=2))
+    boxes[1] = boxes[1][:0]
+    own, theirs = (
+        torch.randn(3, 5, 22, 25, generator=torch.Generator().manual_seed(1))
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for _ in range(2)
+    )
+    found = OrderedRoIAlign("0", 7, 1 / 8)({"0": own}, boxes, [])
+    expected = roi_align(theirs, boxes, 7, 1 / 8, 1)
+    assert torch.equal(found, expected)
+    grad = torch.randn(found.shape, generator=generator)
+    found.backward(grad)
+    expected.backward(grad)
+    assert torch.equal(own.grad, theirs.grad)
+    assert own.grad.count_nonzero() > 1000
 
 
 def test_ordered_roi_align_is_torchvisions():

@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import ModelCard, constants
 from safetensors import safe_open
 
+from crossmodal.commands.search import LOADING
 from crossmodal.serving.opened import open_session
 from crossmodal.settings.params import load_params
 from crossmodal.sharing.model_card import without_paths
@@ -68,7 +69,7 @@ def test_it_searches_elsewhere_as_at_home(run, shared, elsewhere, tmp_path, name
     own, found = (np.load(path / "embeddings.npy") for path in (tmp_path / "own", tmp_path / "elsewhere/gallery"))
     np.testing.assert_array_equal(found, own)
     code, out, err = run("search", "nothing but lime <b>", "--in", "gallery", "--matcher", folder)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, LOADING)
     assert len(expected) == 8
     assert lines_of(out) == expected
     served = open_session(tmp_path / "elsewhere/gallery", str(folder), load_params(), tmp_path / "scratch")
@@ -209,7 +210,7 @@ def test_it_is_read_from_the_hub_and_pickles_stay_there(run, shared, elsewhere, 
     elsewhere(home)
     for name in ("someone/matcher", f"someone/matcher@{COMMIT}"):
         code, out, err = run("search", "nothing but lime <b>", "--in", tmp_path / "own", "--matcher", name)
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, LOADING)
         assert lines_of(out) == expected
     fetched = [path for path in hub.requests if "/resolve/" in path]
     assert fetched
@@ -221,6 +222,7 @@ def test_a_name_that_the_hub_does_not_have_is_one_line(run, workspace, hub):
     for name, expected in (("someone/else", "nor available from the hub"), ("a/b/c", "no hub's name")):
         code, out, err = run("search", "lime", "--matcher", name)
         assert (code, out) == (2, "")
+        err = err.removeprefix(LOADING)
         assert err.startswith(f"error: matcher {name}: ")
         assert err.count("\n") == 1
         assert expected in err

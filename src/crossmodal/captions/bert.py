@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.hub_models import (
@@ -27,8 +19,10 @@ from crossmodal.files.hub_models import (
 )
 from crossmodal.runtime import hub_name_or_path
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 UNREADABLE = "not a readable BERT folder"
-AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 
 
 def fetch_bert(source: str, layers: int, folder: Path) -> None:
@@ -43,6 +37,8 @@ def fetch_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
+    from transformers import AutoModel, AutoTokenizer
+
     found, setting = hub_name_or_path(source), f"bert.source {source!r}"
     with obtaining(found, setting, " and tokenizer files", ", or use fit"):
         tokenizer = AutoTokenizer.from_pretrained(found, **CAUTIOUS)
@@ -63,6 +59,8 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
+    from transformers import AutoModel, AutoTokenizer
+
     with reading_folder(folder, "bert", UNREADABLE):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
         model = load_model(AutoModel, folder, add_pooling_layer=False)
@@ -73,34 +71,6 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             raise UserError(f"{folder}: the network gives values that are not finite")
     tokenizer.padding_side = tokenizer.truncation_side = "right"  # a folder may have it otherwise
     return model, tokenizer
-
-
-def token_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_tokens: int
-) -> list[list[int]]:
-    """Token ids of each text, at most ``max_tokens``, the tokenizer's own around them where it has such.
-
-    Raises:
-        UserError: the tokenizer cannot read a text or makes no token of it, or the model has no such token or position.
-    """
-    try:
-        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    except Exception as error:  # what the tokenizers library raises is a plain Exception
-        raise UserError(f"models/bert/tokenizer.json: cannot read the captions ({first_line(error)})") from None
-    positions = getattr(config, "max_position_embeddings", None) or max_tokens
-    if config.model_type in AFTER_PADDING:
-        positions -= (config.pad_token_id or 0) + 1
-    for text, row in zip(texts, ids, strict=True):
-        if not row:
-            raise UserError(f"models/bert/tokenizer.json: makes no token of {text[:100]!r}")
-        if len(row) > positions:
-            raise UserError(f"captions.max_tokens {max_tokens}: models/bert takes {positions} tokens at most")
-        if max(row) >= config.vocab_size:
-            raise UserError(
-                f"models/bert: its tokenizer has token {max(row)}, its config.json a vocab_size of "
-                f"{config.vocab_size}; they are not of one model"
-            )
-    return ids
 
 
 def _cut(model: PreTrainedModel, layers: int, source: str) -> None:
@@ -128,6 +98,8 @@ def read_bert_config(folder: Path) -> PreTrainedConfig:
     Raises:
         UserError: the folder is missing, or its config.json is not a model's.
     """
+    from transformers import AutoConfig
+
     with reading(str(folder), UNREADABLE):
         check_config_file(folder, "bert")
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS)

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from crossmodal.captions.base import FEATURES, IDS, CaptionEncoder, Span, TextSettings
-from crossmodal.captions.bert import load_bert, read_bert_config, token_ids
-from crossmodal.errors import UserError
+from crossmodal.captions.bert import load_bert, read_bert_config
+from crossmodal.captions.plain_bert import PlainBert, PlainConfig, PlainTokenizer, read_plain_bert
+from crossmodal.errors import UserError, first_line
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.runtime import pick_device
 from crossmodal.settings.params import Params
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")  # positions count from pad_token_id + 1
 _SPACES = ("Ġ", "▁")  # of byte-level BPE and SentencePiece
 
 
 class _Bert(CaptionEncoder):
     """Token ids, [CLS] and [SEP] among them where the tokenizer has such."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_tokens: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | PlainTokenizer,
+        config: PreTrainedConfig | PlainConfig,
+        max_tokens: int,
+    ) -> None:
         super().__init__(max_tokens)
         self.tokenizer, self.config = tokenizer, config
 
@@ -75,10 +84,43 @@ def table_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TokenTable:
     return TokenTable(table, tokenizer.mask_token_id, ends=True)
 
 
+def token_ids(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase | PlainTokenizer,
+    config: PreTrainedConfig | PlainConfig,
+    max_tokens: int,
+) -> list[list[int]]:
+    """Token ids of each text, at most ``max_tokens``, the tokenizer's own around them where it has such.
+
+    Raises:
+        UserError: the tokenizer cannot read a text or makes no token of it, or the model has no such token or position.
+    """
+    try:
+        ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    except Exception as error:  # what the tokenizers library raises is a plain Exception
+        raise UserError(f"models/bert/tokenizer.json: cannot read the captions ({first_line(error)})") from None
+    positions = getattr(config, "max_position_embeddings", None) or max_tokens
+    if config.model_type in AFTER_PADDING:
+        positions -= (config.pad_token_id or 0) + 1
+    for text, row in zip(texts, ids, strict=True):
+        if not row:
+            raise UserError(f"models/bert/tokenizer.json: makes no token of {text[:100]!r}")
+        if len(row) > positions:
+            raise UserError(f"captions.max_tokens {max_tokens}: models/bert takes {positions} tokens at most")
+        if max(row) >= config.vocab_size:
+            raise UserError(
+                f"models/bert: its tokenizer has token {max(row)}, its config.json a vocab_size of "
+                f"{config.vocab_size}; they are not of one model"
+            )
+    return ids
+
+
 class BertFeatures(_Bert):
     """``captions.encoder`` bert: ids, and for each the output of the network's last layer."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel | PlainBert, tokenizer: PreTrainedTokenizerBase | PlainTokenizer, max_tokens: int
+    ) -> None:
         super().__init__(tokenizer, model.config, max_tokens)
         self.device = pick_device()
         self.model = model.to(self.device)
@@ -87,7 +129,7 @@ class BertFeatures(_Bert):
 
     @classmethod
     def load(cls, bert: Path, vocabulary: Path, max_tokens: int) -> Self:
-        return cls(*load_bert(bert), max_tokens)
+        return cls(*(read_plain_bert(bert) or load_bert(bert)), max_tokens)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossmodal.captions.base import FEATURES, CaptionEncoder, Row
 from crossmodal.published.dual_encoder import embedding, embedding_size, load_half
 from crossmodal.runtime import pick_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class ClipText(CaptionEncoder):

@@ -8,6 +8,7 @@ crossmodal search "a red ring left of a star" --in results/holiday       # what 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import webbrowser
 from pathlib import Path
@@ -17,6 +18,7 @@ from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 PAGE = Path("results/search.html")
+LOADING = "search: loading the models and the gallery\n"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError('the sentence is empty; give one such as "two dogs running on grass"')
     if photograph is not None and not is_file(photograph):
         raise UserError(f"--image {shown(photograph)}: no such file")
+    print(LOADING, end="", file=sys.stderr, flush=True)  # torch alone takes a second or two to import
     from crossmodal.commands.search_page import results_of, write_page
     from crossmodal.serving.session import SearchSession
     from crossmodal.serving.shared import open_matcher

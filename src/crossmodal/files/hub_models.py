@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from crossmodal.errors import UserError, disk_trouble, first_line
 from crossmodal.files.checked_json import as_record, read_json
 from crossmodal.files.weights import check_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Of every from_pretrained: without it, an auto_map in config.json makes transformers ask on the terminal whether to run
 # the folder's own Python.
@@ -53,6 +54,8 @@ class _Encoder(BaseModel):
 
 def be_quiet() -> None:
     """No bars and no advice of transformers."""
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 
@@ -113,6 +116,8 @@ def obtaining(source: str, setting: str, files: str, otherwise: str = "") -> Ite
             check_config_file(Path(source))
             check_folder(Path(source))
         else:
+            from transformers import PretrainedConfig
+
             check_config(PretrainedConfig.get_config_dict(source)[0], setting)
         yield
 

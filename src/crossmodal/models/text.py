@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from torch import nn
-from transformers import AutoConfig, AutoModel
 
 from crossmodal.batch import Words
 from crossmodal.files.checked_json import Record, as_record
@@ -40,6 +39,8 @@ class FineTunedBert(nn.Module):
     """A transformers encoder whose weights are trained on: ids (B, L) to its last layer's output (B, L, H)."""
 
     def __init__(self, config: dict[str, Any]) -> None:
+        from transformers import AutoConfig, AutoModel
+
         super().__init__()
         settings = {key: value for key, value in config.items() if key != "model_type"}
         self.bert = AutoModel.from_config(
@@ -95,5 +96,7 @@ def load_pretrained(text: nn.Module, folder: Path) -> None:
     """
     if not isinstance(text, FineTunedBert):
         return
+    from transformers import AutoModel
+
     with reading(str(folder), "not a readable BERT folder"):
         text.bert.load_state_dict(load_model(AutoModel, folder, add_pooling_layer=False).state_dict())

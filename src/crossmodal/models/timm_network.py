@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import timm
 import torch
 from pydantic import Field
 from torch import nn
@@ -72,6 +71,8 @@ def create_network(name: str, kwargs: dict[str, Any], *, pretrained: bool = Fals
     Raises:
         UserError: timm has no such network, or it does not take the arguments; ``pretrained``: no way to its weights.
     """
+    import timm  # here: it takes seconds, and most matchers have no network of it
+
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
         raise UserError(f"grid.model {name!r}: timm has no such model; close names: {', '.join(close) or 'none'}")

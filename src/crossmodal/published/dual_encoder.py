@@ -6,32 +6,26 @@ Each is saved with its image processor or tokenizer as a folder that transformer
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoTokenizer,
-    CLIPTextModelWithProjection,
-    CLIPVisionModelWithProjection,
-    PreTrainedModel,
-    SiglipTextModel,
-    SiglipVisionModel,
-)
-from transformers.utils import ModelOutput
 
 from crossmodal.errors import UserError
 from crossmodal.files.hub_models import CAUTIOUS, load_model, obtaining, reading_folder, save_pretrained
 from crossmodal.runtime import hub_name_or_path
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
+
 Half = Literal["vision", "text"]
 
-_CLASSES: dict[str, dict[Half, type[PreTrainedModel]]] = {
-    "clip": {"vision": CLIPVisionModelWithProjection, "text": CLIPTextModelWithProjection},
-    "siglip": {"vision": SiglipVisionModel, "text": SiglipTextModel},
+# Classes of transformers.
+_CLASSES: dict[str, dict[Half, str]] = {
+    "clip": {"vision": "CLIPVisionModelWithProjection", "text": "CLIPTextModelWithProjection"},
+    "siglip": {"vision": "SiglipVisionModel", "text": "SiglipTextModel"},
 }
-_PREPARERS = {"vision": AutoImageProcessor, "text": AutoTokenizer}
+_PREPARERS = {"vision": "AutoImageProcessor", "text": "AutoTokenizer"}
 
 
 def fetch_half(source: str, half: Half, folder: Path) -> None:
@@ -44,13 +38,16 @@ def fetch_half(source: str, half: Half, folder: Path) -> None:
     Raises:
         UserError: unknown name, no way to the hub, unreadable folder, or a model of another kind.
     """
+    import transformers
+
     found, setting = hub_name_or_path(source), f"clip.source {source!r}"
     with obtaining(found, setting, ", preprocessor_config.json and tokenizer files"):
-        kind = AutoConfig.from_pretrained(found, **CAUTIOUS).model_type
+        kind = transformers.AutoConfig.from_pretrained(found, **CAUTIOUS).model_type
         if kind not in _CLASSES:
             raise UserError(f"{setting}: holds a {kind} model, expected {' or '.join(_CLASSES)}")
-        preparer = _PREPARERS[half].from_pretrained(found, **CAUTIOUS)
-        model = _CLASSES[kind][half].from_pretrained(found, dtype=torch.float32, use_safetensors=True, **CAUTIOUS)
+        preparer = getattr(transformers, _PREPARERS[half]).from_pretrained(found, **CAUTIOUS)
+        network = getattr(transformers, _CLASSES[kind][half])
+        model = network.from_pretrained(found, dtype=torch.float32, use_safetensors=True, **CAUTIOUS)
     save_pretrained(folder, model, preparer)
 
 
@@ -63,13 +60,15 @@ def load_half(folder: Path, half: Half, stage: str) -> tuple[PreTrainedModel, An
     Raises:
         UserError: the folder is missing or incomplete, or holds something else.
     """
+    import transformers
+
     with reading_folder(folder, stage, f"not a readable {half} half of a dual encoder"):
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS).model_type
+        kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS).model_type
         classes = {f"{name}_{half}_model": halves[half] for name, halves in _CLASSES.items()}
         if kind not in classes:
             raise UserError(f"{folder / 'config.json'}: holds a {kind}, expected {' or '.join(classes)}")
-        preparer = _PREPARERS[half].from_pretrained(folder, local_files_only=True, **CAUTIOUS)
-        return load_model(classes[kind], folder), preparer
+        preparer = getattr(transformers, _PREPARERS[half]).from_pretrained(folder, local_files_only=True, **CAUTIOUS)
+        return load_model(getattr(transformers, classes[kind]), folder), preparer
 
 
 def embedding_size(model: PreTrainedModel) -> int:

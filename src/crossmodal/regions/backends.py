@@ -1,7 +1,8 @@
 """Registry of the region backends: the extractor that runs the network in the detector stage's folder, by name.
 
 A new one is an extractor in a file of its own, a line here, one in fetch.py for its network and one in
-``derived.BACKENDS`` for its settings, and its name in settings/params.py.
+``derived.BACKENDS`` for its settings, and its name in settings/params.py. Each is imported when it is used: most take
+seconds, and a search by sentences needs none.
 """
 
 from __future__ import annotations
@@ -12,12 +13,38 @@ from typing import NoReturn
 
 from crossmodal.errors import UserError
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.bottomup.backend import BottomUpRegions, Detectron2Regions
-from crossmodal.regions.clip import ClipRegions
-from crossmodal.regions.fitted.backend import TorchvisionRegions
-from crossmodal.regions.grid import GridExtractor
 from crossmodal.settings.derived import region_backend
 from crossmodal.settings.params import Params
+
+
+def _torchvision(folder: Path, params: Params) -> RegionExtractor:
+    from crossmodal.regions.fitted.backend import TorchvisionRegions
+
+    return TorchvisionRegions(folder, params.regions)
+
+
+def _grid(folder: Path, params: Params) -> RegionExtractor:
+    from crossmodal.regions.grid import GridExtractor
+
+    return GridExtractor(folder)
+
+
+def _clip(folder: Path, params: Params) -> RegionExtractor:
+    from crossmodal.regions.clip import ClipRegions
+
+    return ClipRegions(folder)
+
+
+def _bottomup(folder: Path, params: Params) -> RegionExtractor:
+    from crossmodal.regions.bottomup.backend import BottomUpRegions
+
+    return BottomUpRegions(folder, params.bottomup)
+
+
+def _detectron2(folder: Path, params: Params) -> RegionExtractor:
+    from crossmodal.regions.bottomup.backend import Detectron2Regions
+
+    return Detectron2Regions(folder, params.bottomup)
 
 
 def _no_network(folder: Path, params: Params) -> NoReturn:
@@ -28,11 +55,11 @@ def _no_network(folder: Path, params: Params) -> NoReturn:
 
 
 LOAD: dict[str, Callable[[Path, Params], RegionExtractor]] = {
-    "torchvision": lambda folder, params: TorchvisionRegions(folder, params.regions),
-    "grid": lambda folder, params: GridExtractor(folder),
-    "clip": lambda folder, params: ClipRegions(folder),
-    "bottomup": lambda folder, params: BottomUpRegions(folder, params.bottomup),
-    "detectron2": lambda folder, params: Detectron2Regions(folder, params.bottomup),
+    "torchvision": _torchvision,
+    "grid": _grid,
+    "clip": _clip,
+    "bottomup": _bottomup,
+    "detectron2": _detectron2,
     "precomputed": _no_network,
 }
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -52,6 +51,8 @@ def fetch_backbone(settings: Grid, folder: Path) -> None:
         UserError: unknown model or argument, an image size without a grid of cells, no way to the hub, a file that
             does not fit the model, or a model that cannot be cut at ``trained``.
     """
+    import timm
+
     model, kwargs = _create_for_size(settings)
     if settings.weights == "hub":
         model = create_network(settings.model, kwargs, pretrained=True)
@@ -74,6 +75,8 @@ def fetch_backbone(settings: Grid, folder: Path) -> None:
 
 def _create_for_size(settings: Grid) -> tuple[nn.Module, dict[str, Any]]:
     """A model of random weights that gives cells of ``grid.image_size``, and its arguments."""
+    import timm
+
     name, size, kwargs = settings.model, settings.image_size, settings.kwargs
     config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
     fixed = config is not None and config.fixed_input_size
