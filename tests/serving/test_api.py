@@ -211,6 +211,37 @@ def test_a_mistake_is_one_line(client, method, path, request_, status, text):
     assert set(answer.json()) == {"error"}
 
 
+HEADS = ["/", "/static/page.js", "/images/2?side=64", "/api/about", "/healthz", "/docs", "/metrics", "/static/none"]
+
+
+@pytest.mark.parametrize("path", HEADS)
+def test_head_is_get_without_the_body(client, path):
+    expected, answer = client.get(path), client.head(path)
+    assert (answer.status_code, answer.content) == (expected.status_code, b"")
+    known = {"content-type", "etag", "cache-control", "content-security-policy"}
+    assert {name: answer.headers.get(name) for name in known} == {name: expected.headers.get(name) for name in known}
+    if path != "/metrics":  # counts
+        assert int(answer.headers["content-length"]) == len(expected.content)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/api/search", "GET, HEAD, POST"),
+        ("OPTIONS", "/api/search", "GET, HEAD, POST"),
+        ("GET", "/api/words", "POST"),
+        ("HEAD", "/api/words", "POST"),
+        ("PUT", "/images/2", "GET, HEAD"),
+        ("POST", "/", "GET, HEAD"),
+        ("PATCH", "/openapi.json", "GET, HEAD"),
+    ],
+)
+def test_other_methods_are_refused_and_those_that_are_taken_named(client, method, path, allowed):
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert allowed in answer.text or method == "HEAD"
+
+
 def test_a_body_is_read_no_further_than_the_limit(client, monkeypatch):
     monkeypatch.setattr(api, "_by_photograph", None)
     answer = send(client, b"a" * (MOST_IMAGE_BYTES + 1))

@@ -53,7 +53,10 @@ class Region(BaseModel):
 
 
 class Result(BaseModel):
-    """``gap``: by how much the next result's score is lower. ``caption``: the one that was found, for a photograph."""
+    """``gap``: by how much the next result's score is lower.
+
+    ``caption``, ``words``: the one that was found, for a photograph, and its words.
+    """
 
     rank: int
     score: float
@@ -68,6 +71,7 @@ class Result(BaseModel):
     thumbnail: str
     captions: list[str]
     caption: str | None
+    words: list[Word]
     regions: list[Region]
 
 
@@ -176,7 +180,7 @@ def _result(
     session: SearchSession, rank: int, found: Hit, gap: float | None, threshold: float | None, *, captions: bool
 ) -> Result:
     item = session.image_of(found.item) if captions else found.item
-    record = session.record(item)
+    record, caption = session.record(item), session.caption(found.item) if captions else None
     return Result(
         rank=rank,
         score=found.score,
@@ -190,7 +194,8 @@ def _result(
         image=f"/images/{item}",
         thumbnail=f"/images/{item}?side={THUMBNAIL}&v={session.version}",
         captions=list(record.captions),
-        caption=session.caption(found.item) if captions else None,
+        caption=caption,
+        words=words_at(caption, session.words.spans(caption)) if caption else [],
         regions=_regions(session.gallery_regions.named(item)),
     )
 

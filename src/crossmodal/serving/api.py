@@ -1,7 +1,8 @@
 """The web server of ``crossmodal serve``: a page to search with, its pictures, and the same as JSON for programs.
 
-Errors are {"error": one line} with status 400 (a query that cannot be answered), 404, 413 (too long or too large), 415
-(no image), 422 (a parameter of the wrong kind), 429 (too many queries at a time) or 500 (see serving.guard).
+Errors are {"error": one line} with status 400 (a query that cannot be answered), 404, 405 (another method, with Allow),
+413 (too long or too large), 415 (no image), 422 (a parameter of the wrong kind), 429 (too many queries at a time) or
+500 (see serving.guard).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
 
 from crossmodal.errors import UserError
 from crossmodal.files.checked_json import as_record, parse_json
@@ -229,8 +231,11 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(400, str(error))
 
     @app.exception_handler(StarletteHTTPException)
-    async def http_error(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return error_response(error.status_code, str(error.detail))
+    async def http_error(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        if error.status_code != 405:
+            return error_response(error.status_code, str(error.detail))
+        allowed = ", ".join(_methods(request))
+        return error_response(405, f"{request.method}: expected {allowed} of this path", {"Allow": allowed})
 
     @app.exception_handler(BusyError)
     async def busy(_: Request, error: BusyError) -> JSONResponse:
@@ -241,6 +246,13 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         return error_response(422, f"{where}: {first['msg']}, found {shown(first.get('input'))}")
+
+
+def _methods(request: Request) -> list[str]:
+    """Methods that all routes of a request's path take, sorted; Starlette's own error has those of the first route."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in matching for method in route.methods}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _by_sentence(session: SearchSession, sentence: str, k: int, mode: str | None) -> SearchAnswer:

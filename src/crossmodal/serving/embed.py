@@ -5,7 +5,7 @@ embeddings.npy               (N, E) float32, L2-normalised: an image's vector, o
 dataset/                     the photographs' records: row n of the embeddings is record n; photographs of tars
 regions/                     their region store, where a matcher scores pairs
 vectors/                     the same vectors with boxes, classes and checksums, see ``embedding.shards``
-embed.json                   what made it, see Embedded
+embed.json                   what made it, see ``embedding.record``
 
 Shards alone (``form`` "parquet") are the last two, with sets of vectors where the matcher compares sets.
 """
@@ -27,11 +27,12 @@ from crossmodal.captions.encoders import caption_reading
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
-from crossmodal.files.checked_json import Record, read_record, write_json
+from crossmodal.files.checked_json import read_record, write_json
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.serving.embedding.former import STORES, TABLES
+from crossmodal.serving.embedding.record import FILE, Embedded, Form, detector_key
 from crossmodal.serving.embedding.run import FORMER, Made, make_shards, set_aside
 from crossmodal.serving.embedding.shards import DONE, IMAGES, Recipe, empty_copy
 from crossmodal.serving.embedding.tasks import Collection, find_tasks
@@ -39,16 +40,6 @@ from crossmodal.serving.session import Folders, as_stored
 from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import Params
 from crossmodal.workspace import content_key
-
-Form = Literal["gallery", "parquet"]
-
-
-class Embedded(Record):
-    """embed.json. form: gallery or parquet. made_by: key of models and settings; a row made by others is not kept."""
-
-    form: Form
-    model: str
-    made_by: str
 
 
 @dataclass(frozen=True)
@@ -140,11 +131,11 @@ def _embed(
     if out.exists():
         _check_form(out, form)
     collection = find_tasks(source)
-    embedded = Embedded(form=form, model=config.model, made_by=made_by)
+    embedded = Embedded(form=form, model=config.model, made_by=made_by, detector=detector_key(folders.detector))
     if part.exists() and not _continues(part, embedded):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
-    write_json(part / "embed.json", embedded.model_dump())
+    write_json(part / FILE, embedded.model_dump())
     aside = set_aside(collection.tasks, part.resolve())
     gallery = form == "gallery"
     recipe = Recipe(
@@ -189,9 +180,9 @@ def _made_by(params: Params, folders: Folders) -> str:
 
 
 def _check_form(out: Path, form: Form) -> None:
-    if not (out / "embed.json").is_file():
+    if not (out / FILE).is_file():
         raise UserError(f"{out}: already there, and not made by crossmodal embed; move it away or name another folder")
-    found = read_record(out / "embed.json", Embedded)
+    found = read_record(out / FILE, Embedded)
     if found.form != form:
         raise UserError(f"{out}: made with --format {found.form}, now {form}; move it away or name another folder")
 
@@ -199,7 +190,7 @@ def _check_form(out: Path, form: Form) -> None:
 def _continues(part: Path, embedded: Embedded) -> bool:
     """Whether an unfinished folder was begun in the same form, by the same models and settings."""
     try:
-        return read_record(part / "embed.json", Embedded) == embedded
+        return read_record(part / FILE, Embedded) == embedded
     except UserError:
         return False
 

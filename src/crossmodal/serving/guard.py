@@ -1,11 +1,11 @@
-"""The outermost layer of the server: host names, headers of every answer, counts, one line for an unforeseen error."""
+"""The outermost layer of the server: host names, HEAD, headers of every answer, counts, and errors of the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -30,7 +30,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware. A HEAD request is answered as GET, without the body.
 
     Args:
         hosts: names by which the server may be asked, so that a page of another site cannot reach it by a name that
@@ -44,7 +44,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
+        started, status, head = time.perf_counter(), 0, scope["method"] == "HEAD"
+        if head:
+            scope = {**scope, "method": "GET"}  # uvicorn keeps its own: it expects no body then
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -53,6 +55,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -77,9 +81,10 @@ class Guard:
             self.counters.add(_route(scope), status, time.perf_counter() - started)
 
 
-def error_response(status: int, text: str) -> JSONResponse:
+def error_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error as every route gives it: {"error": one line}."""
-    headers = {"Retry-After": "1"} if status in (429, 503) else None
+    if status in (429, 503):
+        headers = {"Retry-After": "1", **(headers or {})}
     return JSONResponse({"error": " ".join(text.split())}, status, headers)
 
 

@@ -25,6 +25,7 @@ from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.results import build_indexes
 from crossmodal.runtime import pick_device
 from crossmodal.serving.bundle import unpack
+from crossmodal.serving.embedding.record import check_detector
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.serving.shared import open_matcher
 from crossmodal.settings.params import Params, load_params
@@ -95,6 +96,7 @@ def _encode(gallery: Path, params: Params, folders: Folders, out: Path) -> Folde
             f"{gallery}: keeps no regions that {folders.matcher} could encode; make a gallery by that matcher "
             "(crossmodal embed), and name it"
         )
+    check_detector(gallery, folders.detector, made=paths.DETECTOR)
     dataset, regions = read_dataset(folders.dataset), FeatureStore(folders.regions)
     split = split_rows(dataset, "test", regions.left_out)
     model, config = load_matcher(folders.matcher)

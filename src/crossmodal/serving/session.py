@@ -23,6 +23,7 @@ from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.query import read_photograph, regions_of
 from crossmodal.retrieval.gallery import as_made, read_info, read_threshold
 from crossmodal.runtime import loaded_once
+from crossmodal.serving.embedding.record import check_detector
 from crossmodal.serving.engine import Answer, Hit, SearchEngine
 from crossmodal.serving.explainer import Explainer
 from crossmodal.serving.regions import GalleryRegions
@@ -239,6 +240,7 @@ class SearchSession:
 
     @loaded_once
     def _extractor(self) -> RegionExtractor:
+        check_detector(self.engine.gallery, self.folders.detector)
         return matching_extractor(self.params, self.folders, self.config)
 
 

@@ -27,13 +27,12 @@ from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.files.hub_models import reading
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.retrieval.gallery import as_made
+from crossmodal.serving.embedding.record import ONLY_TRAINING, SUFFIXES
 from crossmodal.serving.session import Folders, as_stored
 from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import Params
 
 FILE = "crossmodal.json"
-SUFFIXES = (".json", ".safetensors", ".txt")  # .txt: vocabularies of tokenizers
-_ONLY_TRAINING = {"metrics.json"}  # of the detector stage
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 
 
@@ -67,7 +66,7 @@ def write_shared(out: Path, params: Params, folders: Folders, dataset: str) -> M
     for name in ("matcher", "bert", "detector"):
         folder = getattr(folders, name)
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.suffix in SUFFIXES and path.name not in _ONLY_TRAINING:
+            if path.suffix in SUFFIXES and path.name not in ONLY_TRAINING:
                 (out / name).mkdir(exist_ok=True)
                 shutil.copyfile(path, out / name / path.name)
     vocabulary = folders.captions / "vocabulary.json"

@@ -152,6 +152,39 @@ def test_photographs_are_chosen_dropped_and_pasted(open_page, server, project, t
     assert page.locator("#error").is_visible() and "\n" not in page.inner_text("#error span")
 
 
+@pytest.mark.parametrize("matcher", [0, 1])
+def test_words_of_captions_found_light_regions_of_their_own_card(open_page, server, project, matcher):
+    page = open_page("/?against=1" if matcher else "/")
+    photograph = project / "data/dataset/images/red.png"
+    page.set_input_files("#file", photograph)
+    page.wait_for_selector(".caption.found")
+    settled(page)
+    path = f"/api/search?k=12&find=captions&matcher={matcher}"
+    results = ask(server, path, photograph.read_bytes(), "image/png")["results"]
+    before = 12 * matcher  # cards of the first matcher
+    for number in (0, 3):
+        found, card = results[number], page.locator(".card").nth(before + number)
+        chips = card.locator(".caption.found .word")
+        assert card.locator(".caption.found").inner_text() == found["caption"]
+        assert chips.all_inner_texts() == [word["text"] for word in found["words"]] != []
+        (item,) = api_words(server, found["caption"], [found["item"]], matcher)["items"]
+        chips.nth(1).hover()
+        there = lit(page)
+        assert there.pop(before + number) == answering(item, item["regions"], 1)
+        assert sum(map(len, there)) == 0
+        x1, y1, x2, y2 = item["regions"][0]["box"]
+        box = card.locator(".picture").bounding_box()
+        page.mouse.move(box["x"] + (x1 + x2) / 2 * box["width"], box["y"] + (y1 + y2) / 2 * box["height"])
+        strengths = "(all) => all.map((chip) => Number(chip.style.getPropertyValue('--strength')))"
+        assert chips.evaluate_all(strengths) == pytest.approx([word[0] for word in item["strength"]], abs=1e-5)
+        others = page.locator(".card").nth(before + 1).locator(".word").evaluate_all(strengths)
+        assert set(others) == {0}
+    chips.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == results[3]["words"][1]["text"]
+    assert "Point at a word" in page.inner_text("#explains") and page.locator("#bar").is_hidden()
+
+
 def test_a_file_above_the_limit_is_not_sent(open_page, server, tmp_path):
     page, sent = open_page(), []
     page.on("request", lambda request: sent.append(request.method))

@@ -96,7 +96,7 @@ async function paint(searched, settled, signal) {
   delete columns.dataset.home;
   columns.className = compared ? "compared" : "";
   columns.replaceChildren(...sections);
-  const pictures = answers.map((answer, number) => (answer ? pair(answer.results, sections[number]) : []));
+  const pictures = answers.map((answer, number) => (answer ? pair(answer.results, sections[number], about.matchers[number].explains) : []));
   const first = answers.find(Boolean);
   status(summary(answers, first));
   preparePreview(first);
@@ -105,22 +105,36 @@ async function paint(searched, settled, signal) {
   if (scroll) scrollTo({ top: scroll, behavior: "instant" });
   scroll = 0;
   document.body.dataset.work = "explanation";
-  if (explained) await explainAll(searched, answers, pictures, signal);
+  await explainAll(searched, answers, pictures, signal);
 }
 
-const pair = (found, section) => [...section.querySelectorAll(".picture")].map((picture, number) => ({ picture, item: found[number].item, regions: found[number].regions }));
+// Cards with their pictures; with the words of captions that were found, where the matcher explains them.
+const pair = (found, section, explains) => [...section.querySelectorAll(".card")].map((card, number) => {
+  const { item, regions, caption: text, words } = found[number];
+  const caption = text && explains && words.length ? { element: card.querySelector(".caption.found"), text, words } : null;
+  return { picture: card.querySelector(".picture"), item, regions, caption };
+});
+
+// What is to be explained, as [sentence, cards]: the query on all cards, or each caption that was found on its own.
+function sentences(answer, cards, q) {
+  const captions = cards.filter(({ caption }) => caption);
+  if (captions.length) return captions.map((card) => [card.caption.text, [card]]);
+  return cards.length && answer.query.words.length ? [[answer.query.text ?? q, cards]] : [];
+}
 
 // After the pictures are there: which regions answer which words.
 async function explainAll(searched, answers, pictures, signal) {
   await new Promise((painted) => setTimeout(painted)); // the results first
   const kinds = new Map();
   await Promise.all(answers.map(async (answer, matcher) => {
-    if (!answer?.results.length || !answer.query.words.length || !about.matchers[matcher].explains) return;
+    if (!about.matchers[matcher].explains) return;
     try {
-      const explanation = await server.words(answer.query.text ?? searched.q, answer.results.map(({ item }) => item), matcher, signal);
-      if (signal.aborted) return;
-      explain(explanation, pictures[matcher], matcher === 0);
-      tellMeaning(kinds.set(about.matchers[matcher].name, explanation.kind));
+      for (const [sentence, cards] of sentences(answer, pictures[matcher], searched.q)) {
+        const explanation = await server.words(sentence, cards.map(({ item }) => item), matcher, signal);
+        if (signal.aborted) return;
+        explain(explanation, cards, matcher === 0);
+        tellMeaning(kinds.set(about.matchers[matcher].name, explanation.kind));
+      }
     } catch (error) {
       if (!signal.aborted) line(`Which regions answer which word is not known: ${error.message}`);
     }

@@ -1,6 +1,6 @@
 // Requests to the server. What went wrong is an Error whose message is one line for the visitor.
 
-const KEPT = 24; // answers, so that "back" is immediate
+const KEPT = 96; // answers, so that "back" is immediate
 const answers = new Map();
 
 export class Passing extends Error {} // worth another try

@@ -12,8 +12,10 @@ const MEANINGS = { // of what lights up
 };
 
 const bar = $("bar"), chips = $("words");
-let words = [], buttons = [], pictures = new Map(); // picture -> { regions, strength, order }
-let held = null, shown = null; // { word } or { picture, region }
+let groups = []; // of words that can be pointed at: { words, buttons } of the sentence, or of each caption found
+let pictures = new Map(); // picture -> { regions, strength, group }
+const wordOf = new WeakMap(); // button -> { group, word }
+let held = null, shown = null; // { group, word } or { picture, region }
 let masks = 0;
 
 // The line that says what lights up. kinds: matcher -> kind of its explanation.
@@ -28,35 +30,54 @@ export function line(text) {
   $("explains").textContent = text;
 }
 
-// The chips of a sentence; none for other queries. A picture knows its regions before its explanation arrives.
+// The words of a sentence as chips, or, of a photograph, those of the captions that it found, on their cards. A picture
+// knows its regions before its explanation arrives. caption: { element, text, words }, of a picture whose words it has.
 export function begin(query, shownPictures) {
   clear();
-  words = query?.words ?? [];
-  pictures = new Map(shownPictures.map(({ picture, regions }) => [picture, { regions: regions ?? [], strength: null, order: [] }]));
-  const text = [...(query?.text ?? "")]; // the server counts code points
-  buttons = [];
-  const parts = [];
+  const sentence = group(query?.words ?? []);
+  groups = [sentence];
+  pictures = new Map();
+  for (const { picture, regions, caption } of shownPictures) {
+    const own = caption ? group(caption.words) : sentence;
+    if (caption) {
+      groups.push(own);
+      caption.element.replaceChildren(...sequence(caption.text, own, (text) => text));
+    }
+    pictures.set(picture, { regions: regions ?? [], strength: null, group: own });
+  }
+  chips.replaceChildren(...sequence(query?.text ?? "", sentence, between).filter(Boolean));
+  bar.hidden = !sentence.words.length;
+  line(groups.some(({ words }) => words.length) ? WAITING : "");
+}
+
+const group = (words) => ({ words, buttons: [] });
+
+// The words of a text as buttons, and what is between them; nothing of a text without words.
+function sequence(text, own, other) {
+  if (!own.words.length) return [];
+  const characters = [...text], parts = []; // the server counts code points
   let end = 0;
-  words.forEach((word, number) => {
-    parts.push(between(text.slice(end, word.start).join("")));
-    const button = make("button", { type: "button", class: "word", "data-word": number, tabindex: number ? -1 : 0, "aria-pressed": "false" }, text.slice(word.start, word.end).join("") || word.text);
-    buttons.push(button);
+  own.words.forEach((word, number) => {
+    parts.push(other(characters.slice(end, word.start).join("")));
+    const button = make("button", { type: "button", class: "word", "data-word": number, tabindex: number ? -1 : 0, "aria-pressed": "false" }, characters.slice(word.start, word.end).join("") || word.text);
+    wordOf.set(button, { group: own, word: number });
+    own.buttons.push(button);
     parts.push(button);
     end = word.end;
   });
-  if (words.length) parts.push(between(text.slice(end).join(""), true));
-  chips.replaceChildren(...parts.filter(Boolean));
-  bar.hidden = !words.length;
-  line(words.length ? WAITING : "");
+  parts.push(other(characters.slice(end).join(""), true));
+  return parts;
 }
 
-// What the server found out about the pictures of one column. strength: words x regions, 0 to 1; word_strength: words.
-// first: of the first matcher, whose words have a line under them, as long as they count on all its pictures together.
-export function explain(explanation, columnPictures, first) {
-  const order = words.map((word) => explanation.words.findIndex((known) => known.start === word.start)); // another matcher may read fewer words
+// What the server found out about pictures with the same words. strength: words x regions, 0 to 1; word_strength: words.
+// first: of the first matcher, whose words have a line under them, as long as they count on all these pictures together.
+export function explain(explanation, explained, first) {
+  const own = pictures.get(explained[0]?.picture)?.group;
+  if (!own) return;
+  const order = own.words.map((word) => explanation.words.findIndex((known) => known.start === word.start)); // another matcher may read fewer words
   const items = new Map(explanation.items.map((item) => [String(item.item), item]));
-  const weights = words.map(() => []);
-  for (const { picture, item } of columnPictures) {
+  const weights = own.words.map(() => []);
+  for (const { picture, item } of explained) {
     const found = items.get(String(item)), kept = pictures.get(picture);
     if (!found || !kept) continue;
     if (found.regions?.length) {
@@ -67,7 +88,7 @@ export function explain(explanation, columnPictures, first) {
     order.forEach((number, word) => found.word_strength?.[number] !== undefined && weights[word].push(found.word_strength[number]));
   }
   if (first && explanation.kind === "occlusion") {
-    weights.forEach((values, word) => buttons[word].style.setProperty("--weight", values.reduce((sum, value) => sum + value / values.length, 0)));
+    weights.forEach((values, word) => own.buttons[word].style.setProperty("--weight", values.reduce((sum, value) => sum + value / values.length, 0)));
   }
   refresh();
 }
@@ -84,7 +105,7 @@ function clear() {
 }
 
 function same(one, other) {
-  return one === other || (one && other && one.word === other.word && one.picture === other.picture && one.region === other.region);
+  return one === other || (one && other && one.group === other.group && one.word === other.word && one.picture === other.picture && one.region === other.region);
 }
 
 function show(target) {
@@ -97,19 +118,22 @@ function show(target) {
 function refresh() {
   document.querySelectorAll(".answer, .strength").forEach((element) => element.remove());
   document.body.classList.toggle("pointed", shown !== null);
-  buttons.forEach((button, word) => {
-    button.classList.toggle("on", shown?.word === word);
-    button.setAttribute("aria-pressed", String(held?.word === word));
-    button.style.setProperty("--strength", shown?.picture ? (pictures.get(shown.picture)?.strength?.[word]?.[shown.region] ?? 0) : 0);
-  });
+  for (const own of groups) {
+    const pointed = pictures.get(shown?.picture), strength = pointed?.group === own ? pointed.strength : null;
+    own.buttons.forEach((button, word) => {
+      button.classList.toggle("on", shown?.group === own && shown.word === word);
+      button.setAttribute("aria-pressed", String(held?.group === own && held.word === word));
+      button.style.setProperty("--strength", strength?.[word]?.[shown.region] ?? 0);
+    });
+  }
   if (!shown) return;
   if (shown.picture) {
     const { regions } = pictures.get(shown.picture), region = regions[shown.region];
     spotlight(shown.picture, regions, [[shown.region, 1]], region.class || `region ${shown.region + 1}`);
     return;
   }
-  for (const [picture, { regions, strength }] of pictures) {
-    if (!strength) continue;
+  for (const [picture, { regions, strength, group: own }] of pictures) {
+    if (!strength || own !== shown.group) continue;
     const found = answering(strength[shown.word]);
     spotlight(picture, regions, found, found.length ? found[0][1].toFixed(2) : null);
   }
@@ -138,19 +162,19 @@ function spotlight(picture, regions, found, text) {
   picture.append(tag);
 }
 
-function speak({ word, picture, region }) {
+function speak({ group: own, word, picture, region }) {
   let text;
   if (picture) {
-    const { regions, strength } = pictures.get(picture), answered = strength ?? [];
+    const { regions, strength, group: { words } } = pictures.get(picture), answered = strength ?? [];
     const strong = words.map((entry, number) => [entry.text, answered[number]?.[region] ?? 0]).filter(([, value]) => value >= LEAST);
     strong.sort((one, other) => other[1] - one[1]);
     text = `${regions[region].class || `region ${region + 1}`}${strong.length ? `: answers ${strong.slice(0, MOST).map(([name]) => name).join(", ")}` : ""}`;
   } else {
-    const best = [...pictures.values()].filter((kept) => kept.strength).map(({ regions, strength }) => {
+    const best = [...pictures.values()].filter((kept) => kept.strength && kept.group === own).map(({ regions, strength }) => {
       const [first] = answering(strength[word]);
       return first ? `${regions[first[0]].class || "a region"} ${first[1].toFixed(2)}` : "none";
     });
-    text = `${words[word].text}${best.length ? `: ${best.slice(0, 3).join(", ")}` : ""}`;
+    text = `${own.words[word].text}${best.length ? `: ${best.slice(0, 3).join(", ")}` : ""}`;
   }
   $("spoken").textContent = text;
 }
@@ -171,7 +195,7 @@ function regionAt(picture, event) {
 
 function targetOf(event) {
   const button = event.target.closest?.("[data-word]"), picture = event.target.closest?.(".picture");
-  if (button) return { word: Number(button.dataset.word) };
+  if (button) return wordOf.get(button);
   return picture ? regionAt(picture, event) : null;
 }
 
@@ -180,17 +204,17 @@ document.addEventListener("click", (event) => {
   if (!event.target.closest?.("[data-word], .picture")) return;
   const target = targetOf(event);
   held = same(target, held) ? null : target;
-  if (target?.word !== undefined) rove(target.word);
+  if (target?.group) rove(target);
   shown = undefined; // a tap on what is already lit up holds it
   show(held);
 });
 
-chips.addEventListener("focusin", (event) => {
-  const number = event.target.dataset.word;
-  if (number !== undefined && event.target.matches(":focus-visible")) show({ word: Number(number) });
+document.addEventListener("focusin", (event) => {
+  const target = wordOf.get(event.target);
+  if (target && event.target.matches(":focus-visible")) show(target);
 });
 document.addEventListener("focusout", (event) => {
-  if (event.target.closest?.("#words, .picture")) show(held);
+  if (event.target.closest?.("[data-word], .picture")) show(held);
 });
 
 document.addEventListener("keydown", (event) => {
@@ -205,10 +229,11 @@ document.addEventListener("keydown", (event) => {
   const end = { Home: 0, End: -1 }[event.key];
   if ((step === undefined && end === undefined) || event.altKey || event.ctrlKey || event.metaKey) return;
   if (chip) {
-    const number = end ?? Number(chip.dataset.word) + step;
+    const { group: own, word } = wordOf.get(chip), count = own.words.length;
+    const target = { group: own, word: ((end ?? word + step) + count) % count };
     held = null;
-    rove((number + words.length) % words.length).focus();
-    show({ word: (number + words.length) % words.length });
+    rove(target).focus();
+    show(target);
   } else if (picture && pictures.get(picture)?.regions.length) {
     const count = pictures.get(picture).regions.length;
     const from = shown?.picture === picture ? shown.region : step > 0 ? -1 : count;
@@ -219,9 +244,9 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// One of the chips is reached by the Tab key.
-function rove(number) {
-  buttons.forEach((button, word) => (button.tabIndex = word === number ? 0 : -1));
-  buttons[number].scrollIntoView({ block: "nearest", inline: "nearest" });
-  return buttons[number];
+// One of the words of a sentence is reached by the Tab key.
+function rove({ group: { buttons }, word: chosen }) {
+  buttons.forEach((button, word) => (button.tabIndex = word === chosen ? 0 : -1));
+  buttons[chosen].scrollIntoView({ block: "nearest", inline: "nearest" });
+  return buttons[chosen];
 }
