@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from crossmodal.models.attention import EPS
+from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.terminal import warn
 
 SOURCE = Path(__file__).with_name("kernels.c")
-DEPTH = 256  # as in the source
+DEPTH, ROWS = 256, 14  # as in the source, the largest ROWS
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 
@@ -69,14 +71,27 @@ class PackedMap:
             ctypes.c_int(self.bf16),
         )
 
-    def linear(self, values: torch.Tensor, out: torch.Tensor | None = None, *, relu: bool = False) -> torch.Tensor:
-        """W x + b, or relu of it: (..., E) fp32 to (..., S), in ``out`` where given."""
-        values = values.contiguous()
-        out = values.new_empty(*values.shape[:-1], len(self)) if out is None else out
-        numbers = [values[..., 0].numel(), self.size[1], self.size[0], relu, self.bf16]
-        tensors = out, values, self.weight, self.bias
-        self.library.linear(*(_address(tensor) for tensor in tensors), *map(ctypes.c_int, numbers))
-        return out
+
+def reason(nodes: torch.Tensor, maps: Sequence[PackedMap], buffers: Buffers) -> torch.Tensor:
+    """graph.py's steps without gradients: fp32 nodes (P, n, S), which are written over, to (P, S).
+
+    ``maps``: query and update of each step.
+    """
+    nodes = nodes.contiguous()
+    pairs, count, size = nodes.shape
+    out, first = nodes.new_empty(pairs, size), maps[0]
+    wide = count + first.library.width()
+    room = buffers.take("reasoning", nodes, nodes.numel() + wide * (size + ROWS))
+    pointers = [_address(tensor) for layer in maps for tensor in (layer.weight, layer.bias)]
+    numbers = [pairs, count, size, len(maps) // 2, first.bf16]
+    first.library.reason(
+        _address(out),
+        _address(nodes),
+        (ctypes.c_void_p * len(pointers))(*pointers),
+        _address(room),
+        *map(ctypes.c_int, numbers),
+    )
+    return out
 
 
 def packs(weight: torch.Tensor, dtype: torch.dtype) -> bool:

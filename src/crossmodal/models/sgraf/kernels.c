@@ -4,7 +4,8 @@
    map: weight (S, E), laid out as (S / WIDTH, E, WIDTH)
    unit: 4 bytes, one fp32 number, or in bf16 a pair of numbers; such a map is (S / WIDTH, E / 2, WIDTH, 2)
    room: scratch memory of the caller, for the packed regions of an image
-   out_rows, dest: where the results of a block's rows go, and WIDTH of them; stride: between the rows of an input
+   out_rows, dest: where the results of a block's rows go, and WIDTH of them; stride, across: between the rows of an
+   input, and of a map
    Sums are fp32. Blocks of ROWS x WIDTH sums stay in registers; DEPTH units of a map and RESULTS bytes of results fit a
    core's second cache. */
 
@@ -23,7 +24,7 @@ enum { LANES = 8, ROWS = 6 };
 #else
 enum { LANES = 4, ROWS = 8 };
 #endif
-enum { WIDTH = 2 * LANES, DEPTH = 256, RESULTS = 1 << 19 };
+enum { WIDTH = 2 * LANES, DEPTH = 256, RESULTS = 1 << 19, NODES = 1 << 16 };
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -45,12 +46,12 @@ INLINE vec multiply(vec sums, const float *x, vec y, int bf16) {
 }
 
 /* out[i] (WIDTH) = x[i] (depth) . map (depth, WIDTH) + bias (WIDTH), or + what out[i] holds */
-INLINE void products(int rows, float *const *out, const float *x, ptrdiff_t stride, const float *map, int depth,
-                     const float *bias, int bf16) {
+INLINE void products(int rows, float *const *out, const float *x, ptrdiff_t stride, const float *map, ptrdiff_t across,
+                     int depth, const float *bias, int bf16) {
     vec sums[ROWS][2];
     EVERY_ROW sums[i][0] = load(bias ? bias : out[i]), sums[i][1] = load((bias ? bias : out[i]) + LANES);
     for (int k = 0; k < depth; k++) {
-        vec left = load(map + k * WIDTH), right = load(map + k * WIDTH + LANES);
+        vec left = load(map + k * across), right = load(map + k * across + LANES);
         EVERY_ROW {
             sums[i][0] = multiply(sums[i][0], x + i * stride + k, left, bf16);
             sums[i][1] = multiply(sums[i][1], x + i * stride + k, right, bf16);
@@ -95,9 +96,9 @@ INLINE void differences(int rows, float *out, const float *weights, int regions,
 #endif
 #define CASE(n) case n: if (bf16) WORK(n, 1); else WORK(n, 0); break;
 
-static void products_of(int rows, float *const *out, const float *x, ptrdiff_t stride, const float *map, int depth,
-                        const float *bias, int bf16) {
-#define WORK(n, bf16) products(n, out, x, stride, map, depth, bias, bf16)
+static void products_of(int rows, float *const *out, const float *x, ptrdiff_t stride, const float *map,
+                        ptrdiff_t across, int depth, const float *bias, int bf16) {
+#define WORK(n, bf16) products(n, out, x, stride, map, across, depth, bias, bf16)
     switch (rows) { CASES }
 #undef WORK
 }
@@ -166,8 +167,8 @@ static void of_image(float *out, const float *weights, const char *values, const
                            targets + (ptrdiff_t)first * E + k + e, E, bf16);
         for (int s = 0; s < S; s += WIDTH) {
             for (int i = 0; i < rows; i++) dest[i] = out_rows[i] + s;
-            products_of(rows, dest, block, DEPTH, map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units, most / units,
-                        k ? NULL : bias + s, bf16);
+            products_of(rows, dest, block, DEPTH, map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units, WIDTH,
+                        most / units, k ? NULL : bias + s, bf16);
         }
         for (int i = 0; k + most == E && i < rows; i++) unit_length(out_rows[i], S, eps);
     }
@@ -191,7 +192,8 @@ void squared_differences(float *out, const float *weights, const void *values, c
 }
 
 /* map x + bias, or relu of it: x (T, E) fp32 to (T, S) */
-void linear(float *out, const float *x, const float *map, const float *bias, int T, int E, int S, int relu, int bf16) {
+static void linear(float *out, const float *x, ptrdiff_t stride, const float *map, const float *bias, int T, int E,
+                   int S, int relu, int bf16) {
     float block[ROWS * DEPTH] __attribute__((aligned(64)));
     float *dest[ROWS];
     int units = bf16 ? 2 : 1, blocks = (T + ROWS - 1) / ROWS;
@@ -199,20 +201,73 @@ void linear(float *out, const float *x, const float *map, const float *bias, int
         int most = E - k < DEPTH * units ? E - k : DEPTH * units;
         for (int b = 0; b < blocks; b++) {
             int first = first_row(T, b, blocks), rows = first_row(T, b + 1, blocks) - first;
-            const float *from = x + (ptrdiff_t)first * E + k;
+            const float *from = x + first * stride + k;
             for (int i = 0; bf16 && i < rows; i++)
                 for (int e = 0; e < most; e += WIDTH) {
-                    const float *row = from + (ptrdiff_t)i * E + e;
+                    const float *row = from + i * stride + e;
                     write(block + i * DEPTH + e / 2, load(row), load(row + LANES), 1);
                 }
             for (int s = 0; s < S; s += WIDTH) {
                 const float *part = map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units;
                 for (int i = 0; i < rows; i++) dest[i] = out + (ptrdiff_t)(first + i) * S + s;
-                products_of(rows, dest, bf16 ? block : from, bf16 ? DEPTH : E, part, most / units, k ? NULL : bias + s,
-                            bf16);
+                products_of(rows, dest, bf16 ? block : from, bf16 ? DEPTH : stride, part, WIDTH, most / units,
+                            k ? NULL : bias + s, bf16);
                 for (int i = 0; relu && k + most == E && i < rows; i++)
                     for (int j = 0; j < WIDTH; j++) dest[i][j] = dest[i][j] < 0 ? 0 : dest[i][j]; /* NaN stays */
             }
         }
     }
+}
+
+static void softmax(float *row, int size) {
+    float most = row[0], total = 0;
+    for (int q = 1; q < size; q++) most = row[q] > most ? row[q] : most;
+    for (int q = 0; q < size; q++) total += row[q] = expf(row[q] - most);
+    for (int q = 0; q < size; q++) row[q] /= total;
+}
+
+/* queries (T, S) of a pair become softmax(queries . nodes') . nodes, of nodes (n, S); map: (n / WIDTH, S, WIDTH) */
+static void pass_messages(float *queries, const float *nodes, float *map, float *edges, int T, int n, int S) {
+    static const float zeros[WIDTH];
+    float *dest[ROWS];
+    int wide = (n + WIDTH - 1) / WIDTH * WIDTH, blocks = (T + ROWS - 1) / ROWS;
+    for (int q = 0; q < wide; q++)
+        for (int s = 0; s < S; s++)
+            map[(q / WIDTH * S + s) * WIDTH + q % WIDTH] = q < n ? nodes[(ptrdiff_t)q * S + s] : 0;
+    for (int b = 0; b < blocks; b++) {
+        int first = first_row(T, b, blocks), rows = first_row(T, b + 1, blocks) - first;
+        float *own = queries + (ptrdiff_t)first * S;
+        for (int q = 0; q < n; q += WIDTH) {
+            for (int i = 0; i < rows; i++) dest[i] = edges + i * wide + q;
+            products_of(rows, dest, own, S, map + (ptrdiff_t)q * S, WIDTH, S, zeros, 0);
+        }
+        for (int i = 0; i < rows; i++) softmax(edges + i * wide, n);
+        for (int s = 0; s < S; s += WIDTH) {
+            for (int i = 0; i < rows; i++) dest[i] = own + (ptrdiff_t)i * S + s;
+            products_of(rows, dest, edges, wide, nodes + s, S, n, zeros, 0);
+        }
+    }
+}
+
+/* graph.py's steps for nodes (pairs, n, S), which are written over: node 0 after them, (pairs, S).
+
+   maps: of each step the query's weight and bias, the update's weight and bias; room: (pairs, n, S) and, n rounded up to
+   WIDTH, (S + ROWS, n) numbers to work in. NODES bytes of nodes go through a step together. */
+void reason(float *out, float *nodes, const float *const *maps, float *room, int pairs, int n, int S, int steps,
+            int bf16) {
+    int together = 1 + NODES / (n * S * 4), last = steps - 1;
+    float *map = room + (ptrdiff_t)pairs * n * S, *edges = map + (ptrdiff_t)(n + WIDTH - 1) / WIDTH * WIDTH * S;
+    for (int start = 0; start < pairs; start += together) {
+        int count = pairs - start < together ? pairs - start : together;
+        float *own = nodes + (ptrdiff_t)start * n * S;
+        for (int step = 0; step < last; step++) {
+            linear(room, own, S, maps[4 * step], maps[4 * step + 1], count * n, S, S, 0, bf16);
+            for (ptrdiff_t p = 0; p < count; p++)
+                pass_messages(room + p * n * S, own + p * n * S, map, edges, n, n, S);
+            linear(own, room, S, maps[4 * step + 2], maps[4 * step + 3], count * n, S, S, 1, bf16);
+        }
+    }
+    linear(room, nodes, (ptrdiff_t)n * S, maps[4 * last], maps[4 * last + 1], pairs, S, S, 0, bf16);
+    for (ptrdiff_t p = 0; p < pairs; p++) pass_messages(room + p * S, nodes + p * n * S, map, edges, 1, n, S);
+    linear(out, room, S, maps[4 * last + 2], maps[4 * last + 3], pairs, S, S, 1, bf16);
 }
