@@ -80,8 +80,7 @@ def reason(nodes: torch.Tensor, maps: Sequence[PackedMap], buffers: Buffers) -> 
     nodes = nodes.contiguous()
     pairs, count, size = nodes.shape
     out, first = nodes.new_empty(pairs, size), maps[0]
-    wide = count + first.library.width()
-    room = buffers.take("reasoning", nodes, nodes.numel() + wide * (size + ROWS))
+    room = buffers.take("reasoning", nodes, nodes.numel() + ROWS * count)
     pointers = [_address(tensor) for layer in maps for tensor in (layer.weight, layer.bias)]
     numbers = [pairs, count, size, len(maps) // 2, first.bf16]
     first.library.reason(

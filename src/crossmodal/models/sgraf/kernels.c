@@ -110,6 +110,31 @@ static void differences_of(int rows, float *out, const float *weights, int regio
 #undef WORK
 }
 
+INLINE float total(vec values) {
+    float sums[LANES];
+    store(sums, values);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) sums[j] += sums[j + half];
+    return sums[0];
+}
+
+/* out[i] = x[i] (size) . y (size) */
+INLINE void dots(int rows, float *out, const float *x, const float *y, int size) {
+    vec sums[ROWS] = {0};
+    for (int s = 0; s < size; s += LANES) {
+        vec own = load(y + s);
+        EVERY_ROW sums[i] += own * load(x + (ptrdiff_t)i * size + s);
+    }
+    EVERY_ROW out[i] = total(sums[i]);
+}
+
+static void dots_of(int rows, float *out, const float *x, const float *y, int size) {
+    const int bf16 = 0;
+#define WORK(n, bf16) dots(n, out, x, y, size)
+    switch (rows) { CASES }
+#undef WORK
+}
+
 /* the first of `rows` rows that block `b` of `blocks` takes, these being of nearly the same size */
 INLINE int first_row(int rows, int b, int blocks) { return (int)((int64_t)rows * b / blocks); }
 
@@ -226,48 +251,47 @@ static void softmax(float *row, int size) {
     for (int q = 0; q < size; q++) row[q] /= total;
 }
 
-/* queries (T, S) of a pair become softmax(queries . nodes') . nodes, of nodes (n, S); map: (n / WIDTH, S, WIDTH) */
-static void pass_messages(float *queries, const float *nodes, float *map, float *edges, int T, int n, int S) {
+/* queries (T, S) of a pair become softmax(queries . nodes') . nodes, of nodes (n, S); edges: (ROWS, n) to work in */
+static void pass_messages(float *queries, const float *nodes, float *edges, int T, int n, int S) {
     static const float zeros[WIDTH];
     float *dest[ROWS];
-    int wide = (n + WIDTH - 1) / WIDTH * WIDTH, blocks = (T + ROWS - 1) / ROWS;
-    for (int q = 0; q < wide; q++)
-        for (int s = 0; s < S; s++)
-            map[(q / WIDTH * S + s) * WIDTH + q % WIDTH] = q < n ? nodes[(ptrdiff_t)q * S + s] : 0;
+    int blocks = (T + ROWS - 1) / ROWS, groups = (n + ROWS - 1) / ROWS;
     for (int b = 0; b < blocks; b++) {
         int first = first_row(T, b, blocks), rows = first_row(T, b + 1, blocks) - first;
         float *own = queries + (ptrdiff_t)first * S;
-        for (int q = 0; q < n; q += WIDTH) {
-            for (int i = 0; i < rows; i++) dest[i] = edges + i * wide + q;
-            products_of(rows, dest, own, S, map + (ptrdiff_t)q * S, WIDTH, S, zeros, 0);
+        for (int i = 0; i < rows; i++) {
+            for (int g = 0; g < groups; g++) {
+                ptrdiff_t q = first_row(n, g, groups);
+                dots_of(first_row(n, g + 1, groups) - q, edges + i * n + q, nodes + q * S, own + (ptrdiff_t)i * S, S);
+            }
+            softmax(edges + i * n, n);
         }
-        for (int i = 0; i < rows; i++) softmax(edges + i * wide, n);
         for (int s = 0; s < S; s += WIDTH) {
             for (int i = 0; i < rows; i++) dest[i] = own + (ptrdiff_t)i * S + s;
-            products_of(rows, dest, edges, wide, nodes + s, S, n, zeros, 0);
+            products_of(rows, dest, edges, n, nodes + s, S, n, zeros, 0);
         }
     }
 }
 
 /* graph.py's steps for nodes (pairs, n, S), which are written over: node 0 after them, (pairs, S).
 
-   maps: of each step the query's weight and bias, the update's weight and bias; room: (pairs, n, S) and, n rounded up to
-   WIDTH, (S + ROWS, n) numbers to work in. NODES bytes of nodes go through a step together. */
+   maps: of each step the query's weight and bias, the update's weight and bias; room: (pairs, n, S) and (ROWS,
+   n) numbers to work in. NODES bytes of nodes go through a step together. */
 void reason(float *out, float *nodes, const float *const *maps, float *room, int pairs, int n, int S, int steps,
             int bf16) {
     int together = 1 + NODES / (n * S * 4), last = steps - 1;
-    float *map = room + (ptrdiff_t)pairs * n * S, *edges = map + (ptrdiff_t)(n + WIDTH - 1) / WIDTH * WIDTH * S;
+    float *edges = room + (ptrdiff_t)pairs * n * S;
     for (int start = 0; start < pairs; start += together) {
         int count = pairs - start < together ? pairs - start : together;
         float *own = nodes + (ptrdiff_t)start * n * S;
         for (int step = 0; step < last; step++) {
             linear(room, own, S, maps[4 * step], maps[4 * step + 1], count * n, S, S, 0, bf16);
             for (ptrdiff_t p = 0; p < count; p++)
-                pass_messages(room + p * n * S, own + p * n * S, map, edges, n, n, S);
+                pass_messages(room + p * n * S, own + p * n * S, edges, n, n, S);
             linear(own, room, S, maps[4 * step + 2], maps[4 * step + 3], count * n, S, S, 1, bf16);
         }
     }
     linear(room, nodes, (ptrdiff_t)n * S, maps[4 * last], maps[4 * last + 1], pairs, S, S, 0, bf16);
-    for (ptrdiff_t p = 0; p < pairs; p++) pass_messages(room + p * S, nodes + p * n * S, map, edges, 1, n, S);
+    for (ptrdiff_t p = 0; p < pairs; p++) pass_messages(room + p * S, nodes + p * n * S, edges, 1, n, S);
     linear(out, room, S, maps[4 * last + 2], maps[4 * last + 3], pairs, S, S, 1, bf16);
 }
