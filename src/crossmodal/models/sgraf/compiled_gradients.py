@@ -17,6 +17,8 @@ from crossmodal.models.attention import EPS
 from crossmodal.models.sgraf.compiled import address, pack_map
 from crossmodal.models.sgraf.threads import map_tiles
 
+GROUP = 2**15  # as in the source
+
 
 class CompiledVectors(torch.autograd.Function):
     """``TorchMap.vectors``: weights (N, T, R), values (N, R, E), targets (T, E), weight (S, E), bias (S,) to (N, T, S).
@@ -51,7 +53,8 @@ class CompiledVectors(torch.autograd.Function):
         by_targets, by_map, by_bias = (
             targets.new_zeros(threads, *shape) for shape in (targets.shape, (dim, size), (size,))
         )
-        room = targets.new_empty(threads, 2 * count * (size + width) + (2 * regions + width) * width)
+        rows = count + GROUP // size
+        room = targets.new_empty(threads, 2 * rows * (size + width) + (2 * regions + width) * width)
 
         def work(part: slice, thread: int) -> None:
             own = by_weights[part], by_values[part], by_targets[thread], by_map[thread], by_bias[thread]
