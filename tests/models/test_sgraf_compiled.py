@@ -10,8 +10,10 @@ import torch.nn.functional as F
 
 from crossmodal.batch import Encoding
 from crossmodal.models.sgraf import compiled
-from crossmodal.models.sgraf.equations import PairScorer
+from crossmodal.models.sgraf.equations import GraphReasoning, PairScorer
 from crossmodal.models.sgraf.fast import score_matrix
+from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
+from crossmodal.models.sgraf.threads import Buffers
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
 INSTRUCTIONS = {"native": ("-march=native",), "plain": (), "avx2": ("-march=haswell",)}
@@ -70,15 +72,19 @@ def test_vectors_against_torch(compile_for, instructions, targets, regions):
 
 @needs_compiler
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
-@pytest.mark.parametrize("relu", [False, True])
-def test_linear_against_torch(compile_for, instructions, relu):
+@pytest.mark.parametrize(("pairs", "nodes", "size"), [(1, 1, 32), (5, 17, 288), (40, 9, 64)])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_reasoning_against_the_equations(compile_for, instructions, pairs, nodes, size, steps):
     compile_for(instructions)
     torch.manual_seed(0)
-    values, weight, bias = torch.randn(5, 17, 288), torch.randn(64, 288), torch.randn(64)
-    values[0, 0, 0] = math.nan
-    expected = F.linear(values, weight, bias)
-    made = compiled.pack_map(weight, bias, torch.float32).linear(values, relu=relu)
-    torch.testing.assert_close(made, expected.relu() if relu else expected, atol=1e-4, rtol=1e-5, equal_nan=True)
+    graph, vectors = GraphReasoning(size, steps), torch.randn(pairs, nodes, size)
+    vectors[-1, -1, 0] = math.nan
+    with torch.no_grad():
+        expected = graph(vectors)
+        packed = graph_steps(graph, lambda weight, bias: compiled.pack_map(weight, bias, torch.float32))
+        made = reason_over_graph(vectors.clone(), packed, Buffers())
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5, equal_nan=True)
+    assert made[:-1].isfinite().all() and made[-1].isnan().any()
 
 
 @needs_compiler
@@ -86,17 +92,25 @@ def test_bf16_products_are_of_bf16_numbers_summed_in_fp32():
     if not compiled.packs(torch.empty(64, 1056), torch.bfloat16):
         pytest.skip("a processor without AVX512-BF16")
     torch.manual_seed(0)
-    weight, bias, values = torch.randn(64, 1056), torch.randn(64), torch.randn(29, 1056)
-    made = compiled.pack_map(weight, bias, torch.bfloat16).linear(values)
-    expected = F.linear(values.bfloat16().double(), weight.bfloat16().double(), bias.double())
-    torch.testing.assert_close(made.double(), expected, atol=1e-3, rtol=0)
-
+    weight, bias = torch.randn(64, 1056), torch.randn(64)
     weights, regions, words = torch.rand(2, 15, 7).bfloat16(), torch.randn(2, 7, 1056).bfloat16(), torch.randn(15, 1056)
     out = torch.empty(2, 3, 5, 64)
     compiled.pack_map(weight, bias, torch.bfloat16).fill_vectors(out, weights, regions, words)
     squares = (weights.double() @ regions.double() - words).square().float().bfloat16()
     expected = F.normalize(F.linear(squares.double(), weight.bfloat16().double(), bias.double()), dim=-1)
     torch.testing.assert_close(out.flatten(1, 2).double(), expected, atol=2e-3, rtol=0)
+
+    graph, nodes = GraphReasoning(1056, 1), torch.randn(29, 3, 1056)
+    with torch.no_grad():
+        (step,) = graph_steps(graph, lambda weight, bias: compiled.pack_map(weight, bias, torch.bfloat16))
+        made = reason_over_graph(nodes.clone(), [step], Buffers())
+        ((query, update),) = [[step["key"].weight.T @ step["query"].weight, step["map"].weight] for step in graph.steps]
+        bias = graph.steps[0]["key"].weight.T @ graph.steps[0]["query"].bias
+        query, update = query.bfloat16().double(), update.bfloat16().double()
+        edges = (nodes @ (F.linear(nodes[:, 0].bfloat16().double(), query) + bias).float().unsqueeze(2)).softmax(dim=1)
+        messages = (edges.mT @ nodes).squeeze(1).bfloat16().double()
+        expected = F.linear(messages, update, graph.steps[0]["map"].bias.double()).relu()
+    torch.testing.assert_close(made.double(), expected, atol=1e-2, rtol=0)
 
 
 @needs_compiler

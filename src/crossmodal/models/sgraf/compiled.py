@@ -1,4 +1,4 @@
-"""SGRAF's large products on a CPU in compiled form, kernels.c, where the machine has a C compiler.
+"""SGRAF's large products on a CPU in compiled form, kernels.c and gradients.c, where the machine has a C compiler.
 
 A block of rows is computed, squared and multiplied while the first cache holds it; torch reads each tile three times
 and repacks the weights for every product. The library is compiled on first use, in two or three seconds, and kept in
@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from crossmodal.models.attention import EPS
+from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.terminal import warn
 
-SOURCE = Path(__file__).with_name("kernels.c")
-DEPTH = 256  # as in the source
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "gradients.c", "products.c")]  # the last: included
+DEPTH, ROWS = 256, 14  # as in the source, the largest ROWS
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 
@@ -47,11 +49,17 @@ class PackedMap:
         return self.weight.dtype == torch.bfloat16
 
     def fill_vectors(
-        self, out: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor
+        self,
+        out: torch.Tensor,
+        weights: torch.Tensor,
+        values: torch.Tensor,
+        targets: torch.Tensor,
+        lengths: torch.Tensor | None = None,
     ) -> None:
         """N(W (weights . values - targets)^2 + b), equation (1), into a part (N, C, G, S) fp32 of a contiguous tensor.
 
-        weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E).
+        weights (N, C * G, R) and values (N, R, E) of the map's type, targets (C * G, E). ``lengths``: where the lengths
+        that N divides by go, (N, C * G).
         """
         if not out.numel():  # captions of no word
             return
@@ -63,20 +71,34 @@ class PackedMap:
         tensors = weights.contiguous(), values.contiguous(), targets.float().contiguous(), self.weight, self.bias
         room = out.new_empty(DEPTH * (regions + 1))
         self.library.squared_differences(
-            *(_address(tensor) for tensor in (out, *tensors, room)),
+            address(out),
+            None if lengths is None else address(lengths),
+            *(address(tensor) for tensor in (*tensors, room)),
             *map(ctypes.c_int, numbers),
             ctypes.c_float(EPS),
             ctypes.c_int(self.bf16),
         )
 
-    def linear(self, values: torch.Tensor, out: torch.Tensor | None = None, *, relu: bool = False) -> torch.Tensor:
-        """W x + b, or relu of it: (..., E) fp32 to (..., S), in ``out`` where given."""
-        values = values.contiguous()
-        out = values.new_empty(*values.shape[:-1], len(self)) if out is None else out
-        numbers = [values[..., 0].numel(), self.size[1], self.size[0], relu, self.bf16]
-        tensors = out, values, self.weight, self.bias
-        self.library.linear(*(_address(tensor) for tensor in tensors), *map(ctypes.c_int, numbers))
-        return out
+
+def reason(nodes: torch.Tensor, maps: Sequence[PackedMap], buffers: Buffers) -> torch.Tensor:
+    """graph.py's steps without gradients: fp32 nodes (P, n, S), which are written over, to (P, S).
+
+    ``maps``: query and update of each step.
+    """
+    nodes = nodes.contiguous()
+    pairs, count, size = nodes.shape
+    out, first = nodes.new_empty(pairs, size), maps[0]
+    room = buffers.take("reasoning", nodes, nodes.numel() + ROWS * count)
+    pointers = [address(tensor) for layer in maps for tensor in (layer.weight, layer.bias)]
+    numbers = [pairs, count, size, len(maps) // 2, first.bf16]
+    first.library.reason(
+        address(out),
+        address(nodes),
+        (ctypes.c_void_p * len(pointers))(*pointers),
+        address(room),
+        *map(ctypes.c_int, numbers),
+    )
+    return out
 
 
 def packs(weight: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -119,7 +141,9 @@ def _compile(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
-        subprocess.run([compiler, *FLAGS, "-o", part, SOURCE, "-lm"], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [compiler, *FLAGS, "-o", part, *SOURCES[:2], "-lm"], check=True, capture_output=True, timeout=120
+        )
         part.replace(path)
 
 
@@ -128,9 +152,11 @@ def _fingerprint(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=20).stdout
     cpu = Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.is_file() else []
-    parts = SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, platform.machine().encode(), *map(str.encode, flags)
+    sources = [source.read_bytes() for source in SOURCES]
+    parts = *sources, " ".join(FLAGS).encode(), version, platform.machine().encode(), *map(str.encode, flags)
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _address(tensor: torch.Tensor) -> ctypes.c_void_p:
+def address(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Of a contiguous tensor, for the library."""
     return ctypes.c_void_p(tensor.data_ptr())

@@ -169,9 +169,10 @@ def _score_with_gradients(
         sentences = unpadded(captions, index)  # (C, 1 + L, E)
         whole, words = sentences[:, 0], sentences[:, 1:]
         alpha = region_weights(sets, words, weights.lambda_softmax)
-        ones = whole.new_ones(len(sets), len(whole), 1)
+        ones = whole.new_ones(len(whole), len(sets), 1)  # (1) is symmetric: images are the many targets of each caption
+        of_whole = weights.whole.vectors(ones, whole.unsqueeze(1), sets.whole.squeeze(1)).transpose(0, 1)
         local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])
-        nodes = torch.cat([weights.whole.vectors(ones, sets.whole, whole).unsqueeze(2), local], dim=2)
+        nodes = torch.cat([of_whole.unsqueeze(2), local], dim=2)
         if factors is not None:
             nodes = nodes * factors[index].unsqueeze(1)
         if joint:

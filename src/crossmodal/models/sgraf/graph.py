@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from crossmodal.models.sgraf.compiled import PackedMap
+from crossmodal.models.sgraf.compiled import PackedMap, reason
 from crossmodal.models.sgraf.equations import GraphReasoning
 from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.models.sgraf.tiled import TorchMap
@@ -43,7 +43,9 @@ def graph_steps(reasoning: GraphReasoning, make: MakeMap) -> tuple[GraphStep, ..
 
 
 def reason_over_graph(nodes: torch.Tensor, steps: Sequence[GraphStep], buffers: Buffers | None) -> torch.Tensor:
-    """(P, 1 + L, S) to (P, S). ``buffers``: None where gradients are kept."""
+    """(P, 1 + L, S) to (P, S). ``buffers``: None where gradients are kept; else ``nodes`` may be written over."""
+    if isinstance(steps[0].query, PackedMap):
+        return reason(nodes, [layer for step in steps for layer in (step.query, step.update)], buffers)
 
     def scratch(name: str) -> torch.Tensor | None:
         return None if buffers is None else buffers.take(name, nodes, *nodes.shape)

@@ -20,6 +20,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.batch import Batched, Encoding
 from crossmodal.models.attention import EPS, attention_weights
+from crossmodal.models.sgraf.compiled import packs
+from crossmodal.models.sgraf.compiled_gradients import CompiledVectors
 from crossmodal.models.sgraf.threads import Buffers
 
 
@@ -101,6 +103,8 @@ class TorchMap:
 
     def vectors(self, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The same with gradients, (N, T, S)."""
+        if packs(self.weight, values.dtype):
+            return CompiledVectors.apply(weights, values, targets, self.weight, self.bias)
         mapped = SquaredDifferenceMap.apply(weights, values, targets, self.weight, self.bias, self.tile)
         return F.normalize(mapped, dim=-1, eps=EPS)
 
