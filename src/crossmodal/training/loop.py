@@ -240,7 +240,8 @@ class Trainer:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_index], vectors, image_index)
-        scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch))  # (N, own captions)
+        sparse = self.loss.sparse(epoch, len(image_index))
+        scores = self.model.batch_similarity(images, captions, sparse=sparse)  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
         options = {"captions": batch.captions} if self.loss.takes_captions else {}
         return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
