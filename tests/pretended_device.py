@@ -421,6 +421,21 @@ def _made_on_cpu(make):
     return made
 
 
+PINNED: dict[int, torch.Tensor] = {}  # by address of the memory: CPU tensors that ``pin_memory`` gave
+
+
+def _pin(tensor, device=None):
+    del device
+    pinned = torch.Tensor.clone(tensor)
+    PINNED[pinned.untyped_storage().data_ptr()] = pinned  # kept, so that no other tensor gets its memory
+    return pinned
+
+
+def _is_pinned(tensor, device=None):
+    del device
+    return tensor.untyped_storage().data_ptr() in PINNED
+
+
 @contextmanager
 def pretended():
     """Run on the pretended device; gives its ``Counts``, starting from zero."""
@@ -431,5 +446,9 @@ def pretended():
                 patch.setattr(module, "pick_device", lambda: device)
         patch.setattr(torch, "tensor", _made_on_cpu(torch.tensor))
         patch.setattr(torch, "as_tensor", _made_on_cpu(torch.as_tensor))
+        patch.setattr(torch.Tensor, "pin_memory", _pin)
+        patch.setattr(torch.Tensor, "is_pinned", _is_pinned)
+        patch.setattr(torch.accelerator, "is_available", lambda: True)  # a DataLoader pins then
         COUNTS.reset()
+        PINNED.clear()
         yield COUNTS

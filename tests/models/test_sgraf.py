@@ -46,12 +46,13 @@ def encoded(model, images=7, captions=11):
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
 @pytest.mark.parametrize("tile", [None, 64, 1000, 20_000, 2**22])
+@pytest.mark.parametrize("padded", [False, True])
 @torch.inference_mode()
-def test_any_tile_gives_the_scores_of_the_equations(module, tile):
+def test_any_tile_gives_the_scores_of_the_equations(module, tile, padded):
     """Sets are padded; the equations get each pair alone and without padding."""
     model = build(module)
     images, captions = encoded(model, 23, 41)
-    scores = score_matrix(model.scorer, images, captions, tile=tile)
+    scores = score_matrix(model.scorer, images, captions, tile=tile, padded=padded)
     torch.testing.assert_close(scores, score_by_caption(model.scorer, images, captions), atol=1e-6, rtol=0)
     image, caption = (sets.vectors[3:4][sets.mask[3:4]].unsqueeze(0) for sets in (images, captions))
     alone = model.scorer(image, torch.ones(1, image.shape[1] - 1, dtype=torch.bool), caption)
@@ -60,14 +61,15 @@ def test_any_tile_gives_the_scores_of_the_equations(module, tile):
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("sparse", [0, 77])
 @pytest.mark.parametrize("tile", [None, 1000])
-def test_gradients_are_those_of_the_equations(module, training, sparse, tile):
+@pytest.mark.parametrize("padded", [False, True])
+def test_gradients_are_those_of_the_equations(module, training, sparse, tile, padded):
     """Of regions, words and every weight; in training the batch norm of SAF is over all images with a caption."""
     model = build(module).train(training)
     encodings = [Encoding(part.vectors.detach(), part.mask) for part in encoded(model)]
     gradients = []
-    for score in (partial(score_matrix, sparse=sparse, tile=tile), score_by_caption):
+    for score in (partial(score_matrix, sparse=sparse, tile=tile, padded=padded), score_by_caption):
         sets = [Encoding(part.vectors.clone().requires_grad_(), part.mask) for part in encodings]
         scores = score(model.scorer, *sets)
         pulls = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2))
@@ -79,15 +81,16 @@ def test_gradients_are_those_of_the_equations(module, training, sparse, tile):
 
 
 @pytest.mark.parametrize("module", ["sgr", "saf"])
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("sparse", [0, 7])
 @pytest.mark.parametrize("tile", [None, 1000])
-def test_dropout_is_that_of_the_equations(module, sparse, tile):
+@pytest.mark.parametrize("padded", [False, True])
+def test_dropout_is_that_of_the_equations(module, sparse, tile, padded):
     """Scores and gradients under one mask, which the backward pass of few pairs and every tile have to know."""
     model = build(module).train()
     model.scorer.dropout = 0.5
     encodings = [Encoding(part.vectors.detach(), part.mask) for part in encoded(model)]
     results = []
-    for score in (partial(score_matrix, sparse=sparse, tile=tile), score_by_caption):
+    for score in (partial(score_matrix, sparse=sparse, tile=tile, padded=padded), score_by_caption):
         sets = [Encoding(part.vectors.clone().requires_grad_(), part.mask) for part in encodings]
         torch.manual_seed(3)
         scores = score(model.scorer, *sets)
@@ -120,7 +123,8 @@ def test_a_caption_has_one_mask_for_all_of_its_vectors():
     assert model.eval().scorer.draw_factors(captions) is None
 
 
-def test_running_statistics_take_in_a_batch_once_by_the_mean_of_its_captions():
+@pytest.mark.parametrize("padded", [False, True])
+def test_running_statistics_take_in_a_batch_once_by_the_mean_of_its_captions(padded):
     model = build("saf").train()
     images, captions = encoded(model)
     norm, gate = model.scorer.reasoning.norm, model.scorer.reasoning.gate
@@ -130,7 +134,10 @@ def test_running_statistics_take_in_a_batch_once_by_the_mean_of_its_captions():
         caption = vectors[mask].expand(len(images), -1, -1)
         logits.append(gate(model.scorer.similarity_vectors(images.vectors, images.mask[:, 1:], caption)).flatten())
     short, long = Encoding(captions.vectors[:4, :10], captions.mask[:4, :10]), captions[4:]
-    model.batch_similarity(images, [short, long], sparse=True)
+    if padded:
+        score_matrix(model.scorer, images, captions, padded=True)
+    else:
+        model.batch_similarity(images, [short, long], sparse=1)
     expected = torch.stack([part.mean() for part in logits]).mean(), torch.stack([part.var() for part in logits]).mean()
     torch.testing.assert_close(norm.running_mean, mean.lerp(expected[0], 0.1))
     torch.testing.assert_close(norm.running_var, variance.lerp(expected[1], 0.1))

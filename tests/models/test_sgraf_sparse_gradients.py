@@ -6,6 +6,7 @@ from test_sgraf import build, data
 
 from crossmodal.batch import Encoding
 from crossmodal.losses.pair import hinge_loss
+from crossmodal.models.sgraf.fast import score_matrix
 from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
 
 
@@ -30,12 +31,27 @@ def test_few_gradients_are_those_of_all_pairs(module, training):
     def loss(scores):
         return hinge_loss(scores, margin=0.2, hardest=True)
 
-    (scores, found), (expected_scores, expected) = (gradients(model, sparse=on, loss=loss) for on in (True, False))
+    (scores, found), (expected_scores, expected) = (gradients(model, sparse=most, loss=loss) for most in (24, 0))
     torch.testing.assert_close(scores, expected_scores, atol=1e-6, rtol=0)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-3, msg=name)
     assert expected["images"].any() and expected["captions"].any()
+
+
+def test_padded_the_bound_of_the_hinge_is_enough():
+    """Of 8 pairs at most 24 have a gradient; those that have none are filled up to it and add nothing."""
+    model = build("sgr").train()
+    regions, words = data(images=8, captions=8)
+    results = []
+    for options in ({"sparse": 24, "padded": True}, {}):
+        model.zero_grad()
+        sets = [model.encode_regions(regions), model.encode_text(words)]
+        scores = score_matrix(model.scorer, *sets, **options)
+        hinge_loss(scores, margin=0.2, hardest=True).backward()
+        results.append({"scores": scores.detach()} | {name: value.grad for name, value in model.named_parameters()})
+    for name, value in results[1].items():
+        torch.testing.assert_close(results[0][name], value, atol=1e-5, rtol=1e-3, msg=name)
 
 
 class InnerProduct(torch.nn.Module):

@@ -19,9 +19,9 @@ class BatchLoss(nn.Module):
     takes_vectors = False
     takes_captions = False
 
-    def sparse(self, epoch: int) -> bool:
-        """Whether in this epoch few of the pairs have a gradient."""
-        return False
+    def sparse(self, epoch: int, pairs: int) -> int:
+        """Most entries of the matrix of so many pairs that have a gradient in this epoch, where they are few; else 0."""
+        return 0
 
     def of_equal_scores(self, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> torch.Tensor:
         """The loss, summed over the pairs, that a batch would have if all scores were equal; of losses on matrices."""

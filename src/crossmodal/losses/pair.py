@@ -81,12 +81,13 @@ class HingeLoss(BatchLoss):
             epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
         """
         settings, ignore = self.settings, same_image(image_index, self.settings)
-        hardest, views = self.sparse(epoch), settings.views
+        hardest, views = bool(self.sparse(epoch, len(image_index))), settings.views
         return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=ignore, views=views)
 
-    def sparse(self, epoch: int) -> bool:
-        """With hard negatives three pairs of a row and column have a gradient."""
-        return self.settings.negatives == "hard" and epoch >= self.settings.all_negatives_epochs
+    def sparse(self, epoch: int, pairs: int) -> int:
+        """With hard negatives: of every image and of every caption its positive and its negative."""
+        hardest = self.settings.negatives == "hard" and epoch >= self.settings.all_negatives_epochs
+        return hardest * pairs * (3 if self.settings.views == 1 else 4)  # of one view both have the same positive
 
 
 class InfoNceLoss(BatchLoss):

@@ -64,7 +64,7 @@ def attended_cosines(
     vectors = queries.vectors.masked_fill(~queries.mask.unsqueeze(-1), 0)
     vectors = vectors.transpose(0, 1).flatten(0, 1)  # (N * Q, E)
     cosines = (contexts.vectors @ vectors.T).unflatten(2, (items, count))  # (C, M, N, Q)
-    present = None if contexts.mask.all() else contexts.mask[:, :, None, None]
+    present = None if contexts.whole() else contexts.mask[:, :, None, None]
     weights = attention_weights(
         cosines, query_dim=2, context_dim=1, lambda_softmax=lambda_softmax, slope=slope, present=present
     )

@@ -67,11 +67,11 @@ class Matcher(nn.Module):
         """
         return images.vectors @ captions.vectors.T
 
-    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: bool) -> torch.Tensor:
+    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: int) -> torch.Tensor:
         """``similarity`` of a training batch, whose captions come in several paddings: (N, C), C captions in all.
 
         Args:
-            sparse: hint: the loss has a gradient for few of these pairs.
+            sparse: hint: the loss has a gradient for at most so many of these pairs, which are few; 0: for many.
         """
         return torch.cat([self.similarity(images, part) for part in captions], dim=1)
 

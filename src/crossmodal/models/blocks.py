@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from crossmodal.batch import Regions
+from crossmodal.batch import Regions, sent
 from crossmodal.errors import UserError
 
 
@@ -34,11 +34,31 @@ def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[t
     """Outputs and last state of a recurrent network: (B, N, E), (B,) -> (B, N, directions * H), (directions, B, H).
 
     Outputs beyond a row's length are 0. In float32: autocast on CUDA would take float16, without loss scaling.
+
+    Args:
+        lengths: on the CPU. Rows are sorted here, since torch's own sorting asks the device for their order.
     """
+    lengths, order = lengths.sort(descending=True)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    order, back = sent(torch.stack([order, back]), values.device)
     with torch.autocast(values.device.type, enabled=False):
-        packed = pack_padded_sequence(values.float(), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(values.float().index_select(0, order), lengths, batch_first=True)
         output, state = rnn(packed)
-        return pad_packed_sequence(output, batch_first=True, total_length=values.shape[1])[0], state
+        output = pad_packed_sequence(output, batch_first=True, total_length=values.shape[1])[0]
+        return output.index_select(0, back), state.index_select(1, back)
+
+
+def take_items(values: torch.Tensor, items: torch.Tensor | None) -> torch.Tensor:
+    """The real items of all sets: (B, N, E) -> (M, E). ``items``: see ``Masked.real_items``."""
+    flat = values.flatten(0, 1)
+    return flat if items is None else flat.index_select(0, items)
+
+
+def put_items(real: torch.Tensor, items: torch.Tensor | None, sets: int, longest: int) -> torch.Tensor:
+    """What ``take_items`` took, in sets again, 0 at padding: (M, E) -> (sets, longest, E)."""
+    if items is None:
+        return real.view(sets, longest, -1)
+    return real.new_zeros(sets * longest, real.shape[1]).index_copy(0, items, real).view(sets, longest, -1)
 
 
 def word_map(section: str, setting: str, inputs: int, dim: int) -> nn.Module:
@@ -79,16 +99,16 @@ def map_regions(regions: Regions, linear: nn.Linear, mlp: nn.Module | None, *, n
 
     ``norm_padding``: in training the MLP's batch norm counts the zeros that pad images to the longest of the batch.
     """
-    real = regions.features[regions.mask]  # (regions of all images, D)
+    items = regions.real_items()
+    real = take_items(regions.features, items)  # (regions of all images, D)
     mapped = linear(real)
     if mlp is not None:
         rows = real
         if mlp.training and norm_padding:
-            counts = regions.mask.sum(dim=1)
+            counts = regions.lengths()
             rows = torch.cat([real, real.new_zeros(int(counts.max()) * len(counts) - len(real), real.shape[1])])
         mapped = mapped + mlp(rows)[: len(real)]
-    values = mapped.new_zeros(*regions.mask.shape, mapped.shape[1])
-    return values.masked_scatter(regions.mask.unsqueeze(-1), mapped)
+    return put_items(mapped, items, *regions.mask.shape)
 
 
 class SetDropout(nn.Module):

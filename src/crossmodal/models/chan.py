@@ -67,10 +67,10 @@ class ChanMatcher(Matcher):
         values = self.image_map(regions.features)
         if self.attention is not None:
             values = self.attention(values, regions.mask)
-        return Encoding(F.normalize(values.float(), dim=-1), regions.mask)
+        return Encoding(F.normalize(values.float(), dim=-1), regions.mask, regions.host_mask)
 
     def encode_captions(self, words: Words) -> Encoding:
-        return Encoding(F.normalize(self.caption_map(words.features).float(), dim=-1), words.mask)
+        return Encoding(F.normalize(self.caption_map(words.features).float(), dim=-1), words.mask, words.host_mask)
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         return hard_assignment(images, captions, self.coding, self.pool, self.temperature)
@@ -103,25 +103,27 @@ def _scores(coding: str, pool: str, temperature: float, images: Encoding, captio
     cosines = cosines.view(*images.mask.shape, *captions.mask.shape)  # (n, R, c, L)
     scores = cosines.new_zeros(())
     if coding != "textual":
-        best = _masked(cosines, images.mask[:, :, None, None], -2).max(dim=1).values  # (n, c, L)
-        scores = scores + _pooled(best, captions.mask, pool, temperature)
+        present = None if images.whole() else images.mask[:, :, None, None]
+        best = _masked(cosines, present, -2).max(dim=1).values  # (n, c, L)
+        scores = scores + _pooled(best, captions.mask, captions.whole(), pool, temperature)
     if coding != "visual":
-        best = _masked(cosines, captions.mask, -2).max(dim=3).values.mT  # (n, c, R)
-        scores = scores + _pooled(best, images.mask[:, None], pool, temperature)
+        best = _masked(cosines, None if captions.whole() else captions.mask, -2).max(dim=3).values.mT  # (n, c, R)
+        scores = scores + _pooled(best, images.mask[:, None], images.whole(), pool, temperature)
     return scores.masked_fill(~(images.mask.any(dim=1)[:, None] & captions.mask.any(dim=1)), 0)
 
 
-def _pooled(values: torch.Tensor, mask: torch.Tensor, pool: str, temperature: float) -> torch.Tensor:
-    """Of the last dimension: (n, c, M), mask broadcastable to it -> (n, c)."""
+def _pooled(values: torch.Tensor, mask: torch.Tensor, whole: bool, pool: str, temperature: float) -> torch.Tensor:
+    """Of the last dimension: (n, c, M), mask broadcastable to it -> (n, c). ``whole``: the mask is True throughout."""
+    present = None if whole else mask
     if pool == "max":
-        return _masked(values, mask, -2).max(dim=-1).values
+        return _masked(values, present, -2).max(dim=-1).values
     if pool == "lse":
         lowest = torch.finfo(values.dtype).min  # not -inf: an empty set would have no gradient but NaN
-        return _masked(values / temperature, mask, lowest).logsumexp(dim=-1)
+        return _masked(values / temperature, present, lowest).logsumexp(dim=-1)
     total = (values * mask).sum(dim=-1)
     return total if pool == "sum" else total / mask.sum(dim=-1).clamp(min=1)
 
 
-def _masked(values: torch.Tensor, present: torch.Tensor, fill: float) -> torch.Tensor:
-    """``fill`` where nothing is present; -2 is below every cosine."""
-    return values if present.all() else values.masked_fill(~present, fill)
+def _masked(values: torch.Tensor, present: torch.Tensor | None, fill: float) -> torch.Tensor:
+    """``fill`` where nothing is present; -2 is below every cosine. None: everything is."""
+    return values if present is None else values.masked_fill(~present, fill)

@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from crossmodal.batch import Encoding
+from crossmodal.batch import Encoding, sent
 
 GROUPS = 4  # sets are grouped by size in at least so many tiles
+GPU_CELLS = 16  # a GPU's tiles are larger by this: a tile is some 100 kernels
 
 Score = Callable[[Encoding, Encoding], torch.Tensor]
 
@@ -25,10 +26,11 @@ def score_in_tiles(
 
     Args:
         score: of a tile's n images and c captions, (n, c).
-        cells: pairs of a region and a word in a tile; one pair of sets, if it has more.
+        cells: pairs of a region and a word in a tile; one pair of sets, if it has more. On a GPU GPU_CELLS times that.
         recompute: where gradients are kept and one tile is not enough, a tile is computed again in the backward pass
             instead of keeping what its gradients need.
     """
+    cells *= 1 if images.vectors.device.type == "cpu" else GPU_CELLS
     pairs = max(1, cells // (images.mask.shape[1] * captions.mask.shape[1]))
     image_tile = min(len(images), max(1, math.isqrt(pairs)))  # tiles that are about square
     caption_tile = min(len(captions), max(1, pairs // image_tile))
@@ -37,14 +39,20 @@ def score_in_tiles(
     image_tiles, rows = _tiles(images, image_tile)
     caption_tiles, columns = _tiles(captions, caption_tile)
     scores = torch.cat([torch.cat([score(i, c) for c in caption_tiles], dim=1) for i in image_tiles])
-    return scores[rows][:, columns]
+    return scores.index_select(0, rows).index_select(1, columns)
 
 
 def _tiles(sets: Encoding, most: int) -> tuple[list[Encoding], torch.Tensor]:
     """At most so many sets each, from small to large and cut to the largest; and where each set is among them."""
-    size = min(most, -(-len(sets) // GROUPS))
-    extents = (sets.mask * torch.arange(1, sets.mask.shape[1] + 1, device=sets.mask.device)).amax(dim=1)
+    mask, device = sets.on_host(), sets.vectors.device
+    extents = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1)
     extents, order = extents.sort(stable=True)
+    groups = 1 if device.type != "cpu" and extents[0] == extents[-1] else GROUPS
+    size = min(most, -(-len(sets) // groups))
     stops = [max(1, int(part[-1])) for part in extents.split(size)]
-    parts = zip(order.split(size), stops, strict=True)
-    return [Encoding(sets.vectors[rows, :stop], sets.mask[rows, :stop]) for rows, stop in parts], order.argsort()
+    rows, back = sent(torch.stack([order, order.argsort()]), device)
+    tiles = []
+    for own, known, stop in zip(rows.split(size), order.split(size), stops, strict=True):
+        host = None if device.type == "cpu" else mask[known, :stop]
+        tiles.append(Encoding(sets.vectors[own, :stop], sets.mask[own, :stop], host))
+    return tiles, back

@@ -45,10 +45,10 @@ class ScanMatcher(Matcher):
         draw_xavier(self)
 
     def encode_images(self, regions: Regions) -> Encoding:
-        return Encoding(F.normalize(self.region_map(regions.features).float(), dim=-1), regions.mask)
+        return Encoding(F.normalize(self.region_map(regions.features).float(), dim=-1), regions.mask, regions.host_mask)
 
     def encode_captions(self, words: Words) -> Encoding:
-        return Encoding(F.normalize(self.word_map(words.features).float(), dim=-1), words.mask)
+        return Encoding(F.normalize(self.word_map(words.features).float(), dim=-1), words.mask, words.host_mask)
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         return score_in_tiles(self.scores, images, captions, CELLS)

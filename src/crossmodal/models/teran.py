@@ -49,12 +49,16 @@ class TeranMatcher(TernMatcher):
         self.mode, self.last_tokens = settings.alignment, settings.last_tokens
 
     def encode_images(self, regions: Regions) -> Encoding:
-        return Encoding(F.normalize(self.region_set(regions)[:, 1:], dim=-1), regions.mask)
+        return Encoding(F.normalize(self.region_set(regions)[:, 1:], dim=-1), regions.mask, regions.host_mask)
 
     def encode_captions(self, words: Words) -> Encoding:
-        mask = aligned_words(words.mask, self.last_tokens)
-        used = mask.any(dim=0)  # columns: of [CLS] and of the ends nothing is kept
-        return Encoding(F.normalize(self.word_set(words)[:, used], dim=-1), mask[:, used])
+        mask = host = aligned_words(words.mask, self.last_tokens)
+        if words.host_mask is not None:
+            host = aligned_words(words.host_mask, self.last_tokens)
+        columns = host.any(dim=0).nonzero().flatten().tolist()  # of [CLS] and of the ends nothing is kept
+        used = slice(columns[0], columns[-1] + 1) if columns else slice(0)
+        known = None if words.host_mask is None else host[:, used]
+        return Encoding(F.normalize(self.word_set(words)[:, used], dim=-1), mask[:, used], known)
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         return align(images, captions, self.mode)
@@ -105,18 +109,19 @@ def _scores(mode: str, images: Encoding, captions: Encoding) -> torch.Tensor:
         cosines = cosines.view(*images.mask.shape, *captions.mask.shape)  # (n, R, c, W)
         scores = 0
         if mode != "MwSr":
-            scores = (_best(cosines, images.mask[:, :, None, None], dim=1) * captions.mask).sum(dim=2)  # of (n, c, W)
+            present = None if images.whole() else images.mask[:, :, None, None]
+            scores = (_best(cosines, present, dim=1) * captions.mask).sum(dim=2)  # of (n, c, W)
         if mode in ("MwSr", "symm"):
-            best = _best(cosines, captions.mask, dim=3)  # (n, R, c)
+            best = _best(cosines, None if captions.whole() else captions.mask, dim=3)  # (n, R, c)
             scores = scores + (best * images.mask.unsqueeze(-1)).sum(dim=1)
         if mode == "MrAVGw":
             scores = scores / captions.mask.sum(dim=1).clamp(min=1)
     return scores.masked_fill(~(images.mask.any(dim=1)[:, None] & captions.mask.any(dim=1)), 0)
 
 
-def _best(cosines: torch.Tensor, present: torch.Tensor, dim: int) -> torch.Tensor:
+def _best(cosines: torch.Tensor, present: torch.Tensor | None, dim: int) -> torch.Tensor:
     """Largest cosine with a present member. max, not amax: for the backward pass it keeps indices, amax all cosines."""
-    if not present.all():
+    if present is not None:
         cosines = cosines.masked_fill(~present, -2)  # below every cosine
     return cosines.max(dim=dim).values
 

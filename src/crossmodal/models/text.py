@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,9 +31,9 @@ class BiGru(nn.Module):
 
     def forward(self, words: Words) -> Words:
         embedded = self.dropout(self.embed(words.ids))
-        output, _ = run_rnn(self.rnn, embedded, words.mask.sum(dim=1))  # tokens have no gaps
+        output, _ = run_rnn(self.rnn, embedded, words.lengths())  # tokens have no gaps
         forward, backward = output.chunk(2, dim=-1)
-        return Words((forward + backward) / 2, words.mask, words.ids)
+        return replace(words, features=(forward + backward) / 2)
 
 
 class FineTunedBert(nn.Module):
@@ -49,7 +50,7 @@ class FineTunedBert(nn.Module):
 
     def forward(self, words: Words) -> Words:
         features = self.bert(words.ids, attention_mask=words.mask.long()).last_hidden_state
-        return Words(features, words.mask, words.ids)
+        return replace(words, features=features)
 
 
 class _BiGruSettings(Record):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.batch import Encoding, Masked, Regions, Words, sent
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import map_regions, region_maps, run_rnn, word_map
 from crossmodal.settings.params import VseInfty
@@ -31,27 +31,29 @@ class GeneralisedPooling(nn.Module):
         self.gru = nn.GRU(pe_dim, hidden, batch_first=True, bidirectional=True)
         self.linear = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        lengths = mask.sum(dim=1)
+    def forward(self, values: torch.Tensor, sets: Masked) -> torch.Tensor:
+        mask, lengths = sets.mask, sets.mask.sum(dim=1)
         ranked = values.masked_fill(~mask.unsqueeze(-1), float("-inf")).sort(dim=1, descending=True).values
         beyond = torch.arange(mask.shape[1], device=mask.device) >= lengths[:, None]  # ranks that a row has not
         ranked = ranked.masked_fill(beyond.unsqueeze(-1), 0)
-        return (ranked * self.weights(lengths, mask.shape[1]).unsqueeze(-1)).sum(dim=1)
+        return (ranked * self.weights(sets.lengths(), mask.shape[1]).unsqueeze(-1)).sum(dim=1)
 
     def weights(self, lengths: torch.Tensor, longest: int) -> torch.Tensor:
-        """Weight of each rank in rows of so many items: (B,) -> (B, longest), a row's sum is 1.
+        """Weight of each rank in rows of so many items: (B,) on the CPU -> (B, longest), a row's sum is 1.
 
         Rows of one length share their weights: the GRU runs once per length that occurs. In float32 even under
         autocast, as the softmax multiplies the scores by 1 / temperature.
         """
         counts, row_of = lengths.clamp(min=1).unique(return_inverse=True)
-        with torch.autocast(lengths.device.type, enabled=False):
-            positions = sinusoidal_positions(longest, self.pe_dim).to(self.linear.weight)
+        device = self.linear.weight.device
+        with torch.autocast(device.type, enabled=False):
+            positions = sent(sinusoidal_positions(longest, self.pe_dim).to(self.linear.weight.dtype), device)
             states, _ = run_rnn(self.gru, positions.expand(len(counts), -1, -1), counts)
             forward, backward = states.chunk(2, dim=-1)
             scores = self.linear((forward + backward) / 2).squeeze(-1)  # (lengths, longest)
-        real = torch.arange(longest, device=lengths.device) < counts[:, None]
-        return (scores.masked_fill(~real, float("-inf")) / self.temperature).softmax(dim=1)[row_of]
+        real = sent(torch.arange(longest) < counts[:, None], device)
+        weights = (scores.masked_fill(~real, float("-inf")) / self.temperature).softmax(dim=1)
+        return weights.index_select(0, sent(row_of, device))
 
 
 class VseInftyMatcher(Matcher):
@@ -68,11 +70,11 @@ class VseInftyMatcher(Matcher):
 
     def encode_images(self, regions: Regions) -> Encoding:
         values = map_regions(regions, self.image_map, self.image_mlp, norm_padding=self.norm_padding)  # (B, R, E)
-        return Encoding(F.normalize(self.image_pool(values, regions.mask), dim=-1))
+        return Encoding(F.normalize(self.image_pool(values, regions), dim=-1))
 
     def encode_captions(self, words: Words) -> Encoding:
         mapped = self.caption_map(words.features)  # (B, L, E)
-        return Encoding(F.normalize(self.caption_pool(mapped, words.mask), dim=-1))
+        return Encoding(F.normalize(self.caption_pool(mapped, words), dim=-1))
 
 
 def sinusoidal_positions(length: int, dim: int) -> torch.Tensor:

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.batch import Encoding, Masked, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import run_rnn
+from crossmodal.models.blocks import put_items, run_rnn, take_items
 from crossmodal.settings.params import Vsrn
 
 
@@ -42,20 +42,20 @@ class VsrnMatcher(Matcher):
         """Relationship-enhanced regions V* of section 3.2: (B, R, D) -> (B, R, E)."""
         values = self.region_map(regions.features)
         for layer in self.relations:
-            values = layer(values, regions.mask)
+            values = layer(values, regions)
         return values
 
     def encode_images(self, regions: Regions) -> Encoding:
-        state = last_state(self.image_rnn, self.related_regions(regions), regions.mask)
+        state = last_state(self.image_rnn, self.related_regions(regions), regions)
         return Encoding(F.normalize(state, dim=-1))
 
     def encode_captions(self, words: Words) -> Encoding:
-        state = last_state(self.caption_rnn, self.word_map(words.features), words.mask)
+        state = last_state(self.caption_rnn, self.word_map(words.features), words)
         return Encoding(F.normalize(state, dim=-1))
 
 
 class RelationLayer(nn.Module):
-    """One graph convolution over the regions of an image (eqs. 2 and 3): (B, R, E), (B, R) -> (B, R, E).
+    """One graph convolution over the regions of an image (eqs. 2 and 3): (B, R, E), mask (B, R) -> (B, R, E).
 
     Padding is no neighbour, and the batch norm counts real regions only, in training too.
     """
@@ -69,20 +69,20 @@ class RelationLayer(nn.Module):
         self.norm = nn.BatchNorm1d(dim)
         nn.init.zeros_(self.norm.weight)
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, sets: Masked) -> torch.Tensor:
+        mask, items = sets.mask, sets.real_items()
         affinity = self.phi(values) @ self.theta(values).transpose(1, 2)  # (B, R, R)
         affinity = affinity.masked_fill(~mask[:, None, :], 0) / mask.sum(dim=1)[:, None, None]
         messages = self.residual(affinity @ self.graph(values))
-        normed = torch.zeros_like(messages)
-        normed[mask] = self.norm(messages[mask]).to(messages.dtype)
-        return values + normed
+        normed = self.norm(take_items(messages, items)).to(messages.dtype)
+        return values + put_items(normed, items, *mask.shape)
 
 
-def last_state(rnn: nn.GRU, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """State of a GRU after the last real item of each row: (B, N, E), (B, N) -> (B, H).
+def last_state(rnn: nn.GRU, values: torch.Tensor, sets: Masked) -> torch.Tensor:
+    """State of a GRU after the last real item of each row: (B, N, E), mask (B, N) -> (B, H).
 
     Gaps, where regions were dropped, are skipped.
     """
-    real_first = torch.argsort((~mask).int(), dim=1, stable=True)
+    real_first = torch.argsort((~sets.mask).int(), dim=1, stable=True)
     values = values.gather(1, real_first.unsqueeze(-1).expand_as(values))
-    return run_rnn(rnn, values, mask.sum(dim=1))[1][-1]
+    return run_rnn(rnn, values, sets.lengths())[1][-1]

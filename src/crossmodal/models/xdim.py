@@ -67,10 +67,10 @@ class XdimMatcher(Matcher):
 
     def encode_images(self, regions: Regions) -> Encoding:
         values = map_regions(regions, self.image_map, self.image_mlp, norm_padding=self.norm_padding)
-        return Encoding(F.normalize(values.float(), dim=-1), regions.mask)
+        return Encoding(F.normalize(values.float(), dim=-1), regions.mask, regions.host_mask)
 
     def encode_captions(self, words: Words) -> Encoding:
-        return Encoding(F.normalize(self.caption_map(words.features).float(), dim=-1), words.mask)
+        return Encoding(F.normalize(self.caption_map(words.features).float(), dim=-1), words.mask, words.host_mask)
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         weights = self.dimensions()

@@ -55,9 +55,9 @@ class PairBatch:
     captions: torch.Tensor
 
     def to(self, device: torch.device) -> PairBatch:
-        words = tuple(part.to(device) for part in self.words)
+        words = tuple(part.move(device) for part in self.words)
         pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions))
-        return PairBatch(self.regions.to(device), words, *pairs)
+        return PairBatch(self.regions.move(device), words, *pairs)
 
     def pin_memory(self) -> PairBatch:
         """Called by a DataLoader, so that ``to`` copies while the device computes."""

@@ -24,28 +24,31 @@ class CollapseWatch:
 
     def __init__(self, loss: BatchLoss) -> None:
         self._loss = None if loss.takes_vectors else loss
-        self._equal: list[bool] = []  # looks since the last epoch that was judged
+        self._equal: list[torch.Tensor] = []  # looks since the last epoch that was judged, on the loss's device
         self._warned = False
 
-    def look(self, value: float, batch: int, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> None:
-        """Compare the loss per pair of a batch with that of equal scores.
+    def look(
+        self, value: torch.Tensor, batch: int, image_index: torch.Tensor, epoch: int, captions: torch.Tensor
+    ) -> None:
+        """Compare the loss per pair of a batch with that of equal scores, without a wait for the device.
 
         Args:
+            value: scalar, float64.
             batch: number of the batch in its epoch; one of ``EVERY`` is looked at.
             image_index, captions: (B,), see ComplementaryLoss, on the loss's device.
         """
         if self._loss is None or self._warned or batch % EVERY:
             return
         with torch.no_grad():
-            equal = self._loss.of_equal_scores(image_index, epoch, captions).item() / len(image_index)
-        self._equal.append(abs(value - equal) <= NEAR * equal)
+            equal = self._loss.of_equal_scores(image_index, epoch, captions).double() / len(image_index)
+            self._equal.append((value - equal).abs() <= NEAR * equal)
 
     def end_epoch(self, epoch: int) -> None:
         """Warn where it is due, and begin again."""
         if len(self._equal) < ENOUGH:
             return
         second_half = self._equal[len(self._equal) // 2 :]
-        if sum(second_half) >= SHARE * len(second_half):
+        if sum(torch.stack(second_half).tolist()) >= SHARE * len(second_half):
             self._warned = True
             warn(f"epoch {epoch + 1}: the loss is that of equal scores, the model has collapsed; {ADVICE}")
         self._equal.clear()

@@ -70,6 +70,27 @@ class TrainerSettings:
     frozen_epochs: int = 0
 
 
+class RunningLoss:
+    """Losses of an epoch, summed on the device in float64, so that a step needs no wait for it.
+
+    A value that is not finite leaves the sum so.
+    """
+
+    def __init__(self, start: float, device: torch.device) -> None:
+        self.total = torch.full((), start, dtype=torch.float64, device=device)
+        self.last = self.total
+
+    def add(self, loss: torch.Tensor, pairs: int) -> None:
+        """Take in the loss of a batch, a scalar that is summed over its pairs."""
+        self.last = loss.detach().double() / pairs
+        self.total = self.total + self.last
+
+    def read(self) -> tuple[float, float]:
+        """The last loss per pair, and the sum."""
+        value, total = torch.stack([self.last, self.total]).tolist()
+        return value, total
+
+
 class Trainer:
     """Trains one matcher.
 
@@ -155,7 +176,7 @@ class Trainer:
         """Mean loss per pair of the epoch, the part before a kill included."""
         settings, state = self.settings, self.state
         batches = self._epoch(epoch)
-        loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type == "cuda")
+        loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type != "cpu")
         size = len(batches.batches[0])
         pairs = size * self.views
         samples = {"initial": state.batch * size, "total": len(batches) * size, "unit": "sample", "unit_scale": True}
@@ -163,35 +184,52 @@ class Trainer:
         self.model.train()
         self.model.image.requires_grad_(epoch >= self.frozen_epochs)
         started, seen = time.monotonic(), 0
+        losses = RunningLoss(state.loss_sum, self.device)
+        # A wait lets a GPU run dry. Losses on vectors wait in any case, and their miners take no NaN.
+        often = self.device.type == "cpu" or self.loss.takes_vectors
         for batch in loader:
             batch = batch.to(self.device)
             with batch_norms_explained(batch):
                 loss = self._loss(batch, epoch)
             self._backward(loss)
-            value = loss.item() / pairs  # waits for the device, which has the backward pass to do meanwhile
-            if not math.isfinite(value):
-                raise UserError(
-                    f"train.lr {settings.lr}: the loss is no longer finite in epoch {epoch + 1}; "
-                    "a lower train.lr, train.clip or precision fp32 may help"
-                )
+            losses.add(loss, pairs)
+            if often:
+                self._read(losses, epoch)
             if self.schedule.steps >= settings.warmup_steps and self.processes.first:
-                self.collapse.look(value, state.batch, batch.image_index, epoch, batch.captions)
+                self.collapse.look(losses.last, state.batch, batch.image_index, epoch, batch.captions)
             state.batch += 1
-            state.loss_sum += value
             seen += size
             if state.batch % settings.accumulate == 0 or state.batch == len(batches):
                 self._step()
                 if self.schedule.steps % LOG_EVERY == 0:
+                    value = self._read(losses, epoch)
+                    bar.set_postfix(loss=f"{value:.3f}", refresh=False)
                     figures = {"loss": value, "lr": self.schedule.lr}
                     figures["samples_per_second"] = seen / (time.monotonic() - started)
                     report({f"train/{name}": figure for name, figure in figures.items()}, self.schedule.steps)
                 if time.monotonic() - self._saved_at > SAVE_SECONDS and state.batch < len(batches):
+                    self._read(losses, epoch)
                     self._save()
             bar.update(size)
-            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
         bar.close()
+        self._read(losses, epoch)
         self.collapse.end_epoch(epoch)
         return state.loss_sum / len(batches)
+
+    def _read(self, losses: RunningLoss, epoch: int) -> float:
+        """The last loss per pair; the sum goes to the state. Waits for the device.
+
+        Raises:
+            UserError: a loss since the epoch began was not finite.
+        """
+        value, total = losses.read()
+        if not math.isfinite(total):
+            raise UserError(
+                f"train.lr {self.settings.lr}: the loss is no longer finite in epoch {epoch + 1}; "
+                "a lower train.lr, train.clip or precision fp32 may help"
+            )
+        self.state.loss_sum = total
+        return value
 
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
         """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
@@ -202,7 +240,8 @@ class Trainer:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_index], vectors, image_index)
-        scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch))  # (N, own captions)
+        sparse = self.loss.sparse(epoch, len(image_index))
+        scores = self.model.batch_similarity(images, captions, sparse=sparse)  # (N, own captions)
         similarity = processes.gather(scores.T).T  # (N, B)
         options = {"captions": batch.captions} if self.loss.takes_captions else {}
         return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal

@@ -138,7 +138,7 @@ class AttentionFiltration(nn.Module):
     @torch.no_grad()
     def track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         """Take in one batch: mean and unbiased variance of each caption's logits, (C,) each, of all processes."""
-        sums = sum_over_processes(torch.stack([mean.sum(), variance.sum(), mean.new_tensor(float(len(mean)))]))
+        sums = sum_over_processes(torch.stack([mean.sum(), variance.sum(), mean.new_full((), len(mean))]))
         self.norm.running_mean.lerp_(sums[0] / sums[2], self.norm.momentum)
         self.norm.running_var.lerp_(sums[1] / sums[2], self.norm.momentum)
         self.norm.num_batches_tracked += 1

@@ -4,7 +4,8 @@ Without gradients the matrix is computed in tiles of some images and some captio
 where there is some (compiled.py). Where few scores will have a gradient, their pairs are recomputed for the backward
 pass (sparse_gradients.py); where all will, all images are scored with some captions at a time, with torch's graph.
 
-Shapes: N images, C captions of L words, S similarity vector.
+Shapes: N images, C captions of L words, S similarity vector. A mask (C, 1 + L) is False where captions are padded, None
+where none is.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from crossmodal.models.sgraf.threads import Buffers, map_tiles
 from crossmodal.models.sgraf.tiled import (
     ImageSets,
     TorchMap,
-    captions_of_one_length,
+    caption_groups,
     image_sets,
     region_weights,
-    unpadded,
 )
 
-CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at a time: about a core's cache; much for a GPU
+CPU_TILE, GPU_TILE = 2**20, 2**28  # bytes of word-region differences at a time: about a core's cache; much for a GPU
 VECTORS = 4  # tiles of similarity vectors computed at a time; reasoning takes one at a time
 KEPT = 16  # the same, of all images, where gradients are kept
 
@@ -42,8 +42,9 @@ def score_matrix(
     captions: Encoding,
     *,
     bf16: bool = False,
-    sparse: bool = False,
+    sparse: int = 0,
     tile: int | None = None,
+    padded: bool | None = None,
 ) -> torch.Tensor:
     """Scores from 0 to 1 of sets with the global vector in slot 0: (N, 1 + R, E), (C, 1 + L, E) to (N, C).
 
@@ -52,22 +53,27 @@ def score_matrix(
 
     Args:
         bf16: the large products in bf16 where no gradients are kept.
-        sparse: few of the scores will have a gradient; without effect where scores depend on other images.
+        sparse: at most so many of the scores will have a gradient, few of all; 0: many. Without effect where scores
+            depend on other images.
         tile: bytes of word-region differences at a time; None: by device.
+        padded: captions of near length together (``caption_groups``), so that a GPU is asked for few operations and
+            never waited for; None: by device.
     """
     device = images.vectors.device.type
     tile = tile or (CPU_TILE if device == "cpu" else GPU_TILE)
-    joint = scorer.training and isinstance(scorer.reasoning, AttentionFiltration)
+    padded = device != "cpu" if padded is None else padded
+    graph = isinstance(scorer.reasoning, GraphReasoning)
+    joint = scorer.training and not graph
     factors = scorer.draw_factors(captions)
     with torch.autocast(device, enabled=False):
-        if joint or (torch.is_grad_enabled() and not sparse):
-            return _score_with_gradients(scorer, images, captions, factors, joint=joint, tile=tile)
+        if joint or (torch.is_grad_enabled() and (not sparse or (padded and not graph))):
+            return _score_with_gradients(scorer, images, captions, factors, joint=joint, tile=tile, padded=padded)
         dtype = torch.bfloat16 if bf16 and not torch.is_grad_enabled() else images.vectors.dtype
         with torch.no_grad():
-            scores = _score_in_tiles(scorer, images, captions, factors, dtype, tile)
+            scores = _score_in_tiles(scorer, images, captions, factors, dtype, tile, padded)
         if not torch.is_grad_enabled():
             return scores
-        return with_sparse_gradients(scores, scorer, images, captions, factors)
+        return with_sparse_gradients(scores, scorer, images, captions, factors, most=sparse if padded else None)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ def _score_in_tiles(
     factors: torch.Tensor | None,
     dtype: torch.dtype,
     tile: int,
+    padded: bool,
 ) -> torch.Tensor:
     """Scores without gradients: (N, C). ``factors``: (C, S), dropout."""
     buffers = Buffers()
@@ -111,28 +118,30 @@ def _score_in_tiles(
         weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, buffers))
     sets = image_sets(images, dtype)
     tiles, counts = [], []
-    parts = captions_of_one_length(captions.mask, lambda length: tile // (length * embed_dim * dtype.itemsize))
-    for index in parts:
-        words = unpadded(captions, index).to(dtype)
+    groups, back = caption_groups(captions, lambda length: tile // (length * embed_dim * dtype.itemsize), padded)
+    for group in groups:
+        words = group.vectors.to(dtype)
         vectors = words[..., 0].numel() * sim_dim * dtype.itemsize  # bytes, of an image
         starts = range(0, len(sets), max(1, VECTORS * tile // vectors))
-        own = None if factors is None else factors[index]
-        tiles += [(weights, sets[start : start + starts.step], words, own, tile, buffers) for start in starts]
+        own = None if factors is None else factors[group.index]
+        some = [sets[start : start + starts.step] for start in starts]
+        tiles += [(weights, part, words, group.mask, own, tile, buffers) for part in some]
         counts.append(len(starts))
     scores = iter(map_tiles(_score_tile, tiles, images.vectors.device.type))
     columns = [torch.cat(list(itertools.islice(scores, count))) for count in counts]
-    return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
+    return torch.cat(columns, dim=1)[:, back]
 
 
 def _score_tile(
     weights: FastWeights,
     images: ImageSets,
     captions: torch.Tensor,
+    mask: torch.Tensor | None,
     factors: torch.Tensor | None,
     tile: int,
     buffers: Buffers,
 ) -> torch.Tensor:
-    """Scores of captions without padding, (C, 1 + L, E), without gradients: (N, C)."""
+    """Scores of the captions of a group, (C, 1 + L, E), without gradients: (N, C)."""
     whole, words = captions[:, 0], captions[:, 1:]
     nodes = buffers.take("nodes", weights.local.bias, len(images), *captions.shape[:2], len(weights.local.bias))
     ones = whole.new_ones(len(images), len(whole), 1)
@@ -141,7 +150,7 @@ def _score_tile(
     weights.local.fill_vectors(nodes[:, :, 1:], alpha, images.regions, words.flatten(0, 1))
     if factors is not None:
         nodes *= factors.unsqueeze(1)
-    return weights.scores(_reason(weights, nodes, tile, buffers))
+    return weights.scores(_reason(weights, nodes, mask, tile, buffers))
 
 
 def _score_with_gradients(
@@ -152,6 +161,7 @@ def _score_with_gradients(
     *,
     joint: bool,
     tile: int,
+    padded: bool,
 ) -> torch.Tensor:
     """Scores whose gradients are kept, of all images with some captions at a time: (N, C).
 
@@ -163,42 +173,56 @@ def _score_with_gradients(
     weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, Buffers()))
     sets = image_sets(images, dtype)
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
-    parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
+    groups, back = caption_groups(captions, lambda length: KEPT * tile // (length * vector), padded)
     columns, means, variances = [], [], []
-    for index in parts:
-        sentences = unpadded(captions, index)  # (C, 1 + L, E)
-        whole, words = sentences[:, 0], sentences[:, 1:]
+    for group in groups:
+        whole, words = group.vectors[:, 0], group.vectors[:, 1:]
         alpha = region_weights(sets, words, weights.lambda_softmax)
         ones = whole.new_ones(len(whole), len(sets), 1)  # (1) is symmetric: images are the many targets of each caption
         of_whole = weights.whole.vectors(ones, whole.unsqueeze(1), sets.whole.squeeze(1)).transpose(0, 1)
         local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])
         nodes = torch.cat([of_whole.unsqueeze(2), local], dim=2)
         if factors is not None:
-            nodes = nodes * factors[index].unsqueeze(1)
+            nodes = nodes * factors[group.index].unsqueeze(1)
         if joint:
             logits = _gate_logits(nodes, scorer.reasoning)
-            variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
-            count = logits[:, 0].numel()
+            variance, mean, unbiased = _statistics(logits, group.mask)
             means.append(mean.detach().flatten())
-            variances.append(variance.detach().flatten() * count / max(1, count - 1))
-            vectors = _filter(nodes, logits, mean, variance, scorer.reasoning)
+            variances.append(unbiased)
+            vectors = _filter(nodes, logits, mean, variance, scorer.reasoning, group.mask)
         else:
-            vectors = _reason(weights, nodes, tile, None)
+            vectors = _reason(weights, nodes, group.mask, tile, None)
         columns.append(weights.scores(vectors))
     if joint:
         scorer.reasoning.track(torch.cat(means), torch.cat(variances))
-    return torch.cat(columns, dim=1)[:, torch.cat(parts).argsort()]
+    return torch.cat(columns, dim=1)[:, back]
 
 
-def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffers | None) -> torch.Tensor:
+def _statistics(logits: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of a caption's logits (N, C, 1 + L) over all images: variance and mean (1, C, 1), and unbiased variance (C,)."""
+    if mask is None:
+        variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)
+        count = logits[:, 0].numel()
+        return variance, mean, variance.detach().flatten() * count / max(1, count - 1)
+    real = mask.to(logits.dtype)
+    count = (len(logits) * real.sum(dim=1)).view(1, -1, 1)
+    mean = (logits * real).sum(dim=(0, 2), keepdim=True) / count
+    variance = ((logits - mean).square() * real).sum(dim=(0, 2), keepdim=True) / count
+    return variance, mean, (variance.detach() * count / (count - 1).clamp(min=1)).flatten()
+
+
+def _reason(
+    weights: FastWeights, nodes: torch.Tensor, mask: torch.Tensor | None, tile: int, buffers: Buffers | None
+) -> torch.Tensor:
     """SGR, or SAF outside training, a tile of images at a time: (N, C, 1 + L, S) to (N, C, S)."""
     vectors = []
     for part in nodes.split(max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))):
         if isinstance(weights.reasoning, AttentionFiltration):
             saf, norm = weights.reasoning, weights.reasoning.norm
-            vectors.append(_filter(part, _gate_logits(part, saf), norm.running_mean, norm.running_var, saf))
+            vectors.append(_filter(part, _gate_logits(part, saf), norm.running_mean, norm.running_var, saf, mask))
         else:
-            reasoned = reason_over_graph(part.flatten(0, 1), weights.reasoning, buffers)
+            of_pairs = None if mask is None else mask.expand(len(part), -1, -1).flatten(0, 1)
+            reasoned = reason_over_graph(part.flatten(0, 1), weights.reasoning, buffers, of_pairs)
             vectors.append(reasoned.unflatten(0, part.shape[:2]))
     return torch.cat(vectors)
 
@@ -210,10 +234,16 @@ def _gate_logits(nodes: torch.Tensor, saf: AttentionFiltration) -> torch.Tensor:
 
 
 def _filter(
-    nodes: torch.Tensor, logits: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, saf: AttentionFiltration
+    nodes: torch.Tensor,
+    logits: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    saf: AttentionFiltration,
+    mask: torch.Tensor | None,
 ) -> torch.Tensor:
     """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (N, C, S)."""
     norm = saf.norm
     normed = (logits - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
-    beta = F.normalize(normed.sigmoid(), p=1, dim=-1, eps=EPS)
+    gates = normed.sigmoid() if mask is None else normed.sigmoid() * mask
+    beta = F.normalize(gates, p=1, dim=-1, eps=EPS)
     return unit((beta.to(nodes.dtype).unsqueeze(2) @ nodes).squeeze(2))

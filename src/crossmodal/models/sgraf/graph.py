@@ -42,20 +42,34 @@ def graph_steps(reasoning: GraphReasoning, make: MakeMap) -> tuple[GraphStep, ..
     )
 
 
-def reason_over_graph(nodes: torch.Tensor, steps: Sequence[GraphStep], buffers: Buffers | None) -> torch.Tensor:
-    """(P, 1 + L, S) to (P, S). ``buffers``: None where gradients are kept; else ``nodes`` may be written over."""
-    if isinstance(steps[0].query, PackedMap):
+def reason_over_graph(
+    nodes: torch.Tensor, steps: Sequence[GraphStep], buffers: Buffers | None, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(P, 1 + L, S) to (P, S).
+
+    Args:
+        buffers: None where gradients are kept; else ``nodes`` may be written over.
+        mask: (P, 1 + L) bool, False where a node is padding; None: none is.
+    """
+    if mask is None and isinstance(steps[0].query, PackedMap):
         return reason(nodes, [layer for step in steps for layer in (step.query, step.update)], buffers)
+    absent = None if mask is None else ~mask
 
     def scratch(name: str) -> torch.Tensor | None:
         return None if buffers is None else buffers.take(name, nodes, *nodes.shape)
 
     for step in steps[:-1]:
         query = step.query.linear(nodes, scratch("query"))
-        edges = torch.bmm(nodes, query.mT).softmax(dim=1)  # (P, q, p): transposed, which is faster
+        logits = torch.bmm(nodes, query.mT)  # (P, q, p): transposed, which is faster
+        if absent is not None:
+            logits = logits.masked_fill(absent.unsqueeze(2), float("-inf"))
+        edges = logits.softmax(dim=1)
         messages = torch.bmm(edges.mT, nodes, out=scratch("query"))
         nodes = step.update.linear(messages, scratch("reasoned"), relu=True)
     query = steps[-1].query.linear(nodes[:, 0])  # (P, S)
-    edges = (nodes * query.unsqueeze(1)).sum(dim=-1).softmax(dim=1)  # (P, q)
+    logits = (nodes * query.unsqueeze(1)).sum(dim=-1)  # (P, q)
+    if absent is not None:
+        logits = logits.masked_fill(absent, float("-inf"))
+    edges = logits.softmax(dim=1)
     message = torch.bmm(edges.unsqueeze(1), nodes).squeeze(1)
     return steps[-1].update.linear(message, relu=True)

@@ -10,12 +10,13 @@ take part, those around the caption too, as published. docs/models/sgraf.md: pub
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.batch import Encoding, Masked, Regions, Words
 from crossmodal.models.attention import pair_attention
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import draw_xavier, word_map
@@ -57,10 +58,10 @@ class SgrafMatcher(Matcher):
         draw_xavier(self)
 
     def encode_images(self, regions: Regions) -> Encoding:
-        return self._encode(self.region_map(regions.features), regions.mask, self.image_attention)
+        return self._encode(self.region_map(regions.features), regions, self.image_attention)
 
     def encode_captions(self, words: Words) -> Encoding:
-        return self._encode(self.word_map(words.features), words.mask, self.caption_attention)
+        return self._encode(self.word_map(words.features), words, self.caption_attention)
 
     @property
     def approximate(self) -> bool:
@@ -71,7 +72,7 @@ class SgrafMatcher(Matcher):
     def similarity(self, images: Encoding, captions: Encoding, *, exact: bool = False) -> torch.Tensor:
         return score_matrix(self.scorer, images, captions, bf16=self.approximate and not exact)
 
-    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: bool) -> torch.Tensor:
+    def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: int) -> torch.Tensor:
         """All captions in one matrix: SAF's running statistics take in a batch once."""
         return score_matrix(self.scorer, images, _joined(captions), sparse=sparse)
 
@@ -81,10 +82,11 @@ class SgrafMatcher(Matcher):
         queries, contexts = (Encoding(part.vectors[:, 1:], part.mask[:, 1:]) for part in (captions, images))
         return pair_attention(queries, contexts, self.scorer.lambda_softmax).mT
 
-    def _encode(self, values: torch.Tensor, mask: torch.Tensor, attention: SelfAttention) -> Encoding:
-        items = F.normalize(values.float(), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)  # (B, N, E)
-        whole = attention(items, mask).to(items.dtype)
-        return Encoding(torch.cat([whole.unsqueeze(1), items], dim=1), F.pad(mask, (1, 0), value=True))
+    def _encode(self, values: torch.Tensor, sets: Masked, attention: SelfAttention) -> Encoding:
+        mask, known = (None if mask is None else F.pad(mask, (1, 0), value=True) for mask in (sets.mask, sets.host_mask))
+        items = F.normalize(values.float(), dim=-1).masked_fill(~sets.mask.unsqueeze(-1), 0)  # (B, N, E)
+        whole = attention(items, sets.mask).to(items.dtype)
+        return Encoding(torch.cat([whole.unsqueeze(1), items], dim=1), mask, known)
 
 
 class SgrafEnsemble(Matcher):
@@ -122,10 +124,10 @@ class SgrafEnsemble(Matcher):
 
     @staticmethod
     def _join(parts: list[Encoding]) -> Encoding:
-        return Encoding(torch.cat([part.vectors for part in parts], dim=-1), parts[0].mask)
+        return replace(parts[0], vectors=torch.cat([part.vectors for part in parts], dim=-1))
 
     def _split(self, joined: Encoding) -> list[Encoding]:
-        return [Encoding(vectors, joined.mask) for vectors in joined.vectors.chunk(len(self.matchers), dim=-1)]
+        return [replace(joined, vectors=vectors) for vectors in joined.vectors.chunk(len(self.matchers), dim=-1)]
 
 
 def _joined(parts: Sequence[Encoding]) -> Encoding:
@@ -133,4 +135,7 @@ def _joined(parts: Sequence[Encoding]) -> Encoding:
     longest = max(part.mask.shape[1] for part in parts)
     vectors = [F.pad(part.vectors, (0, 0, 0, longest - part.mask.shape[1])) for part in parts]
     masks = [F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
-    return Encoding(torch.cat(vectors), torch.cat(masks))
+    known = None
+    if all(part.host_mask is not None for part in parts):
+        known = torch.cat([F.pad(part.host_mask, (0, longest - part.mask.shape[1])) for part in parts])
+    return Encoding(torch.cat(vectors), torch.cat(masks), known)

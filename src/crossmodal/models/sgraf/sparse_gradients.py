@@ -6,7 +6,7 @@ computed without gradients, and the backward pass recomputes these few pairs, by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -17,7 +17,7 @@ from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
 from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.models.sgraf.tiled import TorchMap
 
-CHUNK = 64  # pairs recomputed at a time
+CHUNK, GPU_CHUNK = 64, 1024  # pairs recomputed at a time
 
 
 def with_sparse_gradients(
@@ -26,16 +26,19 @@ def with_sparse_gradients(
     images: Encoding,
     captions: Encoding,
     factors: torch.Tensor | None = None,
+    most: int | None = None,
 ) -> torch.Tensor:
     """Scores (N, C) with gradients by the sets, (N, 1 + R, E) and (C, 1 + L, E), and by the scorer's weights.
 
     Args:
         scores: those of ``scorer``, but for rounding, without gradients; none depends on another pair.
         factors: (C, S), the dropout that they were computed with.
+        most: no more pairs than that will have a gradient. As many are then computed, padded to the longest caption,
+            for SGR alone, and a GPU is not asked for their number and lengths. None: those that have one, by length.
     """
     masks = images.mask, captions.mask
     weights = [weight for weight in scorer.parameters() if weight.requires_grad]
-    return SparseGradients.apply(scores, scorer, masks, factors, images.vectors, captions.vectors, *weights)
+    return SparseGradients.apply(scores, scorer, masks, factors, most, images.vectors, captions.vectors, *weights)
 
 
 class FoldedGraph:
@@ -47,8 +50,8 @@ class FoldedGraph:
         with torch.enable_grad():
             self.steps = graph_steps(reasoning, self._copy)
 
-    def __call__(self, nodes: torch.Tensor) -> torch.Tensor:
-        return reason_over_graph(nodes, self.steps, None)
+    def __call__(self, nodes: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return reason_over_graph(nodes, self.steps, None, mask)
 
     def _copy(self, weight: torch.Tensor, bias: torch.Tensor) -> TorchMap:
         copies = [tensor.detach().requires_grad_() for tensor in (weight, bias)]
@@ -67,11 +70,12 @@ class SparseGradients(torch.autograd.Function):
         scorer: PairScorer,
         masks: tuple[torch.Tensor, torch.Tensor],
         factors: torch.Tensor | None,
+        most: int | None,
         images: torch.Tensor,
         captions: torch.Tensor,
         *weights: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.scorer, ctx.masks, ctx.factors = scorer, masks, factors
+        ctx.scorer, ctx.masks, ctx.factors, ctx.most = scorer, masks, factors, most
         ctx.save_for_backward(images, captions, *weights)
         return scores
 
@@ -85,32 +89,63 @@ class SparseGradients(torch.autograd.Function):
         of_images, of_captions = torch.zeros_like(images), torch.zeros_like(captions)
         of_weights: list[torch.Tensor | None] = [None] * len(weights)
         of_copies = [torch.zeros_like(copy) for copy in copies]
-        rows, columns = grad.nonzero(as_tuple=True)
-        lengths = caption_mask.sum(dim=1)[columns]
-        for length in lengths.unique().tolist():
-            for chunk in (lengths == length).nonzero().squeeze(1).split(CHUNK):
-                row, column = rows[chunk], columns[chunk]
-                words = caption_mask[column]  # (P, 1 + L)
-                image = images[row].requires_grad_()
-                caption = captions[column][words].view(len(column), length, -1).requires_grad_()
-                with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-                    vectors = ctx.scorer.similarity_vectors(image, image_mask[row, 1:], caption)
-                    if ctx.factors is not None:
-                        vectors = vectors * ctx.factors[column].unsqueeze(1)
-                    scores = ctx.scorer.score((graph or ctx.scorer.reasoning)(vectors))
-                leaves = [image, caption, *weights, *copies]
-                found = torch.autograd.grad(scores, leaves, grad[row, column], allow_unused=True)
-                of_images.index_add_(0, row, found[0])
+        chunks = _padded_pairs(grad, ctx.most) if ctx.most else _pairs_of_one_length(grad, caption_mask)
+        for row, column, pull in chunks:
+            words = caption_mask[column]  # (P, 1 + L)
+            image = images[row].requires_grad_()
+            if ctx.most:
+                caption = captions[column].masked_fill(~words.unsqueeze(-1), 0).requires_grad_()
+            else:
+                caption = captions[column][words].view(len(column), -1, captions.shape[2]).requires_grad_()
+            with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+                vectors = ctx.scorer.similarity_vectors(image, image_mask[row, 1:], caption)
+                if ctx.factors is not None:
+                    vectors = vectors * ctx.factors[column].unsqueeze(1)
+                if ctx.most:
+                    reasoned = graph(vectors, words)
+                else:
+                    reasoned = (graph or ctx.scorer.reasoning)(vectors)
+                scores = ctx.scorer.score(reasoned)
+            leaves = [image, caption, *weights, *copies]
+            found = torch.autograd.grad(scores, leaves, pull, allow_unused=True)
+            of_images.index_add_(0, row, found[0])
+            padded = found[1]
+            if not ctx.most:
                 padded = captions.new_zeros(len(column), *captions.shape[1:])
-                of_captions.index_add_(0, column, padded.masked_scatter_(words.unsqueeze(-1), found[1]))
-                of_weights = _added(of_weights, found[2 : 2 + len(weights)])
-                of_copies = _added(of_copies, found[2 + len(weights) :])
+                padded.masked_scatter_(words.unsqueeze(-1), found[1])
+            of_captions.index_add_(0, column, padded)
+            of_weights = _added(of_weights, found[2 : 2 + len(weights)])
+            of_copies = _added(of_copies, found[2 + len(weights) :])
         if graph is not None:
             trained = [number for number, origin in enumerate(graph.origins) if origin.requires_grad]
             origins, pulls = ([values[number] for number in trained] for values in (graph.origins, of_copies))
             if origins:
                 of_weights = _added(of_weights, torch.autograd.grad(origins, weights, pulls, allow_unused=True))
-        return None, None, None, None, of_images, of_captions, *of_weights
+        return None, None, None, None, None, of_images, of_captions, *of_weights
+
+
+Pairs = Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # rows, columns, and their gradients
+
+
+def _pairs_of_one_length(grad: torch.Tensor, caption_mask: torch.Tensor) -> Pairs:
+    """The pairs that have a gradient, those with captions of one length together."""
+    rows, columns = grad.nonzero(as_tuple=True)
+    lengths = caption_mask.sum(dim=1)[columns]
+    for length in lengths.unique().tolist():
+        for chunk in (lengths == length).nonzero().squeeze(1).split(CHUNK):
+            row, column = rows[chunk], columns[chunk]
+            yield row, column, grad[row, column]
+
+
+def _padded_pairs(grad: torch.Tensor, most: int) -> Pairs:
+    """``most`` pairs, all that have a gradient among them; the others are the first pair, with a gradient of 0."""
+    most = min(most, grad.numel())
+    flat = grad.flatten()
+    index = torch.nonzero_static(flat, size=most, fill_value=-1).squeeze(1)
+    pulls = flat.index_select(0, index.clamp(min=0)).masked_fill(index < 0, 0)
+    index = index.clamp(min=0)
+    for part, pull in zip(index.split(GPU_CHUNK), pulls.split(GPU_CHUNK), strict=True):
+        yield part.div(grad.shape[1], rounding_mode="floor"), part.remainder(grad.shape[1]), pull
 
 
 def _added(totals: Sequence[torch.Tensor | None], parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:

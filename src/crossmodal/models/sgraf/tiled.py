@@ -1,7 +1,9 @@
 """SGRAF's similarity vectors of all pairs of some images and some captions, in small tiles.
 
-Captions of one length are taken together, without padding, with so few images that a tile stays in the processor's
-cache: nothing of size (images, captions, words, E) is held, forward or backward. The length of a weighted sum of
+On a CPU captions of one length are taken together, without padding, with so few images that a tile stays in the
+processor's cache: nothing of size (images, captions, words, E) is held, forward or backward. On a GPU, where an
+operation costs as much as a thousand small products, captions of near length are, padded to the longest of them, and
+tiles are large. The length of a weighted sum of
 regions, |alpha V|^2 = alpha V V' alpha', follows from the regions' inner products.
 
 Shapes: N images, C captions of L words, R regions, E embedding, S similarity vector; T targets, the words (C * L) or
@@ -18,11 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from crossmodal.batch import Batched, Encoding
+from crossmodal.batch import Batched, Encoding, sent
 from crossmodal.models.attention import EPS, attention_weights
 from crossmodal.models.sgraf.compiled import packs
 from crossmodal.models.sgraf.compiled_gradients import CompiledVectors
 from crossmodal.models.sgraf.threads import Buffers
+
+BUCKETS = 5  # of a batch's captions by length, where they are padded
 
 
 @dataclass(frozen=True)
@@ -41,27 +45,79 @@ class ImageSets(Batched):
 def image_sets(images: Encoding, dtype: torch.dtype) -> ImageSets:
     """Sets with the global vector in slot 0, (N, 1 + R, E), as they are scored."""
     regions = images.vectors[:, 1:].contiguous()
-    mask = None if images.mask.all() else images.mask[:, 1:]
+    mask = None if images.whole() else images.mask[:, 1:]
     return ImageSets(images.vectors[:, :1].to(dtype), regions.to(dtype), regions @ regions.mT, mask)
 
 
-def captions_of_one_length(mask: torch.Tensor, chunk: Callable[[int], int]) -> list[torch.Tensor]:
-    """Indices of captions that need no padding among themselves, by their mask (C, L): at most ``chunk(length)``."""
+@dataclass(frozen=True)
+class CaptionGroup:
+    """Captions that are scored together.
+
+    index: (C,) int64, which of all they are. vectors: (C, 1 + L, E), 0 at padding. mask: (C, 1 + L) bool; None without
+    padding.
+    """
+
+    index: torch.Tensor
+    vectors: torch.Tensor
+    mask: torch.Tensor | None
+
+
+def caption_groups(
+    captions: Encoding, chunk: Callable[[int], int], padded: bool
+) -> tuple[list[CaptionGroup], torch.Tensor]:
+    """Groups of at most ``chunk(length)`` captions, and the index that brings their columns into the given order.
+
+    Args:
+        padded: BUCKETS groups, or more, of near length; else captions of one length alone.
+    """
+    parts = _near_lengths(captions, chunk) if padded else _one_length(captions, chunk)
+    order = sent(torch.cat(parts), captions.vectors.device)
+    back = sent(torch.cat(parts).argsort(), captions.vectors.device)
+    groups = []
+    for known, index in zip(parts, order.split([len(part) for part in parts]), strict=True):
+        if padded:
+            groups.append(_cut(captions, known, index))
+        else:
+            vectors = captions.vectors[index][captions.mask[index]].view(len(index), -1, captions.vectors.shape[-1])
+            groups.append(CaptionGroup(index, vectors, None))
+    return groups, back
+
+
+def _one_length(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.Tensor]:
     parts = []
-    lengths = mask.sum(dim=1).cpu()
+    lengths = captions.lengths()
     for length in lengths.unique().tolist():
-        alike = (lengths == length).nonzero().squeeze(1).to(mask.device)
+        alike = (lengths == length).nonzero().squeeze(1)
         parts += alike.chunk(math.ceil(len(alike) / max(1, chunk(length))))
     return parts
 
 
-def unpadded(captions: Encoding, index: torch.Tensor) -> torch.Tensor:
-    """Vectors of captions of one length: (C, ., E) to (len(index), length, E)."""
-    return captions.vectors[index][captions.mask[index]].view(len(index), -1, captions.vectors.shape[-1])
+def _near_lengths(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.Tensor]:
+    host = captions.on_host()
+    extents, order = (host * torch.arange(1, host.shape[1] + 1)).amax(dim=1).sort(stable=True)
+    size = -(-len(order) // BUCKETS)
+    parts = []
+    for alike, longest in zip(order.split(size), extents.split(size), strict=True):
+        parts += alike.split(max(1, chunk(int(longest[-1]))))
+    return parts
+
+
+def _cut(captions: Encoding, known: torch.Tensor, index: torch.Tensor) -> CaptionGroup:
+    """Captions padded to the longest of them; ``known``: ``index`` on the CPU."""
+    own = captions.on_host()[known]
+    longest = int((own * torch.arange(1, own.shape[1] + 1)).amax())
+    vectors = captions.vectors.index_select(0, index)[:, :longest]
+    if own[:, :longest].all():
+        return CaptionGroup(index, vectors, None)
+    mask = captions.mask.index_select(0, index)[:, :longest]
+    return CaptionGroup(index, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask)
 
 
 def region_weights(images: ImageSets, words: torch.Tensor, lambda_softmax: float) -> torch.Tensor:
-    """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions."""
+    """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions.
+
+    ``words`` are 0 at padding, which then adds nothing to the sum over the words.
+    """
     cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
     cosines = cosines.float().view(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
     alpha = attention_weights(cosines, query_dim=1, context_dim=3, lambda_softmax=lambda_softmax, present=images.mask)

@@ -1,0 +1,110 @@
+"""A training step on an accelerator: how many kernels it asks for, and that it waits for none of them.
+
+The pretended device counts both. A batch has 128 pairs, 36 regions an image and 8 to 20 tokens a caption; widths are
+small, which changes no count: a tile of published width has as many pairs.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from pretended_device import pretended
+from trainers import trainer_of
+
+from crossmodal.datasets.splits import Split
+from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.models.text import build_text
+from crossmodal.training import loop
+from crossmodal.training.batches import TrainingData
+from crossmodal.training.processes import Processes
+
+BATCH, STEPS, REGIONS = 128, 3, 36
+BERT = {"model_type": "bert", "vocab_size": 20, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+BERT |= {"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ENCODERS = {
+    "bert": {},
+    "bert_finetune": {"config": BERT},
+    "bigru": {"vocabulary": 20, "embed_dim": 10, "hidden": 12, "dropout": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Pairs of one image and one caption, by text encoder: stored token features, or ids."""
+    folder, rng, rows = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0), BATCH * STEPS
+    regions = StoreWriter(folder / "regions", {"features": ("float16", (12,)), "boxes": ("float32", (4,))})
+    tokens = StoreWriter(folder / "tokens", {"features": ("float16", (12,))})
+    ids = StoreWriter(folder / "ids", {"token_ids": ("int32", ())})
+    for _ in range(rows):
+        boxes = np.sort(rng.random((REGIONS, 2, 2)), axis=1).reshape(REGIONS, 4)
+        regions.append({"features": rng.normal(size=(REGIONS, 12)), "boxes": boxes})
+        length = rng.integers(8, 21)
+        tokens.append({"features": rng.normal(size=(length, 12))})
+        ids.append({"token_ids": rng.integers(1, 20, length)})
+    for writer in (regions, tokens, ids):
+        writer.close()
+    every, few = np.arange(rows), np.arange(4)
+    stores = {"bert": "tokens", "bert_finetune": "ids", "bigru": "ids"}
+    return {
+        encoder: TrainingData(
+            FeatureStore(folder / "regions"),
+            FeatureStore(folder / name),
+            every,
+            Split(every, every, every),
+            Split(few, few, few),
+        )
+        for encoder, name in stores.items()
+    }
+
+
+def step_counts(monkeypatch, data, folder, model, encoder, **changes):
+    """Kernels, copies and waits of the second step of an epoch: from the end of the first step to its own."""
+    seen = []
+    original = loop.Schedule.step
+
+    def counted(schedule):
+        original(schedule)
+        seen.append((counts.kernels, counts.copies.total(), dict(counts.waits)))
+        counts.reset()
+
+    with pretended() as counts:
+        monkeypatch.setattr(loop.Schedule, "step", counted)
+        text = partial(build_text, encoder, ENCODERS[encoder])
+        settings = {"epochs": 1, "batch_size": BATCH, "clip": 2.0, "name": "hinge", "all_negatives_epochs": 0}
+        trainer = trainer_of(
+            data[encoder],
+            folder,
+            model=model,
+            processes=Processes(torch.device("pretended", 0)),
+            make_text=text,
+            **settings | changes,
+        )
+        trainer.fit(lambda metrics, step: None)
+    return seen[1]
+
+
+CASES = {  # model, text encoder, settings: most kernels
+    "tern": ("tern", "bert", {}),
+    "tern, fine-tuned": ("tern", "bert_finetune", {}),
+    "teran MrSw": ("teran", "bert", {"alignment": "MrSw"}),
+    "vse_infty": ("vse_infty", "bert", {}),
+    "vse_infty, bigru": ("vse_infty", "bigru", {"word_map": "none", "embed_dim": 12}),
+    "vsepp": ("vsepp", "bert", {}),
+    "esa": ("esa", "bert", {}),
+    "vsrn": ("vsrn", "bigru", {}),
+    "scan t2i": ("scan", "bigru", {}),
+    "scan i2t": ("scan", "bigru", {"direction": "i2t"}),
+    "chan": ("chan", "bert", {}),
+    "xdim": ("xdim", "bert", {}),
+    "sgr": ("sgraf", "bigru", {"module": "sgr", "sim_dim": 8}),
+    "saf": ("sgraf", "bigru", {"module": "saf", "sim_dim": 8}),
+    "sgr, every negative": ("sgraf", "bigru", {"module": "sgr", "sim_dim": 8, "negatives": "all"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_waits_for_nothing(data, tmp_path, monkeypatch, case):
+    model, encoder, changes = CASES[case]
+    kernels, copies, waits = step_counts(monkeypatch, data, tmp_path, model, encoder, **changes)
+    print("COUNT", case, kernels, copies, sum(waits.values()), waits)
