@@ -1,4 +1,4 @@
-"""SGRAF's large products on a CPU in compiled form, kernels.c, where the machine has a C compiler.
+"""SGRAF's large products on a CPU in compiled form, kernels.c and pairs.c, where the machine has a C compiler.
 
 A block of rows is computed, squared and multiplied while the first cache holds it; torch reads each tile three times
 and repacks the weights for every product. The library is compiled on first use, in two or three seconds, and kept in
@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from crossmodal.models.attention import EPS
 from crossmodal.terminal import warn
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).with_name("pairs.c")  # includes the other
+SOURCES = (SOURCE, SOURCE.with_name("kernels.c"))
 DEPTH = 256  # as in the source
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
@@ -63,7 +64,7 @@ class PackedMap:
         tensors = weights.contiguous(), values.contiguous(), targets.float().contiguous(), self.weight, self.bias
         room = out.new_empty(DEPTH * (regions + 1))
         self.library.squared_differences(
-            *(_address(tensor) for tensor in (out, *tensors, room)),
+            *(address(tensor) for tensor in (out, *tensors, room)),
             *map(ctypes.c_int, numbers),
             ctypes.c_float(EPS),
             ctypes.c_int(self.bf16),
@@ -75,7 +76,7 @@ class PackedMap:
         out = values.new_empty(*values.shape[:-1], len(self)) if out is None else out
         numbers = [values[..., 0].numel(), self.size[1], self.size[0], relu, self.bf16]
         tensors = out, values, self.weight, self.bias
-        self.library.linear(*(_address(tensor) for tensor in tensors), *map(ctypes.c_int, numbers))
+        self.library.linear(*(address(tensor) for tensor in tensors), *map(ctypes.c_int, numbers))
         return out
 
 
@@ -108,7 +109,9 @@ def library() -> ctypes.CDLL | None:
         path = folder / f"sgraf-kernels-{_fingerprint(compiler)}.so"
         if not path.is_file():
             _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+        found = ctypes.CDLL(str(path))
+        found.pair_room.restype = ctypes.c_ssize_t
+        return found
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or str(error)
         warn(f"sgraf runs without its compiled kernels, slower: {' '.join(reason.split())[:300]}")
@@ -128,9 +131,11 @@ def _fingerprint(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=20).stdout
     cpu = Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.is_file() else []
-    parts = SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, platform.machine().encode(), *map(str.encode, flags)
+    parts = [*(path.read_bytes() for path in SOURCES), " ".join(FLAGS).encode(), version, platform.machine().encode()]
+    parts += map(str.encode, flags)
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _address(tensor: torch.Tensor) -> ctypes.c_void_p:
+def address(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Of its first number."""
     return ctypes.c_void_p(tensor.data_ptr())

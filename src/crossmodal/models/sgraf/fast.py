@@ -175,12 +175,12 @@ def _score_with_gradients(
         if factors is not None:
             nodes = nodes * factors[index].unsqueeze(1)
         if joint:
-            logits = _gate_logits(nodes, scorer.reasoning)
+            logits = gate_logits(nodes, scorer.reasoning)
             variance, mean = torch.var_mean(logits, dim=(0, 2), correction=0, keepdim=True)  # (1, C, 1)
             count = logits[:, 0].numel()
             means.append(mean.detach().flatten())
             variances.append(variance.detach().flatten() * count / max(1, count - 1))
-            vectors = _filter(nodes, logits, mean, variance, scorer.reasoning)
+            vectors = filter_nodes(nodes, logits, mean, variance, scorer.reasoning)
         else:
             vectors = _reason(weights, nodes, tile, None)
         columns.append(weights.scores(vectors))
@@ -195,24 +195,24 @@ def _reason(weights: FastWeights, nodes: torch.Tensor, tile: int, buffers: Buffe
     for part in nodes.split(max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))):
         if isinstance(weights.reasoning, AttentionFiltration):
             saf, norm = weights.reasoning, weights.reasoning.norm
-            vectors.append(_filter(part, _gate_logits(part, saf), norm.running_mean, norm.running_var, saf))
+            vectors.append(filter_nodes(part, gate_logits(part, saf), norm.running_mean, norm.running_var, saf))
         else:
             reasoned = reason_over_graph(part.flatten(0, 1), weights.reasoning, buffers)
             vectors.append(reasoned.unflatten(0, part.shape[:2]))
     return torch.cat(vectors)
 
 
-def _gate_logits(nodes: torch.Tensor, saf: AttentionFiltration) -> torch.Tensor:
-    """SAF's gate before its batch norm: (N, C, 1 + L, S) to (N, C, 1 + L)."""
+def gate_logits(nodes: torch.Tensor, saf: AttentionFiltration) -> torch.Tensor:
+    """SAF's gate before its batch norm: (..., 1 + L, S) to (..., 1 + L)."""
     weight, bias = (values.to(nodes.dtype) for values in (saf.gate.weight[0], saf.gate.bias))
     return (nodes @ weight + bias).to(saf.norm.weight.dtype)
 
 
-def _filter(
+def filter_nodes(
     nodes: torch.Tensor, logits: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, saf: AttentionFiltration
 ) -> torch.Tensor:
-    """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (N, C, S)."""
+    """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (..., S)."""
     norm = saf.norm
     normed = (logits - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
     beta = F.normalize(normed.sigmoid(), p=1, dim=-1, eps=EPS)
-    return unit((beta.to(nodes.dtype).unsqueeze(2) @ nodes).squeeze(2))
+    return unit((beta.to(nodes.dtype).unsqueeze(-2) @ nodes).squeeze(-2))
