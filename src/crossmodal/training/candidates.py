@@ -43,8 +43,9 @@ def choose_candidates(
             part.repeat_interleave(views, 0).repeat_interleave(views, 1) for part in (pairs.certain, pairs.sampled)
         )
         return Candidates(*parts)
-    count = min(count, len(images))
-    own = torch.arange(len(images), device=images.device)[:, None] == image_index
+    own = torch.arange(len(images), device=images.device)[:, None] == image_index  # (N, B)
+    if count >= len(images):
+        return Candidates(torch.ones_like(own), torch.zeros_like(own))
     alike = group[:, None] == group[image_index]
     ranked = images @ captions.T + 4.0 * own + 2.0 * alike  # cosines are within 1
     beside = int((alike.sum() / len(captions)).ceil())

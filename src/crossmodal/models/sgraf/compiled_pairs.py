@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from crossmodal.models.attention import EPS, SLOPE
-from crossmodal.models.sgraf.compiled import address, library
+from crossmodal.models.sgraf import compiled
 from crossmodal.models.sgraf.equations import PairScorer
 from crossmodal.models.sgraf.graph import graph_steps
 from crossmodal.models.sgraf.threads import Buffers, map_tiles
@@ -43,14 +43,14 @@ class Inputs:
 
     def run(self, pairs: slice, scores: torch.Tensor | None, grad: torch.Tensor | None, *sums: torch.Tensor) -> None:
         """Fill the scores of some pairs, or add the gradients of their sum weighted by ``grad`` to the sums."""
-        found, (_, most, dim), regions = library(), self.captions.shape, self.images.shape[1] - 1
+        found, (_, most, dim), regions = compiled.library(), self.captions.shape, self.images.shape[1] - 1
         sizes = regions, dim, self.sim_dim, self.steps
         room = torch.empty(found.pair_room(int(self.lengths.max()) - 1, *sizes))
         sets = self.images, self.regions_t, self.present, self.captions, self.lengths
         some = [None if values is None else values[pairs] for values in (self.row, self.column, scores, grad)]
         tensors = *sets, *some[:2], self.weights, self.transposed, *some[2:], *(sums or (None,) * 3), room
         found.score_pairs(
-            *(None if tensor is None else address(tensor) for tensor in tensors),
+            *(None if tensor is None else compiled.address(tensor) for tensor in tensors),
             *map(ctypes.c_int, (len(some[0]), regions, most, *sizes[1:])),
             *map(ctypes.c_float, (self.lambda_softmax, SLOPE, EPS)),
         )
@@ -71,7 +71,7 @@ class CompiledPairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: torch.Tensor | float) -> torch.Tensor:
         images, captions, present, lengths, row, column, lambda_softmax, *parameters = arguments
-        gap = -present.shape[1] % (library().width() // 2)
+        gap = -present.shape[1] % (compiled.library().width() // 2)
         ctx.inputs = inputs = Inputs(
             images=images.contiguous(),
             regions_t=F.pad(images[:, 1:], (0, 0, 0, gap)).mT.contiguous(),
