@@ -26,7 +26,7 @@ from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.models.timm_network import create_network, read_network_config
 from crossmodal.paths import BERT, CAPTIONS, DATASET, DETECTOR, MATCHER, REGIONS
 from crossmodal.runtime import keep_large_blocks, seed_everything, setting_path
-from crossmodal.settings.derived import run_settings, trains_backbone
+from crossmodal.settings.derived import loss_in_use, run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
@@ -106,7 +106,7 @@ def main() -> None:
         data = with_wrong_pairs(data, wrong)
     how = TrainerSettings(
         params.train,
-        params.loss,
+        loss_in_use(params),
         params.seed,
         text_lr=text.lr_factor,
         image_lr=params.grid_finetune.lr_factor,

@@ -33,8 +33,8 @@ REPRODUCTION = read_reproduction(ROOT / "reproduction.yaml")
 RECIPES = REPRODUCTION.all_recipes
 # What does not change a result, or is of losses that no recipe has.
 MACHINE = {"train.workers", "train.devices", "train.compile"}
-OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "views", "mask_same_image")
-OF_INFONCE = ("temperature", "mask_same_image")
+OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "views", "candidates", "mask_same_image")
+OF_INFONCE = ("temperature", "candidates", "mask_same_image")
 
 
 def params_of(recipe, *more):

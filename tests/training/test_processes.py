@@ -32,6 +32,7 @@ CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the
     "vsrn-hinge": ("vsrn", {"name": "hinge", "layers": 2, "word_dim": 8}),
     "sgr-hinge": ("sgraf", {"name": "hinge", "module": "sgr", "sim_dim": 8}),
     "sgr-infonce": ("sgraf", {"name": "infonce", "module": "sgr", "sim_dim": 8, "region_norms": 3}),
+    "sgr-candidates": ("sgraf", {"name": "infonce", "module": "sgr", "sim_dim": 8, "candidates": 4, "neighbours": 2}),
     "tern-crcl": ("tern", {"name": "crcl", "label_epochs": 1}),
     "vse_infty-chunks": ("vse_infty", {"name": "hinge", "mlp_hidden": 8, "chunk": 2}),
     "teran-chunks": ("teran", {"name": "infonce", "chunk": 1}),

@@ -13,16 +13,22 @@ class BatchLoss(nn.Module):
     diagonal, which image each pair has (B,), and the epoch from 0.
 
     takes_vectors: ``forward(images, captions, image_index)`` takes the vectors (B, E) in its place. takes_captions:
-    ``forward`` also takes ``captions`` (B,) int64, each pair's row of the caption store.
+    ``forward`` also takes ``captions`` (B,) int64, each pair's row of the caption store. takes_candidates: ``forward``
+    also takes ``candidates`` (losses/candidates.py), None where all pairs of the batch are scored; where it has none,
+    the matrix holds 0, which means nothing.
     """
 
     takes_vectors = False
     takes_captions = False
+    takes_candidates = False
 
     def sparse(self, epoch: int, pairs: int) -> int:
         """Most entries of the matrix of so many pairs that have a gradient in this epoch, where they are few; else 0."""
         return 0
 
     def of_equal_scores(self, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> torch.Tensor:
-        """The loss, summed over the pairs, that a batch would have if all scores were equal; of losses on matrices."""
+        """The loss, summed over the pairs, that a batch would have if all scores were equal; of losses on matrices.
+
+        It is the same where some pairs are scored, whose weights add up to the number of all.
+        """
         return self(image_index.new_zeros(len(image_index), len(image_index), dtype=torch.float32), image_index, epoch)

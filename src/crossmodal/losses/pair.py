@@ -9,11 +9,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossmodal.losses.base import BatchLoss
+from crossmodal.losses.candidates import Candidates
 from crossmodal.settings.params import Loss
 
 
 def hinge_loss(
-    similarity: torch.Tensor, *, margin: float, hardest: bool, ignore: torch.Tensor | None = None, views: int = 1
+    similarity: torch.Tensor,
+    *,
+    margin: float,
+    hardest: bool,
+    ignore: torch.Tensor | None = None,
+    views: int = 1,
+    candidates: Candidates | None = None,
 ) -> torch.Tensor:
     """Bidirectional triplet hinge summed over the batch (VSE++, arXiv 1707.05612, eqs. 4 and 5).
 
@@ -28,6 +35,8 @@ def hinge_loss(
         ignore: (B, B) bool, True where a pair is no negative though its indices differ; None: only the
             diagonal is left out, as published.
         views: V.
+        candidates: the pairs that are scored, all views of the own pair among them; None: all. The hardest is that of
+            the candidates, the sum is estimated.
 
     Returns:
         Scalar, summed over images and captions (not averaged), as the published implementations do.
@@ -41,37 +50,56 @@ def hinge_loss(
         of_image, of_caption = own.min(dim=2).values.flatten(), own.min(dim=1).values.flatten()
     if ignore is not None:
         excluded = excluded | ignore
+    if candidates is not None:
+        excluded = excluded | ~candidates.scored
     caption_cost = (margin + similarity - of_image[:, None]).clamp(min=0).masked_fill(excluded, 0)
     image_cost = (margin + similarity - of_caption[None, :]).clamp(min=0).masked_fill(excluded, 0)
     if hardest:
         return caption_cost.max(dim=1).values.sum() + image_cost.max(dim=0).values.sum()
+    if candidates is not None:
+        caption_cost, image_cost = (
+            cost * candidates.weights(dim, ignore) for cost, dim in ((caption_cost, 1), (image_cost, 0))
+        )
     return caption_cost.sum() + image_cost.sum()
 
 
 def infonce_loss(
-    similarity: torch.Tensor, *, temperature: torch.Tensor | float, ignore: torch.Tensor | None = None
+    similarity: torch.Tensor,
+    *,
+    temperature: torch.Tensor | float,
+    ignore: torch.Tensor | None = None,
+    candidates: Candidates | None = None,
 ) -> torch.Tensor:
     """Symmetric InfoNCE summed over the batch (CLIP, arXiv 2103.00020, figure 3): shapes as in ``hinge_loss``.
 
-    The cross-entropy of each image against the captions and of each caption against the images, halved.
+    The cross-entropy of each image against the captions and of each caption against the images, halved. With
+    ``candidates`` it is that of a sampled softmax: the denominators are estimated.
     """
     logits = similarity / temperature
     if ignore is not None:
         pair = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-        logits = logits.masked_fill(ignore & ~pair, float("-inf"))
+        ignore = ignore & ~pair
+        logits = logits.masked_fill(ignore, float("-inf"))
     pairs = torch.arange(len(similarity), device=similarity.device)
-    i2t = F.cross_entropy(logits, pairs, reduction="sum")
-    return (i2t + F.cross_entropy(logits.T, pairs, reduction="sum")) / 2
+    of_images = of_captions = logits
+    if candidates is not None:
+        of_images, of_captions = (logits + candidates.weights(dim, ignore).log() for dim in (1, 0))
+    i2t = F.cross_entropy(of_images, pairs, reduction="sum")
+    return (i2t + F.cross_entropy(of_captions.T, pairs, reduction="sum")) / 2
 
 
 class HingeLoss(BatchLoss):
     """``hinge_loss`` with the settings of the section ``loss``; ESA's with several views."""
 
+    takes_candidates = True
+
     def __init__(self, settings: Loss) -> None:
         super().__init__()
         self.settings = settings
 
-    def forward(self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int) -> torch.Tensor:
+    def forward(
+        self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int, candidates: Candidates | None = None
+    ) -> torch.Tensor:
         """The loss, summed over the pairs.
 
         Args:
@@ -79,10 +107,12 @@ class HingeLoss(BatchLoss):
             image_index: (B,), which view of which image each pair has; with ``mask_same_image`` pairs of one image are
                 no negatives.
             epoch: from 0; hard negatives begin after ``all_negatives_epochs``.
+            candidates: the pairs that are scored; None: all.
         """
         settings, ignore = self.settings, same_image(image_index, self.settings)
-        hardest, views = bool(self.sparse(epoch, len(image_index))), settings.views
-        return hinge_loss(similarity, margin=settings.margin, hardest=hardest, ignore=ignore, views=views)
+        hardest = bool(self.sparse(epoch, len(image_index)))
+        options = {"margin": settings.margin, "hardest": hardest, "views": settings.views}
+        return hinge_loss(similarity, **options, ignore=ignore, candidates=candidates)
 
     def sparse(self, epoch: int, pairs: int) -> int:
         """With hard negatives: of every image and of every caption its positive and its negative."""
@@ -93,15 +123,19 @@ class HingeLoss(BatchLoss):
 class InfoNceLoss(BatchLoss):
     """``infonce_loss`` whose temperature is learned, as CLIP does: a parameter that belongs to training alone."""
 
+    takes_candidates = True
+
     def __init__(self, settings: Loss) -> None:
         super().__init__()
         self.settings = settings
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
 
-    def forward(self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int) -> torch.Tensor:
+    def forward(
+        self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int, candidates: Candidates | None = None
+    ) -> torch.Tensor:
         """The loss, summed over the pairs; arguments as in ``HingeLoss``."""
-        scale = self.log_scale.clamp(max=math.log(100)).exp()  # CLIP's bound
-        return infonce_loss(similarity, temperature=1 / scale, ignore=same_image(image_index, self.settings))
+        scale, ignore = self.log_scale.clamp(max=math.log(100)).exp(), same_image(image_index, self.settings)  # CLIP's
+        return infonce_loss(similarity, temperature=1 / scale, ignore=ignore, candidates=candidates)
 
 
 def same_image(image_index: torch.Tensor, settings: Loss) -> torch.Tensor | None:

@@ -41,10 +41,12 @@ class Matcher(nn.Module):
     ones, or those of a network that is trained with the model (models/grid_backbone.py, whose boxes (R, 4) are the same
     for every image; models/text.py). ``pooled``: an item is one vector, which FAISS can search; otherwise a set, and
     images and captions are scored pair by pair. ``approximate``: ``similarity`` rounds unless ``exact`` is asked for.
+    ``scores_candidates``: there is a ``candidate_similarity``.
     """
 
     pooled = True
     approximate = False
+    scores_candidates = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +76,16 @@ class Matcher(nn.Module):
             sparse: hint: the loss has a gradient for at most so many of these pairs, which are few; 0: for many.
         """
         return torch.cat([self.similarity(images, part) for part in captions], dim=1)
+
+    def candidate_similarity(
+        self, images: Encoding, captions: Sequence[Encoding], candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """``batch_similarity`` of some pairs alone, for models in which a pair costs much: (N, C), 0 elsewhere.
+
+        Args:
+            candidates: (N, C) bool, the pairs.
+        """
+        raise NotImplementedError
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor | None:
         """How much each region answers each word, of an image and a caption a row: (B, R, L), for the report.

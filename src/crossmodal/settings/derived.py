@@ -17,10 +17,11 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_yaml import first_problem
 from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import setting_path
-from crossmodal.settings.params import Params
+from crossmodal.settings.params import Loss, Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
 _BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")
+CANDIDATES = 48  # loss.candidates: auto, of sgraf
 _TRAINED_ENCODERS = {"bigru", "bert_finetune"}  # have a section of params.yaml that the train stage reads
 _READING_KEYS = {"regions.backend", "regions.precision", "captions.max_tokens", *_FITTED, *_BOTTOMUP}
 
@@ -72,6 +73,14 @@ def bert_source(params: Params) -> str:
     if params.bert.source != "auto":
         return params.bert.source
     return "fit" if params.dataset == "scenes" else "bert-base-uncased"
+
+
+def loss_in_use(params: Params) -> Loss:
+    """The section ``loss`` with ``loss.candidates: auto`` replaced: some pairs of a batch where each costs much."""
+    if params.loss.candidates != "auto":
+        return params.loss
+    some = params.model == "sgraf" and params.loss.name in ("hinge", "infonce")
+    return params.loss.model_copy(update={"candidates": CANDIDATES if some else 0})
 
 
 def further_captions(params: Params) -> Path | None:
@@ -173,6 +182,7 @@ def run_settings(params: Params) -> dict[str, Any]:
     trained = ("grid_finetune",) if trains_backbone(params) else ()
     sections = (backend, *trained, "captions", "train", "loss", *chosen)
     settings = {name: getattr(params, name).model_dump(mode="json") for name in sections}
+    settings["loss"] = loss_in_use(params).model_dump(mode="json")
     in_use = settings_in_use(params)
     regions = {key.removeprefix("regions."): value for key, value in in_use["regions"].items() if "regions." in key}
     settings |= {"regions": regions, "bert": in_use["bert"]}

@@ -288,6 +288,7 @@ class Loss(Section):
     all_negatives_epochs: CountOrZero
     views: Count
     temperature: Positive
+    candidates: Literal["auto"] | CountOrZero
     mask_same_image: bool
     label_epochs: CountOrZero
     label_momentum: Share

@@ -46,23 +46,26 @@ class PairBatch:
 
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
     ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
-    order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store.
+    order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store. ``group``: (N,)
+    int64, of all images of the batch, the same for those that ``train.neighbours`` takes together.
     """
 
     regions: Regions
     words: tuple[Words, ...]
     image_index: torch.Tensor
     captions: torch.Tensor
+    group: torch.Tensor
 
     def to(self, device: torch.device) -> PairBatch:
         words = tuple(part.move(device) for part in self.words)
-        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions))
+        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions, self.group))
         return PairBatch(self.regions.move(device), words, *pairs)
 
     def pin_memory(self) -> PairBatch:
         """Called by a DataLoader, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
-        return PairBatch(self.regions.pin_memory(), words, self.image_index.pin_memory(), self.captions.pin_memory())
+        pairs = (values.pin_memory() for values in (self.image_index, self.captions, self.group))
+        return PairBatch(self.regions.pin_memory(), words, *pairs)
 
 
 class EpochBatches(Dataset):
@@ -92,6 +95,7 @@ class EpochBatches(Dataset):
         self.data, self.settings, self.views, self.share = data, settings, views, share
         self.seed, self.epoch = seed, epoch
         captions, caption_image, batch_size = data.train.captions, data.caption_image, settings.batch_size
+        self.images = np.unique(caption_image[captions])
         rng = np.random.default_rng([seed, epoch])
         order = _pair_order(captions, caption_image, settings.captions_per_image, settings.neighbours, rng)
         count = max(1, len(order) // batch_size)  # a smaller last batch has easier negatives: left out
@@ -126,6 +130,7 @@ class EpochBatches(Dataset):
             ),
             image_index=torch.from_numpy((image_index[order, None] * self.views + views).ravel()),
             captions=torch.from_numpy(captions[order]),
+            group=torch.from_numpy(np.repeat(np.searchsorted(self.images, images) // settings.neighbours, self.views)),
         )
 
 

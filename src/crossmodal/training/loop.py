@@ -21,11 +21,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
+from crossmodal.inference.scoring import pooled
+from crossmodal.losses.candidates import Candidates
 from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import progress, usable_precision
 from crossmodal.settings.params import Loss, Train
 from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
+from crossmodal.training.candidates import choose_candidates, thin_gradient
 from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
 from crossmodal.training.processes import ALONE, Processes
@@ -35,6 +38,7 @@ from crossmodal.workspace import load_state, save_state
 
 SAVE_SECONDS = 300
 LOG_EVERY = 10  # optimiser steps
+CHOICE, THINNING = 1, 2  # random numbers of candidates
 KEPT_BY = "kept_by"  # column of the history
 
 
@@ -123,6 +127,7 @@ class Trainer:
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
                 "hinge, infonce and crcl go with every model"
             )
+        self.candidates = self._checked_candidates(loss)
         self.processes.prepare(model)
         self.chunks = ChunkedEncoder(model, settings.chunk, self._autocast) if settings.chunk else None
         self.average = None
@@ -240,11 +245,38 @@ class Trainer:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
             return self.loss(images.vectors[image_index], vectors, image_index)
-        sparse = self.loss.sparse(epoch, len(image_index))
-        scores = self.model.batch_similarity(images, captions, sparse=sparse)  # (N, own captions)
-        similarity = processes.gather(scores.T).T  # (N, B)
         options = {"captions": batch.captions} if self.loss.takes_captions else {}
+        if self.candidates:
+            chosen = self._choose(images, captions, batch, epoch)
+            own = processes.own_rows(len(image_index), self.views)
+            scores = self.model.candidate_similarity(images, captions, chosen.scored[:, own])
+            options["candidates"] = chosen[image_index]
+        else:
+            scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch, len(image_index)))
+        similarity = processes.gather(scores.T).T  # (N, own captions) of all processes: (N, B)
+        if self.candidates and similarity.requires_grad:
+            similarity.register_hook(partial(thin_gradient, generator=self._generator(epoch, THINNING)))
         return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
+
+    @torch.no_grad()
+    def _choose(self, images: Encoding, captions: list[Encoding], batch: PairBatch, epoch: int) -> Candidates:
+        """Pairs of the whole batch to score, (N, B), by its encodings' means and by chance; in all processes alike."""
+        generator = self._generator(epoch, CHOICE)
+        vectors = self.processes.gather(torch.cat([pooled(part) for part in captions]))
+        return choose_candidates(
+            pooled(images), vectors, batch.image_index, batch.group, self.candidates, generator, views=self.views
+        )
+
+    def _checked_candidates(self, loss: Loss) -> int:
+        """``loss.candidates``, 0 for all pairs."""
+        if loss.candidates and not self.loss.takes_candidates:
+            raise UserError(f"params.yaml: loss.candidates {loss.candidates}: not with loss.name {loss.name}; use 0")
+        if loss.candidates and not self.model.scores_candidates:
+            raise UserError(
+                f"params.yaml: loss.candidates {loss.candidates}: this model scores all pairs of a batch, only sgraf "
+                "takes some; use 0"
+            )
+        return loss.candidates
 
     def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
         """This process's images and captions, in float32."""
@@ -263,8 +295,15 @@ class Trainer:
 
     def _seed(self, epoch: int, *stream: int) -> None:
         """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
+        torch.manual_seed(self._number(epoch, *stream))
+
+    def _generator(self, epoch: int, purpose: int) -> torch.Generator:
+        """On the CPU, for what is drawn alike in all processes."""
+        return torch.Generator().manual_seed(self._number(epoch, 0, purpose))
+
+    def _number(self, epoch: int, *stream: int) -> int:
         words = np.random.SeedSequence([self.seed, epoch, self.state.batch, *stream]).generate_state(2)
-        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        return int(words[0]) << 32 | int(words[1])
 
     def _autocast(self) -> torch.autocast:
         bf16 = usable_precision(self.settings.precision, self.device.type, "train.precision") != "fp32"

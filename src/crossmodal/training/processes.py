@@ -81,6 +81,11 @@ class Processes:
         gathered = {name: self.gather(value) for name, value in vars(encoding).items() if value is not None}
         return replace(encoding, **gathered)
 
+    def own_rows(self, count: int, views: int) -> slice:
+        """Where this process's captions are among all of a batch, as ``gather`` gives them; ``count``: of all views."""
+        sizes = [len(range(rank, count // views, self.count)) * views for rank in range(self.rank + 1)]
+        return slice(sum(sizes[:-1]), sum(sizes))
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes, without one where no process has one."""
         if self.count == 1:

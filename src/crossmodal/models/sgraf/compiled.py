@@ -1,4 +1,4 @@
-"""SGRAF's large products on a CPU in compiled form, kernels.c and gradients.c, where the machine has a C compiler.
+"""SGRAF's large products on a CPU in compiled form, kernels.c, gradients.c and pairs.c, where there is a C compiler.
 
 A block of rows is computed, squared and multiplied while the first cache holds it; torch reads each tile three times
 and repacks the weights for every product. The library is compiled on first use, in two or three seconds, and kept in
@@ -27,8 +27,8 @@ from crossmodal.models.attention import EPS
 from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.terminal import warn
 
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "gradients.c", "products.c")]  # the last: included
-DEPTH, ROWS = 256, 14  # as in the source, the largest ROWS
+SOURCES = [Path(__file__).with_name(f"{name}.c") for name in ("kernels", "gradients", "pairs", "products")]
+DEPTH, ROWS = 256, 14  # as in products.c, which the others include; the largest ROWS
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
 
@@ -130,7 +130,9 @@ def library() -> ctypes.CDLL | None:
         path = folder / f"sgraf-kernels-{_fingerprint(compiler)}.so"
         if not path.is_file():
             _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+        found = ctypes.CDLL(str(path))
+        found.pair_room.restype = ctypes.c_ssize_t
+        return found
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or str(error)
         warn(f"sgraf runs without its compiled kernels, slower: {' '.join(reason.split())[:300]}")
@@ -142,7 +144,7 @@ def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
         subprocess.run(
-            [compiler, *FLAGS, "-o", part, *SOURCES[:2], "-lm"], check=True, capture_output=True, timeout=120
+            [compiler, *FLAGS, "-o", part, *SOURCES[:-1], "-lm"], check=True, capture_output=True, timeout=120
         )
         part.replace(path)
 

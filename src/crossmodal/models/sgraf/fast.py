@@ -185,11 +185,11 @@ def _score_with_gradients(
         if factors is not None:
             nodes = nodes * factors[group.index].unsqueeze(1)
         if joint:
-            logits = _gate_logits(nodes, scorer.reasoning)
+            logits = gate_logits(nodes, scorer.reasoning)
             variance, mean, unbiased = _statistics(logits, group.mask)
             means.append(mean.detach().flatten())
             variances.append(unbiased)
-            vectors = _filter(nodes, logits, mean, variance, scorer.reasoning, group.mask)
+            vectors = filter_nodes(nodes, logits, mean, variance, scorer.reasoning, group.mask)
         else:
             vectors = _reason(weights, nodes, group.mask, tile, None)
         columns.append(weights.scores(vectors))
@@ -219,7 +219,7 @@ def _reason(
     for part in nodes.split(max(1, tile // (nodes[0].numel() * nodes.dtype.itemsize))):
         if isinstance(weights.reasoning, AttentionFiltration):
             saf, norm = weights.reasoning, weights.reasoning.norm
-            vectors.append(_filter(part, _gate_logits(part, saf), norm.running_mean, norm.running_var, saf, mask))
+            vectors.append(filter_nodes(part, gate_logits(part, saf), norm.running_mean, norm.running_var, saf, mask))
         else:
             of_pairs = None if mask is None else mask.expand(len(part), -1, -1).flatten(0, 1)
             reasoned = reason_over_graph(part.flatten(0, 1), weights.reasoning, buffers, of_pairs)
@@ -227,23 +227,23 @@ def _reason(
     return torch.cat(vectors)
 
 
-def _gate_logits(nodes: torch.Tensor, saf: AttentionFiltration) -> torch.Tensor:
-    """SAF's gate before its batch norm: (N, C, 1 + L, S) to (N, C, 1 + L)."""
+def gate_logits(nodes: torch.Tensor, saf: AttentionFiltration) -> torch.Tensor:
+    """SAF's gate before its batch norm: (..., 1 + L, S) to (..., 1 + L)."""
     weight, bias = (values.to(nodes.dtype) for values in (saf.gate.weight[0], saf.gate.bias))
     return (nodes @ weight + bias).to(saf.norm.weight.dtype)
 
 
-def _filter(
+def filter_nodes(
     nodes: torch.Tensor,
     logits: torch.Tensor,
     mean: torch.Tensor,
     variance: torch.Tensor,
     saf: AttentionFiltration,
-    mask: torch.Tensor | None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (N, C, S)."""
+    """Equations (7) and (8), from the gate's logits and the statistics of its batch norm: to (..., S)."""
     norm = saf.norm
     normed = (logits - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
     gates = normed.sigmoid() if mask is None else normed.sigmoid() * mask
     beta = F.normalize(gates, p=1, dim=-1, eps=EPS)
-    return unit((beta.to(nodes.dtype).unsqueeze(2) @ nodes).squeeze(2))
+    return unit((beta.to(nodes.dtype).unsqueeze(-2) @ nodes).squeeze(-2))

@@ -23,6 +23,7 @@ from crossmodal.models.blocks import draw_xavier, word_map
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
 from crossmodal.models.sgraf.fast import score_matrix
+from crossmodal.models.sgraf.pairs import score_candidates
 from crossmodal.runtime import usable_precision
 from crossmodal.settings.params import Sgraf
 
@@ -38,6 +39,7 @@ class SgrafMatcher(Matcher):
     """SGR or SAF. An encoding is a set: the global vector, then regions or words, all L2-normalised."""
 
     pooled = False
+    scores_candidates = True
 
     def __init__(self, settings: Sgraf, sizes: InputSizes, module: str) -> None:
         super().__init__()
@@ -75,6 +77,11 @@ class SgrafMatcher(Matcher):
     def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: int) -> torch.Tensor:
         """All captions in one matrix: SAF's running statistics take in a batch once."""
         return score_matrix(self.scorer, images, _joined(captions), sparse=sparse)
+
+    def candidate_similarity(
+        self, images: Encoding, captions: Sequence[Encoding], candidates: torch.Tensor
+    ) -> torch.Tensor:
+        return score_candidates(self.scorer, images, _joined(captions), candidates)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region."""

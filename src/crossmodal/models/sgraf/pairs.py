@@ -1,0 +1,155 @@
+"""SGRAF's scores of some pairs of a batch, with gradients: what equations.py defines, for ``loss.candidates``.
+
+SGR's pairs are taken one by one by compiled code (pairs.c) that keeps the score alone: the backward pass recomputes the
+rest, of the pairs whose gradient is not 0. Where there is no such code, for SAF, and with dropout torch's graph is
+kept, of the pairs of some captions of one length at a time.
+
+Shapes: N images, C captions; P pairs with captions of L words, R regions, E embedding, S similarity vector.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from crossmodal.batch import Encoding
+from crossmodal.models.attention import EPS, attention_weights
+from crossmodal.models.sgraf.compiled import packs
+from crossmodal.models.sgraf.compiled_pairs import CompiledPairs, model_parameters
+from crossmodal.models.sgraf.equations import AttentionFiltration, GraphReasoning, PairScorer, unit
+from crossmodal.models.sgraf.fast import filter_nodes, gate_logits
+from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
+from crossmodal.models.sgraf.threads import Buffers
+from crossmodal.models.sgraf.tiled import ImageSets, TorchMap, caption_groups, image_sets
+
+PAIRS = 512  # at a time, about
+LARGEST_MAP = 2**18  # bytes of a map that compiled code reads for every pair
+
+
+def score_candidates(
+    scorer: PairScorer, images: Encoding, captions: Encoding, candidates: torch.Tensor
+) -> torch.Tensor:
+    """Scores of some pairs of sets with the global vector in slot 0, (N, 1 + R, E) and (C, 1 + L, E).
+
+    In training SAF's batch norm is over a caption's candidates, not over all images.
+
+    Args:
+        candidates: (N, C) bool, the pairs.
+
+    Returns:
+        (N, C), 0 where there is no candidate.
+    """
+    with torch.autocast(images.vectors.device.type, enabled=False):
+        factors = scorer.draw_factors(captions)
+        if factors is None and _compiled(scorer, images, captions):
+            column, row = candidates.T.nonzero(as_tuple=True)
+            lengths = captions.mask.sum(dim=1)
+            sets = images.vectors, captions.vectors, images.mask[:, 1:], lengths, row, column
+            scores = CompiledPairs.apply(*sets, scorer.lambda_softmax, *model_parameters(scorer))
+            places = row * len(captions) + column
+        else:
+            scores, places = _score_with_graph(scorer, images, captions, candidates, factors)
+        matrix = images.vectors.new_zeros(len(images) * len(captions))
+        return matrix.index_put((places,), scores).view(len(images), len(captions))
+
+
+def _compiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> bool:
+    """Whether there is compiled code for this scorer, and captions have no gaps."""
+    weight = scorer.local_map.weight
+    return (
+        isinstance(scorer.reasoning, GraphReasoning)
+        and weight.numel() * weight.itemsize <= LARGEST_MAP
+        and images.vectors.dtype == captions.vectors.dtype == torch.float32
+        and packs(weight, weight.dtype)
+        and not bool((captions.mask[:, 1:] > captions.mask[:, :-1]).any())
+    )
+
+
+def _score_with_graph(
+    scorer: PairScorer, images: Encoding, captions: Encoding, candidates: torch.Tensor, factors: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of all pairs, (P,), and where they are in the flat matrix."""
+    sets = image_sets(images, images.vectors.dtype)
+    reason = _Reasoning(scorer)
+    together = max(1, PAIRS * len(captions) // max(1, int(candidates.sum())))
+    scores, places = [], []
+    for group in caption_groups(captions, lambda length: together, padded=False)[0]:
+        index = group.index
+        column, row = candidates[:, index].T.nonzero(as_tuple=True)  # all pairs of some captions
+        sentences = group.vectors.index_select(0, column)  # (P, 1 + L, E)
+        nodes = _similarity_vectors(scorer, sets, row, sentences)
+        if factors is not None:
+            nodes = nodes * factors[index[column]].unsqueeze(1)
+        scores.append(scorer.score(reason(nodes, column, len(index))))
+        places.append(row * len(captions) + index[column])
+    reason.finish()
+    return torch.cat(scores), torch.cat(places)
+
+
+def _similarity_vectors(
+    scorer: PairScorer, images: ImageSets, row: torch.Tensor, sentences: torch.Tensor
+) -> torch.Tensor:
+    """s_0 and all s_j of images (P,) and captions (P, 1 + L, E): (P, 1 + L, S)."""
+    whole, words = sentences[:, :1], sentences[:, 1:]
+    regions = images.regions.index_select(0, row)
+    present = None if images.mask is None else images.mask[row].unsqueeze(1)
+    cosines = torch.bmm(words, regions.mT)
+    alpha = attention_weights(
+        cosines, query_dim=1, context_dim=2, lambda_softmax=scorer.lambda_softmax, present=present
+    )
+    squared = ((alpha @ images.products.index_select(0, row)) * alpha).sum(dim=-1, keepdim=True)
+    alpha = alpha * squared.clamp(min=EPS**2).rsqrt()
+    local = PairMap.apply(alpha, regions, words, scorer.local_map.weight, scorer.local_map.bias)
+    first = scorer.global_map((images.whole.index_select(0, row) - whole).square())
+    return unit(torch.cat([first, local], dim=1))
+
+
+class _Reasoning:
+    """SGR, or SAF with the batch norm of its captions' candidates: (P, 1 + L, S) to (P, S)."""
+
+    def __init__(self, scorer: PairScorer) -> None:
+        self.module, self.statistics = scorer.reasoning, []
+        self.joint = scorer.training
+        self.saf = isinstance(self.module, AttentionFiltration)
+        if not self.saf:
+            self.steps = graph_steps(self.module, lambda *layer: TorchMap(*layer, tile=0, buffers=Buffers()))
+
+    def __call__(self, nodes: torch.Tensor, column: torch.Tensor, captions: int) -> torch.Tensor:
+        """``column``: (P,), which of so many captions each pair has; every one has a pair."""
+        if not self.saf:
+            return reason_over_graph(nodes, self.steps, None)
+        logits = gate_logits(nodes, self.module)  # (P, 1 + L)
+        mean, variance = self.module.norm.running_mean, self.module.norm.running_var
+        if self.joint:
+            count = torch.bincount(column, minlength=captions) * logits.shape[1]
+            mean = logits.new_zeros(captions).index_add(0, column, logits.sum(dim=1)) / count
+            squares = (logits - mean[column, None]).square().sum(dim=1)
+            variance = logits.new_zeros(captions).index_add(0, column, squares) / count
+            self.statistics.append((mean.detach(), variance.detach() * count / (count - 1).clamp(min=1)))
+            mean, variance = mean[column, None], variance[column, None]
+        return filter_nodes(nodes, logits, mean, variance, self.module)
+
+    def finish(self) -> None:
+        """Take the batch into SAF's running statistics, once."""
+        if self.statistics:
+            self.module.track(*(torch.cat(values) for values in zip(*self.statistics, strict=True)))
+
+
+class PairMap(torch.autograd.Function):
+    """W (weights . values - targets)^2 + b of pairs: (P, L, R), (P, R, E), (P, L, E) to (P, L, S)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *arguments: torch.Tensor) -> torch.Tensor:
+        weights, values, targets, weight, bias = arguments
+        ctx.save_for_backward(weights, values, targets, weight)
+        difference = torch.baddbmm(targets, weights, values, beta=-1).square_()
+        return torch.addmm(bias, difference.flatten(0, 1), weight.T).view(*weights.shape[:2], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        weights, values, targets, weight = ctx.saved_tensors
+        difference, flat = torch.baddbmm(targets, weights, values, beta=-1), grad.flatten(0, 1)
+        grad_weight = flat.T @ difference.square().flatten(0, 1)
+        pull = torch.mm(flat, 2 * weight).view_as(difference).mul_(difference)
+        return pull @ values.mT, weights.mT @ pull, pull.neg(), grad_weight, grad.sum(dim=(0, 1))

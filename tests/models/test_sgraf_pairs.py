@@ -1,0 +1,97 @@
+"""SGRAF's scores of some pairs against the equations, caption after caption, with their gradients."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crossmodal.batch import Encoding
+from crossmodal.models.sgraf import compiled
+from crossmodal.models.sgraf.equations import PairScorer, score_by_caption
+from crossmodal.models.sgraf.fast import score_matrix
+from crossmodal.models.sgraf.pairs import score_candidates
+
+INSTRUCTIONS = {"native": ("-march=native",), "plain": (), "avx2": ("-march=haswell",)}
+FORMS = [("saf", "torch"), ("sgr", "torch"), *(("sgr", name) for name in INSTRUCTIONS)]
+
+
+def random_sets(number, most, least, seed, dim=64):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(most) < torch.randint(least, most + 1, (number, 1), generator=generator)
+    vectors = F.normalize(torch.randn(number, most, dim, generator=generator), dim=-1)
+    return Encoding(vectors.masked_fill(~mask.unsqueeze(-1), 0), mask)
+
+
+def scorer_of(module, sim_dim=32, dropout=0.0):
+    torch.manual_seed(0)
+    scorer = PairScorer(module, 64, sim_dim, steps=3, lambda_softmax=9.0, dropout=dropout)
+    with torch.no_grad():
+        scorer.local_map.weight.mul_(8)  # vectors that differ, so that no gradient is lost in rounding
+        for parameter in scorer.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(-0.3, 0.3)
+    return scorer
+
+
+def use(form, tmp_path, monkeypatch):
+    """The compiled form for a processor's instructions, or torch's."""
+    if form == "torch":
+        monkeypatch.setattr(compiled, "library", lambda: None)
+        return
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler (cc)")
+    if form == "avx2" and "AVX2" not in torch.backends.cpu.get_cpu_capability().replace("512", "2"):
+        pytest.skip("a processor without AVX2")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "FLAGS", ("-O2", *INSTRUCTIONS[form], "-shared", "-fPIC"))
+    found = compiled.library.__wrapped__()
+    monkeypatch.setattr(compiled, "library", lambda: found)
+
+
+def with_gradients(score, scorer, images, captions, pull):
+    sets = [Encoding(part.vectors.clone().requires_grad_(), part.mask) for part in (images, captions)]
+    scores = score(scorer, *sets)
+    leaves = [part.vectors for part in sets] + list(scorer.parameters())
+    return scores.detach(), torch.autograd.grad((scores * pull).sum(), leaves, allow_unused=True)
+
+
+@pytest.mark.parametrize(("module", "form"), FORMS)
+def test_scores_and_gradients_are_those_of_the_equations(tmp_path, monkeypatch, module, form):
+    use(form, tmp_path, monkeypatch)
+    images, captions = random_sets(9, 8, 3, seed=0), random_sets(11, 20, 2, seed=1)
+    scorer = scorer_of(module).eval()
+    candidates = torch.rand(9, 11, generator=torch.Generator().manual_seed(2)) < 0.4
+    pull = torch.randn(9, 11, generator=torch.Generator().manual_seed(3)) * candidates
+    pull[0] = 0  # pairs that are scored and have no gradient
+    made = with_gradients(lambda *parts: score_candidates(*parts, candidates), scorer, images, captions, pull)
+    expected = with_gradients(score_by_caption, scorer, images, captions, pull)
+    torch.testing.assert_close(made[0], expected[0] * candidates, atol=1e-6, rtol=0)
+    for one, other in zip(made[1], expected[1], strict=True):
+        one = torch.zeros_like(other) if one is None else one  # SGR's key biases, on which no score depends
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+
+
+def test_saf_normalises_over_a_captions_candidates():
+    """With all pairs as published: the scores of the equations in training, and the same running statistics."""
+    images, captions = random_sets(5, 8, 3, seed=0), random_sets(7, 9, 2, seed=1)
+    scorer, other = scorer_of("saf").train(), scorer_of("saf").train()
+    made = score_candidates(scorer, images, captions, torch.ones(5, 7, dtype=torch.bool))
+    torch.testing.assert_close(made, score_by_caption(other, images, captions), atol=1e-6, rtol=0)
+    score_matrix(other, images, captions)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(scorer.reasoning.norm, name), getattr(other.reasoning.norm, name))
+    some = torch.zeros(5, 7, dtype=torch.bool)
+    some[:3] = True
+    few = score_candidates(scorer, images, captions, some)
+    expected = score_by_caption(other, images[:3], captions)
+    torch.testing.assert_close(few[:3], expected, atol=1e-6, rtol=0)
+
+
+def test_dropout_has_one_mask_a_caption():
+    images, captions = random_sets(4, 8, 3, seed=0), random_sets(6, 9, 2, seed=1)
+    scorer, everything = scorer_of("sgr", dropout=0.5).train(), torch.ones(4, 6, dtype=torch.bool)
+    torch.manual_seed(5)
+    made = score_candidates(scorer, images, captions, everything)
+    torch.manual_seed(5)
+    torch.testing.assert_close(made, score_by_caption(scorer, images, captions), atol=1e-6, rtol=0)

@@ -1,0 +1,114 @@
+"""``loss.candidates``: which pairs of a batch are scored, and trainings with some of them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from assertions import raises_naming
+from trainers import KilledError, data_of, trainer_of
+
+from crossmodal.training import loop
+from crossmodal.training.candidates import choose_candidates, thin_gradient
+
+SGR = {"module": "sgr", "sim_dim": 8, "name": "infonce", "neighbours": 2}
+
+
+def chosen(count, *, images=40, each=1, neighbours=4, views=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image_index = torch.arange(images).repeat_interleave(each)
+    vectors = [F.normalize(torch.randn(size, 8, generator=generator), dim=-1) for size in (images, images * each)]
+    group = torch.arange(images) // neighbours
+    return choose_candidates(*vectors, image_index, group, count, generator, views=views), vectors, image_index
+
+
+@pytest.mark.parametrize("each", [1, 2])
+@pytest.mark.parametrize("count", [4, 8, 16])
+def test_own_pair_group_and_nearest_are_certain_and_the_rest_is_drawn(count, each):
+    candidates, (images, captions), image_index = chosen(count, each=each)
+    group = torch.arange(40) // 4
+    alike = group[:, None] == group[image_index]
+    assert (candidates.certain & alike).sum() == alike.sum(), "siblings are hard negatives"
+    assert not (candidates.certain & candidates.sampled).any()
+    scored = candidates.scored.float()
+    assert scored.sum(dim=0).mean() <= count + 1
+    assert scored.sum(dim=0).mean() >= 0.8 * count
+    if count == 16:
+        nearest = (images @ captions.T).masked_fill(alike, -2).argmax(dim=0)
+        assert candidates.certain[nearest, torch.arange(len(image_index))].all()
+        assert (candidates.sampled.sum(dim=0) > 0).all()
+        assert (candidates.sampled.sum(dim=1) > 0).all(), "of every image too"
+
+
+def test_a_sample_is_even():
+    """Every pair that is not certain is drawn as often as the others."""
+    generator = torch.Generator().manual_seed(1)
+    vectors = [F.normalize(torch.randn(20, 8, generator=generator), dim=-1) for _ in range(2)]
+    parts = [choose_candidates(*vectors, torch.arange(20), torch.arange(20) // 4, 10, generator) for _ in range(2000)]
+    drawn = torch.stack([part.sampled for part in parts]).float().mean(dim=0)[~parts[0].certain]
+    assert drawn.std() < 0.02
+    assert drawn.mean() > 0.1
+
+
+def test_all_or_no_views_of_a_pair():
+    candidates, *_ = chosen(6, images=40, views=2, neighbours=4)
+    blocks = candidates.scored.view(20, 2, 20, 2)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    assert blocks.diagonal(dim1=0, dim2=2).all()
+
+
+def test_a_thinned_gradient_is_the_same_on_average():
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.randn(30, 30, generator=generator) ** 5
+    grad[:5] = 0
+    parts = torch.stack([thin_gradient(grad, generator) for _ in range(4000)])
+    level = grad.abs().sum() / grad.count_nonzero()
+    torch.testing.assert_close(parts.mean(dim=0), grad, atol=0.05 * level.item(), rtol=0)
+    assert (parts[:, grad.abs() >= level] == grad[grad.abs() >= level]).all(), "large values are kept as they are"
+    assert parts.count_nonzero() < 0.4 * parts.numel()
+    assert not thin_gradient(torch.zeros(3, 3), generator).any()
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"chunk": 3}, {"word_dropout": 0.3, "region_dropout": 0.3}])
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny_data, tmp_path, monkeypatch, changes):
+    def kill(metrics, step):
+        if step == 3:
+            raise KilledError
+
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    data, settings = data_of(tiny_data), SGR | {"epochs": 2, "candidates": 4} | changes
+    whole = trainer_of(data, tmp_path / "whole", "sgraf", **settings)
+    whole.fit(lambda metrics, step: None)
+    with pytest.raises(KilledError):
+        trainer_of(data, tmp_path / "killed", "sgraf", **settings).fit(kill)
+    resumed = trainer_of(data, tmp_path / "killed", "sgraf", **settings)
+    assert resumed.state.batch or resumed.state.epoch
+    resumed.fit(lambda metrics, step: None)
+    for one, other in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "settings", [SGR, SGR | {"name": "hinge", "negatives": "all"}, SGR | {"captions_per_image": 2}]
+)
+def test_as_many_candidates_as_pairs_give_the_loss_of_the_batch(tiny_data, tmp_path, settings):
+    losses = []
+    for count in (0, 8):
+        trainer = trainer_of(data_of(tiny_data), tmp_path / f"{count}", "sgraf", candidates=count, **settings)
+        trainer.model.train()
+        losses.append(trainer._loss(trainer._epoch(0)[0], 0).item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_views_and_hard_negatives(tiny_data, tmp_path):
+    settings = SGR | {"name": "hinge", "views": 2, "region_dropout": 0.4, "word_dropout": 0.4, "epochs": 1}
+    trainer = trainer_of(data_of(tiny_data), tmp_path, "sgraf", candidates=3, **settings)
+    assert len(trainer.fit(lambda metrics, step: None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("scan", "infonce"), ("tern", "hinge"), ("sgraf", "crcl")],
+)
+def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, name):
+    with raises_naming("loss.candidates", "4"):
+        trainer_of(data_of(tiny_data), tmp_path, model, name=name, candidates=4)
