@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,21 +37,26 @@ from crossmodal.datasets.splits import split_rows
 from crossmodal.serving.session import Folders
 
 SINGLE = 200  # queries of one client
+START = 300  # seconds after which a server that does not answer has failed
 WARM = 1 / 6  # of the time, after which memory is taken to be in use
 
 
 class Served:
-    """``crossmodal serve`` over a gallery, on a free port."""
+    """``crossmodal serve`` over a gallery, on a free port; what it prints is in ``log``."""
 
-    def __init__(self, gallery: Path) -> None:
+    def __init__(self, gallery: Path, log: Path) -> None:
         command = [sys.executable, "-m", "crossmodal.cli", "serve", "--gallery", str(gallery), "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for line in self.process.stdout:
-            print(line, end="")
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)/", line):
+        with log.open("w") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        until = time.monotonic() + START
+        while time.monotonic() < until and self.process.poll() is None:
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)/", log.read_text()):
+                print(log.read_text(), end="")
                 self.port = int(found[1])
                 return
-        sys.exit("the server did not start")
+            time.sleep(0.1)
+        self.close()
+        sys.exit(f"the server did not start: {log.read_text()}")
 
     def memory(self) -> float:
         """MB that the server holds."""
@@ -57,7 +64,11 @@ class Served:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def ask(connection: http.client.HTTPConnection, sentence: str) -> tuple[int, float]:
@@ -86,28 +97,50 @@ def client(port: int, sentences: list[str], seed: int, until: float) -> tuple[li
     return taken, errors
 
 
-def load(served: Served, sentences: list[str], clients: int, seconds: float) -> None:
+def load(server: Served, sentences: list[str], clients: int, seconds: float) -> None:
     """Many clients, then one alone."""
-    memory, until = [served.memory()], time.monotonic() + seconds
+    memory, until = [server.memory()], time.monotonic() + seconds
     with ThreadPoolExecutor(clients) as pool:
-        running = [pool.submit(client, served.port, sentences, seed, until) for seed in range(clients)]
+        running = [pool.submit(client, server.port, sentences, seed, until) for seed in range(clients)]
         time.sleep(seconds * WARM)
-        memory.append(served.memory())
+        memory.append(server.memory())
         found = [one.result() for one in running]
-    memory.append(served.memory())
+    memory.append(server.memory())
     taken, errors = np.concatenate([part for part, _ in found]), sum(wrong for _, wrong in found)
     held = ", ".join(f"{value:.0f}" for value in memory)
     print(
         f"{clients} clients, {seconds:g} s: {len(taken):,} answers ({len(taken) / seconds:.0f}/s), {errors} errors, "
-        f"{_percentiles(taken)}; server {held} MB (at the start, after {WARM:.0%}, at the end)"
+        f"{percentiles(taken)}; server {held} MB (at the start, after {WARM:.0%}, at the end)"
     )
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     alone = [ask(connection, sentence)[1] for sentence in random.Random(0).choices(sentences, k=SINGLE)]
-    print(f"one client, {SINGLE} queries: {_percentiles(np.array(alone))}")
+    print(f"one client, {SINGLE} queries: {percentiles(np.array(alone))}")
 
 
-def _percentiles(seconds: np.ndarray) -> str:
+def percentiles(seconds: np.ndarray) -> str:
     return f"p50 {1000 * np.percentile(seconds, 50):.1f} ms, p95 {1000 * np.percentile(seconds, 95):.1f} ms"
+
+
+def test_sentences(folders: Folders) -> list[str]:
+    """All captions of the test split."""
+    dataset = read_dataset(folders.dataset)
+    return [text for row in split_rows(dataset, "test").images for text in dataset.records[row].captions]
+
+
+@contextmanager
+def served(images: int, folders: Folders) -> Iterator[Served]:
+    """A server over so many made-up images, or, of 0, over the last evaluated gallery."""
+    with tempfile.TemporaryDirectory() as name:
+        gallery = paths.EVALUATION
+        if images:
+            gallery = Path(name) / "gallery"
+            gallery.mkdir()
+            write_gallery(gallery, images, folders)
+        server = Served(gallery, Path(name) / "log")
+        try:
+            yield server
+        finally:
+            server.close()
 
 
 def main() -> None:
@@ -117,19 +150,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
     folders = Folders()
-    dataset = read_dataset(folders.dataset)
-    sentences = [text for row in split_rows(dataset, "test").images for text in dataset.records[row].captions]
-    with tempfile.TemporaryDirectory() as name:
-        gallery = paths.EVALUATION
-        if arguments.images:
-            gallery = Path(name)
-            write_gallery(gallery, arguments.images, folders)
-        served = Served(gallery)
-        try:
-            print(f"{os.cpu_count()} processors")
-            load(served, sentences, arguments.clients, arguments.seconds)
-        finally:
-            served.close()
+    sentences = test_sentences(folders)
+    with served(arguments.images, folders) as server:
+        print(f"{os.cpu_count()} processors")
+        load(server, sentences, arguments.clients, arguments.seconds)
 
 
 if __name__ == "__main__":

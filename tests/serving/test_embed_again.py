@@ -11,6 +11,7 @@ import pytest
 from assertions import raises_naming
 from PIL import Image
 
+from crossmodal.retrieval.muvera import FixedEncoder
 from crossmodal.serving.embed import embed
 from crossmodal.serving.embedding import run, shards, tasks
 from crossmodal.serving.session import Folders, SearchSession
@@ -255,3 +256,47 @@ def test_a_folder_without_a_name_is_refused(workspace, tmp_path, out):
     write_photographs(tmp_path / "photographs", range(1))
     with raises_naming(f"{Path(out)}: ", "replaced"):
         make(tmp_path / "photographs", out)
+
+
+def test_lance_has_the_rows_of_the_shards(workspace, tmp_path, monkeypatch):
+    lancedb = pytest.importorskip("lancedb", reason="lancedb is not installed: pip install 'crossmodal[engines]'")
+    workspace("scan")
+    monkeypatch.setattr(tasks, "SHARD_ROWS", 4)
+    photographs = tmp_path / "photographs"
+    write_photographs(photographs, range(6))
+    make(photographs, "made", form="lance")
+    write_photographs(photographs, [6, 7, 8])
+    assert make(photographs, "made", form="lance").known == 6
+    shards_read = [pq.read_table(path) for path in sorted(Path("made/vectors").iterdir())]
+    expected = [row for table in shards_read for row in table.to_pylist()]
+    assert [row["id"] for row in expected] == [f"{number:02d}.png" for number in range(9)]
+    assert lancedb.connect("made").open_table("images").to_arrow().to_pylist() == expected
+
+
+def test_shortlists_by_muvera_are_found_by_the_encodings_of_all_sets(workspace, tmp_path, monkeypatch):
+    workspace("scan")
+    monkeypatch.setattr(tasks, "SHARD_ROWS", 4)
+    write_photographs(tmp_path / "photographs", range(6))
+    params = load_params()
+    evaluate = params.evaluate.model_copy(update={"shortlist_by": "muvera", "shortlist": 3})
+    params = params.model_copy(update={"evaluate": evaluate})
+    embed(str(tmp_path / "photographs"), Path("made"), params, Folders())
+    write_photographs(tmp_path / "photographs", [6, 7, 8])
+    embed(str(tmp_path / "photographs"), Path("made"), params, Folders())
+    embed(str(tmp_path / "photographs"), Path("new"), params, Folders())
+    assert contents(Path("made")) == contents(Path("new"))
+    session = SearchSession(Path("made"), load_params(), Folders())
+    encode = FixedEncoder(evaluate.muvera, 128).items
+    expected = encode(session.engine._images.everything)
+    kept = session.engine._images.index.reconstruct_n(0, 9)
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    exact = session.by_sentence("a red picture", 9, "exact").found
+    sums = (
+        kept
+        @ FixedEncoder(evaluate.muvera, 128)
+        .queries(session.engine.read_sentence(session._reader("a red picture")).own)[0]
+        .numpy()
+    )
+    listed = set(np.argsort(-sums)[:3].tolist())
+    found = session.by_sentence("a red picture", 3).found
+    assert [hit.item for hit in found] == [hit.item for hit in exact if hit.item in listed]

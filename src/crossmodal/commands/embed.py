@@ -30,9 +30,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
     parser.add_argument(
         "--format",
-        choices=["gallery", "parquet"],
+        choices=["gallery", "parquet", "lance"],
         default="gallery",
-        help="parquet: only vectors, or sets of them, with boxes, for vector databases (%(default)s)",
+        help="parquet: only vectors, or sets of them, with boxes, for vector databases; lance: a LanceDB table of them "
+        "too (%(default)s)",
     )
     parser.add_argument("--executor", choices=["local", "ray"], help="who computes (regions.executor)")
 

@@ -7,7 +7,8 @@ regions/                     their region store, where a matcher scores pairs
 vectors/                     the same vectors with boxes, classes and checksums, see ``embedding.shards``
 embed.json                   what made it, see ``embedding.record``
 
-Shards alone (``form`` "parquet") are the last two, with sets of vectors where the matcher compares sets.
+Shards alone (``form`` "parquet") are the last two, with sets of vectors where the matcher compares sets; "lance" adds
+images.lance, the same rows as a table of LanceDB.
 """
 
 from __future__ import annotations
@@ -21,24 +22,30 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from filelock import FileLock, Timeout
 
+from crossmodal.batch import Encoding
 from crossmodal.captions.encoders import caption_reading
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_json import read_record, write_json
+from crossmodal.inference.each import encode_each
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
+from crossmodal.retrieval.muvera import FixedEncoder
+from crossmodal.runtime import pick_device
 from crossmodal.serving.embedding.former import STORES, TABLES
 from crossmodal.serving.embedding.record import FILE, Embedded, Form, detector_key
 from crossmodal.serving.embedding.run import FORMER, Made, make_shards, set_aside
 from crossmodal.serving.embedding.shards import DONE, IMAGES, Recipe, empty_copy
 from crossmodal.serving.embedding.tasks import Collection, find_tasks
 from crossmodal.serving.session import Folders, as_stored
+from crossmodal.serving.vector_table import require_lancedb, write_lance
 from crossmodal.settings.derived import image_reading
-from crossmodal.settings.params import Params
+from crossmodal.settings.params import Muvera, Params
 from crossmodal.workspace import content_key
 
 
@@ -70,8 +77,9 @@ def embed(
     """Make or bring up to date a gallery, or shards, of all photographs in a folder and its subfolders, or in tars.
 
     Every file of a folder is tried, whatever its suffix; links are followed. Rows are in the order of the names, of
-    tars in their own. Matchers whose items are sets get a shortlist by the mean of each set, of
-    ``evaluate.shortlist`` images. Photographs are read by the settings of data/regions, not by those of ``params``.
+    tars in their own. Matchers whose items are sets get a shortlist of ``evaluate.shortlist`` images by the mean of
+    each set, or by its fixed dimensional encoding where ``evaluate.shortlist_by`` is muvera. Photographs are
+    read by the settings of data/regions, not by those of ``params``.
 
     Where ``out`` is there, photographs that it holds are not computed again, whatever they are called now, and those
     that are gone leave it. The files are, byte for byte, those of a new one. A run that is cut off goes on at its
@@ -83,9 +91,11 @@ def embed(
         executor: local: this process, ray: the actors of ``params.ray``.
 
     Raises:
-        UserError: there is no readable photograph, ``out`` is something else or is being made by another process, or
-            models are missing, damaged or do not belong together.
+        UserError: there is no readable photograph, ``out`` is something else or is being made by another process,
+            models are missing, damaged or do not belong together, or lancedb is not installed.
     """
+    if form == "lance":
+        require_lancedb(out)
     if not out.name:  # the working folder or the root
         raise UserError(f"{out}: cannot be replaced by a gallery; name a folder in it")
     with _alone(out):
@@ -161,6 +171,8 @@ def _embed(
         column = pq.read_schema(part / TABLES / f"{made.shards[0]}.parquet").field(2).type
         size = (column.value_type if recipe.sets else column).list_size
         write_json(part / "skipped.json", [[item.item, item.reason] for item in skipped])
+        if form == "lance":
+            _write_table(part, made.shards)
     for name in (DONE, FORMER, STORES):
         shutil.rmtree(part / name, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
@@ -170,6 +182,15 @@ def _embed(
     shutil.rmtree(old, ignore_errors=True)
     listing = "dataset/manifest.json" if gallery else "skipped.json"
     return Summary(config.model, made.rows, made.known, size, skipped, listing)
+
+
+def _write_table(part: Path, shards: Sequence[str]) -> None:
+    """Copy the shards into one table of a LanceDB database."""
+    files = [part / TABLES / f"{name}.parquet" for name in shards]
+    table = part / "images.lance"
+    shutil.rmtree(table, ignore_errors=True)  # of a run that was cut off
+    batches = (batch for file in files for batch in pq.ParquetFile(file).iter_batches())
+    write_lance(table, pq.read_schema(files[0]), batches)
 
 
 def _made_by(params: Params, folders: Folders) -> str:
@@ -204,7 +225,9 @@ def _make_gallery(
     tables = [pq.read_table(part / TABLES / f"{name}.parquet", columns=columns) for name in made.shards]
     vectors = np.concatenate([_matrix(table["vector"]) for table in tables])
     np.save(part / "embeddings.npy", vectors)
-    save_index(build_index(vectors, IndexKind(factory)), part / "images.faiss")
+    muvera = params.evaluate.muvera if recipe.keep_regions and params.evaluate.shortlist_by == "muvera" else None
+    searched = _fixed_encodings(part, made.shards, recipe, muvera) if muvera else vectors
+    save_index(build_index(searched, IndexKind(factory)), part / "images.faiss")
     tars = bool(collection.tasks[0].tar)
     records = [
         ImageRecord(
@@ -225,10 +248,22 @@ def _make_gallery(
         mode="shortlist_rerank" if recipe.keep_regions else "embeddings",
         index=factory,
         shortlist=params.evaluate.shortlist if recipe.keep_regions else 0,
+        shortlist_by="muvera" if muvera else "own",
+        muvera=muvera,
         settings=image_reading(params) | caption_reading(params),
     )
     save_info(part, info)
     return vectors.shape[1]
+
+
+def _fixed_encodings(part: Path, shards: Sequence[str], recipe: Recipe, settings: Muvera) -> np.ndarray:
+    """Sets of all images as MUVERA's encodings, (N, M); each alone, so that its bits do not depend on others."""
+    model, found = load_matcher(recipe.folders.matcher)[0].to(pick_device()), []
+    for name in shards:
+        for vectors in map(torch.from_numpy, encode_each(model, FeatureStore(part / STORES / name), sets=True)):
+            one = Encoding(vectors[None], torch.ones(1, len(vectors), dtype=torch.bool))
+            found.append(FixedEncoder(settings, vectors.shape[-1]).items(one).numpy())
+    return np.concatenate(found)
 
 
 def _merge_regions(part: Path, shards: Sequence[str]) -> None:

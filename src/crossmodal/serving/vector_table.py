@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -100,14 +101,24 @@ def write_lance(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
     Raises:
         UserError: lancedb is not installed, or there is such a table.
     """
-    try:
-        import lancedb
-    except ImportError as error:
-        raise UserError(f"{path}: {error}; pip install 'crossmodal[engines]'") from None
+    lancedb = require_lancedb(path)
     if path.exists():
         raise UserError(f"{path}: already there; move it away or name another")
     reader = pa.RecordBatchReader.from_batches(schema, batches)
     return lancedb.connect(path.parent).create_table(path.stem, reader, schema=schema).count_rows()
+
+
+def require_lancedb(path: Path) -> ModuleType:
+    """The package lancedb, which is to write ``path``.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import lancedb
+    except ImportError as error:
+        raise UserError(f"{path}: {error}; pip install 'crossmodal[engines]'") from None
+    return lancedb
 
 
 def _flat(values: np.ndarray, kind: pa.DataType) -> pa.FixedSizeListArray:

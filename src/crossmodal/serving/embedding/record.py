@@ -10,7 +10,7 @@ from crossmodal.files.checked_json import Record, read_record
 from crossmodal.workspace import content_key
 
 FILE = "embed.json"
-Form = Literal["gallery", "parquet"]
+Form = Literal["gallery", "parquet", "lance"]
 SUFFIXES = (".json", ".safetensors", ".txt")  # of a network's files; .txt: vocabularies of tokenizers
 ONLY_TRAINING = {"metrics.json"}  # of the detector stage
 
@@ -18,8 +18,8 @@ ONLY_TRAINING = {"metrics.json"}  # of the detector stage
 class Embedded(Record):
     """embed.json.
 
-    form: gallery or parquet. made_by: key of models and settings; a row made by others is not kept. detector: see
-    ``detector_key``; empty in galleries of former versions.
+    form: of ``crossmodal embed --format``. made_by: key of models and settings; a row made by others is not kept.
+    detector: see ``detector_key``; empty in galleries of former versions.
     """
 
     form: Form
