@@ -77,7 +77,7 @@ def test_a_row_shorter_than_eps_is_scaled_alone():
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e3)  # of 1e8
 
 
-@pytest.mark.usefixtures("instructions", "threads")
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("module", ["sgr", "saf"])
 def test_a_step_is_that_of_the_equations(module):
     torch.manual_seed(0)
