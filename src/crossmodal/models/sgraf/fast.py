@@ -29,6 +29,7 @@ from crossmodal.models.sgraf.tiled import (
     image_sets,
     region_weights,
     unpadded,
+    unpadded_parts,
 )
 
 CPU_TILE, GPU_TILE = 2**20, 2**26  # bytes of word-region differences at a time: about a core's cache; much for a GPU
@@ -165,8 +166,7 @@ def _score_with_gradients(
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
     parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
     columns, means, variances = [], [], []
-    for index in parts:
-        sentences = unpadded(captions, index)  # (C, 1 + L, E)
+    for index, sentences in zip(parts, unpadded_parts(captions, parts), strict=True):  # of (C, 1 + L, E)
         whole, words = sentences[:, 0], sentences[:, 1:]
         alpha = region_weights(sets, words, weights.lambda_softmax)
         ones = whole.new_ones(len(whole), len(sets), 1)  # (1) is symmetric: images are the many targets of each caption

@@ -60,6 +60,16 @@ def unpadded(captions: Encoding, index: torch.Tensor) -> torch.Tensor:
     return captions.vectors[index][captions.mask[index]].view(len(index), -1, captions.vectors.shape[-1])
 
 
+def unpadded_parts(captions: Encoding, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    """``unpadded`` of each of the parts that ``captions_of_one_length`` gives, with one backward pass for all."""
+    order, counts = torch.cat(parts), [len(part) for part in parts]
+    lengths = captions.mask.sum(dim=1).sort().values.tolist()  # the parts' order
+    firsts = [sum(counts[:number]) for number in range(len(parts))]
+    sizes = [count * lengths[first] for count, first in zip(counts, firsts, strict=True)]
+    rows = captions.vectors[order][captions.mask[order]].split(sizes)
+    return [part.unflatten(0, (count, -1)) for part, count in zip(rows, counts, strict=True)]
+
+
 def region_weights(images: ImageSets, words: torch.Tensor, lambda_softmax: float) -> torch.Tensor:
     """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions."""
     cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
