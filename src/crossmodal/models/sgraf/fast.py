@@ -166,9 +166,10 @@ def _score_with_gradients(
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
     parts = captions_of_one_length(captions.mask, lambda length: KEPT * tile // (length * vector))
     columns, means, variances = [], [], []
-    for index, sentences in zip(parts, unpadded_parts(captions, parts), strict=True):  # of (C, 1 + L, E)
+    found = unpadded_parts(captions, parts, sets.regions)
+    for index, (sentences, products) in zip(parts, found, strict=True):  # (C, 1 + L, E), (C, 1 + L, N * R)
         whole, words = sentences[:, 0], sentences[:, 1:]
-        alpha = region_weights(sets, words, weights.lambda_softmax)
+        alpha = region_weights(sets, words, weights.lambda_softmax, products[:, 1:])
         ones = whole.new_ones(len(whole), len(sets), 1)  # (1) is symmetric: images are the many targets of each caption
         of_whole = weights.whole.vectors(ones, whole.unsqueeze(1), sets.whole.squeeze(1)).transpose(0, 1)
         local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])

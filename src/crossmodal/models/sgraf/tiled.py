@@ -11,7 +11,7 @@ the global vectors (C) of the captions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,20 +60,33 @@ def unpadded(captions: Encoding, index: torch.Tensor) -> torch.Tensor:
     return captions.vectors[index][captions.mask[index]].view(len(index), -1, captions.vectors.shape[-1])
 
 
-def unpadded_parts(captions: Encoding, parts: list[torch.Tensor]) -> list[torch.Tensor]:
-    """``unpadded`` of each of the parts that ``captions_of_one_length`` gives, with one backward pass for all."""
+def unpadded_parts(
+    captions: Encoding, parts: list[torch.Tensor], regions: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """``unpadded`` of each of the parts that ``captions_of_one_length`` gives, and its inner products with the regions.
+
+    Either has one backward pass for all parts: regions (N, R, E), products (C, L, N * R).
+    """
     order, counts = torch.cat(parts), [len(part) for part in parts]
     lengths = captions.mask.sum(dim=1).sort().values.tolist()  # the parts' order
     firsts = [sum(counts[:number]) for number in range(len(parts))]
     sizes = [count * lengths[first] for count, first in zip(counts, firsts, strict=True)]
-    rows = captions.vectors[order][captions.mask[order]].split(sizes)
-    return [part.unflatten(0, (count, -1)) for part, count in zip(rows, counts, strict=True)]
+    rows = captions.vectors[order][captions.mask[order]]
+    both = rows.split(sizes), (rows @ regions.flatten(0, 1).T).split(sizes)
+    for count, *part in zip(counts, *both, strict=True):
+        yield tuple(values.unflatten(0, (count, -1)) for values in part)
 
 
-def region_weights(images: ImageSets, words: torch.Tensor, lambda_softmax: float) -> torch.Tensor:
-    """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions."""
-    cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
-    cosines = cosines.float().view(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
+def region_weights(
+    images: ImageSets, words: torch.Tensor, lambda_softmax: float, cosines: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions.
+
+    ``cosines``: v_i . t_j, (C, L, N * R), where they are known.
+    """
+    if cosines is None:
+        cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
+    cosines = cosines.float().reshape(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
     alpha = attention_weights(cosines, query_dim=1, context_dim=3, lambda_softmax=lambda_softmax, present=images.mask)
     alpha = alpha.flatten(0, 1).transpose(0, 1)  # (N, T, R)
     squared = ((alpha @ images.products) * alpha).sum(dim=-1, keepdim=True)
