@@ -24,17 +24,13 @@ that had nothing else to do, with a C compiler (models/sgraf/compiled.py), print
     saf  published step      5.76 s    1.00 x     4,573 MiB
     saf  tiles step          5.91 s    0.97 x       869 MiB
 
+That was before SGR's steps and the backward pass were compiled, too. Since then, by one thread's
+processor time on a busy machine, sgr's matrix takes 0.90 of what it took, and saf's step 0.8 (batch 48: 1.7 to 2.0
+times as fast as the published form). docs/models/sgraf.md counts the operations.
+
 In several such runs sgr was 2.06 to 2.12 times as fast, saf 1.8 to 2.0 (the published form's own speed varies most),
 bf16 3.5 to 3.9 and 3.2 to 3.6. Without a compiler, the cores as idle, they were 1.86 to 1.9, 1.66 to 1.78, 3.4 to 3.6
-and 2.9 to 3.1. What is left to win: a pair costs 17 MFLOP (sgr) and 10 (saf), and the best plain product of these
-sizes runs at 112 GFLOP/s a core (oneDNN; MKL 85 to 100), so that no saf can be more than 2.2 times as fast as a
-published form that runs at 100 on both; saf's tiles run at 93 a core.
-
-An sgraf trains both: 15.9 s in the published form, 7.9 s here, 2.0 times as fast. SAF alone was 1.0 to 1.4 times as
-fast in several runs: its batch norm ties a caption's pairs together, so that all of them have a gradient, and a step
-is 440 GFLOP either way. Tried and left out, as they gave 0 to 7 %: oneDNN with packed weights, the longest captions
-first, maps written in place, dimensions in blocks of torch operations, and parts of the backward pass shared among
-threads.
+and 2.9 to 3.1.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from crossmodal.models.sgraf.tiled import (
     TorchMap,
     caption_groups,
     image_sets,
+    inner_products,
     region_weights,
 )
 
@@ -175,9 +176,10 @@ def _score_with_gradients(
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
     groups, back = caption_groups(captions, lambda length: KEPT * tile // (length * vector), padded)
     columns, means, variances = [], [], []
-    for group in groups:
+    found = zip(groups, inner_products(groups, sets.regions), strict=True)
+    for group, products in found:  # (C, 1 + L, N * R)
         whole, words = group.vectors[:, 0], group.vectors[:, 1:]
-        alpha = region_weights(sets, words, weights.lambda_softmax)
+        alpha = region_weights(sets, words, weights.lambda_softmax, products[:, 1:])
         ones = whole.new_ones(len(whole), len(sets), 1)  # (1) is symmetric: images are the many targets of each caption
         of_whole = weights.whole.vectors(ones, whole.unsqueeze(1), sets.whole.squeeze(1)).transpose(0, 1)
         local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])

@@ -13,7 +13,7 @@ the global vectors (C) of the captions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,16 +71,16 @@ def caption_groups(
         padded: BUCKETS groups, or more, of near length; else captions of one length alone.
     """
     parts = _near_lengths(captions, chunk) if padded else _one_length(captions, chunk)
-    order = sent(torch.cat(parts), captions.vectors.device)
-    back = sent(torch.cat(parts).argsort(), captions.vectors.device)
-    groups = []
-    for known, index in zip(parts, order.split([len(part) for part in parts]), strict=True):
-        if padded:
-            groups.append(_cut(captions, known, index))
-        else:
-            vectors = captions.vectors[index][captions.mask[index]].view(len(index), -1, captions.vectors.shape[-1])
-            groups.append(CaptionGroup(index, vectors, None))
-    return groups, back
+    known = torch.cat(parts)
+    order, back = (sent(index, captions.vectors.device) for index in (known, known.argsort()))
+    indices = order.split([len(part) for part in parts])
+    if padded:
+        return [_cut(captions, *pair) for pair in zip(parts, indices, strict=True)], back
+    lengths = captions.lengths()
+    rows = captions.vectors[order][captions.mask[order]]  # gathered once: one backward pass for all groups
+    sentences = rows.split([int(lengths[part].sum()) for part in parts])
+    unpadded = zip(indices, sentences, strict=True)
+    return [CaptionGroup(index, words.unflatten(0, (len(index), -1)), None) for index, words in unpadded], back
 
 
 def _one_length(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.Tensor]:
@@ -113,13 +113,26 @@ def _cut(captions: Encoding, known: torch.Tensor, index: torch.Tensor) -> Captio
     return CaptionGroup(index, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask)
 
 
-def region_weights(images: ImageSets, words: torch.Tensor, lambda_softmax: float) -> torch.Tensor:
+def inner_products(groups: Sequence[CaptionGroup], regions: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Of the words of each group with regions (N, R, E), (C, L, N * R): one product, which has one backward pass."""
+    rows = torch.cat([group.vectors.flatten(0, 1) for group in groups])
+    shapes = [group.vectors.shape[:2] for group in groups]
+    products = (rows @ regions.flatten(0, 1).T).split([shape.numel() for shape in shapes])
+    return (values.unflatten(0, shape) for values, shape in zip(products, shapes, strict=True))
+
+
+def region_weights(
+    images: ImageSets, words: torch.Tensor, lambda_softmax: float, cosines: torch.Tensor | None = None
+) -> torch.Tensor:
     """Equation (3): (C, L, E) to (N, T, R), scaled so that N(sum_i alpha_ij v_i) of (4) is weights . regions.
 
-    ``words`` are 0 at padding, which then adds nothing to the sum over the words.
+    Args:
+        words: 0 at padding, which then adds nothing to the sum over the words.
+        cosines: v_i . t_j, (C, L, N * R), where they are known.
     """
-    cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
-    cosines = cosines.float().view(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
+    if cosines is None:
+        cosines = words.flatten(0, 1) @ images.regions.flatten(0, 1).T  # (T, N * R)
+    cosines = cosines.float().reshape(*words.shape[:2], *images.regions.shape[:2])  # (C, L, N, R)
     alpha = attention_weights(cosines, query_dim=1, context_dim=3, lambda_softmax=lambda_softmax, present=images.mask)
     alpha = alpha.flatten(0, 1).transpose(0, 1)  # (N, T, R)
     squared = ((alpha @ images.products) * alpha).sum(dim=-1, keepdim=True)
