@@ -268,7 +268,9 @@ class Trainer:
         )
 
     def _checked_candidates(self, loss: Loss) -> int:
-        """``loss.candidates``, 0 for all pairs."""
+        """``loss.candidates``, 0 for all pairs; an ``auto`` that derived.loss_in_use has not replaced is 0."""
+        if loss.candidates == "auto":
+            return 0
         if loss.candidates and not self.loss.takes_candidates:
             raise UserError(f"params.yaml: loss.candidates {loss.candidates}: not with loss.name {loss.name}; use 0")
         if loss.candidates and not self.model.scores_candidates:
