@@ -94,7 +94,13 @@ def loop(named, model):
             for some in (
                 regions,
                 *(
-                    Regions(*(value[:, [r for r in range(count) if r != without]] for value in vars(regions).values() if value is not None))
+                    Regions(
+                        *(
+                            value[:, [r for r in range(count) if r != without]]
+                            for value in vars(regions).values()
+                            if value is not None
+                        )
+                    )
                     for without in range(count)
                 ),
             )

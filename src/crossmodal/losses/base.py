@@ -23,7 +23,7 @@ class BatchLoss(nn.Module):
     takes_candidates = False
 
     def sparse(self, epoch: int, pairs: int) -> int:
-        """Most entries of the matrix of so many pairs that have a gradient in this epoch, where they are few; else 0."""
+        """Most entries of the matrix of so many pairs with a gradient in this epoch, where they are few; else 0."""
         return 0
 
     def of_equal_scores(self, image_index: torch.Tensor, epoch: int, captions: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from crossmodal.batch import Encoding, sent
 
 GROUPS = 4  # sets are grouped by size in at least so many tiles
-GPU_CELLS = 16  # a GPU's tiles are larger by this: a tile is some 100 kernels
+GPU_CELLS, GPU_SETS = 16, 128  # a GPU's tiles are larger by this, and of so many sets or more: a tile is 100 kernels
 
 Score = Callable[[Encoding, Encoding], torch.Tensor]
 
@@ -47,8 +47,7 @@ def _tiles(sets: Encoding, most: int) -> tuple[list[Encoding], torch.Tensor]:
     mask, device = sets.on_host(), sets.vectors.device
     extents = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1)
     extents, order = extents.sort(stable=True)
-    groups = 1 if device.type != "cpu" and extents[0] == extents[-1] else GROUPS
-    size = min(most, -(-len(sets) // groups))
+    size = min(most, max(-(-len(sets) // GROUPS), 1 if device.type == "cpu" else GPU_SETS))
     stops = [max(1, int(part[-1])) for part in extents.split(size)]
     rows, back = sent(torch.stack([order, order.argsort()]), device)
     tiles = []

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -14,6 +15,9 @@ from crossmodal.files.checked_json import Record, as_record
 from crossmodal.files.hub_models import check_config, load_model, reading
 from crossmodal.models.base import Stored
 from crossmodal.models.blocks import run_rnn
+
+# Encoders whose attention takes a mask (B, 1, L, L) as it is, by transformers' create_bidirectional_mask.
+TAKE_READY_MASKS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 
 
 class BiGru(nn.Module):
@@ -49,8 +53,14 @@ class FineTunedBert(nn.Module):
         )
 
     def forward(self, words: Words) -> Words:
-        features = self.bert(words.ids, attention_mask=words.mask.long()).last_hidden_state
+        features = self.bert(words.ids, attention_mask=self._attention_mask(words)).last_hidden_state
         return replace(words, features=features)
+
+    def _attention_mask(self, words: Words) -> torch.Tensor | None:
+        """(B, L), about which the library asks the device; ready for use where it is known and the network takes it."""
+        if words.host_mask is None or self.bert.config.model_type not in TAKE_READY_MASKS:
+            return words.mask.long()
+        return None if words.whole() else words.mask[:, None, None].expand(-1, -1, words.mask.shape[1], -1)
 
 
 class _BiGruSettings(Record):

@@ -11,7 +11,7 @@ where none is.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from crossmodal.models.sgraf.graph import GraphStep, MakeMap, Map, graph_steps, 
 from crossmodal.models.sgraf.sparse_gradients import with_sparse_gradients
 from crossmodal.models.sgraf.threads import Buffers, map_tiles
 from crossmodal.models.sgraf.tiled import (
+    CaptionGroup,
     ImageSets,
     TorchMap,
     caption_groups,
@@ -35,6 +36,10 @@ from crossmodal.models.sgraf.tiled import (
 CPU_TILE, GPU_TILE = 2**20, 2**28  # bytes of word-region differences at a time: about a core's cache; much for a GPU
 VECTORS = 4  # tiles of similarity vectors computed at a time; reasoning takes one at a time
 KEPT = 16  # the same, of all images, where gradients are kept
+GROUPS, KEPT_GROUPS = (
+    4,
+    2,
+)  # of captions by length where they are padded; where gradients are kept, a group is 300 kernels
 
 
 def score_matrix(
@@ -113,20 +118,22 @@ def _score_in_tiles(
     """Scores without gradients: (N, C). ``factors``: (C, S), dropout."""
     buffers = Buffers()
     sim_dim, embed_dim = scorer.local_map.weight.shape
-    if packs(scorer.local_map.weight, dtype):
+    if not padded and packs(scorer.local_map.weight, dtype):
         weights = FastWeights.of(scorer, lambda weight, bias: pack_map(weight, bias, dtype))
     else:
         weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, buffers))
     sets = image_sets(images, dtype)
     tiles, counts = [], []
-    groups, back = caption_groups(captions, lambda length: tile // (length * embed_dim * dtype.itemsize), padded)
+    groups, back = caption_groups(
+        captions, lambda length: tile // (length * embed_dim * dtype.itemsize), GROUPS * padded
+    )
     for group in groups:
-        words = group.vectors.to(dtype)
-        vectors = words[..., 0].numel() * sim_dim * dtype.itemsize  # bytes, of an image
+        group = replace(group, vectors=group.vectors.to(dtype))
+        vectors = group.vectors[..., 0].numel() * sim_dim * dtype.itemsize  # bytes, of an image
         starts = range(0, len(sets), max(1, VECTORS * tile // vectors))
         own = None if factors is None else factors[group.index]
         some = [sets[start : start + starts.step] for start in starts]
-        tiles += [(weights, part, words, group.mask, own, tile, buffers) for part in some]
+        tiles += [(weights, part, group, own, tile, buffers) for part in some]
         counts.append(len(starts))
     scores = iter(map_tiles(_score_tile, tiles, images.vectors.device.type))
     columns = [torch.cat(list(itertools.islice(scores, count))) for count in counts]
@@ -136,22 +143,25 @@ def _score_in_tiles(
 def _score_tile(
     weights: FastWeights,
     images: ImageSets,
-    captions: torch.Tensor,
-    mask: torch.Tensor | None,
+    group: CaptionGroup,
     factors: torch.Tensor | None,
     tile: int,
     buffers: Buffers,
 ) -> torch.Tensor:
-    """Scores of the captions of a group, (C, 1 + L, E), without gradients: (N, C)."""
+    """Scores of the captions of a group, without gradients: (N, C)."""
+    captions = group.vectors
     whole, words = captions[:, 0], captions[:, 1:]
     nodes = buffers.take("nodes", weights.local.bias, len(images), *captions.shape[:2], len(weights.local.bias))
     ones = whole.new_ones(len(images), len(whole), 1)
     weights.whole.fill_vectors(nodes[:, :, :1], ones, images.whole, whole)
     alpha = region_weights(images, words, weights.lambda_softmax)
-    weights.local.fill_vectors(nodes[:, :, 1:], alpha, images.regions, words.flatten(0, 1))
+    if group.real is None:
+        weights.local.fill_vectors(nodes[:, :, 1:], alpha, images.regions, words.flatten(0, 1))
+    else:
+        nodes[:, :, 1:] = group.local_vectors(weights.local, alpha, images.regions)
     if factors is not None:
         nodes *= factors.unsqueeze(1)
-    return weights.scores(_reason(weights, nodes, mask, tile, buffers))
+    return weights.scores(_reason(weights, nodes, group.mask, tile, buffers))
 
 
 def _score_with_gradients(
@@ -174,16 +184,18 @@ def _score_with_gradients(
     weights = FastWeights.of(scorer, lambda weight, bias: TorchMap(weight.to(dtype), bias.to(dtype), tile, Buffers()))
     sets = image_sets(images, dtype)
     vector = len(images) * len(weights.local.bias) * dtype.itemsize  # bytes, of all images
-    groups, back = caption_groups(captions, lambda length: KEPT * tile // (length * vector), padded)
+    groups, back = caption_groups(captions, lambda length: KEPT * tile // (length * vector), KEPT_GROUPS * padded)
     columns, means, variances = [], [], []
+    of_all = _global_vectors(weights, sets, captions.vectors[:, 0]) if padded else None
     found = zip(groups, inner_products(groups, sets.regions), strict=True)
     for group, products in found:  # (C, 1 + L, N * R)
-        whole, words = group.vectors[:, 0], group.vectors[:, 1:]
-        alpha = region_weights(sets, words, weights.lambda_softmax, products[:, 1:])
-        ones = whole.new_ones(len(whole), len(sets), 1)  # (1) is symmetric: images are the many targets of each caption
-        of_whole = weights.whole.vectors(ones, whole.unsqueeze(1), sets.whole.squeeze(1)).transpose(0, 1)
-        local = weights.local.vectors(alpha, sets.regions, words.flatten(0, 1)).unflatten(1, words.shape[:2])
-        nodes = torch.cat([of_whole.unsqueeze(2), local], dim=2)
+        alpha = region_weights(sets, group.vectors[:, 1:], weights.lambda_softmax, products[:, 1:])
+        local = group.local_vectors(weights.local, alpha, sets.regions)
+        if padded:
+            whole = of_all.index_select(1, group.index)
+        else:
+            whole = _global_vectors(weights, sets, group.vectors[:, 0])
+        nodes = torch.cat([whole.unsqueeze(2), local], dim=2)
         if factors is not None:
             nodes = nodes * factors[group.index].unsqueeze(1)
         if joint:
@@ -198,6 +210,15 @@ def _score_with_gradients(
     if joint:
         scorer.reasoning.track(torch.cat(means), torch.cat(variances))
     return torch.cat(columns, dim=1)[:, back]
+
+
+def _global_vectors(weights: FastWeights, images: ImageSets, whole: torch.Tensor) -> torch.Tensor:
+    """s_0, equation (2), of every image with every caption, by the captions' global vectors (C, E): (N, C, S).
+
+    Equation (1) is symmetric: the images are the many targets of each caption.
+    """
+    ones = whole.new_ones(len(whole), len(images), 1)
+    return weights.whole.vectors(ones, whole.unsqueeze(1), images.whole.squeeze(1)).transpose(0, 1)
 
 
 def _statistics(logits: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -73,7 +73,7 @@ def _score_with_graph(
     reason = _Reasoning(scorer)
     together = max(1, PAIRS * len(captions) // max(1, int(candidates.sum())))
     scores, places = [], []
-    for group in caption_groups(captions, lambda length: together, padded=False)[0]:
+    for group in caption_groups(captions, lambda length: together, groups=0)[0]:
         index = group.index
         column, row = candidates[:, index].T.nonzero(as_tuple=True)  # all pairs of some captions
         sentences = group.vectors.index_select(0, column)  # (P, 1 + L, E)

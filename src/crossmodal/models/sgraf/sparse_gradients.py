@@ -38,7 +38,7 @@ def with_sparse_gradients(
     """
     masks = images.mask, captions.mask
     weights = [weight for weight in scorer.parameters() if weight.requires_grad]
-    return SparseGradients.apply(scores, scorer, masks, factors, most, images.vectors, captions.vectors, *weights)
+    return SparseGradients.apply(scores, scorer, masks, (factors, most), images.vectors, captions.vectors, *weights)
 
 
 class FoldedGraph:
@@ -69,13 +69,13 @@ class SparseGradients(torch.autograd.Function):
         scores: torch.Tensor,
         scorer: PairScorer,
         masks: tuple[torch.Tensor, torch.Tensor],
-        factors: torch.Tensor | None,
-        most: int | None,
+        options: tuple[torch.Tensor | None, int | None],
         images: torch.Tensor,
         captions: torch.Tensor,
         *weights: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.scorer, ctx.masks, ctx.factors, ctx.most = scorer, masks, factors, most
+        ctx.scorer, ctx.masks = scorer, masks
+        ctx.factors, ctx.most = options
         ctx.save_for_backward(images, captions, *weights)
         return scores
 
@@ -101,10 +101,7 @@ class SparseGradients(torch.autograd.Function):
                 vectors = ctx.scorer.similarity_vectors(image, image_mask[row, 1:], caption)
                 if ctx.factors is not None:
                     vectors = vectors * ctx.factors[column].unsqueeze(1)
-                if ctx.most:
-                    reasoned = graph(vectors, words)
-                else:
-                    reasoned = (graph or ctx.scorer.reasoning)(vectors)
+                reasoned = graph(vectors, words) if ctx.most else (graph or ctx.scorer.reasoning)(vectors)
                 scores = ctx.scorer.score(reasoned)
             leaves = [image, caption, *weights, *copies]
             found = torch.autograd.grad(scores, leaves, pull, allow_unused=True)
@@ -121,7 +118,7 @@ class SparseGradients(torch.autograd.Function):
             origins, pulls = ([values[number] for number in trained] for values in (graph.origins, of_copies))
             if origins:
                 of_weights = _added(of_weights, torch.autograd.grad(origins, weights, pulls, allow_unused=True))
-        return None, None, None, None, None, of_images, of_captions, *of_weights
+        return None, None, None, None, of_images, of_captions, *of_weights
 
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # rows, columns, and their gradients

@@ -26,8 +26,6 @@ from crossmodal.models.sgraf.compiled import packs
 from crossmodal.models.sgraf.compiled_gradients import CompiledVectors
 from crossmodal.models.sgraf.threads import Buffers
 
-BUCKETS = 5  # of a batch's captions by length, where they are padded
-
 
 @dataclass(frozen=True)
 class ImageSets(Batched):
@@ -53,34 +51,45 @@ def image_sets(images: Encoding, dtype: torch.dtype) -> ImageSets:
 class CaptionGroup:
     """Captions that are scored together.
 
-    index: (C,) int64, which of all they are. vectors: (C, 1 + L, E), 0 at padding. mask: (C, 1 + L) bool; None without
-    padding.
+    index: (C,) int64, which of all they are. vectors: (C, 1 + L, E), 0 at padding. mask: (C, 1 + L) bool, and real:
+    which of the C * L words are no padding, int64; both None without padding.
     """
 
     index: torch.Tensor
     vectors: torch.Tensor
     mask: torch.Tensor | None
+    real: torch.Tensor | None
+
+    def local_vectors(self, layer: TorchMap, alpha: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """s_j, equation (4), of every image with every caption: alpha (N, C * L, R) to (N, C, L, S), 0 at padding."""
+        words = self.vectors[:, 1:]
+        targets = words.flatten(0, 1)
+        if self.real is None:
+            return layer.vectors(alpha, regions, targets).unflatten(1, words.shape[:2])
+        real = layer.vectors(alpha.index_select(1, self.real), regions, targets.index_select(0, self.real))
+        padded = real.new_zeros(len(real), len(targets), real.shape[2])
+        return padded.index_copy(1, self.real, real).unflatten(1, words.shape[:2])
 
 
 def caption_groups(
-    captions: Encoding, chunk: Callable[[int], int], padded: bool
+    captions: Encoding, chunk: Callable[[int], int], groups: int
 ) -> tuple[list[CaptionGroup], torch.Tensor]:
     """Groups of at most ``chunk(length)`` captions, and the index that brings their columns into the given order.
 
     Args:
-        padded: BUCKETS groups, or more, of near length; else captions of one length alone.
+        groups: so many, or more, of near length; 0: captions of one length alone.
     """
-    parts = _near_lengths(captions, chunk) if padded else _one_length(captions, chunk)
+    parts = _near_lengths(captions, chunk, groups) if groups else _one_length(captions, chunk)
     known = torch.cat(parts)
     order, back = (sent(index, captions.vectors.device) for index in (known, known.argsort()))
     indices = order.split([len(part) for part in parts])
-    if padded:
+    if groups:
         return [_cut(captions, *pair) for pair in zip(parts, indices, strict=True)], back
     lengths = captions.lengths()
     rows = captions.vectors[order][captions.mask[order]]  # gathered once: one backward pass for all groups
     sentences = rows.split([int(lengths[part].sum()) for part in parts])
     unpadded = zip(indices, sentences, strict=True)
-    return [CaptionGroup(index, words.unflatten(0, (len(index), -1)), None) for index, words in unpadded], back
+    return [CaptionGroup(index, words.unflatten(0, (len(index), -1)), None, None) for index, words in unpadded], back
 
 
 def _one_length(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.Tensor]:
@@ -92,10 +101,10 @@ def _one_length(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.T
     return parts
 
 
-def _near_lengths(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.Tensor]:
+def _near_lengths(captions: Encoding, chunk: Callable[[int], int], groups: int) -> list[torch.Tensor]:
     host = captions.on_host()
     extents, order = (host * torch.arange(1, host.shape[1] + 1)).amax(dim=1).sort(stable=True)
-    size = -(-len(order) // BUCKETS)
+    size = -(-len(order) // groups)
     parts = []
     for alike, longest in zip(order.split(size), extents.split(size), strict=True):
         parts += alike.split(max(1, chunk(int(longest[-1]))))
@@ -108,9 +117,10 @@ def _cut(captions: Encoding, known: torch.Tensor, index: torch.Tensor) -> Captio
     longest = int((own * torch.arange(1, own.shape[1] + 1)).amax())
     vectors = captions.vectors.index_select(0, index)[:, :longest]
     if own[:, :longest].all():
-        return CaptionGroup(index, vectors, None)
+        return CaptionGroup(index, vectors, None, None)
     mask = captions.mask.index_select(0, index)[:, :longest]
-    return CaptionGroup(index, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask)
+    real = sent(own[:, 1:longest].flatten().nonzero().squeeze(1), index.device)
+    return CaptionGroup(index, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask, real)
 
 
 def inner_products(groups: Sequence[CaptionGroup], regions: torch.Tensor) -> Iterator[torch.Tensor]:
