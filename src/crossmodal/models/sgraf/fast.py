@@ -189,10 +189,7 @@ def _score_with_gradients(
     for group in groups:
         alpha = region_weights(sets, group.vectors[:, 1:], weights.lambda_softmax)
         local = group.local_vectors(weights.local, alpha, sets.regions)
-        if padded:
-            whole = of_all.index_select(1, group.index)
-        else:
-            whole = _global_vectors(weights, sets, group.vectors[:, 0])
+        whole = of_all.index_select(1, group.index) if padded else _global_vectors(weights, sets, group.vectors[:, 0])
         nodes = torch.cat([whole.unsqueeze(2), local], dim=2)
         if factors is not None:
             nodes = nodes * factors[group.index].unsqueeze(1)
