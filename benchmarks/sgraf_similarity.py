@@ -56,7 +56,7 @@ Form = Callable[[PairScorer, Encoding, Encoding], torch.Tensor]
 
 def tiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> torch.Tensor:
     """The matrix as the model makes it, for a loss with few gradients: (N, C)."""
-    return score_matrix(scorer, images, captions, sparse=True)
+    return score_matrix(scorer, images, captions, sparse=3 * len(images))
 
 
 FORMS: dict[str, Form] = {"published": score_by_caption, "tiles": tiled}

@@ -56,7 +56,7 @@ def step(model: Matcher, regions: Regions, words: Words, chunk: int) -> None:
     chunks = ChunkedEncoder(model, chunk, nullcontext) if chunk else None
     encode = (lambda: chunks.encode(regions, [words], torch.manual_seed)) if chunks else lambda: model(regions, [words])
     images, captions = encode()
-    infonce_loss(model.batch_similarity(images, captions, sparse=False), temperature=0.07).backward()
+    infonce_loss(model.batch_similarity(images, captions, sparse=0), temperature=0.07).backward()
     if chunks:
         chunks.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 2.0)

@@ -48,9 +48,12 @@ class Masked(Batched):
         return self.mask.cpu() if self.host_mask is None else self.host_mask
 
     def move(self, device: torch.device) -> Masked:
-        """``to`` of a batch on the CPU, whose mask stays known."""
+        """``to`` of regions or words on the CPU, whose mask stays known; features become float32 on the device."""
         moved = self.to(device)
-        return moved if device.type == "cpu" else replace(moved, host_mask=self.mask)
+        if device.type == "cpu":
+            return moved
+        features = None if moved.features is None else moved.features.float()
+        return replace(moved, features=features, host_mask=self.mask)
 
     def whole(self) -> bool:
         """Whether nothing is padding."""

@@ -69,7 +69,7 @@ def train(run, model):
         by_length = run["token_lengths"][rows].argsort()
         parts = [captions_of(run, rows[part]) for part in by_length.chunk(4)]
         images, captions = model(images_of(run, run["caption_image"][rows]), parts)
-        scores = model.batch_similarity(images, captions, sparse=True)[:, by_length.argsort()]
+        scores = model.batch_similarity(images, captions, sparse=3 * len(images))[:, by_length.argsort()]
         optimizer.zero_grad()
         hinge_loss(scores, margin=float(run["margin"]), hardest=True).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), float(run["clip"]))

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from assertions import raises_naming
 from pretended_device import pretended
 from trainers import KilledError, data_of, trainer_of
 
@@ -121,6 +122,18 @@ def test_every_miner(data, tmp_path, miner):
     ):  # they draw, and the device has random numbers of its own
         assert on_device[0] == pytest.approx(on_cpu[0], rel=1e-4)
     assert not counts.unordered
+
+
+def test_a_loss_that_is_not_finite_stops_training_before_a_checkpoint(data, tmp_path, monkeypatch):
+    """It is read with the figures, once in LOG_EVERY steps, and before state is saved."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    with pretended():
+        trainer = trainer_of(data["bert"], tmp_path / "state", processes=DEVICE, batch_size=8)
+        with torch.no_grad():
+            next(trainer.model.parameters()).fill_(float("nan"))
+        with raises_naming("train.lr"):
+            trainer.fit(nothing)
+    assert not (tmp_path / "state" / "state.pt").exists()
 
 
 @pytest.mark.parametrize("encoder", ["bert", "bigru"])

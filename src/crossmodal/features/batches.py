@@ -28,17 +28,25 @@ class TokenTable:
 
 
 def read_regions(
-    store: FeatureStore, rows: np.ndarray, keep: np.random.Generator | None = None, drop: float = 0
+    store: FeatureStore,
+    rows: np.ndarray,
+    keep: np.random.Generator | None = None,
+    drop: float = 0,
+    *,
+    stored: bool = False,
 ) -> Regions:
     """Regions of images as a padded batch; with ``keep`` each is dropped with probability ``drop``.
 
     At least one region of an image stays (size augmentation of VSE-infinity, arXiv 2011.04305, section 3.4).
+
+    Args:
+        stored: features of the store's type, float16 as a rule, for a device that makes float32 of them; else float32.
     """
     mask = _mask(store, rows)
     if keep is not None and drop:
         mask = _thin(mask, keep, drop)
     return Regions(
-        features=_floats(store, rows),
+        features=torch.from_numpy(store.padded(rows, "features")) if stored else _floats(store, rows),
         boxes=torch.from_numpy(store.padded(rows, "boxes")) if "boxes" in store.arrays else None,
         mask=torch.from_numpy(mask),
     )
@@ -50,6 +58,8 @@ def read_words(
     keep: np.random.Generator | None = None,
     drop: float = 0,
     table: TokenTable | None = None,
+    *,
+    stored: bool = False,
 ) -> Words:
     """Tokens of captions as a padded batch; with ``keep`` some are dropped, but never all of a caption.
 
@@ -57,10 +67,14 @@ def read_words(
     whole words are chosen with this probability: of ids, half of them are masked, a tenth is replaced by random ids
     and the rest is dropped (VSE-infinity's published code); of features, which are of one sentence as it is, all are
     dropped. Dropped tokens leave no gap: those that follow move up. A store without features gives only ids.
+    ``stored``: see ``read_regions``.
     """
     mask = _mask(store, rows)
     known = "features" in store.arrays
-    tokens = _floats(store, rows) if known else torch.from_numpy(store.padded(rows, "token_ids")).long()
+    if known:
+        tokens = torch.from_numpy(store.padded(rows, "features")) if stored else _floats(store, rows)
+    else:
+        tokens = torch.from_numpy(store.padded(rows, "token_ids")).long()
     if keep is not None and drop:
         if table is None:
             inner = _inner(mask)

@@ -77,6 +77,7 @@ class EpochBatches(Dataset):
         seed, epoch: with the batch's number, determine the order and what is dropped.
         share: (rank, count), which of how many processes' share of every batch is read: one part of the images,
             and of the captions every count-th from short to long.
+        stored: features as they are stored, which are float32 after ``PairBatch.to`` a GPU: half the bytes to copy.
 
     Raises:
         UserError: a batch has fewer images than there are processes.
@@ -91,8 +92,9 @@ class EpochBatches(Dataset):
         epoch: int,
         views: int = 1,
         share: tuple[int, int] = (0, 1),
+        stored: bool = False,
     ) -> None:
-        self.data, self.settings, self.views, self.share = data, settings, views, share
+        self.data, self.settings, self.views, self.share, self.stored = data, settings, views, share, stored
         self.seed, self.epoch = seed, epoch
         captions, caption_image, batch_size = data.train.captions, data.caption_image, settings.batch_size
         self.images = np.unique(caption_image[captions])
@@ -123,9 +125,9 @@ class EpochBatches(Dataset):
         own_captions = np.repeat(captions[rank::count], self.views)
         rng = np.random.default_rng([self.seed, self.epoch, number, rank])
         return PairBatch(
-            regions=read_regions(data.regions, own_images, rng, settings.region_dropout),
+            regions=read_regions(data.regions, own_images, rng, settings.region_dropout, stored=self.stored),
             words=tuple(
-                read_words(data.words, part, rng, settings.word_dropout, data.token_table)
+                read_words(data.words, part, rng, settings.word_dropout, data.token_table, stored=self.stored)
                 for part in np.array_split(own_captions, min(LENGTH_BUCKETS, len(own_captions)))
             ),
             image_index=torch.from_numpy((image_index[order, None] * self.views + views).ravel()),

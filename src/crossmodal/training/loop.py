@@ -32,6 +32,7 @@ from crossmodal.training.candidates import choose_candidates, thin_gradient
 from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
 from crossmodal.training.processes import ALONE, Processes
+from crossmodal.training.running_loss import RunningLoss
 from crossmodal.training.schedule import Schedule
 from crossmodal.training.validation import best_metric, validate
 from crossmodal.workspace import load_state, save_state
@@ -72,27 +73,6 @@ class TrainerSettings:
     text_lr: float = 1.0
     image_lr: float = 1.0
     frozen_epochs: int = 0
-
-
-class RunningLoss:
-    """Losses of an epoch, summed on the device in float64, so that a step needs no wait for it.
-
-    A value that is not finite leaves the sum so.
-    """
-
-    def __init__(self, start: float, device: torch.device) -> None:
-        self.total = torch.full((), start, dtype=torch.float64, device=device)
-        self.last = self.total
-
-    def add(self, loss: torch.Tensor, pairs: int) -> None:
-        """Take in the loss of a batch, a scalar that is summed over its pairs."""
-        self.last = loss.detach().double() / pairs
-        self.total = self.total + self.last
-
-    def read(self) -> tuple[float, float]:
-        """The last loss per pair, and the sum."""
-        value, total = torch.stack([self.last, self.total]).tolist()
-        return value, total
 
 
 class Trainer:
@@ -326,7 +306,10 @@ class Trainer:
         if self.model.image.boxes is not None:  # a trained backbone drops cells of its own output
             settings = settings.model_copy(update={"region_dropout": 0.0})
         share = (self.processes.rank, self.processes.count)
-        return EpochBatches(self.data, settings, seed=self.seed, epoch=epoch, views=self.views, share=share)
+        stored = self.device.type != "cpu"
+        return EpochBatches(
+            self.data, settings, seed=self.seed, epoch=epoch, views=self.views, share=share, stored=stored
+        )
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
