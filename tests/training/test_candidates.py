@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from assertions import raises_naming
-from trainers import KilledError, data_of, trainer_of
+from trainers import PARAMS, KilledError, data_of, trainer_of
 
+from crossmodal.settings.derived import loss_in_use
 from crossmodal.training import loop
 from crossmodal.training.candidates import choose_candidates, thin_gradient
 
@@ -112,3 +113,13 @@ def test_views_and_hard_negatives(tiny_data, tmp_path):
 def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, name):
     with raises_naming("loss.candidates", "4"):
         trainer_of(data_of(tiny_data), tmp_path, model, name=name, candidates=4)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "given", "used"),
+    [("sgraf", "infonce", "auto", 48), ("sgraf", "hinge", "auto", 48), ("sgraf", "crcl", "auto", 0),
+     ("tern", "infonce", "auto", 0), ("sgraf", "infonce", 0, 0), ("sgraf", "infonce", 7, 7)],
+)  # fmt: skip
+def test_what_auto_stands_for(model, name, given, used):
+    loss = PARAMS.loss.model_copy(update={"name": name, "candidates": given})
+    assert loss_in_use(PARAMS.model_copy(update={"model": model, "loss": loss})).candidates == used

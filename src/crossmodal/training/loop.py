@@ -248,17 +248,13 @@ class Trainer:
         )
 
     def _checked_candidates(self, loss: Loss) -> int:
-        """``loss.candidates``, 0 for all pairs; an ``auto`` that derived.loss_in_use has not replaced is 0."""
-        if loss.candidates == "auto":
-            return 0
-        if loss.candidates and not self.loss.takes_candidates:
-            raise UserError(f"params.yaml: loss.candidates {loss.candidates}: not with loss.name {loss.name}; use 0")
-        if loss.candidates and not self.model.scores_candidates:
-            raise UserError(
-                f"params.yaml: loss.candidates {loss.candidates}: this model scores all pairs of a batch, only sgraf "
-                "takes some; use 0"
-            )
-        return loss.candidates
+        """``loss.candidates``, 0 for all pairs; ``auto`` too, for which derived.py gives the train stage a number."""
+        count = 0 if loss.candidates == "auto" else loss.candidates
+        if count and not self.loss.takes_candidates:
+            raise UserError(f"params.yaml: loss.candidates {count}: loss.name {loss.name} takes all pairs; use 0")
+        if count and not self.model.scores_candidates:
+            raise UserError(f"params.yaml: loss.candidates {count}: only model sgraf scores some of the pairs; use 0")
+        return count
 
     def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
         """This process's images and captions, in float32."""
