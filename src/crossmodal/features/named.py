@@ -10,6 +10,7 @@ import numpy as np
 from crossmodal.features.store import FeatureStore
 
 Box = tuple[float, float, float, float]
+WITHOUT_OBJECTS = ("grid", "clip")  # region backends whose boxes show nothing
 _READ = ("boxes", "scores", "classes", "attributes")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from crossmodal.datasets.decode import read_thumbnail
 from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError
-from crossmodal.features.named import NamedRegion, stored_regions
+from crossmodal.features.named import WITHOUT_OBJECTS, NamedRegion, stored_regions
 from crossmodal.features.store import FeatureStore
 
 SIDE = 192  # pixels of a thumbnail's longer side
@@ -78,7 +78,7 @@ class Pictures:
 
     def _best_regions(self, row: int) -> tuple[NamedRegion, ...]:
         """The MAX_REGIONS best-scoring stored regions; none of a grid or of CLIP: their boxes show nothing."""
-        if self.store.metadata.get("backend") in ("grid", "clip") or "scores" not in self.store.arrays:
+        if self.store.metadata.get("backend") in WITHOUT_OBJECTS or "scores" not in self.store.arrays:
             return ()
         best = np.argsort(-self.store.read(row, "scores"), kind="stable")[:MAX_REGIONS]
         named = stored_regions(self.store, row)

@@ -12,13 +12,11 @@ from crossmodal.batch import Encoding
 from crossmodal.datasets.contrasts import Contrast, Shown
 from crossmodal.datasets.decode import read_image, upright_size
 from crossmodal.errors import UserError
-from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import scored
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.regions.extraction.query import regions_of
-from crossmodal.retrieval.gallery import as_made
 from crossmodal.runtime import pick_device, progress
-from crossmodal.serving.session import Folders, matching_extractor, matching_reader
+from crossmodal.serving.session import Folders, as_stored, matching_extractor, matching_reader
 from crossmodal.settings.params import Params
 
 KEPT = 64  # encoded images, as several examples in a row may show the same
@@ -33,9 +31,7 @@ def score_contrasts(contrasts: Sequence[Contrast], params: Params, folders: Fold
         UserError: an image is unreadable, or models are missing, damaged or do not belong together.
     """
     model, config = load_matcher(folders.matcher)
-    for folder in (folders.regions, folders.captions):
-        if (folder / "index.json").is_file():
-            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
+    params = as_stored(params, folders)
     device = pick_device()
     model.to(device)
     extractor, reader = matching_extractor(params, folders, config), matching_reader(params, folders, config)

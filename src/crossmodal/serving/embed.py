@@ -29,13 +29,13 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.models.checkpoint import load_matcher
-from crossmodal.retrieval.gallery import GalleryInfo, as_made, save_info
+from crossmodal.retrieval.gallery import GalleryInfo, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.serving.embedding.former import STORES, TABLES
 from crossmodal.serving.embedding.run import FORMER, Made, make_shards, set_aside
 from crossmodal.serving.embedding.shards import DONE, IMAGES, Recipe, empty_copy
 from crossmodal.serving.embedding.tasks import Collection, find_tasks
-from crossmodal.serving.session import Folders
+from crossmodal.serving.session import Folders, as_stored
 from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import Params
 from crossmodal.workspace import content_key
@@ -134,7 +134,7 @@ def _embed(
     old, part = out.with_name(f"{out.name}.old"), out.with_name(f"{out.name}.part")
     if old.exists() and not out.exists():  # ended between the two lines that exchange them
         old.rename(out)
-    params = _as_made_by_stages(params, folders)
+    params = as_stored(params, folders)
     model, config = load_matcher(folders.matcher)
     made_by = _made_by(params, folders)
     if out.exists():
@@ -179,13 +179,6 @@ def _embed(
     shutil.rmtree(old, ignore_errors=True)
     listing = "dataset/manifest.json" if gallery else "skipped.json"
     return Summary(config.model, made.rows, made.known, size, skipped, listing)
-
-
-def _as_made_by_stages(params: Params, folders: Folders) -> Params:
-    for folder in (folders.regions, folders.captions):
-        if (folder / "index.json").is_file():
-            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
-    return params
 
 
 def _made_by(params: Params, folders: Folders) -> str:

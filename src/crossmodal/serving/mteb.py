@@ -33,9 +33,8 @@ from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.extract import Extraction, extract_regions
-from crossmodal.retrieval.gallery import as_made
 from crossmodal.runtime import pick_device
-from crossmodal.serving.session import Folders, matching_extractor, matching_reader
+from crossmodal.serving.session import Folders, as_stored, matching_extractor, matching_reader
 from crossmodal.settings.params import Params, load_params
 
 if TYPE_CHECKING:
@@ -62,11 +61,7 @@ class MatcherSearch:
         self.model, self.config = load_matcher(self.folders.matcher)
         self.model.to(pick_device())
         self.name = name or f"crossmodal/{self.config.model}"
-        params = params or load_params()
-        for folder in (self.folders.regions, self.folders.captions):
-            if (folder / "index.json").is_file():
-                params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
-        self.params = params
+        self.params = as_stored(params or load_params(), self.folders)
         self._work = tempfile.TemporaryDirectory(prefix="mteb-")  # features of one side, removed with this object
         self._corpus: tuple[str, list[str], FeatureStore] | None = None
 

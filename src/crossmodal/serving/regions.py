@@ -13,14 +13,13 @@ import torch
 from crossmodal.batch import Regions
 from crossmodal.datasets.decode import read_image
 from crossmodal.features.batches import read_regions
-from crossmodal.features.named import NamedRegion, named_regions, stored_regions
+from crossmodal.features.named import WITHOUT_OBJECTS, NamedRegion, named_regions, stored_regions
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.base import RegionExtractor
-from crossmodal.regions.extraction.extract import autocast, store_row
+from crossmodal.regions.extraction.query import row_of
 from crossmodal.runtime import loaded_once
 
 KEPT = 256  # images whose regions are kept once they were found
-WITHOUT_OBJECTS = ("grid", "clip")  # backends whose boxes show nothing
 
 
 class GalleryRegions:
@@ -89,10 +88,7 @@ class GalleryRegions:
         with self._lock:
             row = self._found.get(item)
         if row is None:
-            image = read_image(self.photograph(item))
-            with autocast(self.precision):
-                row = store_row(self.extractor()([image])[0], image.shape)
-            row["features"] = row["features"].astype(np.float16)  # as stored ones are
+            row = row_of(read_image(self.photograph(item)), self.extractor(), self.precision)
             with self._lock:
                 self._found[item] = row
                 while len(self._found) > KEPT:

@@ -248,6 +248,18 @@ def _timed(started: float, find: Callable[[], Answer]) -> Timed:
     return Timed(answer.found, encoded - started, answer.search, answer.rerank)
 
 
+def as_stored(params: Params, folders: Folders) -> Params:
+    """Params with the settings that the feature stores of ``folders`` were made by, where these are there.
+
+    Raises:
+        UserError: a store's index is damaged.
+    """
+    for folder in (folders.regions, folders.captions):
+        if (folder / "index.json").is_file():
+            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
+    return params
+
+
 def matching_reader(params: Params, folders: Folders, config: MatcherConfig) -> SentenceReader:
     """The reader of sentences for the matcher of ``config``.
 

@@ -23,12 +23,11 @@ from pydantic import Field
 from crossmodal import paths
 from crossmodal.captions.encoders import caption_reading
 from crossmodal.errors import UserError
-from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.files.hub_models import reading
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.retrieval.gallery import as_made
-from crossmodal.serving.session import Folders
+from crossmodal.serving.session import Folders, as_stored
 from crossmodal.settings.derived import image_reading
 from crossmodal.settings.params import Params
 
@@ -50,9 +49,7 @@ class Shared(Record):
 
 def reading_settings(params: Params, folders: Folders, config: MatcherConfig) -> dict[str, Any]:
     """Settings that sentences and photographs are read by for a matcher: those of its features, else of ``params``."""
-    for folder in (folders.regions, folders.captions):
-        if (folder / "index.json").is_file():
-            params = as_made(params, FeatureStore(folder).settings, folder / "index.json")
+    params = as_stored(params, folders)
     return image_reading(params) | caption_reading(_with_encoder(params, config))
 
 

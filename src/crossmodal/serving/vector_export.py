@@ -8,7 +8,7 @@ vector      fixed_size_list<float32>[E]        of matchers with one vector an it
 vectors     list<fixed_size_list<float32>[E]>  of matchers that compare sets, in place of ``vector``
 
 A set is what the matcher compares: TERAN's has a vector a region, in the order of the boxes, and a vector a word
-without the first and the last two tokens; SGRAF's begins with the global vector.
+without the ends of the caption; SGRAF's begins with the global vector.
 """
 
 from __future__ import annotations

@@ -21,19 +21,16 @@ from crossmodal.settings.derived import bert_source, region_backend, run_setting
 from crossmodal.settings.params import Params
 from crossmodal.workspace import content_key
 
+_FLICKR = (
+    "other",
+    "The photographs are their photographers', under Flickr's terms of use; the dataset is given out for "
+    "non-commercial research and education, and weights trained on it are meant for the same.",
+)
 # License of the hub, and the sentence about data, by dataset. A folder's owner has to write both.
 LICENCES = {
     "scenes": ("mit", "The pictures and captions are rendered by the pipeline and free; so are these weights (MIT)."),
-    "flickr8k": (
-        "other",
-        "The photographs are their photographers', under Flickr's terms of use; the dataset is given out for "
-        "non-commercial research and education, and weights trained on it are meant for the same.",
-    ),
-    "flickr30k": (
-        "other",
-        "The photographs are their photographers', under Flickr's terms of use; the dataset is given out for "
-        "non-commercial research and education, and weights trained on it are meant for the same.",
-    ),
+    "flickr8k": _FLICKR,
+    "flickr30k": _FLICKR,
     "coco": ("other", "The photographs are under Flickr's terms of use, the captions under CC BY 4.0."),
 }
 TO_DO = "TO DO: say here whose the photographs are, and what may be done with weights that were trained on them."

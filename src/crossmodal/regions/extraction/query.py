@@ -32,11 +32,17 @@ def read_photograph(path: Path, extractor: RegionExtractor, precision: str) -> R
 
 def regions_of(image: np.ndarray, extractor: RegionExtractor, precision: str) -> Regions:
     """The same of an image that is decoded, (H, W, 3) uint8."""
-    with autocast(precision):
-        row = store_row(extractor([image])[0], image.shape)
-    features = torch.from_numpy(row["features"].astype(np.float16)).float()
+    row = row_of(image, extractor, precision)
+    features = torch.from_numpy(row["features"]).float()
     return Regions(
         features=features.unsqueeze(0),
         boxes=torch.from_numpy(row["boxes"]).unsqueeze(0),
         mask=torch.ones(1, len(features), dtype=torch.bool),
     )
+
+
+def row_of(image: np.ndarray, extractor: RegionExtractor, precision: str) -> dict[str, np.ndarray]:
+    """Arrays of an image, (H, W, 3) uint8, as a store has them: features (R, D) float16, boxes (R, 4) and others."""
+    with autocast(precision):
+        row = store_row(extractor([image])[0], image.shape)
+    return row | {"features": row["features"].astype(np.float16)}

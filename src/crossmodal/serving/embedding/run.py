@@ -6,7 +6,6 @@ What a run has finished when it is cut off lies next to the folder that it makes
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,16 +35,16 @@ class Made:
 
 
 class ShardActor:
-    """A Ray actor that makes shards; models are loaded once."""
+    """A Ray actor that makes shards of some of ``tasks``; models are loaded once."""
 
-    def __init__(self, home: Path, recipe: Recipe) -> None:
+    def __init__(self, home: Path, recipe: Recipe, tasks: Sequence[Task]) -> None:
         os.chdir(home)  # paths of models are relative to the repository
-        self.maker = ShardMaker(recipe)
+        self.maker, self.tasks = ShardMaker(recipe), tasks
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """``task`` (1,), pickled -> ``error`` (1,), a UserError's message or nothing."""
+        """``task`` (1,), its number -> ``error`` (1,), a UserError's message or nothing."""
         try:
-            self.maker.make(pickle.loads(batch["task"][0]))
+            self.maker.make(self.tasks[int(batch["task"][0])])
         except UserError as error:
             return {"error": [str(error)]}
         return {"error": [""]}
@@ -61,8 +60,8 @@ def make_shards(
     """
     left = [task for task in tasks if not _finished(task, recipe.out)]
     if left and executor == "ray":
-        items = [{"task": pickle.dumps(task)} for task in left]
-        map_on_ray(ShardActor, (Path.cwd(), recipe), items, cluster, desc="embed on ray")
+        items = [{"task": number} for number in range(len(left))]
+        map_on_ray(ShardActor, (Path.cwd(), recipe, left), items, cluster, desc="embed on ray")
     elif left:
         maker = ShardMaker(recipe)
         for task in progress(left, desc="embed", unit="shard"):
