@@ -1,5 +1,6 @@
 """Paths that settings name, room on the disk, and precisions that the machine is fast in."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from assertions import raises_naming
 
 from crossmodal import runtime
 from crossmodal.runtime import check_space, hub_name_or_path, in_units, setting_path, usable_precision
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_paths_of_settings(tmp_path, monkeypatch):
@@ -110,3 +113,18 @@ def test_memory_of_freed_tensors_is_used_again():
     by_default, kept = map(int, output.split())
     assert by_default >= 50
     assert kept < by_default / 10
+
+
+@pytest.mark.parametrize(
+    ("stages", "libraries"),
+    [
+        (("settings", "download", "relevance"), {"torch", "transformers", "mlflow"}),
+        (("captions", "train", "report"), {"transformers", "timm", "torchvision", "mlflow", "sympy"}),
+    ],
+)
+def test_a_stage_starts_without_libraries_that_it_need_not_import(stages, libraries):
+    """Each takes seconds of every run."""
+    code = f"import sys, {', '.join(f'stages.{stage}' for stage in stages)}\nprint({libraries} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

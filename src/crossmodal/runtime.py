@@ -1,4 +1,7 @@
-"""Runtime helpers: project root, paths of settings, device, precision, seeds, progress bars, free disk space."""
+"""Runtime helpers: project root, paths of settings, device, precision, seeds, progress bars, free disk space.
+
+torch is imported by the functions that need it: a second that stages and commands without tensors are spared.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,16 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from crossmodal.errors import UserError, first_of_several
 from crossmodal.terminal import printable, warn
+
+if TYPE_CHECKING:
+    import torch
 
 # Of torch.cpu.get_capabilities: what x86 and ARM processors multiply matrices of a type with.
 CPU_INSTRUCTIONS = {
@@ -54,6 +59,8 @@ def hub_name_or_path(text: str) -> str:
 
 def pick_device() -> torch.device:
     """The first CUDA device, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -85,6 +92,8 @@ def keep_large_blocks() -> None:
 @functools.cache
 def computes_fast(precision: str, device: str) -> bool:
     """Whether a kind of device has instructions for bf16 or fp16, without which it takes several times fp32's time."""
+    import torch
+
     if device == "cuda":
         return precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
     if device != "cpu":
@@ -118,6 +127,8 @@ def seed_everything(seed: int) -> None:
 
     On CUDA attention adds in any order if it may (``warn_only``). An operation without a deterministic kernel raises.
     """
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -127,12 +138,16 @@ def seed_everything(seed: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """State of torch's generators, the CPU's and the device's own, which dropout draws from: for ``save_state``."""
+    import torch
+
     state = {"cpu": torch.get_rng_state()}
     return state if device.type == "cpu" else state | {device.type: torch.get_device_module(device).get_rng_state()}
 
 
 def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
     """Go on with what ``random_state`` gave; a state of another kind of device restores the CPU's alone."""
+    import torch
+
     torch.set_rng_state(state["cpu"])
     if device.type != "cpu" and device.type in state:
         torch.get_device_module(device).set_rng_state(state[device.type])

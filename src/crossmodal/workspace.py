@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock
 
@@ -96,6 +95,8 @@ def _renamed(folder: Path, target: Path) -> bool:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state that a killed process continues from, under a temporary name and then renamed."""
+    import torch  # here: stages without tensors save no state
+
     part = path.with_suffix(".part")
     with part.open("wb") as file:  # torch's own writer does not say why a write failed
         torch.save(state, file)
@@ -106,6 +107,8 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """Read what ``save_state`` wrote, on the CPU; None without a file or, with a warning, without a readable one."""
     if not path.is_file():
         return None
+    import torch
+
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
