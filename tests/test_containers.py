@@ -46,6 +46,14 @@ def test_what_git_ignores_does_not_go_into_the_image():
     assert ignored - kept_out == set()
 
 
+def test_what_git_tracks_goes_into_the_image():
+    """Else git and dvc see deleted files there."""
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    excludes = [f"--exclude={line if '**' in line else '/' + line}" for line in patterns]
+    command = ["git", "ls-files", "--cached", "--ignored", *excludes]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
+
+
 def test_the_devcontainer_makes_what_the_makefile_makes():
     content = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
     target = content["postCreateCommand"].removeprefix("make ")
