@@ -123,3 +123,11 @@ def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, nam
 def test_what_auto_stands_for(model, name, given, used):
     loss = PARAMS.loss.model_copy(update={"name": name, "candidates": given})
     assert loss_in_use(PARAMS.model_copy(update={"model": model, "loss": loss})).candidates == used
+
+
+def test_a_gradient_is_thinned_alike_in_any_order_of_the_captions():
+    """Several processes have them in another order than one."""
+    grad, captions, order = torch.randn(6, 9) ** 5, torch.arange(9) * 3, torch.randperm(9)
+    one = thin_gradient(grad, captions, torch.Generator().manual_seed(4))
+    other = thin_gradient(grad[:, order], captions[order], torch.Generator().manual_seed(4))
+    torch.testing.assert_close(other, one[:, order])
