@@ -64,14 +64,20 @@ def choose_candidates(
     return Candidates(certain, sampled & ~certain)
 
 
-def thin_gradient(grad: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def thin_gradient(grad: torch.Tensor, captions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The gradient of scores with most of its small values set to 0: the same on average, for a fraction of the time.
 
     A value g stays with probability p = min(1, |g| / mean of |g|) and becomes g / p (importance sampling, or Russian
     roulette); the mean is over values that are not 0. Of a softmax nearly all of the gradient is that of few pairs.
+
+    Args:
+        grad: (N, B).
+        captions: (B,), a number of each caption: the same numbers are drawn for it in whatever order they come.
+        generator: on the CPU.
     """
     size = grad.abs()
     mean = size.sum() / size.count_nonzero().clamp(min=1)
     probability = (size / mean.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
-    kept = torch.rand(grad.shape, generator=generator).to(grad.device) < probability
+    turn = captions.argsort(stable=True).argsort()
+    kept = torch.rand(grad.shape, generator=generator).to(grad.device)[:, turn] < probability
     return torch.where(kept, grad / probability, 0)

@@ -235,7 +235,9 @@ class Trainer:
             scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch, len(image_index)))
         similarity = processes.gather(scores.T).T  # (N, own captions) of all processes: (N, B)
         if self.candidates and similarity.requires_grad:
-            similarity.register_hook(partial(thin_gradient, generator=self._generator(epoch, THINNING)))
+            generator = self._generator(epoch, THINNING)
+            views = batch.captions.repeat_interleave(self.views)
+            similarity.register_hook(partial(thin_gradient, captions=views, generator=generator))
         return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
 
     @torch.no_grad()
