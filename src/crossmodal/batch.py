@@ -50,10 +50,8 @@ class Masked(Batched):
     def move(self, device: torch.device) -> Masked:
         """``to`` of regions or words on the CPU, whose mask stays known; features become float32 on the device."""
         moved = self.to(device)
-        if device.type == "cpu":
-            return moved
         features = None if moved.features is None else moved.features.float()
-        return replace(moved, features=features, host_mask=self.mask)
+        return replace(moved, features=features, host_mask=None if device.type == "cpu" else self.mask)
 
     def whole(self) -> bool:
         """Whether nothing is padding."""

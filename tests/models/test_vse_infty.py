@@ -8,7 +8,7 @@ import pytest
 import torch
 from assertions import raises_naming
 
-from crossmodal.batch import Words
+from crossmodal.batch import Encoding, Words
 from crossmodal.models.base import InputSizes
 from crossmodal.models.blocks import masked_mean
 from crossmodal.models.vse_infty import GeneralisedPooling, VseInftyMatcher, sinusoidal_positions
@@ -76,7 +76,7 @@ def test_against_the_loop_over_a_row(pooling, rows):
     values.requires_grad_()
     parameters = [values, *pooling.parameters()]
     expected = torch.stack([pooled_row(pooling, row[real]) for row, real in zip(values, mask, strict=True)])
-    ours = pooling(values, mask)
+    ours = pooling(values, Encoding(values, mask))
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
     ours, expected = (torch.autograd.grad((out * weight).sum(), parameters) for out in (ours, expected))
@@ -88,9 +88,11 @@ def test_against_the_loop_over_a_row(pooling, rows):
 @torch.no_grad()
 def test_equal_scores_are_the_mean_and_one_item_is_itself(pooling, rows):
     values, mask = rows
-    torch.testing.assert_close(pooling(values, mask)[1], values[1, 0])
+    torch.testing.assert_close(pooling(values, Encoding(values, mask))[1], values[1, 0])
     pooling.linear.weight.zero_()
-    torch.testing.assert_close(pooling(values, mask), masked_mean(values.masked_fill(~mask.unsqueeze(-1), 0), mask))
+    torch.testing.assert_close(
+        pooling(values, Encoding(values, mask)), masked_mean(values.masked_fill(~mask.unsqueeze(-1), 0), mask)
+    )
 
 
 @torch.no_grad()
@@ -108,7 +110,7 @@ def test_empty_rows_are_zeros(pooling, rows):
     values, mask = rows
     mask[2] = False
     values.requires_grad_()
-    pooled = pooling(values, mask)
+    pooled = pooling(values, Encoding(values, mask))
     assert not pooled[2].any()
     pooled.sum().backward()
     assert values.grad.isfinite().all()
@@ -157,7 +159,7 @@ def test_padding_counts_in_the_batch_norm_as_published(batch):
     normed = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
     mapped = (model.image_map(rows).flatten(0, 1) + model.image_mlp[3](normed.relu())).unflatten(0, (4, 4))
     real = torch.arange(4) < gaps.sum(dim=1)[:, None]
-    expected = torch.nn.functional.normalize(model.image_pool(mapped, real), dim=-1)
+    expected = torch.nn.functional.normalize(model.image_pool(mapped, Encoding(mapped, real)), dim=-1)
     found = model.encode_images(dataclasses.replace(regions, mask=gaps)).vectors
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model.image_mlp[1].running_mean, 0.1 * hidden.mean(0))
@@ -215,7 +217,7 @@ def test_words_of_a_bigru_are_not_mapped():
     model.load_state_dict(vse_infty_state(published | {"txt_enc.embed.weight": torch.zeros(4, 3)}))
     words = torch.randn(2, 3, 16)
     every = torch.ones(2, 3, dtype=torch.bool)
-    expected = torch.nn.functional.normalize(model.caption_pool(words, every), dim=-1)
+    expected = torch.nn.functional.normalize(model.caption_pool(words, Encoding(words, every)), dim=-1)
     torch.testing.assert_close(model.encode_captions(Words(words, every)).vectors, expected)
     with raises_naming("vse_infty.word_map", "8", "vse_infty.embed_dim", "16"):
         small_model(word_map="none")

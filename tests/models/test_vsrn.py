@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal.batch import Regions
+from crossmodal.batch import Encoding, Regions
 from crossmodal.losses.pair import hinge_loss
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
@@ -103,7 +103,7 @@ def test_captions_are_the_last_state(batch):
 def test_a_new_layer_is_the_identity(batch):
     torch.manual_seed(0)
     layer, regions = RelationLayer(10), batch[0]
-    torch.testing.assert_close(layer(regions.features, regions.mask), regions.features)
+    torch.testing.assert_close(layer(regions.features, regions), regions.features)
 
 
 @torch.inference_mode()
@@ -113,9 +113,9 @@ def test_batch_norm_counts_real_regions_only(batch):
     layers = [build(1).relations[0].train() for _ in range(2)]
     torch.manual_seed(1)
     values = torch.randn(4, 6, 12)
-    tight = layers[0](values, regions.mask)
+    tight = layers[0](values, regions)
     padded = torch.nn.functional.pad(values.masked_fill(~regions.mask[..., None], 1e3), (0, 0, 0, 3), value=-1e3)
-    wide = layers[1](padded, torch.nn.functional.pad(regions.mask, (0, 3)))
+    wide = layers[1](padded, Encoding(padded, torch.nn.functional.pad(regions.mask, (0, 3))))
     torch.testing.assert_close(wide[:, :6][regions.mask], tight[regions.mask])
     weights = arrays(build(1).relations[0])
     rows = [values[row][regions.mask[row]].double().numpy() for row in range(4)]
@@ -157,8 +157,8 @@ def test_states_stay_float32_under_autocast(batch):
     model, (_, words) = build(), batch
     values = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        state = last_state(model.caption_rnn, values, words.mask)
-    torch.testing.assert_close(state, last_state(model.caption_rnn, values, words.mask))
+        state = last_state(model.caption_rnn, values, words)
+    torch.testing.assert_close(state, last_state(model.caption_rnn, values, words))
 
 
 def test_autocast(batch):
