@@ -56,7 +56,9 @@ def make_batch(pairs: int, regions: int, words: int) -> PairBatch:
         tokens = torch.randn(len(lengths), longest, words, generator=generator).half()
         parts.append(Words(tokens, torch.arange(longest) < lengths[:, None]))
     every = torch.arange(pairs)
-    return PairBatch(Regions(features, boxes, torch.ones(pairs, 36, dtype=torch.bool)), tuple(parts), every, every)
+    return PairBatch(
+        Regions(features, boxes, torch.ones(pairs, 36, dtype=torch.bool)), tuple(parts), every, every, every
+    )
 
 
 def bytes_of(batch: PairBatch) -> int:

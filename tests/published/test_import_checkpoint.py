@@ -17,7 +17,7 @@ from assertions import raises_naming
 from published_arrays import arrays, length_mask
 from transformers import BertConfig, BertModel
 
-from crossmodal.batch import Regions, Words
+from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.checkpoint import load_matcher, save_matcher
 from crossmodal.published.checkpoints import import_checkpoint
@@ -269,7 +269,8 @@ def test_vse_infty_with_a_bigru(tmp_path):
     for row in range(len(captions)):
         length = int(captions.mask[row].sum())
         forward, backward = rnn(embed(captions.ids[row : row + 1, :length]))[0].chunk(2, dim=2)
-        pooled = model.caption_pool((forward + backward) / 2, captions.mask[row : row + 1, :length])
+        sets = Encoding((forward + backward) / 2, captions.mask[row : row + 1, :length])
+        pooled = model.caption_pool(sets.vectors, sets)
         expected = F.normalize(pooled)
         torch.testing.assert_close(model.encode_text(captions).vectors[row : row + 1], expected, **TOLERANCE)
 
