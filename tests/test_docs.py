@@ -47,6 +47,12 @@ def test_settings_are_there(page):
     assert keys - {ADDED} <= SETTINGS.keys()
 
 
+def test_the_readme_names_the_commands_that_set_all_up():
+    for target in ("repro", "test"):
+        assert re.search(rf"^ +\$ make {target}\b", PAGES["README.md"], re.MULTILINE), target
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
 def test_the_readmes_pictures_are_few_and_small():
     """A clone carries every version of them."""
     pictures = [ROOT / target for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGES["README.md"])]
