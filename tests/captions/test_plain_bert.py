@@ -99,6 +99,14 @@ def test_what_it_does_not_know_is_left_to_transformers(bert, file, values):
     assert read_plain_bert(bert) is None
 
 
+def test_a_tokenizer_that_panics_is_left_to_transformers(bert):
+    """Its text is put between tokens that the file does not define: the library panics with no Exception."""
+    post_processor = json.loads((bert / "tokenizer.json").read_text())["post_processor"]
+    assert post_processor["special_tokens"].pop("[CLS]")
+    change(bert / "tokenizer.json", post_processor=post_processor)
+    assert read_plain_bert(bert) is None
+
+
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
 def test_a_missing_or_damaged_file_is_left_to_transformers(bert, file):
     (bert / file).write_bytes((bert / file).read_bytes()[:-9])

@@ -69,12 +69,21 @@ class PlainTokenizer:
         self.backend_tokenizer, self._longest = tokenizer, 0
 
     def __call__(self, texts: Sequence[str], *, truncation: Literal[True], max_length: int) -> dict[str, list]:
-        """``input_ids`` of each text, at most ``max_length``, special tokens among them."""
+        """``input_ids`` of each text, at most ``max_length``, special tokens among them.
+
+        Raises:
+            ValueError: the library panics, as with a token that is not in the file; its own exception is no Exception.
+        """
         del truncation
         if max_length != self._longest:  # several threads may share a tokenizer that is not changed any more
             self.backend_tokenizer.enable_truncation(max_length)
             self._longest = max_length
-        return {"input_ids": [encoded.ids for encoded in self.backend_tokenizer.encode_batch(list(texts))]}
+        try:
+            return {"input_ids": [encoded.ids for encoded in self.backend_tokenizer.encode_batch(list(texts))]}
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ValueError(str(error)) from None
 
 
 class PlainBert(nn.Module):
@@ -153,7 +162,8 @@ def read_plain_bert(folder: Path) -> tuple[PlainBert, PlainTokenizer] | None:
             return None
         weights = read_tensors(folder / "model.safetensors")
         check_tensors(weights, PlainBert.shapes(config), "", "")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = PlainTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        tokenizer(["a"], truncation=True, max_length=config.max_position_embeddings)
     except Exception:  # whatever it is: transformers can read the folder, or says what is wrong with it
         return None
-    return PlainBert(config, weights), PlainTokenizer(tokenizer)
+    return PlainBert(config, weights), tokenizer
