@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crossmodal.models.blocks import SetDropout, TransformerEncoder
+from crossmodal.models.blocks import SetDropout, TransformerEncoder, put_items, take_items
 
 
 def test_set_dropout_drops_the_same_features_of_all_members():
@@ -35,3 +35,28 @@ def test_layers_start_as_copies_of_one_as_torchs_do(start):
     theirs = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).state_dict()
     same = all(torch.equal(value, theirs[name]) for name, value in encoder.state_dict().items())
     assert same == (start == "copies")
+
+
+@pytest.mark.parametrize("lengths", [[5, 2, 1, 4], [3, 3]])
+def test_transformer_encoder_gives_what_torchs_does_for_real_items(lengths):
+    """Outputs and gradients of torch.nn.TransformerEncoder; whatever stands at padding changes nothing."""
+    torch.manual_seed(0)
+    encoder = TransformerEncoder(8, layers=2, heads=2, feed_forward=12, dropout=0.0).double()
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True).double()
+    theirs = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    theirs.load_state_dict(encoder.state_dict())
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    values = torch.randn(*mask.shape, 8, dtype=torch.float64)
+    items = None if mask.all() else mask.flatten().nonzero().squeeze(1)
+    weights = torch.randn(int(mask.sum()), 8, dtype=torch.float64)
+
+    expected = theirs(values, src_key_padding_mask=~mask)[mask]
+    spoiled = values.masked_fill(~mask[..., None], 1e6).requires_grad_()
+    found = encoder(take_items(spoiled, items), items, mask)
+    torch.testing.assert_close(found, expected)
+    (expected * weights).sum().backward()
+    (found * weights).sum().backward()
+    for ours, published in zip(encoder.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, published.grad)
+    assert not spoiled.grad[~mask].any()
+    assert not put_items(found, items, *mask.shape)[~mask].any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +49,23 @@ def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[t
         return output.index_select(0, back), state.index_select(1, back)
 
 
+class _Take(torch.autograd.Function):
+    """Rows by distinct indices. The backward pass writes each row once, where index_select's adds in any order."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        ctx.items, ctx.rows = items, len(flat)
+        return flat.index_select(0, items)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy(0, ctx.items, gradient), None
+
+
 def take_items(values: torch.Tensor, items: torch.Tensor | None) -> torch.Tensor:
     """The real items of all sets: (B, N, E) -> (M, E). ``items``: see ``Masked.real_items``."""
     flat = values.flatten(0, 1)
-    return flat if items is None else flat.index_select(0, items)
+    return flat if items is None else _Take.apply(flat, items)
 
 
 def put_items(real: torch.Tensor, items: torch.Tensor | None, sets: int, longest: int) -> torch.Tensor:
@@ -128,10 +142,12 @@ class SetDropout(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Post-norm transformer encoder with ReLU (Vaswani et al. 2017), as TERN uses it: (B, N, E) -> (B, N, E).
+    """Post-norm transformer encoder with ReLU (Vaswani et al. 2017), as TERN uses it, over the items of sets.
 
-    Zero layers are the identity. Parameter names are those of torch.nn.TransformerEncoder. ``start``: drawn, each layer
-    has random weights of its own; copies, all start as copies of one, as torch's do.
+    The real items of B sets, (M, E) -> (M, E), as ``take_items`` gives them: ``items`` says which they are, ``mask``
+    (B, N). Only the attention computes padding. Zero layers are the identity. Parameters are those of
+    torch.nn.TransformerEncoder. ``start``: drawn, each layer has random weights of its own; copies, all start as copies
+    of one, as torch's do.
     """
 
     def __init__(
@@ -146,18 +162,34 @@ class TransformerEncoder(nn.Module):
         copies = [copy.deepcopy(drawn[0]) for _ in range(layers - len(drawn))]
         self.layers = nn.ModuleList(drawn + copies)
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, real: torch.Tensor, items: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
         # On a CPU the fused kernel's backward takes several times as long as plain products at these lengths. The
         # switch is of the whole process: where nothing is trained, other threads may be at work, and it stays.
-        training = values.device.type == "cpu" and torch.is_grad_enabled()
+        training = real.device.type == "cpu" and torch.is_grad_enabled()
         with sdpa_kernel(SDPBackend.MATH) if training else nullcontext():
             for layer in self.layers:
-                values = layer(values, src_key_padding_mask=~mask)
-        return values
+                attended = layer.dropout1(_attend(layer.self_attn, real, items, mask))
+                real = layer.norm1(real + attended)
+                hidden = layer.dropout(F.relu(layer.linear1(real)))
+                real = layer.norm2(real + layer.dropout2(layer.linear2(hidden)))
+        return real
+
+
+def _attend(
+    attention: nn.MultiheadAttention, real: torch.Tensor, items: torch.Tensor | None, mask: torch.Tensor
+) -> torch.Tensor:
+    """Multi-head self-attention among the items of each set, which are padded for the attention alone: (M, E)."""
+    projected = F.linear(real, attention.in_proj_weight, attention.in_proj_bias)
+    heads = put_items(projected, items, *mask.shape).unflatten(-1, (3, attention.num_heads, -1))
+    query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, heads, N, E / heads)
+    dropout = attention.dropout if attention.training else 0.0
+    present = None if items is None else mask[:, None, None, :]
+    values = F.scaled_dot_product_attention(query, key, value, attn_mask=present, dropout_p=dropout)
+    return attention.out_proj(take_items(values.transpose(1, 2).flatten(2), items))
 
 
 class BoxPositions(nn.Module):
-    """Joins region features and box positions: (B, R, D), (B, R, 4) -> (B, R, E).
+    """Joins region features and box positions: (..., D), (..., 4) -> (..., E).
 
     concat: Linear(D + 5 -> E), ReLU, Linear(E -> E), TERN's published form. sum: Linear(D -> E) + Linear(5 -> E), that
     of kaylode/tern. none: Linear(D -> E), boxes may be None. The location is multiplied by ``scale``: next to features
@@ -177,7 +209,7 @@ class BoxPositions(nn.Module):
         if self.mode == "none":
             return self.features(features)
         area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-        location = self.scale * torch.cat([boxes, area.unsqueeze(-1)], dim=-1)  # (B, R, 5): x1 y1 x2 y2 area
+        location = self.scale * torch.cat([boxes, area.unsqueeze(-1)], dim=-1)  # (..., 5): x1 y1 x2 y2 area
         if self.mode == "concat":
             return self.map(torch.cat([features, location], dim=-1))
         return self.features(features) + self.location(location)

@@ -8,6 +8,7 @@ maximum. docs/models/tern.md: published settings, differences.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool
+from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool, put_items, take_items
 from crossmodal.settings.params import Tern
 
 
@@ -45,17 +46,19 @@ class TernMatcher(Matcher):
         self.image_encoder = self.encoder if settings.shared else encoder(settings.embed_dim, layers=settings.layers)
 
     def region_set(self, regions: Regions) -> torch.Tensor:
-        """Reasoned regions in the common space, [I-CLS] first, which starts as zeros: (B, R, D) -> (B, 1 + R, E)."""
-        features, mask = F.pad(regions.features, (0, 0, 1, 0)), F.pad(regions.mask, (1, 0), value=True)
-        boxes = None if regions.boxes is None else F.pad(regions.boxes, (0, 0, 1, 0))
-        values = self.positions(self.input_dropout(features), boxes)  # (B, 1 + R, V)
-        values = self.visual_encoder(values, mask)
-        return self.image_encoder(self.image_map(values), mask)
+        """Reasoned regions in the common space, [I-CLS] first, 0 at padding: (B, R, D) -> (B, 1 + R, E)."""
+        regions = with_class_token(regions)
+        items, mask = regions.real_items(), regions.mask
+        boxes = None if regions.boxes is None else take_items(regions.boxes, items)
+        values = self.positions(take_items(self.input_dropout(regions.features), items), boxes)  # (M, V)
+        values = self.visual_encoder(values, items, mask)
+        return put_items(self.image_encoder(self.image_map(values), items, mask), items, *mask.shape)
 
     def word_set(self, words: Words) -> torch.Tensor:
-        """Reasoned words in the common space, [T-CLS] first: (B, L, H) -> (B, L, E)."""
-        values = self.text_encoder(self.input_dropout(words.features), words.mask)
-        return self.encoder(self.caption_map(values), words.mask)
+        """Reasoned words in the common space, [T-CLS] first, 0 at padding: (B, L, H) -> (B, L, E)."""
+        items, mask = words.real_items(), words.mask
+        values = self.text_encoder(take_items(self.input_dropout(words.features), items), items, mask)
+        return put_items(self.encoder(self.caption_map(values), items, mask), items, *mask.shape)
 
     def encode_images(self, regions: Regions) -> Encoding:
         values = self.region_set(regions)
@@ -65,3 +68,14 @@ class TernMatcher(Matcher):
 
     def encode_captions(self, words: Words) -> Encoding:
         return Encoding(F.normalize(pool(self.word_set(words), words.mask, self.text_aggregation), dim=-1))
+
+
+def with_class_token(regions: Regions) -> Regions:
+    """The regions with [I-CLS] first, which starts as zeros: R -> 1 + R."""
+    return replace(
+        regions,
+        features=F.pad(regions.features, (0, 0, 1, 0)),
+        boxes=None if regions.boxes is None else F.pad(regions.boxes, (0, 0, 1, 0)),
+        mask=F.pad(regions.mask, (1, 0), value=True),
+        host_mask=None if regions.host_mask is None else F.pad(regions.host_mask, (1, 0), value=True),
+    )
