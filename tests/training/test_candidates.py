@@ -108,7 +108,7 @@ def test_views_and_hard_negatives(tiny_data, tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("scan", "infonce"), ("tern", "hinge"), ("sgraf", "crcl")],
+    [("scan", "infonce"), ("tern", "hinge"), ("tern", "triplet")],
 )
 def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, name):
     with raises_naming("loss.candidates", "4"):
@@ -117,7 +117,7 @@ def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, nam
 
 @pytest.mark.parametrize(
     ("model", "name", "given", "used"),
-    [("sgraf", "infonce", "auto", 48), ("sgraf", "hinge", "auto", 48), ("sgraf", "crcl", "auto", 0),
+    [("sgraf", "infonce", "auto", 48), ("sgraf", "hinge", "auto", 48), ("sgraf", "crcl", "auto", 48),
      ("tern", "infonce", "auto", 0), ("sgraf", "infonce", 0, 0), ("sgraf", "infonce", 7, 7)],
 )  # fmt: skip
 def test_what_auto_stands_for(model, name, given, used):

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 
 from crossmodal.losses.base import BatchLoss
+from crossmodal.losses.candidates import Candidates
 from crossmodal.losses.pair import same_image
 from crossmodal.settings.params import Loss
 
@@ -36,7 +37,12 @@ LEAST = 0.1  # smaller labels are 0
 
 
 def complementary_loss(
-    similarity: torch.Tensor, labels: torch.Tensor, *, temperature: float, ignore: torch.Tensor | None = None
+    similarity: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    temperature: float,
+    ignore: torch.Tensor | None = None,
+    candidates: Candidates | None = None,
 ) -> torch.Tensor:
     """The loss above, summed over the batch.
 
@@ -44,32 +50,48 @@ def complementary_loss(
         similarity: (B, B), image x caption; pair b is image b with caption b.
         labels: (B,) soft labels.
         ignore: (B, B) bool, True where a pair is no negative though its indices differ.
+        candidates: the pairs that are scored, the own ones among them; None: all. Sums over j and k are estimated.
     """
-    logits = _logits(similarity, temperature, ignore)
-    pair = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    total = logits.new_zeros(())
-    for scores in (logits, logits.T):
-        active = -labels * F.log_softmax(scores, dim=1).diagonal()
-        tangents = scores.softmax(dim=1).tan()  # (B, B)
+    pair = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    total = similarity.new_zeros(())
+    for logits, weights in _directions(similarity, temperature, ignore, candidates):
+        active = -labels * F.log_softmax(logits, dim=1).diagonal()
+        probability = logits.softmax(dim=1) / weights.clamp(min=1)  # p_ij, 0 where there is no score
+        tangents = weights * probability.tan()  # (B, B)
         complementary = tangents.masked_fill(pair, 0).sum(dim=1) / tangents.sum(dim=1) ** (1 - labels)
         total = total + (active + COMPLEMENTARY * complementary).sum()
     return total
 
 
 def pair_probability(
-    similarity: torch.Tensor, *, temperature: float, ignore: torch.Tensor | None = None
+    similarity: torch.Tensor,
+    *,
+    temperature: float,
+    ignore: torch.Tensor | None = None,
+    candidates: Candidates | None = None,
 ) -> torch.Tensor:
-    """r of a batch: (B,)."""
-    logits = _logits(similarity, temperature, ignore)
-    return (logits.softmax(dim=1).diagonal() + logits.softmax(dim=0).diagonal()) / 2
+    """r of a batch: (B,). Arguments as in ``complementary_loss``."""
+    directions = _directions(similarity, temperature, ignore, candidates)
+    return sum(logits.softmax(dim=1).diagonal() for logits, _ in directions) / 2
 
 
-def _logits(similarity: torch.Tensor, temperature: float, ignore: torch.Tensor | None) -> torch.Tensor:
+def _directions(
+    similarity: torch.Tensor, temperature: float, ignore: torch.Tensor | None, candidates: Candidates | None
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of images to captions and of captions to images, each (B, B): logits, and how many pairs each counts for.
+
+    A pair that counts for w has log w added to its logit, so that a softmax over the row is that of all pairs.
+    """
     logits = similarity / temperature
-    if ignore is None:
-        return logits
-    pair = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    return logits.masked_fill(ignore & ~pair, float("-inf"))
+    if ignore is not None:
+        pair = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        ignore = ignore & ~pair
+        logits = logits.masked_fill(ignore, float("-inf"))
+    if candidates is None:
+        weights = torch.ones_like(logits)
+        return [(logits, weights), (logits.T, weights)]
+    rows, columns = (candidates.weights(dim, ignore).to(logits) for dim in (1, 0))
+    return [(logits + rows.log(), rows), ((logits + columns.log()).T, columns.T)]
 
 
 class ComplementaryLoss(BatchLoss):
@@ -80,6 +102,7 @@ class ComplementaryLoss(BatchLoss):
     """
 
     takes_captions = True
+    takes_candidates = True
 
     def __init__(self, settings: Loss, captions: int) -> None:
         super().__init__()
@@ -87,15 +110,20 @@ class ComplementaryLoss(BatchLoss):
         self.register_buffer("labels", torch.ones(captions))
 
     def forward(
-        self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int, captions: torch.Tensor
+        self,
+        similarity: torch.Tensor,
+        image_index: torch.Tensor,
+        epoch: int,
+        captions: torch.Tensor,
+        candidates: Candidates | None = None,
     ) -> torch.Tensor:
         """The loss, summed over the pairs; their labels are updated.
 
         Args:
-            similarity, image_index, epoch: see HingeLoss.
+            similarity, image_index, epoch, candidates: see HingeLoss.
             captions: (B,) int64, row of the caption store of each pair's caption.
         """
-        settings, options = self.settings, self._options(image_index)
+        settings, options = self.settings, self._options(image_index) | {"candidates": candidates}
         with torch.no_grad():
             labels = stored = self.labels[captions]
             found = pair_probability(similarity, **options)

@@ -17,7 +17,7 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_yaml import first_problem
 from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import setting_path
-from crossmodal.settings.params import Loss, Params
+from crossmodal.settings.params import MATRIX_LOSSES, Loss, Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
 _BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")
@@ -79,7 +79,7 @@ def loss_in_use(params: Params) -> Loss:
     """The section ``loss`` with ``loss.candidates: auto`` replaced: some pairs of a batch where each costs much."""
     if params.loss.candidates != "auto":
         return params.loss
-    some = params.model == "sgraf" and params.loss.name in ("hinge", "infonce")
+    some = params.model == "sgraf" and params.loss.name in MATRIX_LOSSES
     return params.loss.model_copy(update={"candidates": CANDIDATES if some else 0})
 
 
