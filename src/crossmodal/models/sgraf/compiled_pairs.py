@@ -26,7 +26,7 @@ def model_parameters(scorer: PairScorer) -> list[torch.Tensor]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What pairs.c reads; shapes there."""
+    """The input of pairs.c; shapes there."""
 
     images: torch.Tensor
     regions_t: torch.Tensor
@@ -56,9 +56,9 @@ class Inputs:
         )
 
     def parts(self) -> list[slice]:
-        """Pairs of each thread."""
+        """Pairs of each thread; one part where there is no pair."""
         size = max(1, -(-len(self.row) // torch.get_num_threads()))
-        return [slice(start, start + size) for start in range(0, len(self.row), size)]
+        return [slice(start, start + size) for start in range(0, max(1, len(self.row)), size)]
 
 
 class CompiledPairs(torch.autograd.Function):

@@ -27,7 +27,7 @@ static void through_length(float *by_mapped, float *flipped, float *by_bias, con
         const float *g = grad + i * S, *v = vectors + i * S;
         float *row = by_mapped + i * S, along = 0, length = lengths[i];
         dots_of(1, &along, g, v, S);
-        if (!(length > eps)) along = 0, length = eps;
+        if (length <= eps) along = 0, length = eps; /* a constant; NaN stays */
         for (int s = 0; s < S; s++) row[s] = (g[s] - v[s] * along) / length;
         for (int s = 0; s < S; s++) by_bias[s] += row[s];
         for (ptrdiff_t s = 0; s < S; s++) flipped[s * rows + i] = row[s];
@@ -56,7 +56,7 @@ void gradients(float *by_weights, float *by_values, float *by_targets, float *by
                const float *vectors, const float *lengths, const float *weights, const float *flipped,
                const float *values, const float *targets, const float *map, float *room, int images, int T, int R,
                int E, int S, float eps) {
-    int wide = (R + WIDTH - 1) / WIDTH * WIDTH, together = 1 + GROUP / (T * S + 1);
+    int wide = (R + WIDTH - 1) / WIDTH * WIDTH, together = 1 + (int)(GROUP / ((int64_t)T * S + 1));
     float *panel = room, *panel_flipped = panel + R * WIDTH, *by_mapped = panel_flipped + wide * WIDTH;
     memset(panel_flipped, 0, sizeof(float) * wide * WIDTH);
     for (int start = 0; start < images; start += together) {

@@ -13,7 +13,7 @@ static float unit_length(float *row, int size, float eps) {
         for (int j = 0; j < WIDTH; j++) squares[j] += row[s + j] * row[s + j];
     for (int j = 0; j < WIDTH; j++) total += squares[j];
     float length = sqrtf(total);
-    for (int s = 0; s < size; s++) row[s] /= length > eps ? length : eps;
+    for (int s = 0; s < size; s++) row[s] /= at_least(length, eps);
     return length;
 }
 
@@ -66,7 +66,7 @@ static void of_image(float *out, float *lengths, const float *weights, const cha
 void squared_differences(float *out, float *lengths, const float *weights, const void *values, const float *targets,
                          const float *map, const float *bias, float *room, int images, int T, int R,
                           int E, int S, int group, int period, float eps, int bf16) {
-    int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, together = 1 + RESULTS / (T * S * 4);
+    int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, together = 1 + (int)(RESULTS / ((int64_t)T * S * 4));
     for (int start = 0; start < images; start += together)
         for (int k = 0; k < E; k += DEPTH * units)
             for (int n = start; n < images && n < start + together; n++)
@@ -139,7 +139,7 @@ static void pass_messages(float *queries, const float *nodes, float *edges, int 
    n) numbers to work in. NODES bytes of nodes go through a step together. */
 void reason(float *out, float *nodes, const float *const *maps, float *room, int pairs, int n, int S, int steps,
             int bf16) {
-    int together = 1 + NODES / (n * S * 4), last = steps - 1;
+    int together = 1 + (int)(NODES / ((int64_t)n * S * 4)), last = steps - 1;
     float *edges = room + (ptrdiff_t)pairs * n * S;
     for (int start = 0; start < pairs; start += together) {
         int count = pairs - start < together ? pairs - start : together;

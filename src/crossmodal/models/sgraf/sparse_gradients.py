@@ -1,7 +1,8 @@
 """Gradients of a matrix of scores for few of its pairs.
 
-The hinge on the hardest negatives has a gradient for three pairs of a row and column, of N x C. So the matrix is
-computed without gradients, and the backward pass recomputes these few pairs, by the equations, with gradients.
+For pairs that the loss picks after all are scored: the hinge on the hardest negatives has a gradient for three pairs of
+a row and column, of N x C. So the matrix is computed without gradients (tiled.py), and the backward pass recomputes
+these few pairs, by the equations, with gradients.
 """
 
 from __future__ import annotations
