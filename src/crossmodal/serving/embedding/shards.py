@@ -59,7 +59,7 @@ class Done(Record):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What shards are made with: the same for every worker.
+    """Model and settings of all shards: the same for every worker.
 
     out: folder of the shards. sets: tables of sets, not of one vector an image. keep: regions and photographs of tars
     stay, as a gallery needs them. former: folders to copy from. made_by: key of models and settings.
@@ -265,7 +265,7 @@ def empty_copy(store: FeatureStore, folder: Path) -> StoreWriter:
 
 
 def read_done(out: Path, name: str, version: str | None = None) -> Done | None:
-    """What is known of a shard that is done, in the ``version`` that is asked for (None: any), or None."""
+    """The record of a shard that is done, in the ``version`` that is asked for (None: any), or None."""
     path = out / DONE / f"{name}.json"
     if not path.is_file():
         return None
