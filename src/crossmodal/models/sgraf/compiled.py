@@ -73,11 +73,11 @@ class PackedMap:
             weights = F.pad(weights, (0, 1))
         numbers = [images, captions * group, regions, dim, len(self), group, out.stride(1) // len(self)]
         tensors = weights.contiguous(), values.contiguous(), targets.float().contiguous(), self.weight, self.bias
-        room = out.new_empty(DEPTH * (regions + 1))
+        scratch = out.new_empty(DEPTH * (regions + 1))
         self.library.squared_differences(
             address(out),
             None if lengths is None else address(lengths),
-            *(address(tensor) for tensor in (*tensors, room)),
+            *(address(tensor) for tensor in (*tensors, scratch)),
             *map(ctypes.c_int, numbers),
             ctypes.c_float(EPS),
             ctypes.c_int(self.bf16),
@@ -92,14 +92,14 @@ def reason(nodes: torch.Tensor, maps: Sequence[PackedMap], buffers: Buffers) -> 
     nodes = nodes.contiguous()
     pairs, count, size = nodes.shape
     out, first = nodes.new_empty(pairs, size), maps[0]
-    room = buffers.take("reasoning", nodes, nodes.numel() + ROWS * count)
+    scratch = buffers.take("reasoning", nodes, nodes.numel() + ROWS * count)
     pointers = [address(tensor) for layer in maps for tensor in (layer.weight, layer.bias)]
     numbers = [pairs, count, size, len(maps) // 2, first.bf16]
     first.library.reason(
         address(out),
         address(nodes),
         (ctypes.c_void_p * len(pointers))(*pointers),
-        address(room),
+        address(scratch),
         *map(ctypes.c_int, numbers),
     )
     return out
@@ -147,7 +147,7 @@ def library() -> ctypes.CDLL | None:
 
 def _load(path: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(path))
-    found.pair_room.restype = ctypes.c_ssize_t
+    found.pair_scratch.restype = ctypes.c_ssize_t
     return found
 
 

@@ -5,9 +5,7 @@
 
 #include "pair_products.c"
 
-enum { SLOTS = 2 }; /* matrices (n, S) of a step that the backward pass reads, beside its nodes: query and message */
-
-/* sizes, and what is the same for all pairs */
+/* sizes, and all that is the same for every pair */
 typedef struct {
     int R, RP, E, S, steps;
     float lambda, slope, eps;
@@ -15,7 +13,7 @@ typedef struct {
 } Model;
 
 /* where a model's parameters are in one row of numbers: weight (S, inputs), then bias (S); local, global, and of each
-   step query and update; at the end the score's weight (S) and bias. `transposed` has the weights alone, (inputs, S). */
+   step query and update; at the end the score's weight (S) and bias. `transposed` has weights alone, (inputs, S). */
 static ptrdiff_t map_at(const Model *m, int number) {
     ptrdiff_t wide = (ptrdiff_t)m->S * m->E + m->S, square = (ptrdiff_t)m->S * m->S + m->S;
     return number < 2 ? number * wide : 2 * wide + (number - 2) * square;
@@ -30,28 +28,30 @@ typedef struct {
     int L, n, NP;
 } Pair;
 
-/* what the forward pass leaves for the backward pass, and room to work in */
+/* results of the forward pass that the backward pass reads, and memory to work in */
 typedef struct {
-    float *cosines, *alpha, *inverse, *fixed;    /* (L, RP) twice, (RP) twice */
-    float *attended, *length;                    /* (n, E) of length 1, from row 1 on; (n) */
-    float *difference, *squares;                 /* (n, E) */
-    float *mapped_length;                        /* (n) */
-    float *nodes, *nodes_t, *query, *edges, *message; /* of each step; nodes has one more */
-    float *work;                                 /* of the backward pass */
+    float *cosines, *alpha;                  /* (L, RP) */
+    float *inverse, *varies;                 /* (RP): 1 / norm of (3), and 1, or 0 where the norm is at its bound */
+    float *attended, *length;                /* (n, E) of length 1, from row 1 on; (n) */
+    float *difference, *squares;             /* (n, E) */
+    float *mapped_length;                    /* (n) */
+    float *nodes, *nodes_t;                  /* of each step (n, S), one more of nodes; (S, NP) */
+    float *query, *edges, *message;          /* of each step (n, S), (n, NP), (n, S) */
+    float *work;                             /* of the backward pass */
 } State;
 
-/* numbers of room for a pair of at most so many words */
-ptrdiff_t pair_room(int L, int R, int E, int S, int steps) {
+/* size of `scratch`, in numbers, for a pair of at most so many words: a State, and the work of gradients_in */
+ptrdiff_t pair_scratch(int L, int R, int E, int S, int steps) {
     ptrdiff_t n = L + 1, RP = whole_vectors(R), NP = whole_vectors((int)n);
-    return 4 * n * RP + 5 * n * E + 2 * RP + 2 * NP + (steps + 1) * (n * S * (2 + SLOTS) + S * NP + n * NP) +
-           6 * n * S + n * NP + 4 * S + 16 * LANES;
+    return 2 * n * RP + 2 * RP + 3 * n * E + 2 * NP + (steps + 1) * n * S + steps * (S * NP + 2 * n * S + n * NP) +
+           4 * n * S + n * NP + n * E + n * RP;
 }
 
-static State state_in(float *room, const Model *m, const Pair *p) {
+static State state_in(float *scratch, const Model *m, const Pair *p) {
     State s;
     ptrdiff_t n = p->n, steps = m->steps;
-#define TAKE(name, size) s.name = room, room += (size)
-    TAKE(cosines, n * m->RP); TAKE(alpha, n * m->RP); TAKE(inverse, m->RP); TAKE(fixed, m->RP);
+#define TAKE(name, size) s.name = scratch, scratch += (size)
+    TAKE(cosines, n * m->RP); TAKE(alpha, n * m->RP); TAKE(inverse, m->RP); TAKE(varies, m->RP);
     TAKE(attended, n * m->E); TAKE(length, p->NP); TAKE(difference, n * m->E); TAKE(squares, n * m->E);
     TAKE(mapped_length, p->NP);
     TAKE(nodes, (steps + 1) * n * m->S); TAKE(nodes_t, steps * m->S * p->NP);
@@ -61,20 +61,19 @@ static State state_in(float *room, const Model *m, const Pair *p) {
     return s;
 }
 
-/* equations (1) to (4): similarity vectors to s->nodes */
-static void similarity_vectors(const Model *m, const Pair *p, State *s) {
-    const int E = m->E, S = m->S, RP = m->RP, L = p->L, n = p->n;
-    const float *words = p->caption + E;
-    product(s->cosines, RP, words, E, 1, p->regions_t, RP, L, RP, E, 0);
+/* equation (3), and the sum of (4), to row 1 and on of s->attended */
+static void attend(const Model *m, const Pair *p, State *s) {
+    const int E = m->E, RP = m->RP, L = p->L;
+    product(s->cosines, RP, p->caption + E, E, 1, p->regions_t, RP, L, RP, E, 0);
     for (int r = 0; r < RP; r += LANES) {
         vec sums = {0};
         for (int l = 0; l < L; l++) {
             vec c = load(s->cosines + l * RP + r), f = choose(c > 0, c, c * m->slope);
             sums += f * f;
         }
-        for (int i = 0; i < LANES; i++) { /* of a norm at its bound no gradient */
+        for (int i = 0; i < LANES; i++) { /* a norm at its bound has no gradient */
             float least = m->eps * m->eps;
-            s->fixed[r + i] = sums[i] > least ? 1 : 0;
+            s->varies[r + i] = sums[i] > least ? 1 : 0;
             s->inverse[r + i] = 1 / sqrtf(at_least(sums[i], least));
         }
     }
@@ -88,6 +87,11 @@ static void similarity_vectors(const Model *m, const Pair *p, State *s) {
         softmax(row, RP);
     }
     product(s->attended + E, E, s->alpha, RP, 1, p->image + E, E, L, E, m->R, 0);
+}
+
+/* equations (1), (2) and (4): similarity vectors to s->nodes */
+static void similarity_vectors(const Model *m, const Pair *p, State *s) {
+    const int E = m->E, S = m->S, L = p->L, n = p->n;
     for (int l = 0; l < n; l++) {
         float *row = s->attended + (ptrdiff_t)l * E, scale = 1;
         if (l) {
@@ -107,7 +111,8 @@ static void similarity_vectors(const Model *m, const Pair *p, State *s) {
         float *out = s->nodes + (global ? 0 : S);
         int rows = global ? 1 : L;
         fill_rows(out, m->weights + map_at(m, global) + (ptrdiff_t)S * E, rows, S);
-        product(out, S, s->squares + (global ? 0 : E), E, 1, m->transposed + transposed_at(m, global), S, rows, S, E, 1);
+        product(out, S, s->squares + (global ? 0 : E), E, 1, m->transposed + transposed_at(m, global), S, rows, S, E,
+                1);
     }
     for (int l = 0; l < n; l++) {
         float *row = s->nodes + l * S, length = s->mapped_length[l] = sqrtf(dot(row, row, S));
@@ -119,10 +124,12 @@ static void similarity_vectors(const Model *m, const Pair *p, State *s) {
 /* equations (5) and (6), the query's map being folded as in graph.py, and the score */
 static float forward(const Model *m, const Pair *p, State *s) {
     const int S = m->S, n = p->n, NP = p->NP;
+    attend(m, p, s);
     similarity_vectors(m, p, s);
     for (int k = 0; k < m->steps; k++) {
         const float *query_map = m->weights + map_at(m, 2 + 2 * k), *update_map = m->weights + map_at(m, 3 + 2 * k);
-        float *nodes = s->nodes + (ptrdiff_t)k * n * S, *next = nodes + n * S, *nodes_t = s->nodes_t + (ptrdiff_t)k * S * NP;
+        float *nodes = s->nodes + (ptrdiff_t)k * n * S, *next = nodes + n * S;
+        float *nodes_t = s->nodes_t + (ptrdiff_t)k * S * NP;
         float *query = s->query + (ptrdiff_t)k * n * S, *message = s->message + (ptrdiff_t)k * n * S;
         float *edges = s->edges + (ptrdiff_t)k * n * NP;
         int rows = k == m->steps - 1 ? 1 : n; /* the score reads node 0 alone */

@@ -153,5 +153,6 @@ class PairMap(torch.autograd.Function):
         weights, values, targets, weight = ctx.saved_tensors
         difference, flat = torch.baddbmm(targets, weights, values, beta=-1), grad.flatten(0, 1)
         grad_weight = flat.T @ difference.square().flatten(0, 1)
-        pull = torch.mm(flat, 2 * weight).view_as(difference).mul_(difference)
-        return pull @ values.mT, weights.mT @ pull, pull.neg(), grad_weight, grad.sum(dim=(0, 1))
+        grad_difference = torch.mm(flat, 2 * weight).view_as(difference).mul_(difference)
+        grad_weights, grad_values = grad_difference @ values.mT, weights.mT @ grad_difference
+        return grad_weights, grad_values, grad_difference.neg(), grad_weight, grad.sum(dim=(0, 1))

@@ -3,7 +3,7 @@
    T: targets, words or global vectors of captions; R: regions of an image; E: embedding; S: similarity vector
    map: weight (S, E), laid out as (S / WIDTH, E, WIDTH)
    unit: 4 bytes, one fp32 number, or in bf16 a pair of numbers; such a map is (S / WIDTH, E / 2, WIDTH, 2)
-   room: scratch memory of the caller
+   scratch: memory of the caller to work in
    out_rows, dest: where the results of a block's rows go, and WIDTH of them; stride, across: between the rows of an
    input, and of a map
    Sums are fp32. Blocks of ROWS x WIDTH sums stay in registers. */
