@@ -183,8 +183,8 @@ def test_a_damaged_library_is_compiled_again(tmp_path, monkeypatch):
 
 
 @needs_compiler
-def test_compiled_by_two_processes_together(tmp_path, monkeypatch):
-    """Each writes a file of its own and moves it to its name, whichever is last."""
+def test_compiled_by_two_at_the_same_time(tmp_path, monkeypatch):
+    """Threads, which are as processes here: each writes a file of its own and moves it to its name, the later last."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiled, "FLAGS", ("-O0", "-shared", "-fPIC"))
     together, compile_ = threading.Barrier(2, timeout=60), compiled._compile
