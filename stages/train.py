@@ -30,6 +30,7 @@ from crossmodal.settings.derived import loss_in_use, run_settings, trains_backbo
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
+from crossmodal.training.feed import with_features
 from crossmodal.training.loop import Trainer, TrainerSettings, fit_in_turn, untrained_history
 from crossmodal.training.mismatched import FILE as MISMATCHED
 from crossmodal.training.mismatched import training_images, with_wrong_pairs
@@ -104,6 +105,7 @@ def main() -> None:
     )
     if wrong is not None:
         data = with_wrong_pairs(data, wrong)
+    data = with_features(data, params.train.features, processes.device)
     how = TrainerSettings(
         params.train,
         loss_in_use(params),

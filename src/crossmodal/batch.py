@@ -50,8 +50,8 @@ class Masked(Batched):
     def move(self, device: torch.device) -> Masked:
         """``to`` of regions or words on the CPU, whose mask stays known; features become float32 on the device."""
         moved = self.to(device)
-        features = None if moved.features is None else moved.features.float()
-        return replace(moved, features=features, host_mask=None if device.type == "cpu" else self.mask)
+        floats = {} if getattr(moved, "features", None) is None else {"features": moved.features.float()}
+        return replace(moved, **floats, host_mask=None if device.type == "cpu" else self.mask)
 
     def whole(self) -> bool:
         """Whether nothing is padding."""
@@ -82,6 +82,18 @@ class Regions(Masked):
 
     features: torch.Tensor
     boxes: torch.Tensor | None
+    mask: torch.Tensor
+    host_mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RegionIndex(Masked):
+    """A padded batch of image regions by their numbers among those kept on a device (features/on_device.py).
+
+    index: (B, R) int64, of padding that of a region of zeros. mask, host_mask: see Regions.
+    """
+
+    index: torch.Tensor
     mask: torch.Tensor
     host_mask: torch.Tensor | None = None
 

@@ -64,6 +64,13 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU."""
+    import torch
+
+    return torch.get_device_module(device).mem_get_info(device)[0]
+
+
 class loaded_once(cached_property):  # noqa: N801, named as what it extends
     """A cached property that one thread computes while the others that ask for it wait."""
 

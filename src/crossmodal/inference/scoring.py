@@ -14,6 +14,7 @@ from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.on_device import DeviceRegions
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Matcher
 from crossmodal.models.blocks import masked_mean
@@ -31,7 +32,7 @@ class SearchInputs:
     """
 
     model: Matcher
-    regions: FeatureStore
+    regions: FeatureStore | DeviceRegions
     words: FeatureStore
     split: Split
     batch_size: int
@@ -86,9 +87,10 @@ def evaluating(model: Matcher) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def encode_images(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> Encoding:
+def encode_images(model: Matcher, store: FeatureStore | DeviceRegions, rows: np.ndarray, batch_size: int) -> Encoding:
     """The images of ``rows``, in that order."""
-    return _encode(model, model.encode_regions, read_regions, store, rows, batch_size)
+    read = DeviceRegions.batch if isinstance(store, DeviceRegions) else read_regions
+    return _encode(model, model.encode_regions, read, store, rows, batch_size)
 
 
 @torch.inference_mode()
@@ -177,8 +179,8 @@ def numbers(values: torch.Tensor) -> np.ndarray:
 def _encode(
     model: Matcher,
     encode: Callable[[Regions | Words], Encoding],
-    read: Callable[[FeatureStore, np.ndarray], Regions | Words],
-    store: FeatureStore,
+    read: Callable[[FeatureStore | DeviceRegions, np.ndarray], Regions | Words],
+    store: FeatureStore | DeviceRegions,
     rows: np.ndarray,
     batch_size: int,
 ) -> Encoding:

@@ -270,7 +270,8 @@ class Train(Section):
     best: Literal["rsum", "t2i", "ndcg"]
     validation_images: CountOrZero
     patience: CountOrZero
-    workers: CountOrZero
+    features: Literal["host", "device", "auto"]
+    workers: Literal["auto"] | CountOrZero
     devices: Count
     compile: bool
 

@@ -31,6 +31,7 @@ from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, b
 from crossmodal.training.candidates import choose_candidates, thin_gradient
 from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
+from crossmodal.training.feed import loader_workers
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.running_loss import RunningLoss
 from crossmodal.training.schedule import Schedule
@@ -100,6 +101,7 @@ class Trainer:
         self.model, self.data, self.settings, self.seed = model, data, settings, how.seed
         self.device = next(model.parameters()).device
         self.processes, self.frozen_epochs = processes, how.frozen_epochs
+        self.workers = loader_workers(settings.workers, data, self.device, processes.on_this_machine)
         self.loss, self.views = build_loss(loss, len(data.caption_image)).to(self.device), loss.views
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
@@ -161,7 +163,7 @@ class Trainer:
         """Mean loss per pair of the epoch, the part before a kill included."""
         settings, state = self.settings, self.state
         batches = self._epoch(epoch)
-        loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type != "cpu")
+        loader = load_batches(batches, first=state.batch, workers=self.workers, pinned=self.device.type != "cpu")
         size = len(batches.batches[0])
         pairs = size * self.views
         samples = {"initial": state.batch * size, "total": len(batches) * size, "unit": "sample", "unit_scale": True}
@@ -173,7 +175,7 @@ class Trainer:
         # A wait lets a GPU run dry. Losses on vectors wait in any case, and their miners take no NaN.
         often = self.device.type == "cpu" or self.loss.takes_vectors
         for batch in loader:
-            batch = batch.to(self.device)
+            batch = batch.to(self.device, self.data.on_device)
             with batch_norms_explained(batch):
                 loss = self._loss(batch, epoch)
             self._backward(loss)
