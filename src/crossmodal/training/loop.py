@@ -25,7 +25,7 @@ from crossmodal.inference.scoring import pooled
 from crossmodal.losses.candidates import Candidates
 from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
-from crossmodal.runtime import progress, usable_precision
+from crossmodal.runtime import float32_products, progress, usable_precision
 from crossmodal.settings.params import Loss, Train
 from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
 from crossmodal.training.candidates import choose_candidates, thin_gradient
@@ -102,6 +102,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.processes, self.frozen_epochs = processes, how.frozen_epochs
         self.workers = loader_workers(settings.workers, data, self.device, processes.on_this_machine)
+        self.precision = usable_precision(settings.precision, self.device.type, "train.precision")
         self.loss, self.views = build_loss(loss, len(data.caption_image)).to(self.device), loss.views
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
@@ -141,7 +142,8 @@ class Trainer:
             metric by which the best epoch is kept.
         """
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
-            loss = self._train_epoch(self.state.epoch, report)
+            with float32_products(self.precision, self.device.type):
+                loss = self._train_epoch(self.state.epoch, report)
             candidate = self.average.module if self.average else self.model
             metrics = validate(candidate, self.data, self.settings.batch_size, self.processes)
             metric = best_metric(metrics, self.settings.best)
@@ -288,8 +290,7 @@ class Trainer:
         return int(words[0]) << 32 | int(words[1])
 
     def _autocast(self) -> torch.autocast:
-        bf16 = usable_precision(self.settings.precision, self.device.type, "train.precision") != "fp32"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def _step(self) -> None:
         self.processes.average_gradients((*self.model.parameters(), *self.loss.parameters()))
