@@ -24,7 +24,8 @@ class Batched:
         return len(next(value for value in vars(self).values() if value is not None))
 
     def __getitem__(self, rows: slice | torch.Tensor) -> Batched:
-        return self._map(lambda value: value[rows])
+        """Rows by a slice, or by their numbers or a mask on the CPU."""
+        return self._map(lambda value: value[rows if isinstance(rows, slice) else sent(rows, value.device)])
 
     def to(self, device: torch.device) -> Batched:
         return self._map(lambda value: value.to(device, non_blocking=True), left=HOST_MASK)
@@ -69,7 +70,7 @@ class Masked(Batched):
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A CPU tensor on a device, copied from pinned memory: the CPU does not wait for what the device has to do."""
-    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
+    return values if values.device.type == device.type else values.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class DeviceRegions:
 
     def batch(self, rows: np.ndarray) -> Regions:
         """The regions of images, none dropped, on the device."""
-        return self.gather(self.index(rows).move(self._arrays["features"].device))
+        device, index = self._arrays["features"].device, self.index(rows)
+        return self.gather(index.move(device) if device.type == "cpu" else index.pin_memory().move(device))
 
     def __getstate__(self) -> dict[str, Any]:
         """For a loader's process that is not a fork: it needs the numbers alone."""

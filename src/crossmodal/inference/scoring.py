@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words, sent
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
@@ -184,23 +184,35 @@ def _encode(
     rows: np.ndarray,
     batch_size: int,
 ) -> Encoding:
-    """Rows of similar length are encoded together, the longest first: a set's size is known from the start."""
+    """Rows of similar length are encoded together, the longest first: a set's size is known from the start.
+
+    No batch waits for the device: it is copied from pinned memory, and masks stay known on the CPU.
+    """
     device = next(model.parameters(), torch.empty(0)).device
     from_long = np.argsort(-store.lengths[rows], kind="stable")
-    vectors, mask = None, None
+    vectors, mask, known = None, None, None
     for chunk in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
         with evaluating(model):
-            part = encode(read(store, rows[chunk]).to(device))
-        index = torch.from_numpy(chunk).to(device)
+            part = encode(_moved(read(store, rows[chunk]), device))
+        index = torch.from_numpy(chunk)
+        on_device = sent(index, device)
         if vectors is None:
             vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
             mask = None if part.mask is None else part.mask.new_zeros(len(rows), part.mask.shape[1])
+            known = None if part.host_mask is None else torch.zeros(mask.shape, dtype=torch.bool)
         if mask is None:
-            vectors[index] = part.vectors.float()
+            vectors[on_device] = part.vectors.float()
         else:
-            vectors[index, : part.mask.shape[1]] = part.vectors.float()
-            mask[index, : part.mask.shape[1]] = part.mask
-    return Encoding(vectors, mask)
+            vectors[on_device, : part.mask.shape[1]] = part.vectors.float()
+            mask[on_device, : part.mask.shape[1]] = part.mask
+        if known is not None:
+            known[index, : part.mask.shape[1]] = part.host_mask
+    return Encoding(vectors, mask, known)
+
+
+def _moved(batch: Regions | Words, device: torch.device) -> Regions | Words:
+    """A batch on a device, unless it was made there."""
+    return batch if batch.mask.device.type == device.type else batch.pin_memory().move(device)
 
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

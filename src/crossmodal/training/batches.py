@@ -51,6 +51,7 @@ class PairBatch:
     ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store. ``group``: (N,)
     int64, of all images of the batch, the same for those that ``train.neighbours`` takes together.
+    ``host_index``: ``image_index`` on the CPU, of a batch that was moved from there.
     """
 
     regions: Regions | RegionIndex
@@ -58,13 +59,19 @@ class PairBatch:
     image_index: torch.Tensor
     captions: torch.Tensor
     group: torch.Tensor
+    host_index: torch.Tensor | None = None
+
+    def index_on_host(self) -> torch.Tensor:
+        """``image_index`` on the CPU, of a batch that was made there."""
+        return self.image_index if self.host_index is None else self.host_index
 
     def to(self, device: torch.device, kept: DeviceRegions | None = None) -> PairBatch:
         """The batch on a device; ``kept``: what a RegionIndex refers to."""
         words = tuple(part.move(device) for part in self.words)
         pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions, self.group))
         regions = self.regions.move(device)
-        return PairBatch(kept.gather(regions) if isinstance(regions, RegionIndex) else regions, words, *pairs)
+        regions = kept.gather(regions) if isinstance(regions, RegionIndex) else regions
+        return PairBatch(regions, words, *pairs, host_index=self.index_on_host())
 
     def pin_memory(self) -> PairBatch:
         """Called by a DataLoader, so that ``to`` copies while the device computes."""

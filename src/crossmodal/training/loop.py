@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
@@ -27,6 +26,7 @@ from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import float32_products, progress, usable_precision
 from crossmodal.settings.params import Loss, Train
+from crossmodal.training.average import MovingAverage
 from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
 from crossmodal.training.candidates import choose_candidates, thin_gradient
 from crossmodal.training.chunks import ChunkedEncoder
@@ -113,9 +113,7 @@ class Trainer:
         self.candidates = self._checked_candidates(loss)
         self.processes.prepare(model)
         self.chunks = ChunkedEncoder(model, settings.chunk, self._autocast) if settings.chunk else None
-        self.average = None
-        if settings.ema:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        self.average = MovingAverage(model, settings.ema) if settings.ema else None
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = _optimizer(model, self.loss, how)
@@ -174,8 +172,7 @@ class Trainer:
         self.model.image.requires_grad_(epoch >= self.frozen_epochs)
         started, seen = time.monotonic(), 0
         losses = RunningLoss(state.loss_sum, self.device)
-        # A wait lets a GPU run dry. Losses on vectors wait in any case, and their miners take no NaN.
-        often = self.device.type == "cpu" or self.loss.takes_vectors
+        often = self.device.type == "cpu" or self.loss.waits  # a wait lets a GPU run dry
         for batch in loader:
             batch = batch.to(self.device, self.data.on_device)
             with batch_norms_explained(batch):
@@ -228,7 +225,7 @@ class Trainer:
         if self.loss.takes_vectors:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
-            return self.loss(images.vectors[image_index], vectors, image_index)
+            return self.loss(images.vectors[image_index], vectors, batch.index_on_host())
         options = {"captions": batch.captions} if self.loss.takes_captions else {}
         if self.candidates:
             chosen = self._choose(images, captions, batch, epoch)

@@ -32,7 +32,9 @@ def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Pro
     own = Split(val.images, captions, caption_image)
     regions = data.regions if data.on_device is None else data.on_device
     columns = similarity_matrix(SearchInputs(model, regions, data.words, own, batch_size)).T
-    similarity = processes.gather(torch.from_numpy(columns).to(processes.device)).T.cpu().numpy()
+    if processes.count > 1:
+        columns = processes.gather(torch.from_numpy(columns).to(processes.device)).cpu().numpy()
+    similarity = columns.T
     metrics = retrieval_metrics(i2t_ranks(similarity, val.caption_image), t2i_ranks(similarity, val.caption_image))
     if data.relevance is not None:
         ranked, best = ranked_relevance(similarity.T, data.relevance), best_relevance(data.relevance)
