@@ -32,7 +32,8 @@ from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
 from crossmodal.training.choices import choices_of
 from crossmodal.training.feed import with_features
-from crossmodal.training.loop import Trainer, TrainerSettings, fit_in_turn, untrained_history
+from crossmodal.training.loop import Trainer, TrainerSettings
+from crossmodal.training.members import fit_in_turn, untrained_history
 from crossmodal.training.mismatched import FILE as MISMATCHED
 from crossmodal.training.mismatched import training_images, with_wrong_pairs
 from crossmodal.training.processes import start_processes

@@ -1,4 +1,4 @@
-"""Which pairs of a batch are scored, where not all are (``loss.candidates``): hard negatives, and a random sample.
+"""Scores of some pairs of a batch, where not all are scored (``loss.candidates``): hard negatives, a random sample.
 
 Every caption gets its own image and those that share its group (``train.neighbours``), then the images nearest to it by
 the cosine of the two encodings' means, the cheap score by which shortlists are found too; every image the captions
@@ -8,12 +8,93 @@ the images, so that each image and each caption gets as many.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
+from crossmodal.batch import Encoding
+from crossmodal.errors import UserError
+from crossmodal.inference.scoring import pooled
+from crossmodal.losses.base import BatchLoss
 from crossmodal.losses.candidates import Candidates
+from crossmodal.models.base import Matcher
+from crossmodal.settings.params import Loss
+from crossmodal.training.batches import PairBatch
+from crossmodal.training.processes import Processes
+from crossmodal.training.randomness import BatchRandomness
 
 NEAREST = 0.25  # of the candidates besides the group, the share that is the nearest; the rest is random
+CHOICE, THINNING = 1, 2  # random numbers
+
+
+@dataclass(frozen=True)
+class CandidateScorer:
+    """Scores of a batch's candidates, the same in all processes.
+
+    count: candidates of a caption. views: ``loss.views``.
+    """
+
+    count: int
+    views: int
+    processes: Processes
+
+    @classmethod
+    def of(cls, settings: Loss, loss: BatchLoss, model: Matcher, processes: Processes) -> CandidateScorer | None:
+        """As ``loss.candidates`` says; None where all pairs are scored.
+
+        ``auto`` is all too: settings/derived.py gives the train stage a number for it.
+
+        Raises:
+            UserError: the loss takes all pairs, or the model scores all.
+        """
+        count = 0 if settings.candidates == "auto" else settings.candidates
+        if not count:
+            return None
+        if not loss.takes_candidates:
+            raise UserError(f"params.yaml: loss.candidates {count}: loss.name {settings.name} takes all pairs; use 0")
+        if not model.scores_candidates:
+            raise UserError(f"params.yaml: loss.candidates {count}: only model sgraf scores some of the pairs; use 0")
+        return cls(count, settings.views, processes)
+
+    def score(
+        self,
+        model: Matcher,
+        images: Encoding,
+        captions: Sequence[Encoding],
+        batch: PairBatch,
+        randomness: BatchRandomness,
+    ) -> tuple[torch.Tensor, Candidates]:
+        """Scores of images N with captions B, (N, B), of the whole batch, and which of them count.
+
+        The gradient by the scores is thinned (``thin_gradient``).
+
+        Args:
+            images: of the whole batch.
+            captions, batch: this process's share.
+        """
+        candidates = self._choose(images, captions, batch, randomness)
+        own = self.processes.own_rows(len(batch.image_index), self.views)
+        scores = model.candidate_similarity(images, captions, candidates.scored[:, own])
+        scores = self.processes.gather(scores.T).T  # (N, own captions) of all processes: (N, B)
+        if scores.requires_grad:
+            views = batch.captions.repeat_interleave(self.views)
+            generator = randomness.generator(THINNING)
+            scores.register_hook(partial(thin_gradient, captions=views, generator=generator))
+        return scores, candidates
+
+    @torch.no_grad()
+    def _choose(
+        self, images: Encoding, captions: Sequence[Encoding], batch: PairBatch, randomness: BatchRandomness
+    ) -> Candidates:
+        """Candidates of the whole batch, (N, B), by the means of its encodings."""
+        vectors = self.processes.gather(torch.cat([pooled(part) for part in captions]))
+        generator = randomness.generator(CHOICE)
+        return choose_candidates(
+            pooled(images), vectors, batch.image_index, batch.group, self.count, generator, views=self.views
+        )
 
 
 @torch.no_grad()

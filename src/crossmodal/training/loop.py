@@ -13,26 +13,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
-from crossmodal.inference.scoring import pooled
-from crossmodal.losses.candidates import Candidates
 from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import float32_products, progress, usable_precision
 from crossmodal.settings.params import Loss, Train
 from crossmodal.training.average import MovingAverage
 from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
-from crossmodal.training.candidates import choose_candidates, thin_gradient
+from crossmodal.training.candidates import CandidateScorer
 from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
 from crossmodal.training.feed import loader_workers
+from crossmodal.training.optimizer import build_optimizer
 from crossmodal.training.processes import ALONE, Processes
+from crossmodal.training.randomness import BatchRandomness
 from crossmodal.training.running_loss import RunningLoss
 from crossmodal.training.schedule import Schedule
 from crossmodal.training.validation import best_metric, validate
@@ -40,7 +38,6 @@ from crossmodal.workspace import load_state, save_state
 
 SAVE_SECONDS = 300
 LOG_EVERY = 10  # optimiser steps
-CHOICE, THINNING = 1, 2  # random numbers of candidates
 KEPT_BY = "kept_by"  # column of the history
 
 
@@ -110,13 +107,13 @@ class Trainer:
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
                 "hinge, infonce and crcl go with every model"
             )
-        self.candidates = self._checked_candidates(loss)
+        self.candidates = CandidateScorer.of(loss, self.loss, model, processes)
         self.processes.prepare(model)
         self.chunks = ChunkedEncoder(model, settings.chunk, self._autocast) if settings.chunk else None
         self.average = MovingAverage(model, settings.ema) if settings.ema else None
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.optimizer = _optimizer(model, self.loss, how)
+        self.optimizer = build_optimizer(model, self.loss, settings, text_lr=how.text_lr, image_lr=how.image_lr)
         self.batches_per_epoch = len(self._epoch(0))
         self.schedule = Schedule(self.optimizer, settings, math.ceil(self.batches_per_epoch / settings.accumulate))
         if resume:
@@ -202,6 +199,49 @@ class Trainer:
         self.collapse.end_epoch(epoch)
         return state.loss_sum / len(batches)
 
+    def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
+        """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
+        processes, image_index = self.processes, batch.image_index
+        images, captions = self._encode(batch, epoch)
+        images = processes.gather_encoding(images)
+        if self.loss.takes_vectors:
+            vectors = processes.gather(torch.cat([part.vectors for part in captions]))
+            self._randomness(epoch).seed_torch(0)  # miners that draw pairs draw the same everywhere
+            return self.loss(images.vectors[image_index], vectors, batch.index_on_host())
+        options = {"captions": batch.captions} if self.loss.takes_captions else {}
+        if self.candidates:
+            similarity, chosen = self.candidates.score(self.model, images, captions, batch, self._randomness(epoch))
+            options["candidates"] = chosen[image_index]
+        else:
+            scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch, len(image_index)))
+            similarity = processes.gather(scores.T).T  # (N, own captions) of all processes: (N, B)
+        return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
+
+    def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
+        """This process's images and captions, in float32."""
+        seed = partial(self._randomness(epoch).seed_torch, 1 + self.processes.rank)  # processes differ in their dropout
+        if self.chunks:
+            return self.chunks.encode(batch.regions, batch.words, seed)
+        seed()
+        with self._autocast():
+            images, captions = self.model(batch.regions, batch.words)
+        return images.float(), [part.float() for part in captions]
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        if self.chunks:
+            self.chunks.backward()
+
+    def _step(self) -> None:
+        self.processes.average_gradients((*self.model.parameters(), *self.loss.parameters()))
+        if self.settings.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+
     def _read(self, losses: RunningLoss, epoch: int) -> float:
         """The last loss per pair; the sum goes to the state. Waits for the device.
 
@@ -217,88 +257,6 @@ class Trainer:
         self.state.loss_sum = total
         return value
 
-    def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
-        """Loss of the whole batch, of which ``batch`` is this process's share: images N, captions B in all."""
-        processes, image_index = self.processes, batch.image_index
-        images, captions = self._encode(batch, epoch)
-        images = processes.gather_encoding(images)
-        if self.loss.takes_vectors:
-            vectors = processes.gather(torch.cat([part.vectors for part in captions]))
-            self._seed(epoch, 0)  # miners that draw pairs draw the same everywhere
-            return self.loss(images.vectors[image_index], vectors, batch.index_on_host())
-        options = {"captions": batch.captions} if self.loss.takes_captions else {}
-        if self.candidates:
-            chosen = self._choose(images, captions, batch, epoch)
-            own = processes.own_rows(len(image_index), self.views)
-            scores = self.model.candidate_similarity(images, captions, chosen.scored[:, own])
-            options["candidates"] = chosen[image_index]
-        else:
-            scores = self.model.batch_similarity(images, captions, sparse=self.loss.sparse(epoch, len(image_index)))
-        similarity = processes.gather(scores.T).T  # (N, own captions) of all processes: (N, B)
-        if self.candidates and similarity.requires_grad:
-            generator = self._generator(epoch, THINNING)
-            views = batch.captions.repeat_interleave(self.views)
-            similarity.register_hook(partial(thin_gradient, captions=views, generator=generator))
-        return self.loss(similarity[image_index], image_index, epoch, **options)  # (B, B), the pairs on the diagonal
-
-    @torch.no_grad()
-    def _choose(self, images: Encoding, captions: list[Encoding], batch: PairBatch, epoch: int) -> Candidates:
-        """Pairs of the whole batch to score, (N, B), by its encodings' means and by chance; in all processes alike."""
-        generator = self._generator(epoch, CHOICE)
-        vectors = self.processes.gather(torch.cat([pooled(part) for part in captions]))
-        return choose_candidates(
-            pooled(images), vectors, batch.image_index, batch.group, self.candidates, generator, views=self.views
-        )
-
-    def _checked_candidates(self, loss: Loss) -> int:
-        """``loss.candidates``, 0 for all pairs; ``auto`` too, for which derived.py gives the train stage a number."""
-        count = 0 if loss.candidates == "auto" else loss.candidates
-        if count and not self.loss.takes_candidates:
-            raise UserError(f"params.yaml: loss.candidates {count}: loss.name {loss.name} takes all pairs; use 0")
-        if count and not self.model.scores_candidates:
-            raise UserError(f"params.yaml: loss.candidates {count}: only model sgraf scores some of the pairs; use 0")
-        return count
-
-    def _encode(self, batch: PairBatch, epoch: int) -> tuple[Encoding, list[Encoding]]:
-        """This process's images and captions, in float32."""
-        stream = 1 + self.processes.rank  # dropout differs between processes
-        if self.chunks:
-            return self.chunks.encode(batch.regions, batch.words, partial(self._seed, epoch, stream))
-        self._seed(epoch, stream)
-        with self._autocast():
-            images, captions = self.model(batch.regions, batch.words)
-        return images.float(), [part.float() for part in captions]
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
-        if self.chunks:
-            self.chunks.backward()
-
-    def _seed(self, epoch: int, *stream: int) -> None:
-        """Random numbers that depend on seed, epoch, batch and stream alone: a resumed run needs no other state."""
-        torch.manual_seed(self._number(epoch, *stream))
-
-    def _generator(self, epoch: int, purpose: int) -> torch.Generator:
-        """On the CPU, for what is drawn alike in all processes."""
-        return torch.Generator().manual_seed(self._number(epoch, 0, purpose))
-
-    def _number(self, epoch: int, *stream: int) -> int:
-        words = np.random.SeedSequence([self.seed, epoch, self.state.batch, *stream]).generate_state(2)
-        return int(words[0]) << 32 | int(words[1])
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-
-    def _step(self) -> None:
-        self.processes.average_gradients((*self.model.parameters(), *self.loss.parameters()))
-        if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.model)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
-
     def _epoch(self, epoch: int) -> EpochBatches:
         settings = self.settings
         if self.model.image.boxes is not None:  # a trained backbone drops cells of its own output
@@ -308,6 +266,12 @@ class Trainer:
         return EpochBatches(
             self.data, settings, seed=self.seed, epoch=epoch, views=self.views, share=share, stored=stored
         )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _randomness(self, epoch: int) -> BatchRandomness:
+        return BatchRandomness(self.seed, epoch, self.state.batch)
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
@@ -329,39 +293,3 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.best_weights = state["best"]
         self.state = TrainingState(**state["progress"])
-
-
-def fit_in_turn(trainers: list[Trainer], report: Report) -> list[dict[str, float]]:
-    """Train the members of a model one after the other; epochs and steps are counted on."""
-    history: list[dict[str, float]] = []
-    steps = 0
-    for trainer in trainers:
-        rows = trainer.fit(lambda metrics, step, before=steps: report(metrics, before + step))
-        history += [{**row, "epoch": row["epoch"] + len(history)} for row in rows]
-        steps += trainer.schedule.steps
-    return history
-
-
-def untrained_history(model: Matcher, data: TrainingData, batch_size: int, report: Report) -> list[dict[str, float]]:
-    """The history of a model without parameters: its validation as epoch 0, with loss and learning rate 0."""
-    metrics = flat(validate(model, data, batch_size))
-    report({f"val/{name}": value for name, value in metrics.items()}, 0)
-    return [{"epoch": 0, "loss": 0.0, "lr": 0.0, **metrics}]
-
-
-def _optimizer(model: Matcher, loss: nn.Module, how: TrainerSettings) -> torch.optim.Optimizer:
-    """Adam or AdamW; the model's biases and norms are decayed with ``decay_biases`` alone."""
-    settings = how.train
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    part = {id(parameter): name for name in ("text", "image") for parameter in getattr(model, name).parameters()}
-    decayed = {id(parameter) for parameter in model.parameters() if settings.decay_biases or parameter.ndim > 1}
-    decayed |= {id(parameter) for parameter in loss.parameters() if parameter.ndim > 1}
-    trained = [parameter for parameter in (*model.parameters(), *loss.parameters()) if parameter.requires_grad]
-    groups = []
-    for name, factor in ((None, 1.0), ("text", how.text_lr), ("image", how.image_lr)):
-        members, lr = [parameter for parameter in trained if part.get(id(parameter)) == name], settings.lr * factor
-        groups += [
-            {"params": [p for p in members if id(p) in decayed], "lr": lr, "weight_decay": settings.weight_decay},
-            {"params": [p for p in members if id(p) not in decayed], "lr": lr, "weight_decay": 0.0},
-        ]
-    return kind([group for group in groups if group["params"]], lr=settings.lr, fused=True)
