@@ -1,51 +1,33 @@
 """SGRAF's compiled products against torch, whatever the sizes, the type, the instructions and the compiler."""
 
+import ctypes
 import math
-import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from sgraf_library import INSTRUCTIONS, needs_compiler, use_library
+from sgraf_library import random_sets as sets_of
 
-from crossmodal.batch import Encoding
 from crossmodal.models.sgraf import compiled
 from crossmodal.models.sgraf.equations import GraphReasoning, PairScorer
 from crossmodal.models.sgraf.fast import score_matrix
 from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
 from crossmodal.models.sgraf.threads import Buffers
 
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
-INSTRUCTIONS = {"native": ("-march=native",), "plain": (), "avx2": ("-march=haswell",)}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
 
 @pytest.fixture
-def compile_for(cache, monkeypatch):
-    """Have the library for a processor's instructions, in a cache folder of these tests."""
-
-    def compile_(instructions):
-        if instructions == "avx2" and "AVX2" not in torch.backends.cpu.get_cpu_capability().replace("512", "2"):
-            pytest.skip("a processor without AVX2")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-        monkeypatch.setattr(compiled, "FLAGS", ("-O2", *INSTRUCTIONS[instructions], "-shared", "-fPIC"))
-        found = compiled.library.__wrapped__()
-        assert found is not None
-        monkeypatch.setattr(compiled, "library", lambda: found)
-        return found
-
-    return compile_
+def compile_for(monkeypatch, tmp_path_factory):
+    """Takes the library for a processor's instructions."""
+    return partial(use_library, monkeypatch=monkeypatch, tmp_path_factory=tmp_path_factory)
 
 
-def random_sets(number, most, least, dim=96, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.arange(most) < torch.randint(least, most + 1, (number, 1), generator=generator)
-    vectors = F.normalize(torch.randn(number, most, dim, generator=generator), dim=-1)
-    return Encoding(vectors.masked_fill(~mask.unsqueeze(-1), 0), mask)
+def random_sets(number, most, least, seed=0):
+    return sets_of(number, most, least, 96, seed)
 
 
 def scorer_of(module, dim=96):
@@ -148,6 +130,24 @@ def test_captions_of_no_word_are_compared_as_a_whole(monkeypatch, module):
 
 
 @needs_compiler
+def test_a_row_that_is_not_finite_is_nan_as_in_torch():
+    torch.manual_seed(0)
+    weights, values, words = torch.rand(2, 3, 4), torch.randn(2, 4, 96), torch.randn(3, 96)
+    weight, bias, out = torch.randn(64, 96), torch.randn(64), torch.empty(2, 1, 3, 64)
+    bias[5] = math.nan
+    compiled.pack_map(weight, bias, torch.float32).fill_vectors(out, weights, values, words)
+    assert out.isnan().all()
+
+
+@needs_compiler
+def test_sizes_beyond_32_bits():
+    """Of no image, so that no memory is needed: products of sizes that are 2^32 would be 0 in an int."""
+    found, many, sizes = compiled.library(), 2**24, [32, 64, 1, 2**24, ctypes.c_float(1e-8), 0]
+    found.squared_differences(*[None] * 8, 0, many, 1, *sizes)
+    found.reason(None, None, (ctypes.c_void_p * 4)(), None, 0, many, 64, 1, 0)
+
+
+@needs_compiler
 def test_sizes_it_is_not_made_for_go_to_torch():
     assert compiled.packs(torch.empty(64, 96), torch.float32)
     assert not compiled.packs(torch.empty(6, 96), torch.float32)
@@ -168,7 +168,49 @@ def test_compiled_once_into_the_users_cache(tmp_path, monkeypatch):
     assert compiled.library.__wrapped__() is not None
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+@needs_compiler
+def test_a_damaged_library_is_compiled_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "FLAGS", ("-O0", "-shared", "-fPIC"))
+    assert compiled.library.__wrapped__() is not None
+    (file,) = (tmp_path / "crossmodal").iterdir()
+    for damaged in (b"", b"no library"):
+        file.unlink()
+        file.write_bytes(damaged)
+        assert compiled.library.__wrapped__().width() > 0
+    subprocess.run(["cc", "-shared", "-o", file, "-xc", "-"], input=b"int width(void) { return 0; }", check=True)
+    assert compiled.library.__wrapped__().width() > 0
+
+
+@needs_compiler
+def test_compiled_by_two_processes_together(tmp_path, monkeypatch):
+    """Each writes a file of its own and moves it to its name, whichever is last."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "FLAGS", ("-O0", "-shared", "-fPIC"))
+    together, compile_ = threading.Barrier(2, timeout=60), compiled._compile
+
+    def compile_together(*arguments):
+        together.wait()
+        compile_(*arguments)
+
+    monkeypatch.setattr(compiled, "_compile", compile_together)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: compiled.library.__wrapped__(), range(2)))
+    assert all(library.width() > 0 for library in found)
+    assert len(list((tmp_path / "crossmodal").iterdir())) == 1
+
+
+@needs_compiler
+def test_the_compiler_may_have_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "FLAGS", ("-O0", "-shared", "-fPIC"))
+    for compiler in ("cc -g0", ""):
+        monkeypatch.setenv("CC", compiler)
+        assert compiled.library.__wrapped__() is not None
+    assert len(list((tmp_path / "crossmodal").iterdir())) == 2, "a library of its own for other options"
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "cc 'unclosed"])
 def test_without_a_compiler_torch_does_the_work(tmp_path, monkeypatch, compiler):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", compiler)

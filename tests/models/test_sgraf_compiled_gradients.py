@@ -1,31 +1,24 @@
 """SGRAF's compiled backward pass against the equations, whatever the sizes, the instructions and the threads."""
 
-import shutil
-
 import pytest
 import torch
 import torch.nn.functional as F
+from sgraf_library import INSTRUCTIONS, needs_compiler, random_sets, use_library
 
 from crossmodal.batch import Encoding
-from crossmodal.models.sgraf import compiled
 from crossmodal.models.sgraf.compiled_gradients import CompiledVectors
 from crossmodal.models.sgraf.equations import PairScorer, score_by_caption
 from crossmodal.models.sgraf.fast import score_matrix
+from crossmodal.models.sgraf.threads import Buffers
+from crossmodal.models.sgraf.tiled import TorchMap
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
-FLAGS = {"native": ("-march=native",), "plain": (), "avx2": ("-march=haswell",)}
+pytestmark = needs_compiler
 
 
-@pytest.fixture(params=FLAGS)
+@pytest.fixture(params=INSTRUCTIONS)
 def instructions(request, monkeypatch, tmp_path_factory):
     """The library for these instructions."""
-    if request.param == "avx2" and "AVX2" not in torch.backends.cpu.get_cpu_capability().replace("512", "2"):
-        pytest.skip("a processor without AVX2")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "compiled-gradients"))
-    monkeypatch.setattr(compiled, "FLAGS", ("-O2", *FLAGS[request.param], "-shared", "-fPIC"))
-    found = compiled.library.__wrapped__()
-    assert found is not None
-    monkeypatch.setattr(compiled, "library", lambda: found)
+    use_library(request.param, monkeypatch, tmp_path_factory)
 
 
 @pytest.fixture(params=[1, 2])
@@ -82,11 +75,8 @@ def test_a_row_shorter_than_eps_is_scaled_alone():
 def test_a_step_is_that_of_the_equations(module):
     torch.manual_seed(0)
     scorer = PairScorer(module, 96, 64, steps=3, lambda_softmax=9.0).train()
-    sets = []
-    for number, most, least in ((9, 6, 2), (11, 10, 1)):
-        mask = torch.arange(most) < torch.randint(least, most + 1, (number, 1))
-        vectors = F.normalize(torch.randn(number, most, 96), dim=-1).masked_fill(~mask.unsqueeze(-1), 0)
-        sets.append(Encoding(vectors.requires_grad_(), mask))
+    sets = [random_sets(9, 6, 2, 96, seed=0), random_sets(11, 10, 1, 96, seed=1)]
+    sets = [Encoding(part.vectors.requires_grad_(), part.mask) for part in sets]
     pulls = torch.randn(9, 11)
     leaves = [*(part.vectors for part in sets), *scorer.parameters()]
     results = []
@@ -95,3 +85,14 @@ def test_a_step_is_that_of_the_equations(module):
         results.append([scores.detach(), *torch.autograd.grad(scores, leaves, pulls, materialize_grads=True)])
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_bf16_with_gradients_is_left_to_torch():
+    """The compiled code reads and writes fp32."""
+    torch.manual_seed(0)
+    leaves = [torch.randn(shape).bfloat16() for shape in ((2, 3, 4), (2, 4, 64), (3, 64), (64, 64), (64,))]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    made = TorchMap(*leaves[3:], tile=2**20, buffers=Buffers()).vectors(*leaves[:3])
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made, of_definition(*leaves), atol=0.02, rtol=0)
+    assert all(part.isfinite().all() for part in torch.autograd.grad(made.sum(), leaves))

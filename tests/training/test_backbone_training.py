@@ -2,14 +2,18 @@
 
 import pytest
 import torch
-from trainers import BACKBONE, KilledError, backbone_matcher, data_of, trainer_of, write_maps
+from trainers import (
+    BACKBONE,
+    backbone_matcher,
+    data_of,
+    nothing,
+    save_every_step,
+    trainer_of,
+    undisturbed_and_resumed,
+    write_maps,
+)
 
 from crossmodal.models.grid_backbone import BackboneSettings
-from crossmodal.training import loop
-
-
-def nothing(metrics, step):
-    del metrics, step
 
 
 @pytest.fixture(scope="module")
@@ -26,25 +30,12 @@ def trained(photographs, resume, model="vsepp", options=None, **changes):
     return trainer_of(data_of(folder), resume, matcher, options=options, **changes)
 
 
-@pytest.mark.parametrize("kill_at", [2, 4])
-def test_a_resumed_run_is_the_same_to_the_last_bit(photographs, tmp_path, monkeypatch, kill_at):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+@pytest.mark.parametrize("killed_at", [2, 4])
+def test_a_resumed_run_is_the_same_to_the_last_bit(photographs, tmp_path, monkeypatch, killed_at):
+    save_every_step(monkeypatch)
     changes = {"crop_scale": 0.5, "flip": True, "region_dropout": 0.3, "batch_norm": "updated", "ema": 0.8}
     changes |= {"epochs": 2, "batch_size": 16, "options": {"image_lr": 0.5, "frozen_epochs": 1}}
-    undisturbed = trained(photographs, tmp_path / "a", **changes)
-    expected = undisturbed.fit(nothing)
-
-    def kill(metrics, step):
-        if step == kill_at and "train/loss" in metrics:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        trained(photographs, tmp_path / "b", **changes).fit(kill)
-    resumed = trained(photographs, tmp_path / "b", **changes)
-    assert resumed.fit(nothing) == expected
-    for name, value in undisturbed.model.state_dict().items():
-        assert torch.equal(resumed.model.state_dict()[name], value)
+    undisturbed_and_resumed(lambda name: trained(photographs, tmp_path / name, **changes), killed_at)
 
 
 def test_frozen_until_the_thaw(photographs, tmp_path):

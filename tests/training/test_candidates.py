@@ -4,10 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from assertions import raises_naming
-from trainers import PARAMS, KilledError, data_of, trainer_of
+from trainers import PARAMS, data_of, nothing, save_every_step, trainer_of, undisturbed_and_resumed
 
 from crossmodal.settings.derived import loss_in_use
-from crossmodal.training import loop
 from crossmodal.training.candidates import choose_candidates, thin_gradient
 
 SGR = {"module": "sgr", "sim_dim": 8, "name": "infonce", "neighbours": 2}
@@ -70,22 +69,9 @@ def test_a_thinned_gradient_is_the_same_on_average():
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"chunk": 3}, {"word_dropout": 0.3, "region_dropout": 0.3}])
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny_data, tmp_path, monkeypatch, changes):
-    def kill(metrics, step):
-        if step == 3:
-            raise KilledError
-
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    save_every_step(monkeypatch)
     data, settings = data_of(tiny_data), SGR | {"epochs": 2, "candidates": 4} | changes
-    whole = trainer_of(data, tmp_path / "whole", "sgraf", **settings)
-    whole.fit(lambda metrics, step: None)
-    with pytest.raises(KilledError):
-        trainer_of(data, tmp_path / "killed", "sgraf", **settings).fit(kill)
-    resumed = trainer_of(data, tmp_path / "killed", "sgraf", **settings)
-    assert resumed.state.batch or resumed.state.epoch
-    resumed.fit(lambda metrics, step: None)
-    for one, other in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
+    undisturbed_and_resumed(lambda name: trainer_of(data, tmp_path / name, "sgraf", **settings), killed_at=3)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +89,7 @@ def test_as_many_candidates_as_pairs_give_the_loss_of_the_batch(tiny_data, tmp_p
 def test_views_and_hard_negatives(tiny_data, tmp_path):
     settings = SGR | {"name": "hinge", "views": 2, "region_dropout": 0.4, "word_dropout": 0.4, "epochs": 1}
     trainer = trainer_of(data_of(tiny_data), tmp_path, "sgraf", candidates=3, **settings)
-    assert len(trainer.fit(lambda metrics, step: None)) == 1
+    assert len(trainer.fit(nothing)) == 1
 
 
 @pytest.mark.parametrize(

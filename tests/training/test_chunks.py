@@ -6,13 +6,12 @@ import pytest
 import torch
 from assertions import raises_naming
 from test_backbone_training import photographs, trained  # noqa: F401, a fixture
-from test_device import ENCODERS, data  # noqa: F401, a fixture
-from trainers import KilledError, data_of, trainer_of
+from test_device import data  # noqa: F401, a fixture
+from trainers import data_of, save_every_step, text_encoders, trainer_of, undisturbed_and_resumed
 
 from crossmodal import runtime
 from crossmodal.batch import Encoding
 from crossmodal.models.text import build_text
-from crossmodal.training import loop
 from crossmodal.training.chunks import join
 
 WHOLE = {  # model, settings; batches of 9 captions
@@ -64,7 +63,7 @@ def test_gradients_are_those_of_the_whole_batch(tiny_data, tmp_path, name):
 @pytest.mark.parametrize("encoder", ["bert_finetune", "bigru"])
 def test_text_encoders_that_are_trained(data, tmp_path, encoder):  # noqa: F811
     """VSE-infinity's images see the whole batch, for its batch norm; its captions come in chunks."""
-    options = {"make_text": partial(build_text, encoder, ENCODERS[encoder]), "mlp_hidden": 8, "batch_size": 10}
+    options = {"make_text": partial(build_text, encoder, text_encoders()[encoder]), "mlp_hidden": 8, "batch_size": 10}
     whole, chunked = (
         step_of(trainer_of(data[encoder], tmp_path / str(size), "vse_infty", chunk=size, **options)) for size in (0, 1)
     )
@@ -134,23 +133,10 @@ def test_bf16(tiny_data, tmp_path, monkeypatch):
 
 
 def test_a_killed_training_ends_with_the_same_weights(tiny_data, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    save_every_step(monkeypatch)
     changes = {"chunk": 3, "accumulate": 2, "dropout": 0.2, "word_dropout": 0.2, "epochs": 2, "ema": 0.5}
-
-    def kill(metrics, step):
-        if step == 5:
-            raise KilledError
-
     tiny = data_of(tiny_data)
-    undisturbed = trainer_of(tiny, tiny_data / "a", **changes)
-    expected = undisturbed.fit(lambda metrics, step: None)
-    with pytest.raises(KilledError):
-        trainer_of(tiny, tiny_data / "b", **changes).fit(kill)
-    resumed = trainer_of(tiny, tiny_data / "b", **changes)
-    assert resumed.fit(lambda metrics, step: None) == expected
-    for name, value in undisturbed.model.state_dict().items():
-        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=0, rtol=0)
+    undisturbed_and_resumed(lambda name: trainer_of(tiny, tiny_data / name, **changes), killed_at=5)
 
 
 def test_join_pads_sets_to_the_longest():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from assertions import raises_naming
 from pretended_device import pretended
-from trainers import KilledError, data_of, trainer_of
+from trainers import KilledError, data_of, kill_at, nothing, save_every_step, text_encoders, trainer_of
 
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.text import build_text
@@ -15,13 +15,7 @@ from crossmodal.training import loop
 from crossmodal.training.processes import ALONE, Processes
 
 DEVICE = Processes(torch.device("pretended", 0))
-BERT = {"model_type": "bert", "vocab_size": 20, "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
-BERT |= {"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-ENCODERS = {
-    "bert": {},
-    "bert_finetune": {"config": BERT},
-    "bigru": {"vocabulary": 20, "embed_dim": 10, "hidden": 12, "dropout": 0.0},
-}
+ENCODERS = text_encoders()
 MODELS = {
     "tern": {"image_aggregation": "cls"},
     "teran": {},
@@ -32,10 +26,6 @@ MODELS = {
     "saf": {"model": "sgraf", "module": "saf", "sim_dim": 8},
     "vsrn": {"layers": 2, "word_dim": 8},
 }
-
-
-def nothing(metrics, step):
-    del metrics, step
 
 
 @pytest.fixture(scope="module")
@@ -139,19 +129,14 @@ def test_a_loss_that_is_not_finite_stops_training_before_a_checkpoint(data, tmp_
 @pytest.mark.parametrize("encoder", ["bert", "bigru"])
 def test_a_killed_run_ends_with_the_same_weights(data, tmp_path, monkeypatch, encoder):
     """Dropout draws from the device's generator."""
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    save_every_step(monkeypatch)
     monkeypatch.setitem(ENCODERS["bigru"], "dropout", 0.3)
     changes = {"dropout": 0.2, "ema": 0.8, "batch_size": 12, "schedule": "plateau", "image_aggregation": "mean"}
-
-    def kill(metrics, step):
-        if step == 3:
-            raise KilledError
 
     with pretended():
         expected, undisturbed = fitted(data, tmp_path / "a", DEVICE, "tern", encoder, **changes)
         with pytest.raises(KilledError):
-            fitted(data, tmp_path / "b", DEVICE, "tern", encoder, report=kill, **changes)
+            fitted(data, tmp_path / "b", DEVICE, "tern", encoder, report=kill_at(3), **changes)
         history, resumed = fitted(data, tmp_path / "b", DEVICE, "tern", encoder, **changes)
         assert history == expected
         for name, value in undisturbed.state_dict().items():

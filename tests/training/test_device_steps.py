@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pretended_device import pretended
-from trainers import backbone_matcher, data_of, trainer_of, write_maps
+from trainers import backbone_matcher, data_of, nothing, text_encoders, trainer_of, write_maps
 
 from crossmodal.datasets.splits import Split
 from crossmodal.features.store import FeatureStore, StoreWriter
@@ -24,13 +24,7 @@ from crossmodal.training.processes import Processes
 from crossmodal.training.validation import validate
 
 BATCH, STEPS, REGIONS = 128, 3, 36
-BERT = {"model_type": "bert", "vocab_size": 20, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
-BERT |= {"intermediate_size": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-ENCODERS = {
-    "bert": {},
-    "bert_finetune": {"config": BERT},
-    "bigru": {"vocabulary": 20, "embed_dim": 10, "hidden": 12, "dropout": 0.0},
-}
+ENCODERS = text_encoders(bert_layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +78,7 @@ def step_counts(monkeypatch, data, folder, model, encoder, **changes):
             make_text=text,
             **settings | changes,
         )
-        trainer.fit(lambda metrics, step: None)
+        trainer.fit(nothing)
     return seen[1]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from assertions import raises_naming
 from sklearn.metrics import ndcg_score
-from trainers import PARAMS, KilledError, data_of, trainer_of
+from trainers import PARAMS, data_of, nothing, save_every_step, trainer_of, undisturbed_and_resumed
 
 from crossmodal import runtime
 from crossmodal.features.batches import read_regions, read_words
@@ -16,10 +16,6 @@ from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.reports.curves import best_epoch
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
-
-
-def nothing(metrics, step):
-    del metrics, step
 
 
 @pytest.mark.parametrize(("model", "loss"), [("tern", "infonce"), ("tern", "triplet"), ("vsepp", "infonce")])
@@ -38,7 +34,7 @@ def test_best_epoch_is_kept(tiny_data):
 
 
 @pytest.mark.parametrize(
-    ("kill_at", "model", "loss"),
+    ("killed_at", "model", "loss"),
     [
         (2, "tern", {}),
         (7, "tern", {"dropout": 0.2}),
@@ -48,25 +44,12 @@ def test_best_epoch_is_kept(tiny_data):
         (8, "vsepp", {"dropout": 0.2, "name": "triplet", "miner": "distance_weighted"}),
     ],
 )
-def test_killed_run_ends_with_the_same_weights(tiny_data, monkeypatch, kill_at, model, loss):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)  # state after every step, so that some kills fall within an epoch
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+def test_killed_run_ends_with_the_same_weights(tiny_data, monkeypatch, killed_at, model, loss):
+    save_every_step(monkeypatch)
     changes = {"region_dropout": 0.2, "word_dropout": 0.2, "schedule": "plateau", "plateau_patience": 0}
     changes |= {"model": model, **loss}
     data = data_of(tiny_data)
-    undisturbed = trainer_of(data, tiny_data / "a", **changes)
-    expected = undisturbed.fit(nothing)
-
-    def kill(metrics, step):
-        if step == kill_at:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        trainer_of(data, tiny_data / "b", **changes).fit(kill)
-    resumed = trainer_of(data, tiny_data / "b", **changes)
-    assert resumed.fit(nothing) == expected
-    for name, value in undisturbed.model.state_dict().items():
-        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=0, rtol=0)
+    undisturbed_and_resumed(lambda name: trainer_of(data, tiny_data / name, **changes), killed_at)
 
 
 def test_ema_is_the_moving_average_of_the_weights(tiny_data):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from assertions import raises_naming
 from test_train_stage import write_params
-from trainers import PARAMS, KilledError, data_of, trainer_of
+from trainers import PARAMS, data_of, nothing, save_every_step, trainer_of, undisturbed_and_resumed
 
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
@@ -100,34 +100,22 @@ def test_batches_have_the_wrong_images_and_validation_the_right_ones(tiny_data):
 
 
 @pytest.mark.parametrize(
-    ("model", "changes", "kill_at"),
+    ("model", "changes", "killed_at"),
     [
         ("tern", {"dropout": 0.2, "accumulate": 2}, 5),
         ("vse_infty", {"mlp_hidden": 8}, 10),
         ("sgraf", {"module": "sgr", "sim_dim": 8}, 15),
     ],
 )
-def test_a_killed_training_ends_with_the_same_weights_and_labels(tiny_data, monkeypatch, model, changes, kill_at):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+def test_a_killed_training_ends_with_the_same_weights_and_labels(tiny_data, monkeypatch, model, changes, killed_at):
+    save_every_step(monkeypatch)
     data = data_of(tiny_data)
     data = with_wrong_pairs(data, training_images(data.train, settings(0.5)))
     changes |= {"name": "crcl", "temperature": 0.05, "label_epochs": 1, "epochs": 3}
-
-    def kill(metrics, step):
-        if step == kill_at:
-            raise KilledError
-
-    undisturbed = trainer_of(data, tiny_data / "a", model, **changes)
-    expected = undisturbed.fit(lambda metrics, step: None)
-    with pytest.raises(KilledError):
-        trainer_of(data, tiny_data / "b", model, **changes).fit(kill)
-    resumed = trainer_of(data, tiny_data / "b", model, **changes)
-    labels = resumed.loss.labels[data.train.captions]
-    assert (labels < 1).any()
-    assert resumed.fit(lambda metrics, step: None) == expected
-    for name, value in undisturbed.model.state_dict().items():
-        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=0, rtol=0)
+    undisturbed, resumed = undisturbed_and_resumed(
+        lambda name: trainer_of(data, tiny_data / name, model, **changes), killed_at
+    )
+    assert (resumed.loss.labels[data.train.captions] < 1).any()
     torch.testing.assert_close(resumed.loss.labels, undisturbed.loss.labels, atol=0, rtol=0)
     assert (undisturbed.loss.labels[48:] == 1).all()  # of captions that are not of the training split
 
@@ -137,7 +125,7 @@ def test_labels_tell_wrong_pairs_from_right_ones(tiny_data):
     wrong = training_images(data.train, settings(0.4, seed=2))
     changes = {"name": "crcl", "temperature": 0.05, "label_epochs": 5, "epochs": 12, "batch_size": 12}
     trainer = trainer_of(with_wrong_pairs(data, wrong), tiny_data / "state", "vsepp", **changes)
-    trainer.fit(lambda metrics, step: None)
+    trainer.fit(nothing)
     labels, right = trainer.loss.labels[:48].numpy(), wrong == data.train.caption_image
     assert labels[right].mean() > labels[~right].mean() + 0.3
 

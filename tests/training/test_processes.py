@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing
 import torch.nn.functional as F
 from torch import nn
-from trainers import BACKBONE, KilledError, backbone_matcher, data_of, trainer_of, write_maps
+from trainers import BACKBONE, KilledError, backbone_matcher, data_of, kill_at, nothing, trainer_of, write_maps
 
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
@@ -118,19 +118,14 @@ FIT = ("tern", {"dropout": 0.2, "region_dropout": 0.2, "word_dropout": 0.2, "nam
 
 def killed_and_resumed(folder, processes):
     """History and weights of an undisturbed training, and of one that was killed within its second epoch."""
-
-    def kill(metrics, step):
-        if step == 7:
-            raise KilledError
-
     loop.SAVE_SECONDS, loop.LOG_EVERY = 0, 1
     ends = []
     undisturbed = shared_trainer(folder, processes, folder / "undisturbed", *FIT)
     killed = shared_trainer(folder, processes, folder / "killed", *FIT)
     with pytest.raises(KilledError):
-        killed.fit(kill)
+        killed.fit(kill_at(7))
     for trainer in (undisturbed, shared_trainer(folder, processes, folder / "killed", *FIT)):
-        history = trainer.fit(lambda metrics, step: None)
+        history = trainer.fit(nothing)
         ends.append({"history": history, "weights": list(trainer.model.state_dict().values())})
     return ends
 
@@ -146,7 +141,7 @@ def work(rank, folder, port):
     for name, case in CASES.items():
         results[name] = three_steps(shared_trainer(folder, processes, folder / f"{name}-{rank}", *case))
     plain = shared_trainer(folder, processes, folder / "plain", "tern", {"name": "hinge"})
-    results["history"] = plain.fit(lambda metrics, step: None)
+    results["history"] = plain.fit(nothing)
     results["resumed"] = killed_and_resumed(folder, processes)
     try:
         shared_trainer(folder, processes, folder / "few", "tern", {"batch_size": 2, "captions_per_image": 2})
@@ -200,9 +195,7 @@ def test_a_parameter_that_nothing_uses_has_no_gradient(results):
 
 
 def test_training_and_validation_are_those_of_one(folder, results):
-    alone = shared_trainer(folder, ALONE, folder / "plain-alone", "tern", {"name": "hinge"}).fit(
-        lambda metrics, step: None
-    )
+    alone = shared_trainer(folder, ALONE, folder / "plain-alone", "tern", {"name": "hinge"}).fit(nothing)
     assert results[0]["history"] == results[1]["history"]
     for ours, theirs in zip(results[0]["history"], alone, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -16,6 +17,7 @@ from crossmodal.models.timm_network import create_network, cut_network, frozen_p
 from crossmodal.regions.extraction.extract import region_arrays
 from crossmodal.runtime import seed_everything
 from crossmodal.settings.params import Loss, load_params
+from crossmodal.training import loop
 from crossmodal.training.batches import TrainingData
 from crossmodal.training.loop import Trainer, TrainerSettings
 from crossmodal.training.processes import ALONE
@@ -28,8 +30,58 @@ TRAIN = {"epochs": 4, "batch_size": 8, "captions_per_image": 1, "neighbours": 1,
 BACKBONE = {"batch_norm": "frozen", "crop_scale": 1.0, "flip": False, "region_dropout": 0.0, "checkpointing": False}
 
 
+def text_encoders(bert_layers=1):
+    """Settings of ``build_text`` by the text encoder, for vectors of 12 numbers and ids below 20."""
+    bert = {"model_type": "bert", "vocab_size": 20, "hidden_size": 12, "num_hidden_layers": bert_layers}
+    bert |= {"num_attention_heads": 2, "intermediate_size": 16}
+    return {
+        "bert": {},
+        "bert_finetune": {"config": bert | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}},
+        "bigru": {"vocabulary": 20, "embed_dim": 10, "hidden": 12, "dropout": 0.0},
+    }
+
+
 class KilledError(Exception):
     """Stands for a kill in the middle of training."""
+
+
+def save_every_step(monkeypatch):
+    """State after every step, so that a kill at any of them is one within an epoch."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+
+
+def nothing(metrics, step):
+    """A report that goes nowhere."""
+    del metrics, step
+
+
+def kill_at(last):
+    """A report that kills the training at an optimiser step."""
+
+    def kill(metrics, step):
+        del metrics
+        if step == last:
+            raise KilledError
+
+    return kill
+
+
+def undisturbed_and_resumed(make, killed_at):
+    """Two trainers after training, one of which was killed and resumed: they end with the same history and weights.
+
+    make: a trainer with its state in a folder of this name.
+    """
+    undisturbed = make("undisturbed")
+    expected = undisturbed.fit(nothing)
+    with pytest.raises(KilledError):
+        make("killed").fit(kill_at(killed_at))
+    resumed = make("killed")
+    assert resumed.state.batch or resumed.state.epoch
+    assert resumed.fit(nothing) == expected
+    for name, value in undisturbed.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=0, rtol=0)
+    return undisturbed, resumed
 
 
 def data_of(folder):

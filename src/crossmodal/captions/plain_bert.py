@@ -24,7 +24,7 @@ from crossmodal.files.weights import check_tensors, read_tensors
 
 
 class PlainConfig(BaseModel):
-    """What ``PlainBert`` takes of a config.json; names and defaults are those of transformers' BertConfig."""
+    """Values of a config.json that ``PlainBert`` takes; names and defaults are those of transformers' BertConfig."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 

@@ -20,7 +20,7 @@ WAYS = {"image_retrieval": "t2i", "text_retrieval": "i2t"}
 def clip_benchmark_record(
     metrics: Mapping[str, Any], source: Path, *, dataset: str, model: str, pretrained: str
 ) -> dict[str, Any]:
-    """What CLIP_benchmark writes of a zero-shot retrieval task.
+    """The content of CLIP_benchmark's file of a zero-shot retrieval task.
 
     Args:
         metrics: content of metrics.json, read from ``source``.

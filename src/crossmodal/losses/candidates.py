@@ -34,10 +34,10 @@ class Candidates:
         return self.certain | self.sampled
 
     def weights(self, dim: int, ignore: torch.Tensor | None = None) -> torch.Tensor:
-        """How many pairs each stands for in sums over a dimension: 1 of A, n / m of S, 0 where there is no score.
+        """The weight of each pair in sums over a dimension: 1 of A, n / m of S, 0 where there is no score.
 
         Args:
-            ignore: pairs that do not count, and are not stood for.
+            ignore: pairs that do not count, nor add to the weight of others.
         """
         ignore = torch.zeros_like(self.certain) if ignore is None else ignore
         drawn = self.sampled & ~ignore

@@ -55,7 +55,7 @@ def take_items(values: torch.Tensor, items: torch.Tensor | None) -> torch.Tensor
 
 
 def put_items(real: torch.Tensor, items: torch.Tensor | None, sets: int, longest: int) -> torch.Tensor:
-    """What ``take_items`` took, in sets again, 0 at padding: (M, E) -> (sets, longest, E)."""
+    """The items that ``take_items`` took, in sets again, 0 at padding: (M, E) -> (sets, longest, E)."""
     if items is None:
         return real.view(sets, longest, -1)
     return real.new_zeros(sets * longest, real.shape[1]).index_copy(0, items, real).view(sets, longest, -1)

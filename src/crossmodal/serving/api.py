@@ -165,14 +165,13 @@ def _add_api(app: FastAPI, server: Server) -> None:
     @app.post("/api/words", openapi_extra={"requestBody": schema_of(WordsAsked)})
     async def words(request: Request) -> WordsAnswer:
         """Which regions of images answer which words of a sentence, and how much: 0 to 1."""
-        asked = as_record(
-            parse_json(await read_body(request, MOST_WORDS_BYTES), "the body", dict), WordsAsked, "the body"
-        )
-        session = server.session(asked.matcher)
-        _check_sentence(asked.q)
-        for item in asked.items:
+        body = parse_json(await read_body(request, MOST_WORDS_BYTES), "the body", dict)
+        query = as_record(body, WordsAsked, "the body")
+        session = server.session(query.matcher)
+        _check_sentence(query.q)
+        for item in query.items:
             server.check_item(item)
-        return await server.searches.run(words_answer, session, asked.q, asked.items)
+        return await server.searches.run(words_answer, session, query.q, query.items)
 
 
 def _add_pages(app: FastAPI, server: Server) -> None:

@@ -133,7 +133,7 @@ def _embed(
     executor: Literal["local", "ray"],
 ) -> Summary:
     old, part = out.with_name(f"{out.name}.old"), out.with_name(f"{out.name}.part")
-    if old.exists() and not out.exists():  # ended between the two lines that exchange them
+    if old.exists() and not out.exists():  # a run ended within _replace
         old.rename(out)
     params = as_stored(params, folders)
     model, config = load_matcher(folders.matcher)
@@ -175,13 +175,18 @@ def _embed(
             _write_table(part, made.shards)
     for name in (DONE, FORMER, STORES):
         shutil.rmtree(part / name, ignore_errors=True)
+    _replace(out, part, old)
+    listing = "dataset/manifest.json" if gallery else "skipped.json"
+    return Summary(config.model, made.rows, made.known, size, skipped, listing)
+
+
+def _replace(out: Path, part: Path, old: Path) -> None:
+    """Make ``part`` the folder ``out``; ``old`` is that until it is gone."""
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
     part.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-    listing = "dataset/manifest.json" if gallery else "skipped.json"
-    return Summary(config.model, made.rows, made.known, size, skipped, listing)
 
 
 def _write_table(part: Path, shards: Sequence[str]) -> None:

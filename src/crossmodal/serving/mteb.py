@@ -118,10 +118,10 @@ class MatcherSearch:
         if self._corpus is None:
             raise ValueError("search before index")
         kind, items, _ = self._corpus
-        own, ids, _ = asked = self._read(queries, "queries")
+        own, ids, values = self._read(queries, "queries")
         if own == kind:
             raise UserError(f"MTEB task: queries and corpus are both of {kind}s, expected images and texts")
-        scores = self._scores(**{kind: self._corpus[2], own: asked[2]})  # images x texts
+        scores = self._scores(**{kind: self._corpus[2], own: values})  # images x texts
         scores = scores if own == IMAGE else scores.T
         number, found = {item: row for row, item in enumerate(items)}, {}
         for row, query in enumerate(ids):

@@ -50,7 +50,7 @@ def vector_schema(
 
 
 def about(schema: pa.Schema) -> dict[str, Any]:
-    """What ``vector_schema`` was told of the table; empty for a table of others."""
+    """The ``about`` of ``vector_schema`` that a table has; empty for a table of another origin."""
     return json.loads((schema.metadata or {}).get(ABOUT, b"{}"))
 
 

@@ -118,13 +118,13 @@ def download(uri: str, folder: Path) -> Path:
         mlflow.set_tracking_uri(store)
         folder.mkdir(parents=True, exist_ok=True)
         with redirect_stderr(io.StringIO()):  # of its progress bars
-            place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-        flavor = Model.load(str(place)).flavors.get("python_function", {})
+            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        flavor = Model.load(str(path)).flavors.get("python_function", {})
     except (MlflowException, OSError) as error:
         raise UserError(f"{uri}: {failure(store, error)}") from None
     if flavor.get("loader_module") != LOADER:
         raise UserError(f"{uri}: no model that crossmodal register made ({flavor.get('loader_module', 'no Python')})")
-    return place / flavor["data"]
+    return path / flavor["data"]
 
 
 def refusal(error: UserError) -> Exception:

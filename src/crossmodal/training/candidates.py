@@ -129,8 +129,8 @@ def choose_candidates(
         return Candidates(torch.ones_like(own), torch.zeros_like(own))
     alike = group[:, None] == group[image_index]
     ranked = images @ captions.T + 4.0 * own + 2.0 * alike  # cosines are within 1
-    beside = int((alike.sum() / len(captions)).ceil())
-    most = min(count, beside + round(NEAREST * (count - beside) / 2))
+    siblings = int((alike.sum() / len(captions)).ceil())
+    most = min(count, siblings + round(NEAREST * (count - siblings) / 2))
     certain = torch.zeros_like(own).scatter_(0, ranked.topk(most, dim=0).indices, True)
     per_image = max(1, round(most * len(captions) / len(images)))
     certain.scatter_(1, ranked.topk(min(per_image, len(captions)), dim=1).indices, True)
@@ -139,8 +139,8 @@ def choose_candidates(
     order = torch.randperm(len(images), generator=generator)
     shifts = 1 + torch.randperm(len(images) - 1, generator=generator)[:left]
     order, shifts = order.to(images.device), shifts.to(images.device)
-    turn = order.argsort()[image_index]  # (B,)
-    drawn = order[(turn + shifts[:, None]) % len(images)]  # (left, B)
+    position = order.argsort()[image_index]  # (B,)
+    drawn = order[(position + shifts[:, None]) % len(images)]  # (left, B)
     sampled = torch.zeros_like(own).scatter_(0, drawn, True)
     return Candidates(certain, sampled & ~certain)
 
@@ -159,6 +159,6 @@ def thin_gradient(grad: torch.Tensor, captions: torch.Tensor, generator: torch.G
     size = grad.abs()
     mean = size.sum() / size.count_nonzero().clamp(min=1)
     probability = (size / mean.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
-    turn = captions.argsort(stable=True).argsort()
-    kept = torch.rand(grad.shape, generator=generator).to(grad.device)[:, turn] < probability
+    rank = captions.argsort(stable=True).argsort()
+    kept = torch.rand(grad.shape, generator=generator).to(grad.device)[:, rank] < probability
     return torch.where(kept, grad / probability, 0)

@@ -26,7 +26,6 @@ PROTOCOLS = (
     *("ftp", "sftp", "hdfs", "webhdfs"),
 )
 _WEB = ("http", "https")
-_STAMPS = ("ETag", "mtime", "LastModified", "md5Hash", "created")  # that file systems know of a file's version
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _COUNT = re.compile(r"(\d+)\.\.(\d+)")
 _WAIT = {"total": None, "sock_connect": 10, "sock_read": 60}  # seconds; aiohttp's own limit ends a download after 300

@@ -215,14 +215,19 @@ def _open_tar(archive_path: Path) -> Iterator[tuple[BinaryIO, tarfile.TarFile]]:
 
 
 def _write(source: BinaryIO, folder: Path, target: str) -> None:
-    part, path = folder / PART, folder / target
+    path = folder / target
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():  # written before: a file system may not tell a.jpg from A.jpg
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    write_whole(source, path, part=folder / PART)
+
+
+def write_whole(source: BinaryIO, path: Path, *, part: Path) -> None:
+    """Copy a stream to ``path``, by way of ``part`` in the same file system: an error leaves neither."""
     try:
         with part.open("wb") as sink:
             shutil.copyfileobj(source, sink, CHUNK)
-        part.rename(path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

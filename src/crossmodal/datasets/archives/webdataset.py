@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +21,15 @@ from typing import Any, BinaryIO
 
 from crossmodal.datasets.archives.addresses import label, open_file
 from crossmodal.datasets.archives.transfer import CHUNK
-from crossmodal.datasets.archives.unpack import MAX_RATIO, MAX_UNPACKED, RATIO_FREE, leads_out, unsafe_member
+from crossmodal.datasets.archives.unpack import (
+    MAX_RATIO,
+    MAX_UNPACKED,
+    PART,
+    RATIO_FREE,
+    leads_out,
+    unsafe_member,
+    write_whole,
+)
 from crossmodal.datasets.decode import MAX_BYTES, SUFFIXES
 from crossmodal.datasets.records import Skipped
 from crossmodal.errors import UserError
@@ -44,7 +51,7 @@ _EXTENDED = (
 
 @dataclass
 class Samples:
-    """What a tar holds. images: names of the photographs, in its order. texts: captions' files by name.
+    """Content of a tar. images: names of the photographs, in its order. texts: captions' files by name.
 
     skipped: members that were left out, by name. sha256: of the tar.
     """
@@ -127,13 +134,7 @@ def _kind(name: str) -> str | None:
 
 def _write(source: BinaryIO, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(".unpacking")
-    try:
-        with part.open("wb") as sink:
-            shutil.copyfileobj(source, sink, CHUNK)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(source, path, part=path.with_name(PART))
 
 
 class _Stream:

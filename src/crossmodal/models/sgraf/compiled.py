@@ -4,6 +4,9 @@ A block of rows is computed, squared and multiplied while the first cache holds 
 and repacks the weights for every product. The library is compiled on first use, in two or three seconds, and kept in
 the user's cache folder (XDG_CACHE_HOME, else ~/.cache). Without a compiler (``cc``, or what CC names) torch does the
 work, with the same results but for rounding.
+
+Files of C: products.c is included by kernels.c and gradients.c, and by way of pair_products.c, pair_scores.c and
+pair_gradients.c by pairs.c.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,7 +31,7 @@ from crossmodal.models.attention import EPS
 from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.terminal import warn
 
-SOURCES = [Path(__file__).with_name(f"{name}.c") for name in ("kernels", "gradients", "pairs", "products")]
+UNITS = [Path(__file__).with_name(f"{name}.c") for name in ("kernels", "gradients", "pairs")]  # compiled together
 DEPTH, ROWS = 256, 14  # as in products.c, which the others include; the largest ROWS
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 
@@ -69,11 +73,11 @@ class PackedMap:
             weights = F.pad(weights, (0, 1))
         numbers = [images, captions * group, regions, dim, len(self), group, out.stride(1) // len(self)]
         tensors = weights.contiguous(), values.contiguous(), targets.float().contiguous(), self.weight, self.bias
-        room = out.new_empty(DEPTH * (regions + 1))
+        scratch = out.new_empty(DEPTH * (regions + 1))
         self.library.squared_differences(
             address(out),
             None if lengths is None else address(lengths),
-            *(address(tensor) for tensor in (*tensors, room)),
+            *(address(tensor) for tensor in (*tensors, scratch)),
             *map(ctypes.c_int, numbers),
             ctypes.c_float(EPS),
             ctypes.c_int(self.bf16),
@@ -88,14 +92,14 @@ def reason(nodes: torch.Tensor, maps: Sequence[PackedMap], buffers: Buffers) -> 
     nodes = nodes.contiguous()
     pairs, count, size = nodes.shape
     out, first = nodes.new_empty(pairs, size), maps[0]
-    room = buffers.take("reasoning", nodes, nodes.numel() + ROWS * count)
+    scratch = buffers.take("reasoning", nodes, nodes.numel() + ROWS * count)
     pointers = [address(tensor) for layer in maps for tensor in (layer.weight, layer.bias)]
     numbers = [pairs, count, size, len(maps) // 2, first.bf16]
     first.library.reason(
         address(out),
         address(nodes),
         (ctypes.c_void_p * len(pointers))(*pointers),
-        address(room),
+        address(scratch),
         *map(ctypes.c_int, numbers),
     )
     return out
@@ -122,41 +126,49 @@ def pack_map(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> Pa
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled library; None where there is no compiler, or it fails."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        return None
     try:
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+        if shutil.which(compiler[0]) is None:
+            return None
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossmodal"
         path = folder / f"sgraf-kernels-{_fingerprint(compiler)}.so"
         if not path.is_file():
             _compile(compiler, path)
-        found = ctypes.CDLL(str(path))
-        found.pair_room.restype = ctypes.c_ssize_t
-        return found
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        try:
+            return _load(path)
+        except (OSError, AttributeError):  # a damaged file, or one of a machine that shares the cache folder
+            _compile(compiler, path)
+            return _load(path)
+    except (OSError, RuntimeError, ValueError, AttributeError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip() or str(error)
         warn(f"sgraf runs without its compiled kernels, slower: {' '.join(reason.split())[:300]}")
         return None
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _load(path: Path) -> ctypes.CDLL:
+    found = ctypes.CDLL(str(path))
+    found.pair_scratch.restype = ctypes.c_ssize_t
+    return found
+
+
+def _compile(compiler: Sequence[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
-        subprocess.run(
-            [compiler, *FLAGS, "-o", part, *SOURCES[:-1], "-lm"], check=True, capture_output=True, timeout=120
-        )
+        command = [*compiler, *FLAGS, "-o", part, *UNITS, "-lm"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
         part.replace(path)
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: Sequence[str]) -> str:
     """Hash of all that the library depends on: its source, the flags, the compiler and the processor."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=20).stdout
+    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=20).stdout
     cpu = Path("/proc/cpuinfo")
-    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.is_file() else []
-    sources = [source.read_bytes() for source in SOURCES]
-    parts = *sources, " ".join(FLAGS).encode(), version, platform.machine().encode(), *map(str.encode, flags)
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    features = [line for line in lines if line.startswith(("flags", "Features"))][:1]  # x86, Arm
+    sources = [source.read_bytes() for source in sorted(UNITS[0].parent.glob("*.c"))]
+    given = " ".join((*compiler[1:], *FLAGS)), platform.machine(), *features
+    return hashlib.sha256(b"\0".join((*sources, version, *map(str.encode, given)))).hexdigest()[:16]
 
 
 def address(tensor: torch.Tensor) -> ctypes.c_void_p:

@@ -44,31 +44,31 @@ class CompiledVectors(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
         weights, values, targets, weight, vectors, lengths = ctx.saved_tensors
-        grad, flipped = grad.contiguous(), weights.mT.contiguous()
+        grad, transposed = grad.contiguous(), weights.mT.contiguous()
         (images, count, regions), (size, dim), threads = weights.shape, weight.shape, torch.get_num_threads()
         double = pack_map(2 * weight.T, targets.new_zeros(dim), weight.dtype)
         width = double.library.width()
-        by_weights = weights.new_zeros(images, count, regions + -regions % width)
-        by_values = torch.empty_like(values)
-        by_targets, by_map, by_bias = (
+        grad_weights = weights.new_zeros(images, count, regions + -regions % width)
+        grad_values = torch.empty_like(values)
+        grad_targets, grad_map, grad_bias = (
             targets.new_zeros(threads, *shape) for shape in (targets.shape, (dim, size), (size,))
         )
         rows = count + GROUP // size
-        room = targets.new_empty(threads, 2 * rows * (size + width) + (2 * regions + width) * width)
+        scratch = targets.new_empty(threads, 2 * rows * (size + width) + (2 * regions + width) * width)
 
         def work(part: slice, thread: int) -> None:
-            own = by_weights[part], by_values[part], by_targets[thread], by_map[thread], by_bias[thread]
-            read = grad[part], vectors[part], lengths[part], weights[part], flipped[part], values[part], targets
+            own = grad_weights[part], grad_values[part], grad_targets[thread], grad_map[thread], grad_bias[thread]
+            read = grad[part], vectors[part], lengths[part], weights[part], transposed[part], values[part], targets
             numbers = len(values[part]), count, regions, dim, size
             double.library.gradients(
-                *map(address, (*own, *read, double.weight, room[thread])),
+                *map(address, (*own, *read, double.weight, scratch[thread])),
                 *map(ctypes.c_int, numbers),
                 ctypes.c_float(EPS),
             )
 
         _share(images, work)
-        by_weight = by_map.sum(dim=0).view(-1, size, width).transpose(0, 1).reshape(size, dim)
-        return by_weights[..., :regions], by_values, by_targets.sum(dim=0), by_weight, by_bias.sum(dim=0)
+        grad_weight = grad_map.sum(dim=0).view(-1, size, width).transpose(0, 1).reshape(size, dim)
+        return grad_weights[..., :regions], grad_values, grad_targets.sum(dim=0), grad_weight, grad_bias.sum(dim=0)
 
 
 def _share(images: int, work: Callable[[slice, int], None]) -> None:

@@ -26,7 +26,7 @@ def model_parameters(scorer: PairScorer) -> list[torch.Tensor]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What pairs.c reads; shapes there."""
+    """The input of pairs.c; shapes there."""
 
     images: torch.Tensor
     regions_t: torch.Tensor
@@ -45,10 +45,10 @@ class Inputs:
         """Fill the scores of some pairs, or add the gradients of their sum weighted by ``grad`` to the sums."""
         found, (_, most, dim), regions = compiled.library(), self.captions.shape, self.images.shape[1] - 1
         sizes = regions, dim, self.sim_dim, self.steps
-        room = torch.empty(found.pair_room(int(self.lengths.max()) - 1, *sizes))
+        scratch = torch.empty(found.pair_scratch(int(self.lengths.max()) - 1, *sizes))
         sets = self.images, self.regions_t, self.present, self.captions, self.lengths
         some = [None if values is None else values[pairs] for values in (self.row, self.column, scores, grad)]
-        tensors = *sets, *some[:2], self.weights, self.transposed, *some[2:], *(sums or (None,) * 3), room
+        tensors = *sets, *some[:2], self.weights, self.transposed, *some[2:], *(sums or (None,) * 3), scratch
         found.score_pairs(
             *(None if tensor is None else compiled.address(tensor) for tensor in tensors),
             *map(ctypes.c_int, (len(some[0]), regions, most, *sizes[1:])),
@@ -56,9 +56,9 @@ class Inputs:
         )
 
     def parts(self) -> list[slice]:
-        """Pairs of each thread."""
+        """Pairs of each thread; one part where there is no pair."""
         size = max(1, -(-len(self.row) // torch.get_num_threads()))
-        return [slice(start, start + size) for start in range(0, len(self.row), size)]
+        return [slice(start, start + size) for start in range(0, max(1, len(self.row)), size)]
 
 
 class CompiledPairs(torch.autograd.Function):
@@ -100,12 +100,12 @@ class CompiledPairs(torch.autograd.Function):
         like = inputs.images, inputs.captions, inputs.weights
         tiles = [(part, [torch.zeros_like(tensor) for tensor in like]) for part in inputs.parts()]
         map_tiles(lambda part, sums: inputs.run(part, None, grad, *sums), tiles, "cpu")
-        of_images, of_captions, of_weights = (
+        grad_images, grad_captions, grad_weights = (
             _sum(tensors) for tensors in zip(*(sums for _, sums in tiles), strict=True)
         )
-        parts = of_weights.split([shape.numel() for shape in ctx.shapes])
+        parts = grad_weights.split([shape.numel() for shape in ctx.shapes])
         parts = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
-        return of_images, of_captions, *(None,) * 5, *parts
+        return grad_images, grad_captions, *(None,) * 5, *parts
 
 
 def _sum(tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:

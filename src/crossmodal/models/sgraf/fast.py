@@ -36,10 +36,8 @@ from crossmodal.models.sgraf.tiled import (
 CPU_TILE, GPU_TILE = 2**20, 2**28  # bytes of word-region differences at a time: about a core's cache; much for a GPU
 VECTORS = 4  # tiles of similarity vectors computed at a time; reasoning takes one at a time
 KEPT = 16  # the same, of all images, where gradients are kept
-GROUPS, KEPT_GROUPS = (
-    4,
-    2,
-)  # of captions by length where they are padded; where gradients are kept, a group is 300 kernels
+GROUPS = 4  # of captions by length where they are padded
+KEPT_GROUPS = 2  # the same where gradients are kept, and a group is 300 kernels
 
 
 def score_matrix(

@@ -13,7 +13,7 @@ static float unit_length(float *row, int size, float eps) {
         for (int j = 0; j < WIDTH; j++) squares[j] += row[s + j] * row[s + j];
     for (int j = 0; j < WIDTH; j++) total += squares[j];
     float length = sqrtf(total);
-    for (int s = 0; s < size; s++) row[s] /= length > eps ? length : eps;
+    for (int s = 0; s < size; s++) row[s] /= at_least(length, eps);
     return length;
 }
 
@@ -27,15 +27,15 @@ int has_bf16(void) {
 #endif
 }
 
-/* numbers k to k + most of the differences of an image's targets, and what they add to N(map (differences) + bias) */
-static void of_image(float *out, float *lengths, const float *weights, const char *values, const float *targets,
-                     const float *map, const float *bias, float *room, int k, int most, int T, int R,
-                     int E, int S, int group, int period, float eps, int bf16) {
+/* numbers k to k + most of the differences of an image's targets, and their share of N(map (differences) + bias) */
+static void fill_image(float *out, float *lengths, const float *weights, const char *values, const float *targets,
+                       const float *map, const float *bias, float *scratch, int k, int most, int T, int R,
+                       int E, int S, int group, int period, float eps, int bf16) {
     float block[ROWS * DEPTH] __attribute__((aligned(64)));
     float *out_rows[ROWS], *dest[ROWS];
     int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, blocks = (T + ROWS - 1) / ROWS;
     for (int e = 0; e < most; e += WIDTH)
-        pack(room + e * regions, values + (ptrdiff_t)(k + e) * 4 / units, R, E, bf16);
+        pack(scratch + e * regions, values + (ptrdiff_t)(k + e) * 4 / units, R, E, bf16);
     for (int b = 0; b < blocks; b++) {
         int first = first_row(T, b, blocks), rows = first_row(T, b + 1, blocks) - first;
         for (int i = 0; i < rows; i++) {
@@ -43,8 +43,8 @@ static void of_image(float *out, float *lengths, const float *weights, const cha
             out_rows[i] = out + (t / group * period + t % group) * S;
         }
         for (int e = 0; e < most; e += WIDTH)
-            differences_of(rows, block + e / units, weights + (ptrdiff_t)first * regions, regions, room + e * regions,
-                           targets + (ptrdiff_t)first * E + k + e, E, bf16);
+            differences_of(rows, block + e / units, weights + (ptrdiff_t)first * regions, regions,
+                           scratch + e * regions, targets + (ptrdiff_t)first * E + k + e, E, bf16);
         for (int s = 0; s < S; s += WIDTH) {
             for (int i = 0; i < rows; i++) dest[i] = out_rows[i] + s;
             products_of(rows, dest, block, DEPTH, map + ((ptrdiff_t)s * E + (ptrdiff_t)k * WIDTH) / units, WIDTH,
@@ -57,23 +57,23 @@ static void of_image(float *out, float *lengths, const float *weights, const cha
     }
 }
 
-/* N(map (weights . values - targets)^2 + bias) of images and T targets; room: DEPTH * (R + 1) numbers to work in.
+/* N(map (weights . values - targets)^2 + bias) of images and T targets; scratch: DEPTH * (R + 1) numbers to work in.
 
    weights (images, T, units of R), values (images, R, E), targets (T, E) fp32, into rows of S fp32 numbers: target t of
    an image is row (image * T / group + t / group) * period + t % group, so that sets of `group` rows may have others
    between them. lengths: (images, T), what the rows were divided by, or NULL. In bf16 an R that is odd has a weight of
    zero after it. */
 void squared_differences(float *out, float *lengths, const float *weights, const void *values, const float *targets,
-                         const float *map, const float *bias, float *room, int images, int T, int R,
-                          int E, int S, int group, int period, float eps, int bf16) {
-    int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, together = 1 + RESULTS / (T * S * 4);
-    for (int start = 0; start < images; start += together)
+                         const float *map, const float *bias, float *scratch, int images, int T, int R, int E,
+                         int S, int group, int period, float eps, int bf16) {
+    int units = bf16 ? 2 : 1, regions = (R + units - 1) / units, chunk = 1 + (int)(RESULTS / ((int64_t)T * S * 4));
+    for (int start = 0; start < images; start += chunk)
         for (int k = 0; k < E; k += DEPTH * units)
-            for (int n = start; n < images && n < start + together; n++)
-                of_image(out + (ptrdiff_t)n * (T / group) * period * S, lengths ? lengths + (ptrdiff_t)n * T : NULL,
-                         weights + (ptrdiff_t)n * T * regions,
-                         (const char *)values + (ptrdiff_t)n * R * E * 4 / units, targets, map, bias, room, k,
-                         E - k < DEPTH * units ? E - k : DEPTH * units, T, R, E, S, group, period, eps, bf16);
+            for (int n = start; n < images && n < start + chunk; n++)
+                fill_image(out + (ptrdiff_t)n * (T / group) * period * S, lengths ? lengths + (ptrdiff_t)n * T : NULL,
+                           weights + (ptrdiff_t)n * T * regions,
+                           (const char *)values + (ptrdiff_t)n * R * E * 4 / units, targets, map, bias, scratch, k,
+                           E - k < DEPTH * units ? E - k : DEPTH * units, T, R, E, S, group, period, eps, bf16);
 }
 
 /* map x + bias, or relu of it: x (T, E) fp32 to (T, S) */
@@ -135,23 +135,23 @@ static void pass_messages(float *queries, const float *nodes, float *edges, int 
 
 /* graph.py's steps for nodes (pairs, n, S), which are written over: node 0 after them, (pairs, S).
 
-   maps: of each step the query's weight and bias, the update's weight and bias; room: (pairs, n, S) and (ROWS,
-   n) numbers to work in. NODES bytes of nodes go through a step together. */
-void reason(float *out, float *nodes, const float *const *maps, float *room, int pairs, int n, int S, int steps,
+   maps: of each step the query's weight and bias, the update's weight and bias; scratch: (pairs, n, S) and (ROWS,
+   n) numbers to work in. A chunk of NODES bytes of nodes goes through all steps. */
+void reason(float *out, float *nodes, const float *const *maps, float *scratch, int pairs, int n, int S, int steps,
             int bf16) {
-    int together = 1 + NODES / (n * S * 4), last = steps - 1;
-    float *edges = room + (ptrdiff_t)pairs * n * S;
-    for (int start = 0; start < pairs; start += together) {
-        int count = pairs - start < together ? pairs - start : together;
+    int chunk = 1 + (int)(NODES / ((int64_t)n * S * 4)), last = steps - 1;
+    float *edges = scratch + (ptrdiff_t)pairs * n * S;
+    for (int start = 0; start < pairs; start += chunk) {
+        int count = pairs - start < chunk ? pairs - start : chunk;
         float *own = nodes + (ptrdiff_t)start * n * S;
         for (int step = 0; step < last; step++) {
-            linear(room, own, S, maps[4 * step], maps[4 * step + 1], count * n, S, S, 0, bf16);
+            linear(scratch, own, S, maps[4 * step], maps[4 * step + 1], count * n, S, S, 0, bf16);
             for (ptrdiff_t p = 0; p < count; p++)
-                pass_messages(room + p * n * S, own + p * n * S, edges, n, n, S);
-            linear(own, room, S, maps[4 * step + 2], maps[4 * step + 3], count * n, S, S, 1, bf16);
+                pass_messages(scratch + p * n * S, own + p * n * S, edges, n, n, S);
+            linear(own, scratch, S, maps[4 * step + 2], maps[4 * step + 3], count * n, S, S, 1, bf16);
         }
     }
-    linear(room, nodes, (ptrdiff_t)n * S, maps[4 * last], maps[4 * last + 1], pairs, S, S, 0, bf16);
-    for (ptrdiff_t p = 0; p < pairs; p++) pass_messages(room + p * S, nodes + p * n * S, edges, 1, n, S);
-    linear(out, room, S, maps[4 * last + 2], maps[4 * last + 3], pairs, S, S, 1, bf16);
+    linear(scratch, nodes, (ptrdiff_t)n * S, maps[4 * last], maps[4 * last + 1], pairs, S, S, 0, bf16);
+    for (ptrdiff_t p = 0; p < pairs; p++) pass_messages(scratch + p * S, nodes + p * n * S, edges, 1, n, S);
+    linear(out, scratch, S, maps[4 * last + 2], maps[4 * last + 3], pairs, S, S, 1, bf16);
 }

@@ -1,5 +1,7 @@
 """SGRAF's scores of some pairs of a batch, with gradients: what equations.py defines, for ``loss.candidates``.
 
+For pairs that are chosen before they are scored, in any pattern: tiled.py would compute all pairs of the batch.
+
 SGR's pairs are taken one by one by compiled code (pairs.c) that keeps the score alone: the backward pass recomputes the
 rest, of the pairs whose gradient is not 0. Where there is no such code, for SAF, and with dropout torch's graph is
 kept, of the pairs of some captions of one length at a time.
@@ -46,11 +48,11 @@ def score_candidates(
             lengths = captions.mask.sum(dim=1)
             sets = images.vectors, captions.vectors, images.mask[:, 1:], lengths, row, column
             scores = CompiledPairs.apply(*sets, scorer.lambda_softmax, *model_parameters(scorer))
-            places = row * len(captions) + column
+            index = row * len(captions) + column
         else:
-            scores, places = _score_with_graph(scorer, images, captions, candidates, factors)
+            scores, index = _score_with_graph(scorer, images, captions, candidates, factors)
         matrix = images.vectors.new_zeros(len(images) * len(captions))
-        return matrix.index_put((places,), scores).view(len(images), len(captions))
+        return matrix.index_put((index,), scores).view(len(images), len(captions))
 
 
 def _compiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> bool:
@@ -59,8 +61,8 @@ def _compiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> bool:
     return (
         isinstance(scorer.reasoning, GraphReasoning)
         and weight.numel() * weight.itemsize <= LARGEST_MAP
-        and images.vectors.dtype == captions.vectors.dtype == torch.float32
-        and packs(weight, weight.dtype)
+        and images.vectors.dtype == captions.vectors.dtype == weight.dtype == torch.float32
+        and packs(weight, torch.float32)
         and not bool((captions.mask[:, 1:] > captions.mask[:, :-1]).any())
     )
 
@@ -68,11 +70,11 @@ def _compiled(scorer: PairScorer, images: Encoding, captions: Encoding) -> bool:
 def _score_with_graph(
     scorer: PairScorer, images: Encoding, captions: Encoding, candidates: torch.Tensor, factors: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of all pairs, (P,), and where they are in the flat matrix."""
+    """Scores of all pairs, (P,), and their index in the flat matrix."""
     sets = image_sets(images, images.vectors.dtype)
     reason = _Reasoning(scorer)
     together = max(1, PAIRS * len(captions) // max(1, int(candidates.sum())))
-    scores, places = [], []
+    scores, flat = [], []
     for group in caption_groups(captions, lambda length: together, groups=0)[0]:
         index = group.index
         column, row = candidates[:, index].T.nonzero(as_tuple=True)  # all pairs of some captions
@@ -81,9 +83,9 @@ def _score_with_graph(
         if factors is not None:
             nodes = nodes * factors[index[column]].unsqueeze(1)
         scores.append(scorer.score(reason(nodes, column, len(index))))
-        places.append(row * len(captions) + index[column])
+        flat.append(row * len(captions) + index[column])
     reason.finish()
-    return torch.cat(scores), torch.cat(places)
+    return torch.cat(scores), torch.cat(flat)
 
 
 def _similarity_vectors(
@@ -143,7 +145,7 @@ class PairMap(torch.autograd.Function):
         weights, values, targets, weight, bias = arguments
         ctx.save_for_backward(weights, values, targets, weight)
         difference = torch.baddbmm(targets, weights, values, beta=-1).square_()
-        return torch.addmm(bias, difference.flatten(0, 1), weight.T).view(*weights.shape[:2], -1)
+        return torch.addmm(bias, difference.flatten(0, 1), weight.T).view(*weights.shape[:2], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -151,5 +153,6 @@ class PairMap(torch.autograd.Function):
         weights, values, targets, weight = ctx.saved_tensors
         difference, flat = torch.baddbmm(targets, weights, values, beta=-1), grad.flatten(0, 1)
         grad_weight = flat.T @ difference.square().flatten(0, 1)
-        pull = torch.mm(flat, 2 * weight).view_as(difference).mul_(difference)
-        return pull @ values.mT, weights.mT @ pull, pull.neg(), grad_weight, grad.sum(dim=(0, 1))
+        grad_difference = torch.mm(flat, 2 * weight).view_as(difference).mul_(difference)
+        grad_weights, grad_values = grad_difference @ values.mT, weights.mT @ grad_difference
+        return grad_weights, grad_values, grad_difference.neg(), grad_weight, grad.sum(dim=(0, 1))

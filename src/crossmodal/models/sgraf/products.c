@@ -1,9 +1,9 @@
-/* Products of blocks that stay in registers: what kernels.c and gradients.c are made of.
+/* Products of blocks that stay in registers: what kernels.c, gradients.c and pairs.c are made of.
 
    T: targets, words or global vectors of captions; R: regions of an image; E: embedding; S: similarity vector
    map: weight (S, E), laid out as (S / WIDTH, E, WIDTH)
    unit: 4 bytes, one fp32 number, or in bf16 a pair of numbers; such a map is (S / WIDTH, E / 2, WIDTH, 2)
-   room: scratch memory of the caller
+   scratch: memory of the caller to work in
    out_rows, dest: where the results of a block's rows go, and WIDTH of them; stride, across: between the rows of an
    input, and of a map
    Sums are fp32. Blocks of ROWS x WIDTH sums stay in registers. */
@@ -24,7 +24,8 @@ enum { LANES = 8, ROWS = 6 };
 enum { LANES = 4, ROWS = 8 };
 #endif
 enum { WIDTH = 2 * LANES, DEPTH = 256 };
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+/* may_alias: pack writes numbers of bf16, which are read as units */
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 #define EVERY_ROW _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++)
@@ -108,6 +109,9 @@ static void differences_of(int rows, float *out, const float *weights, int regio
     switch (rows) { CASES }
 #undef WORK
 }
+
+/* the larger of x and least; NaN stays */
+INLINE float at_least(float x, float least) { return x < least ? least : x; }
 
 INLINE float total(vec values) {
     float sums[LANES];

@@ -1,7 +1,8 @@
 """Gradients of a matrix of scores for few of its pairs.
 
-The hinge on the hardest negatives has a gradient for three pairs of a row and column, of N x C. So the matrix is
-computed without gradients, and the backward pass recomputes these few pairs, by the equations, with gradients.
+For pairs that the loss picks after all are scored: the hinge on the hardest negatives has a gradient for three pairs of
+a row and column, of N x C. So the matrix is computed without gradients (tiled.py), and the backward pass recomputes
+these few pairs, by the equations, with gradients.
 """
 
 from __future__ import annotations
@@ -86,11 +87,11 @@ class SparseGradients(torch.autograd.Function):
         image_mask, caption_mask = ctx.masks
         graph = FoldedGraph(ctx.scorer.reasoning) if isinstance(ctx.scorer.reasoning, GraphReasoning) else None
         copies = [] if graph is None else graph.copies
-        of_images, of_captions = torch.zeros_like(images), torch.zeros_like(captions)
-        of_weights: list[torch.Tensor | None] = [None] * len(weights)
-        of_copies = [torch.zeros_like(copy) for copy in copies]
+        grad_images, grad_captions = torch.zeros_like(images), torch.zeros_like(captions)
+        grad_weights: list[torch.Tensor | None] = [None] * len(weights)
+        grad_copies = [torch.zeros_like(copy) for copy in copies]
         chunks = _padded_pairs(grad, ctx.most) if ctx.most else _pairs_of_one_length(grad, caption_mask)
-        for row, column, pull in chunks:
+        for row, column, grad_scores in chunks:
             words = caption_mask[column]  # (P, 1 + L)
             image = images[row].requires_grad_()
             if ctx.most:
@@ -104,21 +105,21 @@ class SparseGradients(torch.autograd.Function):
                 reasoned = graph(vectors, words) if ctx.most else (graph or ctx.scorer.reasoning)(vectors)
                 scores = ctx.scorer.score(reasoned)
             leaves = [image, caption, *weights, *copies]
-            found = torch.autograd.grad(scores, leaves, pull, allow_unused=True)
-            of_images.index_add_(0, row, found[0])
-            padded = found[1]
+            parts = torch.autograd.grad(scores, leaves, grad_scores, allow_unused=True)
+            grad_images.index_add_(0, row, parts[0])
+            padded = parts[1]
             if not ctx.most:
                 padded = captions.new_zeros(len(column), *captions.shape[1:])
-                padded.masked_scatter_(words.unsqueeze(-1), found[1])
-            of_captions.index_add_(0, column, padded)
-            of_weights = _added(of_weights, found[2 : 2 + len(weights)])
-            of_copies = _added(of_copies, found[2 + len(weights) :])
+                padded.masked_scatter_(words.unsqueeze(-1), parts[1])
+            grad_captions.index_add_(0, column, padded)
+            grad_weights = _added(grad_weights, parts[2 : 2 + len(weights)])
+            grad_copies = _added(grad_copies, parts[2 + len(weights) :])
         if graph is not None:
             trained = [number for number, origin in enumerate(graph.origins) if origin.requires_grad]
-            origins, pulls = ([values[number] for number in trained] for values in (graph.origins, of_copies))
+            origins, grads = ([values[number] for number in trained] for values in (graph.origins, grad_copies))
             if origins:
-                of_weights = _added(of_weights, torch.autograd.grad(origins, weights, pulls, allow_unused=True))
-        return None, None, None, None, of_images, of_captions, *of_weights
+                grad_weights = _added(grad_weights, torch.autograd.grad(origins, weights, grads, allow_unused=True))
+        return None, None, None, None, grad_images, grad_captions, *grad_weights
 
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # rows, columns, and their gradients
@@ -139,10 +140,10 @@ def _padded_pairs(grad: torch.Tensor, most: int) -> Pairs:
     most = min(most, grad.numel())
     flat = grad.flatten()
     index = torch.nonzero_static(flat, size=most, fill_value=-1).squeeze(1)
-    pulls = flat.index_select(0, index.clamp(min=0)).masked_fill(index < 0, 0)
+    grads = flat.index_select(0, index.clamp(min=0)).masked_fill(index < 0, 0)
     index = index.clamp(min=0)
-    for part, pull in zip(index.split(GPU_CHUNK), pulls.split(GPU_CHUNK), strict=True):
-        yield part.div(grad.shape[1], rounding_mode="floor"), part.remainder(grad.shape[1]), pull
+    for part, grad_scores in zip(index.split(GPU_CHUNK), grads.split(GPU_CHUNK), strict=True):
+        yield part.div(grad.shape[1], rounding_mode="floor"), part.remainder(grad.shape[1]), grad_scores
 
 
 def _added(totals: Sequence[torch.Tensor | None], parts: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:

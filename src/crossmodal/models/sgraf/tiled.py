@@ -1,10 +1,11 @@
 """SGRAF's similarity vectors of all pairs of some images and some captions, in small tiles.
 
+For scores that all have a gradient, or none: products of many images with many words share their operands.
+
 On a CPU captions of one length are taken together, without padding, with so few images that a tile stays in the
 processor's cache: nothing of size (images, captions, words, E) is held, forward or backward. On a GPU, where an
-operation costs as much as a thousand small products, captions of near length are, padded to the longest of them, and
-tiles are large. The length of a weighted sum of
-regions, |alpha V|^2 = alpha V V' alpha', follows from the regions' inner products.
+operation costs as much as a thousand small products, tiles are large, of captions of near length, padded to the longest
+of them. The length of a weighted sum of regions, |alpha V|^2 = alpha V V' alpha', follows from their inner products.
 
 Shapes: N images, C captions of L words, R regions, E embedding, S similarity vector; T targets, the words (C * L) or
 the global vectors (C) of the captions.
@@ -182,7 +183,7 @@ class TorchMap:
 
     def vectors(self, weights: torch.Tensor, values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The same with gradients, (N, T, S)."""
-        if packs(self.weight, values.dtype):
+        if values.dtype == torch.float32 and packs(self.weight, torch.float32):
             return CompiledVectors.apply(weights, values, targets, self.weight, self.bias)
         mapped = SquaredDifferenceMap.apply(weights, values, targets, self.weight, self.bias, self.tile)
         return F.normalize(mapped, dim=-1, eps=EPS)

@@ -47,11 +47,11 @@ class Former:
             return None
         store = folder / STORES / path.stem
         if regions and (whole / "index.json").is_file():
-            place = (path, whole, first)
+            shard = (path, whole, first)
         else:
-            place = (path, store if (store / "index.json").is_file() else None, 0)
-        if place[1] or not regions:
-            self._shards.append(place)
+            shard = (path, store if (store / "index.json").is_file() else None, 0)
+        if shard[1] or not regions:
+            self._shards.append(shard)
             for row, checksum in enumerate(sums):
                 self._rows.setdefault(checksum, (len(self._shards) - 1, row))
         return len(sums)

@@ -1,4 +1,4 @@
-"""What made a gallery of ``crossmodal embed``: the content of its embed.json."""
+"""The origin of a gallery of ``crossmodal embed``: the content of its embed.json."""
 
 from __future__ import annotations
 

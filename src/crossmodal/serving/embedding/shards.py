@@ -2,7 +2,7 @@
 
     vectors/00000-00003.parquet          see ``vector_table``; further columns: sha256, width, height
     region_parts/00000-00003/            regions of the same rows, where a gallery needs them
-    done/00000-00003.json                what was read, and left out; a shard with it is not made again
+    done/00000-00003.json                what was read, and left out; a shard with it is complete
 
 A photograph's row depends on its bytes, the models and the settings, not on other photographs. Those that were embedded
 before are copied.
@@ -59,7 +59,7 @@ class Done(Record):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What shards are made with: the same for every worker.
+    """Model and settings of all shards: the same for every worker.
 
     out: folder of the shards. sets: tables of sets, not of one vector an image. keep: regions and photographs of tars
     stay, as a gallery needs them. former: folders to copy from. made_by: key of models and settings.
@@ -246,11 +246,11 @@ class ShardMaker:
         return row | {"boxes": as_arrays(row["boxes"], 4)}
 
     def _write_regions(self, folder: Path, sums: Sequence[str], found: _Found) -> None:
-        def place(key: str) -> tuple[FeatureStore, int]:
+        def row_of(key: str) -> tuple[FeatureStore, int]:
             return (found.store, found.rows[key]) if key in found.rows else self.former.regions(key)
 
         writer = None
-        for store, row in map(place, sums):
+        for store, row in map(row_of, sums):
             if writer is None:
                 writer = empty_copy(store, folder)
             writer.append({array: store.read(row, array) for array in store.arrays})
@@ -265,7 +265,7 @@ def empty_copy(store: FeatureStore, folder: Path) -> StoreWriter:
 
 
 def read_done(out: Path, name: str, version: str | None = None) -> Done | None:
-    """What is known of a shard that is done, in the ``version`` that is asked for (None: any), or None."""
+    """The record of a shard that is done, in the ``version`` that is asked for (None: any), or None."""
     path = out / DONE / f"{name}.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What there is to embed, cut into tasks: some photographs of a folder, or a tar.
+"""The input to embed, cut into tasks: some photographs of a folder, or a tar.
 
 The cut depends on the names alone, so that the shards of a collection are the same whoever makes them, and whenever.
 """
