@@ -76,7 +76,7 @@ def bytes_of(batch: PairBatch) -> int:
     """What a batch copies to the device."""
     sets = [batch.regions, *batch.words]
     tensors = [value for part in sets for value in vars(part).values() if value is not None]
-    return sum(tensor.nbytes for tensor in (*tensors, batch.image_index, batch.captions, batch.group))
+    return sum(tensor.nbytes for tensor in (*tensors, batch.image_index, batch.captions))
 
 
 def step(

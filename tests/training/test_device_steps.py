@@ -107,6 +107,16 @@ CASES = {  # model, text encoder, settings: most kernels
 }
 
 
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+def test_a_step_with_candidates_waits_for_their_choice_alone(data, tmp_path, monkeypatch, module):
+    changes = {"module": module, "sim_dim": 4, "candidates": 48, "name": "infonce"}
+    kernels, copies, waits = step_counts(monkeypatch, data, tmp_path, "sgraf", "bigru", **changes)
+    assert [what for what, _ in waits] == ["copy to the host"]
+    assert sum(waits.values()) == 1
+    assert kernels < 1500
+    assert copies < 60
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_waits_for_nothing_and_asks_for_few_kernels(data, tmp_path, monkeypatch, case):
     model, encoder, changes, most = CASES[case]

@@ -67,7 +67,7 @@ def test_a_small_table_with_the_published_step(run, tmp_path):
     rows = table(out)
     assert [row["model"] for row in rows] == ["vse_infty", "sgr", "sgr, published", "saf, published"]
     assert list(rows[0]) == ["model", "samples/s", "MB copied"]  # no columns of a GPU
-    # 12 images of 36 regions: 32 halves, 4 coordinates, a byte of mask; ids of some words, and three indices a pair
+    # 12 images of 36 regions: 32 halves, 4 coordinates, a byte of mask; ids of some words, and two indices a pair
     assert 0.03 < float(rows[0]["MB copied"]) <= 0.04
     assert float(rows[2]["MB copied"]) > 12 * 36 * 32 * 4 / 1e6  # float32
     assert all(float(row["samples/s"].replace(",", "")) > 0 for row in rows)

@@ -50,7 +50,7 @@ class PairBatch:
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
     ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store. ``group``: (N,)
-    int64, of all images of the batch, the same for those that ``train.neighbours`` takes together.
+    int64 on the CPU, of all images of the batch, the same for those that ``train.neighbours`` takes together.
     ``host_index``: ``image_index`` on the CPU, of a batch that was moved from there.
     """
 
@@ -68,16 +68,16 @@ class PairBatch:
     def to(self, device: torch.device, kept: DeviceRegions | None = None) -> PairBatch:
         """The batch on a device; ``kept``: what a RegionIndex refers to."""
         words = tuple(part.move(device) for part in self.words)
-        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions, self.group))
+        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions))
         regions = self.regions.move(device)
         regions = kept.gather(regions) if isinstance(regions, RegionIndex) else regions
-        return PairBatch(regions, words, *pairs, host_index=self.index_on_host())
+        return PairBatch(regions, words, *pairs, self.group, host_index=self.index_on_host())
 
     def pin_memory(self) -> PairBatch:
         """Called by a DataLoader, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
-        pairs = (values.pin_memory() for values in (self.image_index, self.captions, self.group))
-        return PairBatch(self.regions.pin_memory(), words, *pairs)
+        pairs = (values.pin_memory() for values in (self.image_index, self.captions))
+        return PairBatch(self.regions.pin_memory(), words, *pairs, self.group)
 
 
 class EpochBatches(Dataset):
