@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import tempfile
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -67,28 +67,28 @@ def train(model: str, folder: Path, batch: int, processes: Processes) -> float:
     return batch * LOG_EVERY / (times[1] - times[0])
 
 
-def process(rank: int, port: int, folder: str, options: argparse.Namespace) -> None:
-    """One of the two: the first prints."""
+def process(rank: int, turn: Barrier, folder: Path, options: argparse.Namespace) -> None:
+    """One of the two: the first prints. ``turn``: where each waits for the other."""
     torch.set_num_threads(1)
     keep_large_blocks()
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    both, print_first = Processes(torch.device("cpu"), rank, 2), print if rank == 0 else _silent
+    print_first = print if rank == 0 else _silent
     print_first("| model, batch | one process | two | ratio |\n| --- | --- | --- | --- |")
     for model in options.models:
         speeds: dict[str, list[float]] = {"one": [], "two": []}
-        for _ in range(options.repeats):
-            if rank == 0:
-                speeds["one"].append(train(model, Path(folder), options.batch, ALONE))
-            dist.barrier()
-            speeds["two"].append(train(model, Path(folder), options.batch, both))
-            dist.barrier()
+        for repeat in range(options.repeats):
+            if rank == 0:  # without a group, over which batch norms would be taken
+                speeds["one"].append(train(model, folder, options.batch, ALONE))
+            turn.wait()
+            dist.init_process_group("gloo", f"file://{folder}/{model}{repeat}", rank=rank, world_size=2)
+            both = Processes(torch.device("cpu"), rank, 2)
+            speeds["two"].append(train(model, folder, options.batch, both))
+            dist.destroy_process_group()
+            turn.wait()
         if rank == 0:
             ratio = statistics.median(two / one for one, two in zip(speeds["one"], speeds["two"], strict=True))
             one, two = (statistics.median(values) for values in speeds.values())
             print(f"| {model}, {options.batch} | {one:,.0f} samples/s | {two:,.0f} | {ratio:.2f} |", flush=True)
     print_first(f"load of the machine, {os.cpu_count()} cores: {os.getloadavg()[0]:.1f}")
-    dist.destroy_process_group()
 
 
 def _silent(text: str) -> None:
@@ -103,12 +103,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         write_stores(Path(folder), options.batch * 2 * LOG_EVERY)
-        torch.multiprocessing.spawn(process, (port, folder, options), nprocs=2)
+        turn = torch.multiprocessing.get_context("spawn").Barrier(2)
+        torch.multiprocessing.spawn(process, (turn, Path(folder), options), nprocs=2)
 
 
 if __name__ == "__main__":

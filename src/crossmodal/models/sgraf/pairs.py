@@ -85,9 +85,9 @@ def _score_with_graph(
         nodes = _similarity_vectors(scorer, sets, row, sentences)
         if factors is not None:
             nodes = nodes * factors[caption].unsqueeze(1)
-        pairs = torch.bincount(own, minlength=len(group.known))
+        count = torch.bincount(own, minlength=len(group.known)) * captions.on_host()[group.known].sum(dim=1)
         mask = None if group.mask is None else group.mask.index_select(0, column)
-        scores.append(scorer.score(reason(nodes, column, sent(pairs, device), mask)))
+        scores.append(scorer.score(reason(nodes, column, sent(count, device), mask)))
         flat.append(pair)
     reason.finish()
     return torch.cat(scores), torch.cat(flat)
@@ -122,12 +122,12 @@ class _Reasoning:
             self.steps = graph_steps(self.module, lambda *layer: TorchMap(*layer, tile=0, buffers=Buffers()))
 
     def __call__(
-        self, nodes: torch.Tensor, column: torch.Tensor, pairs: torch.Tensor, mask: torch.Tensor | None
+        self, nodes: torch.Tensor, column: torch.Tensor, count: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Similarity vectors of pairs.
 
         Args:
-            column: (P,), which of some captions each pair has. pairs: of each of these, 1 or more.
+            column: (P,), which of C captions each pair has. count: (C,), nodes of all pairs of a caption, 1 or more.
             mask: (P, 1 + L), False where a node is padding; None: none is.
         """
         if not self.saf:
@@ -135,15 +135,11 @@ class _Reasoning:
         logits = gate_logits(nodes, self.module)  # (P, 1 + L)
         mean, variance = self.module.norm.running_mean, self.module.norm.running_var
         if self.joint:
-            zero = logits.new_zeros(len(pairs))
-            if mask is None:
-                count, real = pairs * logits.shape[1], logits
-            else:
-                count, real = zero.index_add(0, column, mask.sum(dim=1).to(zero.dtype)), logits.masked_fill(~mask, 0)
-            mean = zero.index_add(0, column, real.sum(dim=1)) / count
+            real = logits if mask is None else logits.masked_fill(~mask, 0)
+            mean = logits.new_zeros(len(count)).index_add(0, column, real.sum(dim=1)) / count
             squares = logits - mean[column, None]
             squares = (squares if mask is None else squares.masked_fill(~mask, 0)).square().sum(dim=1)
-            variance = zero.index_add(0, column, squares) / count
+            variance = logits.new_zeros(len(count)).index_add(0, column, squares) / count
             self.statistics.append((mean.detach(), variance.detach() * count / (count - 1).clamp(min=1)))
             mean, variance = mean[column, None], variance[column, None]
         return filter_nodes(nodes, logits, mean, variance, self.module, mask)
