@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro ci test drill smoke lint format lock-check diff gate nightly requirements clean
+.PHONY: help setup repro ci test drill smoke lint format lock-check diff gate nightly gpu-figures requirements clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -52,6 +52,9 @@ gate: $(BIN)/.installed ## Fails where a figure fell below BASE=main by more tha
 
 nightly: $(BIN)/.installed ## On a GPU: the pipeline, or RECIPE=name SETTINGS="-S key=value", and how it compares
 	.ci/nightly
+
+gpu-figures: $(BIN)/.installed ## On a GPU: speed of training steps and region extraction, into docs/gpu.md; PUBLISHED="FOLDER ..."
+	python benchmarks/gpu_figures.py --published $(PUBLISHED)
 
 requirements: ## Rewrite the locks from pyproject.toml (needs uv)
 	echo uv | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header - \

@@ -30,6 +30,8 @@ from crossmodal.settings.derived import loss_in_use, run_settings, trains_backbo
 from crossmodal.settings.params import Params, load_params
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
+from crossmodal.training.choices import choices_of
+from crossmodal.training.feed import with_features
 from crossmodal.training.loop import Trainer, TrainerSettings
 from crossmodal.training.members import fit_in_turn, untrained_history
 from crossmodal.training.mismatched import FILE as MISMATCHED
@@ -105,6 +107,7 @@ def main() -> None:
     )
     if wrong is not None:
         data = with_wrong_pairs(data, wrong)
+    data = with_features(data, params.train.features, processes.device)
     how = TrainerSettings(
         params.train,
         loss_in_use(params),
@@ -119,7 +122,10 @@ def main() -> None:
         load_backbone(member.image, DETECTOR)
         trainers.append(Trainer(member, data, how, resume=work and work / f"member{number}", processes=processes))
     run_id = next((trainer.state.run_id for trainer in trainers), None)
-    with open_training_run(key, settings, run_id=run_id, enabled=processes.first) as tracker:
+    used = choices_of(trainers[0]) if trainers else None
+    if used and processes.first:
+        print(f"train: {used}", flush=True)
+    with open_training_run(key, settings, used and used.tags(), run_id=run_id, enabled=processes.first) as tracker:
         for trainer in trainers:
             trainer.state.run_id = tracker.run_id
         tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")

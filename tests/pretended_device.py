@@ -288,6 +288,9 @@ class Backend(_DummyBackendModule):
     def set_device(self, device) -> None:
         pass
 
+    def mem_get_info(self, device=None):
+        return 2**30, 2**31
+
 
 @contextmanager
 def _own_generator():

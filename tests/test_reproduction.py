@@ -32,7 +32,7 @@ PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 REPRODUCTION = read_reproduction(ROOT / "reproduction.yaml")
 RECIPES = REPRODUCTION.all_recipes
 # What does not change a result, or is of losses that no recipe has.
-MACHINE = {"train.workers", "train.devices", "train.compile"}
+MACHINE = {"train.features", "train.workers", "train.devices", "train.compile"}
 OF_HINGE = ("margin", "negatives", "all_negatives_epochs", "views", "candidates", "mask_same_image")
 OF_INFONCE = ("temperature", "candidates", "mask_same_image")
 

@@ -78,6 +78,39 @@ def test_bf16_on_a_gpu_without_it(monkeypatch, fast):
         runtime.computes_fast.cache_clear()
 
 
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_tf32_on_a_gpu(monkeypatch, capability, fast):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    runtime.computes_fast.cache_clear()
+    try:
+        assert usable_precision("tf32", "cuda", "train.precision") == ("tf32" if fast else "fp32")
+        assert usable_precision("tf32", "cpu", "train.precision") == "fp32"
+    finally:
+        runtime.computes_fast.cache_clear()
+
+
+def float32_settings():
+    """Of matrix products on a GPU and on the CPU, of convolutions and of recurrent networks."""
+    backends = torch.backends
+    parts = (backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    return [part.fp32_precision == "tf32" for part in parts]
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", True)])
+def test_products_of_float32_on_a_gpu_alone(precision, tf32):
+    before = float32_settings()
+    assert before == [False, False, True, True]  # torch's own
+    with runtime.float32_products(precision, "cpu"):
+        assert float32_settings() == before
+    with pytest.raises(KeyError), runtime.float32_products(precision, "cuda"):
+        matrix, _, *others = float32_settings()
+        assert [matrix, *others] == [tf32] * 3
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")  # Inductor asks
+        raise KeyError
+    assert float32_settings() == before
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_run_says_once_that_it_falls_back(monkeypatch, capsys):
     monkeypatch.setattr(runtime, "computes_fast", lambda *_: False)
     runtime._say_fp32.cache_clear()

@@ -24,7 +24,8 @@ class Batched:
         return len(next(value for value in vars(self).values() if value is not None))
 
     def __getitem__(self, rows: slice | torch.Tensor) -> Batched:
-        return self._map(lambda value: value[rows])
+        """Rows by a slice, or by their numbers or a mask on the CPU."""
+        return self._map(lambda value: value[rows if isinstance(rows, slice) else sent(rows, value.device)])
 
     def to(self, device: torch.device) -> Batched:
         return self._map(lambda value: value.to(device, non_blocking=True), left=HOST_MASK)
@@ -50,8 +51,8 @@ class Masked(Batched):
     def move(self, device: torch.device) -> Masked:
         """``to`` of regions or words on the CPU, whose mask stays known; features become float32 on the device."""
         moved = self.to(device)
-        features = None if moved.features is None else moved.features.float()
-        return replace(moved, features=features, host_mask=None if device.type == "cpu" else self.mask)
+        floats = {} if getattr(moved, "features", None) is None else {"features": moved.features.float()}
+        return replace(moved, **floats, host_mask=None if device.type == "cpu" else self.mask)
 
     def whole(self) -> bool:
         """Whether nothing is padding."""
@@ -69,7 +70,7 @@ class Masked(Batched):
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A CPU tensor on a device, copied from pinned memory: the CPU does not wait for what the device has to do."""
-    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
+    return values if values.device.type == device.type else values.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,18 @@ class Regions(Masked):
 
     features: torch.Tensor
     boxes: torch.Tensor | None
+    mask: torch.Tensor
+    host_mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RegionIndex(Masked):
+    """A padded batch of image regions by their numbers among those kept on a device (features/on_device.py).
+
+    index: (B, R) int64, of padding that of a region of zeros. mask, host_mask: see Regions.
+    """
+
+    index: torch.Tensor
     mask: torch.Tensor
     host_mask: torch.Tensor | None = None
 

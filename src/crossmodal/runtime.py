@@ -11,7 +11,8 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -64,6 +65,13 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU."""
+    import torch
+
+    return torch.get_device_module(device).mem_get_info(device)[0]
+
+
 class loaded_once(cached_property):  # noqa: N801, named as what it extends
     """A cached property that one thread computes while the others that ask for it wait."""
 
@@ -91,9 +99,11 @@ def keep_large_blocks() -> None:
 
 @functools.cache
 def computes_fast(precision: str, device: str) -> bool:
-    """Whether a kind of device has instructions for bf16 or fp16, without which it takes several times fp32's time."""
+    """Whether a kind of device has instructions for bf16, fp16 or tf32; the first two take long without."""
     import torch
 
+    if precision == "tf32":
+        return device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
     if device == "cuda":
         return precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
     if device != "cpu":
@@ -106,7 +116,7 @@ def usable_precision(precision: str, device: str, key: str) -> str:
     """The precision of a setting, or fp32, with one warning, if that is faster.
 
     Args:
-        precision: fp32 | bf16 | fp16. device: kind of torch device. key: of params.yaml, for the warning.
+        precision: fp32 | tf32 | bf16 | fp16. device: kind of torch device. key: of params.yaml, for the warning.
     """
     if precision == "fp32" or computes_fast(precision, device):
         return precision
@@ -120,6 +130,30 @@ def _say_fp32(precision: str, device: str, key: str) -> None:
     machine = "processor" if device == "cpu" else "GPU"
     if first_of_several():
         warn(f"{key} {precision}: this {machine} has no {wanted}, fp32 is faster and used")
+
+
+@contextmanager
+def float32_products(precision: str, device: str) -> Iterator[None]:
+    """On a GPU, how products, convolutions and GRUs of float32 are computed in this block; elsewhere nothing changes.
+
+    Args:
+        precision: usable there. fp32: as they are, which cuDNN by itself does not; tf32 and bf16: in TF32, with 10 bits
+            of the 23. device: kind of torch device.
+    """
+    import torch
+
+    if device == "cpu":
+        yield
+        return
+    # Both by torch's older names: Inductor asks for them and refuses a process that has set the newer ones.
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def seed_everything(seed: int) -> None:

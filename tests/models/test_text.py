@@ -1,5 +1,7 @@
 """Text encoders that are trained with the model: against torch and transformers run row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -8,7 +10,7 @@ from crossmodal.batch import Words
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
-from crossmodal.models.text import BiGru, FineTunedBert, build_text, load_pretrained
+from crossmodal.models.text import TAKE_READY_MASKS, BiGru, FineTunedBert, build_text, load_pretrained
 from crossmodal.settings.params import Vsepp
 
 IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0], [1, 9, 4, 2, 0]])
@@ -53,6 +55,15 @@ def test_fine_tuned_bert_starts_as_the_bert_stage_left_it(tmp_path, words):
     for row, length in enumerate(LENGTHS):
         alone = published(IDS[row : row + 1, :length]).last_hidden_state[0]
         torch.testing.assert_close(output.features[row, :length], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(set(TAKE_READY_MASKS) - {"distilbert", "electra"}))
+@torch.inference_mode()
+def test_a_ready_mask_gives_the_same_features(words, kind):
+    """distilbert and electra have no pooler to leave out and cannot be built."""
+    text = FineTunedBert(CONFIG | {"model_type": kind, "embedding_size": CONFIG["hidden_size"]}).eval()
+    ready = text(replace(words, host_mask=words.mask)).features
+    torch.testing.assert_close(ready[words.mask], text(words).features[words.mask], atol=0, rtol=0)
 
 
 def test_the_encoder_is_trained_with_the_matcher(words):

@@ -64,6 +64,8 @@ LOSSES = [
     ("tern", {"name": "hinge", "negatives": "all", "mask_same_image": False}),
     ("tern", {"name": "infonce", "captions_per_image": 2, "accumulate": 2, "ema": 0.8}),
     ("tern", {"name": "crcl", "label_epochs": 0, "chunk": 5}),
+    ("sgr", {"name": "infonce", "candidates": 9, "epochs": 3}),
+    ("saf", {"name": "hinge", "candidates": 9, "epochs": 3}),
     ("vsepp", {"name": "contrastive", "distance": "euclidean", "regularizer": "l1"}),
     ("vsepp", {"name": "triplet", "distance": "snr", "regularizer": "zero_mean", "reducer": "nonzero"}),
     ("vsepp", {"name": "ntxent", "mask_same_image": False}),

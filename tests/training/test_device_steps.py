@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 from pretended_device import pretended
-from trainers import nothing, text_encoders, trainer_of
+from trainers import backbone_matcher, data_of, nothing, text_encoders, trainer_of, write_maps
 
 from crossmodal.datasets.splits import Split
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference import scoring
 from crossmodal.models.sgraf import fast
 from crossmodal.models.text import build_text
 from crossmodal.training import loop
 from crossmodal.training.batches import TrainingData
+from crossmodal.training.feed import with_features
 from crossmodal.training.processes import Processes
+from crossmodal.training.validation import validate
 
 BATCH, STEPS, REGIONS = 128, 3, 36
 ENCODERS = text_encoders(bert_layers=2)
@@ -86,6 +89,12 @@ CASES = {  # model, text encoder, settings: most kernels
     "vse_infty": ("vse_infty", "bert", {}, 600),
     "vse_infty, bigru": ("vse_infty", "bigru", {"word_map": "none", "embed_dim": 12}, 850),
     "vsepp": ("vsepp", "bert", {}, 250),
+    "vsepp, average": ("vsepp", "bert", {"ema": 0.9}, 260),
+    "vsepp, ntxent": ("vsepp", "bert", {"name": "ntxent"}, 400),
+    "vsepp, ntxent, all positives": ("vsepp", "bert", {"name": "ntxent", "mask_same_image": False}, 400),
+    "vsepp, multisimilarity": ("vsepp", "bert", {"name": "multisimilarity"}, 400),
+    "vsepp, contrastive": ("vsepp", "bert", {"name": "contrastive", "reducer": "mean"}, 350),
+    "vsepp, triplet": ("vsepp", "bert", {"name": "triplet", "reducer": "sum", "regularizer": "l1"}, 400),
     "esa": ("esa", "bert", {}, 300),
     "vsrn": ("vsrn", "bigru", {}, 900),
     "scan t2i": ("scan", "bigru", {}, 850),
@@ -98,6 +107,16 @@ CASES = {  # model, text encoder, settings: most kernels
 }
 
 
+@pytest.mark.parametrize("module", ["sgr", "saf"])
+def test_a_step_with_candidates_waits_for_their_choice_alone(data, tmp_path, monkeypatch, module):
+    changes = {"module": module, "sim_dim": 4, "candidates": 48, "name": "infonce"}
+    kernels, copies, waits = step_counts(monkeypatch, data, tmp_path, "sgraf", "bigru", **changes)
+    assert [what for what, _ in waits] == ["copy to the host"]
+    assert sum(waits.values()) == 1
+    assert kernels < 1500
+    assert copies < 60
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_waits_for_nothing_and_asks_for_few_kernels(data, tmp_path, monkeypatch, case):
     model, encoder, changes, most = CASES[case]
@@ -106,3 +125,29 @@ def test_a_step_waits_for_nothing_and_asks_for_few_kernels(data, tmp_path, monke
     assert not waits
     assert 0.8 * most < kernels <= most
     assert copies < 50
+
+
+def test_a_step_of_a_trained_backbone_waits_for_nothing(tiny_data, monkeypatch):
+    """Crops, flips and dropped cells are drawn on the CPU."""
+    options = {"crop_scale": 0.5, "flip": True, "region_dropout": 0.3, "batch_norm": "updated"}
+    matcher = backbone_matcher(tiny_data, write_maps(tiny_data) | options)
+    data, changes = data_of(tiny_data), {"model": matcher, "batch_size": 16}
+    kernels, _, waits = step_counts(monkeypatch, {"bert": data}, tiny_data / "r", encoder="bert", **changes)
+    assert not waits
+    assert kernels > 100
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("model", ["vsepp", "teran", "scan", "sgraf", "xdim", "chan"])
+def test_validation_waits_for_its_scores_alone(tiny_data, monkeypatch, model, kept):
+    """The scores of a chunk of captions are copied to the host."""
+    monkeypatch.setattr(scoring, "CAPTION_CHUNK", 4)
+    data, device = data_of(tiny_data), torch.device("pretended", 0)
+    with pretended() as counts:
+        if kept:
+            data = with_features(data, "device", device)
+        trainer = trainer_of(data, tiny_data / "r", model=model, processes=Processes(device))
+        counts.reset()
+        validate(trainer.model, data, 3, trainer.processes)
+        assert {what for what, _ in counts.waits} == {"copy to the host"}
+        assert counts.waits.total() == 4  # of 16 captions

@@ -40,7 +40,7 @@ def explain(
         groups: tokens of each of W words, W > 0.
     """
     count = regions.mask.sum(dim=1).cpu().numpy()
-    rows = torch.zeros(len(regions), dtype=torch.int64, device=words.mask.device)
+    rows = torch.zeros(len(regions), dtype=torch.int64)
     weights = model.alignment(regions, words[rows])
     if weights is None:
         found = falls(model, regions, words, groups)

@@ -96,7 +96,7 @@ def region_falls(
     parts = []
     for number, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
         chosen = of_image[number]
-        own = captions[chosen if isinstance(chosen, slice) else torch.from_numpy(chosen).to(captions.vectors.device)]
+        own = captions[chosen if isinstance(chosen, slice) else torch.from_numpy(chosen)]
         scores = scored(model, images[start:end], own, exact=model.approximate)
         count = int(regions.mask[number].sum())
         alone = np.zeros((count, scores.shape[1]), dtype=np.float32)
@@ -118,7 +118,7 @@ def without_each(regions: Regions) -> tuple[Regions, np.ndarray]:
     image = np.repeat(np.arange(len(counts)), sizes)
     dropped = np.arange(len(image)) - starts[image] - 1  # -1: none
     device = regions.mask.device
-    repeated = regions[torch.from_numpy(image).to(device)]
+    repeated = regions[torch.from_numpy(image)]
     less = np.flatnonzero(dropped >= 0)
     repeated.mask[torch.from_numpy(less).to(device), torch.from_numpy(dropped[less]).to(device)] = False
     return repeated, starts

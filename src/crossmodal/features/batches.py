@@ -42,14 +42,17 @@ def read_regions(
     Args:
         stored: features of the store's type, float16 as a rule, for a device that makes float32 of them; else float32.
     """
-    mask = _mask(store, rows)
-    if keep is not None and drop:
-        mask = _thin(mask, keep, drop)
     return Regions(
         features=torch.from_numpy(store.padded(rows, "features")) if stored else _floats(store, rows),
         boxes=torch.from_numpy(store.padded(rows, "boxes")) if "boxes" in store.arrays else None,
-        mask=torch.from_numpy(mask),
+        mask=torch.from_numpy(region_mask(store.lengths, rows, keep, drop)),
     )
+
+
+def region_mask(lengths: np.ndarray, rows: np.ndarray, keep: np.random.Generator | None, drop: float) -> np.ndarray:
+    """Which regions of a batch are there and stay, see ``read_regions``: (rows, longest) bool."""
+    mask = _mask(lengths[rows])
+    return _thin(mask, keep, drop) if keep is not None and drop else mask
 
 
 def read_words(
@@ -69,7 +72,7 @@ def read_words(
     dropped. Dropped tokens leave no gap: those that follow move up. A store without features gives only ids.
     ``stored``: see ``read_regions``.
     """
-    mask = _mask(store, rows)
+    mask = _mask(store.lengths[rows])
     known = "features" in store.arrays
     if known:
         tokens = torch.from_numpy(store.padded(rows, "features")) if stored else _floats(store, rows)
@@ -104,8 +107,7 @@ def _floats(store: FeatureStore, rows: np.ndarray) -> torch.Tensor:
     return batch
 
 
-def _mask(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
-    lengths = store.lengths[rows]
+def _mask(lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.max()) < lengths[:, None]
 
 

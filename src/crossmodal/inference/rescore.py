@@ -48,7 +48,7 @@ def rescore_leading(inputs: SearchInputs, matrix: np.ndarray) -> int:
             pairs = [(np.flatnonzero(leading), column) for column, leading in enumerate(wanted.T)]
 
             def score(of_caption: np.ndarray, column: int, chunk: Encoding = chunk) -> np.ndarray:
-                subset = encoded[torch.from_numpy(of_caption).to(encoded.vectors.device)]
+                subset = encoded[torch.from_numpy(of_caption)]
                 return scored(model, subset, chunk[column : column + 1], exact=True)[:, 0]
 
             scores = map_tiles(score, pairs, encoded.vectors.device.type)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.batch import Encoding, Regions, Words, sent
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
+from crossmodal.features.on_device import DeviceRegions
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.base import Matcher
 from crossmodal.models.blocks import masked_mean
@@ -31,7 +32,7 @@ class SearchInputs:
     """
 
     model: Matcher
-    regions: FeatureStore
+    regions: FeatureStore | DeviceRegions
     words: FeatureStore
     split: Split
     batch_size: int
@@ -86,9 +87,10 @@ def evaluating(model: Matcher) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def encode_images(model: Matcher, store: FeatureStore, rows: np.ndarray, batch_size: int) -> Encoding:
+def encode_images(model: Matcher, store: FeatureStore | DeviceRegions, rows: np.ndarray, batch_size: int) -> Encoding:
     """The images of ``rows``, in that order."""
-    return _encode(model, model.encode_regions, read_regions, store, rows, batch_size)
+    read = DeviceRegions.batch if isinstance(store, DeviceRegions) else read_regions
+    return _encode(model, model.encode_regions, read, store, rows, batch_size)
 
 
 @torch.inference_mode()
@@ -177,28 +179,40 @@ def numbers(values: torch.Tensor) -> np.ndarray:
 def _encode(
     model: Matcher,
     encode: Callable[[Regions | Words], Encoding],
-    read: Callable[[FeatureStore, np.ndarray], Regions | Words],
-    store: FeatureStore,
+    read: Callable[[FeatureStore | DeviceRegions, np.ndarray], Regions | Words],
+    store: FeatureStore | DeviceRegions,
     rows: np.ndarray,
     batch_size: int,
 ) -> Encoding:
-    """Rows of similar length are encoded together, the longest first: a set's size is known from the start."""
+    """Rows of similar length are encoded together, the longest first: a set's size is known from the start.
+
+    No batch waits for the device: it is copied from pinned memory, and masks stay known on the CPU.
+    """
     device = next(model.parameters(), torch.empty(0)).device
     from_long = np.argsort(-store.lengths[rows], kind="stable")
-    vectors, mask = None, None
+    vectors, mask, known = None, None, None
     for chunk in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
         with evaluating(model):
-            part = encode(read(store, rows[chunk]).to(device))
-        index = torch.from_numpy(chunk).to(device)
+            part = encode(_moved(read(store, rows[chunk]), device))
+        index = torch.from_numpy(chunk)
+        on_device = sent(index, device)
         if vectors is None:
             vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
             mask = None if part.mask is None else part.mask.new_zeros(len(rows), part.mask.shape[1])
+            known = None if part.host_mask is None else torch.zeros(mask.shape, dtype=torch.bool)
         if mask is None:
-            vectors[index] = part.vectors.float()
+            vectors[on_device] = part.vectors.float()
         else:
-            vectors[index, : part.mask.shape[1]] = part.vectors.float()
-            mask[index, : part.mask.shape[1]] = part.mask
-    return Encoding(vectors, mask)
+            vectors[on_device, : part.mask.shape[1]] = part.vectors.float()
+            mask[on_device, : part.mask.shape[1]] = part.mask
+        if known is not None:
+            known[index, : part.mask.shape[1]] = part.host_mask
+    return Encoding(vectors, mask, known)
+
+
+def _moved(batch: Regions | Words, device: torch.device) -> Regions | Words:
+    """A batch on a device, unless it was made there."""
+    return batch if batch.mask.device.type == device.type else batch.pin_memory().move(device)
 
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -12,13 +12,16 @@ class BatchLoss(nn.Module):
     ``forward(similarity, image_index, epoch)`` takes the matrix (B, B) of images x captions with the pairs on the
     diagonal, which image each pair has (B,), and the epoch from 0.
 
-    takes_vectors: ``forward(images, captions, image_index)`` takes the vectors (B, E) instead of the matrix.
+    takes_vectors: ``forward(images, captions, image_index)`` takes the vectors (B, E) instead of the matrix, and
+    the index on the CPU.
     takes_captions: ``forward`` also takes ``captions`` (B,) int64, each pair's row of the caption store.
     takes_candidates: ``forward`` also takes ``candidates`` (losses/candidates.py), None where all pairs of the batch
     are scored; where it has none, the matrix holds 0, which means nothing.
+    waits: ``forward`` waits for the device, and may take no NaN, so that the loss is read in every step.
     """
 
     takes_vectors = False
+    waits = False
     takes_captions = False
     takes_candidates = False
 

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 from torch import nn
 
+from crossmodal.batch import sent
 from crossmodal.errors import UserError
 from crossmodal.losses.base import BatchLoss
 from crossmodal.settings.params import Loss
@@ -62,6 +63,8 @@ MINERS = {
 }
 _OWN_DISTANCE = ("angular", "distance_weighted")  # miners defined by the Euclidean distance alone
 
+_DEFAULT_REDUCER = {"contrastive": "nonzero", "triplet": "nonzero", "ntxent": "mean", "multisimilarity": "mean"}
+
 Indices = tuple[torch.Tensor, ...]  # (anchors, positives, negatives) or (anchors, positives, anchors, negatives)
 
 
@@ -87,29 +90,44 @@ class MetricLoss(BatchLoss):
             "embedding_reg_weight": settings.regularizer_weight,
         }
         self.loss = _loss(settings, {name: part for name, part in parts.items() if part is not None})
+        # The others choose values on the device by what these are.
+        self.waits = bool(settings.miner) or (settings.reducer or _DEFAULT_REDUCER[settings.name]) not in (
+            "mean",
+            "sum",
+        )
 
     def forward(self, images: torch.Tensor, captions: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
         """The library's loss times B, so that it is summed over the pairs as the other losses are.
 
         Args:
             images, captions: (B, E), pair b is row b of both; an image with two captions in the batch is there twice.
-            image_index: (B,), which image each pair has. Captions of one image are its positives, all of them, or
-                with ``mask_same_image`` only the pair's own; they are negatives in neither case.
+            image_index: (B,) on the CPU, which image each pair has. Captions of one image are its positives, all of
+                them, or with ``mask_same_image`` only the pair's own; they are negatives in neither case.
         """
         both = self._one_way(images, captions, image_index) + self._one_way(captions, images, image_index)
         return both / 2 if self.settings.reducer == "sum" else both / 2 * len(image_index)
 
     def _one_way(self, anchors: torch.Tensor, references: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
-        # A copy: one tensor for both would drop the diagonal.
-        labels = {"labels": image_index, "ref_labels": image_index.clone()}
-        indices = self.miner(anchors, **labels, ref_emb=references) if self.miner else None
-        if self.settings.mask_same_image:
-            indices = _own_pairs(indices, image_index, triplets=self.settings.name == "triplet")
+        settings, device = self.settings, anchors.device
+        known = sent(image_index, device)
+        labels = {"labels": known, "ref_labels": known.clone()}  # a copy: one tensor for both would drop the diagonal
+        indices, triplets = None, settings.name == "triplet"
+        if self.miner:
+            indices = self.miner(anchors, **labels, ref_emb=references)
+            if settings.mask_same_image:
+                indices = _own_of_mined(indices)
+        elif settings.mask_same_image or not triplets:  # known on the CPU, where it takes no wait for the device
+            made = _own_pairs(image_index, triplets=triplets) if settings.mask_same_image else _all_pairs(image_index)
+            indices = tuple(sent(index, device) for index in made)
         return self.loss(anchors, **labels, ref_emb=references, indices_tuple=indices)
 
 
 class _NTXentLoss(losses.NTXentLoss):
     """The library's NT-Xent without its (positives, negatives) matrix, which grows with the cube of the batch."""
+
+    def pair_based_loss(self, mat: torch.Tensor, indices_tuple: Indices) -> dict[str, dict[str, Any]]:
+        self._anchors = len(mat)
+        return super().pair_based_loss(mat, indices_tuple)
 
     def _compute_loss(
         self, positive: torch.Tensor, negative: torch.Tensor, indices_tuple: Indices
@@ -119,8 +137,7 @@ class _NTXentLoss(losses.NTXentLoss):
             return self.zero_losses()
         sign = 1 if self.distance.is_inverted else -1  # to similarities
         positive, negative = sign * positive / self.temperature, sign * negative / self.temperature
-        anchors = 1 + int(torch.cat([a1, a2]).max())
-        highest = torch.full((anchors,), -torch.inf, dtype=negative.dtype, device=negative.device)
+        highest = negative.new_full((self._anchors,), -torch.inf)
         highest = highest.scatter_reduce(0, a2, negative.detach(), "amax")
         total = torch.zeros_like(highest).index_add(0, a2, (negative - highest[a2]).exp())
         against = highest + total.clamp(min=torch.finfo(total.dtype).tiny).log()  # of each anchor: log sum_n e^s
@@ -129,13 +146,21 @@ class _NTXentLoss(losses.NTXentLoss):
         }
 
 
+class _MultiSimilarityLoss(losses.MultiSimilarityLoss):
+    """The library's without its check, which waits for the device: no pair is positive and negative here."""
+
+    @staticmethod
+    def _assert_either_pos_or_neg(pos_mask: torch.Tensor, neg_mask: torch.Tensor) -> None:
+        del pos_mask, neg_mask
+
+
 def _loss(settings: Loss, parts: dict[str, Any]) -> losses.BaseMetricLossFunction:
     if settings.name == "triplet":
         return losses.TripletMarginLoss(margin=settings.margin, **parts)
     if settings.name == "ntxent":
         return _NTXentLoss(temperature=settings.temperature, **parts)
     if settings.name == "multisimilarity":
-        return losses.MultiSimilarityLoss(settings.alpha, settings.beta, settings.base, **parts)
+        return _MultiSimilarityLoss(settings.alpha, settings.beta, settings.base, **parts)
     loss = losses.ContrastiveLoss(**parts)
     near, far = (1.0, 0.0) if loss.distance.is_inverted else (0.0, 1.0)
     loss.pos_margin = near if settings.positive_margin is None else settings.positive_margin
@@ -155,12 +180,21 @@ def _part(settings: Loss, role: str, kinds: dict[str, Any], **given: Any) -> nn.
         raise UserError(f"params.yaml: loss.{role} {name} with loss.kwargs.{role}: {reason}") from None
 
 
-def _own_pairs(mined: Indices | None, image_index: torch.Tensor, *, triplets: bool) -> Indices:
-    """Of what a miner chose, or else of all, the positives that are the anchor's own pair, and every negative."""
-    pairs = torch.arange(len(image_index), device=image_index.device)
-    if mined is None:
-        anchors, negatives = torch.where(image_index[:, None] != image_index[None, :])
-        return (anchors, anchors, negatives) if triplets else (pairs, pairs, anchors, negatives)
+def _own_pairs(image_index: torch.Tensor, *, triplets: bool) -> Indices:
+    """The anchor's own pair as the only positive, and every negative."""
+    pairs = torch.arange(len(image_index))
+    anchors, negatives = torch.where(image_index[:, None] != image_index[None, :])
+    return (anchors, anchors, negatives) if triplets else (pairs, pairs, anchors, negatives)
+
+
+def _all_pairs(image_index: torch.Tensor) -> Indices:
+    """Every positive and every negative."""
+    same = image_index[:, None] == image_index[None, :]
+    return (*torch.where(same), *torch.where(~same))
+
+
+def _own_of_mined(mined: Indices) -> Indices:
+    """Of what a miner chose the positives that are the anchor's own pair, and every negative."""
     own = mined[0] == mined[1]
     filtered = 3 if len(mined) == 3 else 2  # a triplet goes as a whole, of four the negatives stay
     return (*(index[own] for index in mined[:filtered]), *mined[filtered:])

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossmodal.batch import Regions
+from crossmodal.batch import Regions, sent
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import Stored
 from crossmodal.models.timm_network import (
@@ -70,11 +70,12 @@ class GridBackbone(nn.Module):
             values = crop_and_flip(values, self.settings.crop_scale, flip=self.settings.flip)
         output = feature_map(self.network, self._inputs(values, extra), self.size)  # (B, D, h, w)
         features = output.flatten(2).transpose(1, 2)  # (B, h * w, D)
-        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        mask = torch.ones(features.shape[:2], dtype=torch.bool)
         if self.training and self.settings.region_dropout:
-            kept = torch.rand(mask.shape).to(mask.device) >= self.settings.region_dropout
+            kept = torch.rand(mask.shape) >= self.settings.region_dropout
             mask = kept | ~kept.any(dim=1, keepdim=True)  # never all of an image
-        return Regions(features, self.boxes.expand(len(features), -1, -1), mask)
+        boxes, device = self.boxes.expand(len(features), -1, -1), features.device
+        return Regions(features, boxes, sent(mask, device), host_mask=None if device.type == "cpu" else mask)
 
     def check_cut(self) -> None:
         """See that the cut is that of the network, by a forward pass; on the meta device it costs nothing.
@@ -131,10 +132,10 @@ def crop_and_flip(values: torch.Tensor, scale: float, *, flip: bool) -> torch.Te
         part = torch.zeros(count, 2, 3)  # of the map's coordinates, -1 to 1
         part[:, 0, 0], part[:, 1, 1] = wide, high
         part[:, 0, 2], part[:, 1, 2] = (2 * x - 1) * (1 - wide), (2 * y - 1) * (1 - high)
-        grid = F.affine_grid(part, list(values.shape), align_corners=False).to(device)
-        values = F.grid_sample(values, grid, padding_mode="border", align_corners=False)
+        grid = F.affine_grid(part, list(values.shape), align_corners=False)
+        values = F.grid_sample(values, sent(grid, device), padding_mode="border", align_corners=False)
     if flip:
-        mirrored = (torch.rand(count) < 0.5).to(device)
+        mirrored = sent(torch.rand(count) < 0.5, device)
         values = torch.where(mirrored.view(-1, 1, 1, 1), values.flip(-1), values)
     return values
 

@@ -17,7 +17,9 @@ from crossmodal.models.base import Stored
 from crossmodal.models.blocks import run_rnn
 
 # Encoders whose attention takes a mask (B, 1, L, L) as it is, by transformers' create_bidirectional_mask.
-TAKE_READY_MASKS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
+TAKE_READY_MASKS = ("albert", "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie", "gte")
+TAKE_READY_MASKS += ("jina_embeddings_v3", "mobilebert", "nomic_bert", "roberta", "roberta-prelayernorm", "roc_bert")
+TAKE_READY_MASKS += ("xlm-roberta", "xlm-roberta-xl")
 
 
 class BiGru(nn.Module):

@@ -251,7 +251,7 @@ class Train(Section):
     chunk: CountOrZero
     mismatched: Annotated[Share | Annotated[str, Field(min_length=1)], Field(union_mode="left_to_right")]
     mismatched_seed: Seed
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     optimizer: Literal["adam", "adamw"]
     lr: Positive
     weight_decay: NotNegative
@@ -270,7 +270,8 @@ class Train(Section):
     best: Literal["rsum", "t2i", "ndcg"]
     validation_images: CountOrZero
     patience: CountOrZero
-    workers: CountOrZero
+    features: Literal["host", "device", "auto"]
+    workers: Literal["auto"] | CountOrZero
     devices: Count
     compile: bool
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from crossmodal.batch import Regions, Words
+from crossmodal.batch import RegionIndex, Regions, Words
 from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable, read_regions, read_words
+from crossmodal.features.on_device import DeviceRegions
 from crossmodal.features.store import FeatureStore
 from crossmodal.settings.params import Train
 
@@ -25,7 +26,8 @@ class TrainingData:
     """Stores and splits.
 
     caption_image: image row of every caption of the caption store. token_table: of its token ids, for
-    ``train.word_dropout_kind`` words. relevance: (captions, images) of ``val``, for ``train.best`` ndcg.
+    ``train.word_dropout_kind`` words. relevance: (captions, images) of ``val``, for ``train.best`` ndcg. on_device: the
+    regions of ``train`` and ``val``, where they are kept on the device.
     """
 
     regions: FeatureStore
@@ -35,6 +37,7 @@ class TrainingData:
     val: Split
     token_table: TokenTable | None = None
     relevance: np.ndarray | None = None
+    on_device: DeviceRegions | None = None
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,34 @@ class PairBatch:
     ``words``: the captions from short to long in LENGTH_BUCKETS parts, so that little padding is computed.
     ``image_index``: (B,) int64, index among the N of each caption's image, of the whole batch; the captions in the
     order of the processes that have them. ``captions``: (B,) int64, their rows of the caption store. ``group``: (N,)
-    int64, of all images of the batch, the same for those that ``train.neighbours`` takes together.
+    int64 on the CPU, of all images of the batch, the same for those that ``train.neighbours`` takes together.
+    ``host_index``: ``image_index`` on the CPU, of a batch that was moved from there.
     """
 
-    regions: Regions
+    regions: Regions | RegionIndex
     words: tuple[Words, ...]
     image_index: torch.Tensor
     captions: torch.Tensor
     group: torch.Tensor
+    host_index: torch.Tensor | None = None
 
-    def to(self, device: torch.device) -> PairBatch:
+    def index_on_host(self) -> torch.Tensor:
+        """``image_index`` on the CPU, of a batch that was made there."""
+        return self.image_index if self.host_index is None else self.host_index
+
+    def to(self, device: torch.device, kept: DeviceRegions | None = None) -> PairBatch:
+        """The batch on a device; ``kept``: what a RegionIndex refers to."""
         words = tuple(part.move(device) for part in self.words)
-        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions, self.group))
-        return PairBatch(self.regions.move(device), words, *pairs)
+        pairs = (values.to(device, non_blocking=True) for values in (self.image_index, self.captions))
+        regions = self.regions.move(device)
+        regions = kept.gather(regions) if isinstance(regions, RegionIndex) else regions
+        return PairBatch(regions, words, *pairs, self.group, host_index=self.index_on_host())
 
     def pin_memory(self) -> PairBatch:
         """Called by a DataLoader, so that ``to`` copies while the device computes."""
         words = tuple(part.pin_memory() for part in self.words)
-        pairs = (values.pin_memory() for values in (self.image_index, self.captions, self.group))
-        return PairBatch(self.regions.pin_memory(), words, *pairs)
+        pairs = (values.pin_memory() for values in (self.image_index, self.captions))
+        return PairBatch(self.regions.pin_memory(), words, *pairs, self.group)
 
 
 class EpochBatches(Dataset):
@@ -125,7 +137,7 @@ class EpochBatches(Dataset):
         own_captions = np.repeat(captions[rank::count], self.views)
         rng = np.random.default_rng([self.seed, self.epoch, number, rank])
         return PairBatch(
-            regions=read_regions(data.regions, own_images, rng, settings.region_dropout, stored=self.stored),
+            regions=self._regions(own_images, rng),
             words=tuple(
                 read_words(data.words, part, rng, settings.word_dropout, data.token_table, stored=self.stored)
                 for part in np.array_split(own_captions, min(LENGTH_BUCKETS, len(own_captions)))
@@ -134,6 +146,12 @@ class EpochBatches(Dataset):
             captions=torch.from_numpy(captions[order]),
             group=torch.from_numpy(np.repeat(np.searchsorted(self.images, images) // settings.neighbours, self.views)),
         )
+
+    def _regions(self, images: np.ndarray, rng: np.random.Generator) -> Regions | RegionIndex:
+        data, drop = self.data, self.settings.region_dropout
+        if data.on_device is not None:
+            return data.on_device.index(images, rng, drop)
+        return read_regions(data.regions, images, rng, drop, stored=self.stored)
 
 
 def _pair_order(

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from crossmodal.batch import Encoding
+from crossmodal.batch import Encoding, sent
 from crossmodal.errors import UserError
 from crossmodal.inference.scoring import pooled
 from crossmodal.losses.base import BatchLoss
@@ -69,6 +69,7 @@ class CandidateScorer:
     ) -> tuple[torch.Tensor, Candidates]:
         """Scores of images N with captions B, (N, B), of the whole batch, and which of them count.
 
+        Of a GPU the nearest have to be waited for: how many pairs there are is known by their values alone.
         The gradient by the scores is thinned (``thin_gradient``).
 
         Args:
@@ -83,17 +84,18 @@ class CandidateScorer:
             views = batch.captions.repeat_interleave(self.views)
             generator = randomness.generator(THINNING)
             scores.register_hook(partial(thin_gradient, captions=views, generator=generator))
-        return scores, candidates
+        device = images.vectors.device
+        return scores, Candidates(sent(candidates.certain, device), sent(candidates.sampled, device))
 
     @torch.no_grad()
     def _choose(
         self, images: Encoding, captions: Sequence[Encoding], batch: PairBatch, randomness: BatchRandomness
     ) -> Candidates:
-        """Candidates of the whole batch, (N, B), by the means of its encodings."""
+        """Candidates of the whole batch, (N, B) on the CPU, by the means of its encodings."""
         vectors = self.processes.gather(torch.cat([pooled(part) for part in captions]))
         generator = randomness.generator(CHOICE)
         return choose_candidates(
-            pooled(images), vectors, batch.image_index, batch.group, self.count, generator, views=self.views
+            pooled(images), vectors, batch.index_on_host(), batch.group, self.count, generator, views=self.views
         )
 
 
@@ -108,12 +110,13 @@ def choose_candidates(
     *,
     views: int = 1,
 ) -> Candidates:
-    """Candidates of N images and B captions, about ``count`` a caption.
+    """Candidates of N images and B captions, about ``count`` a caption, on the CPU.
 
     Args:
         images, captions: (N, E) and (B, E), length 1.
-        image_index: (B,), image of each caption.
-        group: (N,), images of the same number are candidates of each other's captions, as far as ``count`` goes.
+        image_index: (B,) on the CPU, image of each caption.
+        group: (N,) on the CPU, images of the same number are candidates of each other's captions, as far as ``count``
+            goes.
         generator: on the CPU.
         views: of each image and caption, one after the other; those of a pair are all candidates or none.
     """
@@ -124,21 +127,20 @@ def choose_candidates(
             part.repeat_interleave(views, 0).repeat_interleave(views, 1) for part in (pairs.certain, pairs.sampled)
         )
         return Candidates(*parts)
-    own = torch.arange(len(images), device=images.device)[:, None] == image_index  # (N, B)
+    own, device = torch.arange(len(images))[:, None] == image_index, images.device  # (N, B)
     if count >= len(images):
         return Candidates(torch.ones_like(own), torch.zeros_like(own))
     alike = group[:, None] == group[image_index]
-    ranked = images @ captions.T + 4.0 * own + 2.0 * alike  # cosines are within 1
+    ranked = images @ captions.T + 4.0 * sent(own, device) + 2.0 * sent(alike, device)  # cosines are within 1
     siblings = int((alike.sum() / len(captions)).ceil())
     most = min(count, siblings + round(NEAREST * (count - siblings) / 2))
-    certain = torch.zeros_like(own).scatter_(0, ranked.topk(most, dim=0).indices, True)
+    certain = torch.zeros_like(ranked, dtype=torch.bool).scatter_(0, ranked.topk(most, dim=0).indices, True)
     per_image = max(1, round(most * len(captions) / len(images)))
     certain.scatter_(1, ranked.topk(min(per_image, len(captions)), dim=1).indices, True)
-    certain |= own
+    certain = certain.cpu() | own
     left = max(0, count - round(int(certain.sum()) / len(captions)))
     order = torch.randperm(len(images), generator=generator)
     shifts = 1 + torch.randperm(len(images) - 1, generator=generator)[:left]
-    order, shifts = order.to(images.device), shifts.to(images.device)
     position = order.argsort()[image_index]  # (B,)
     drawn = order[(position + shifts[:, None]) % len(images)]  # (left, B)
     sampled = torch.zeros_like(own).scatter_(0, drawn, True)
@@ -160,5 +162,5 @@ def thin_gradient(grad: torch.Tensor, captions: torch.Tensor, generator: torch.G
     mean = size.sum() / size.count_nonzero().clamp(min=1)
     probability = (size / mean.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
     rank = captions.argsort(stable=True).argsort()
-    kept = torch.rand(grad.shape, generator=generator).to(grad.device)[:, rank] < probability
+    kept = sent(torch.rand(grad.shape, generator=generator), grad.device)[:, rank] < probability
     return torch.where(kept, grad / probability, 0)

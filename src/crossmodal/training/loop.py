@@ -14,19 +14,20 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
 from crossmodal.evaluation.metrics import flat
 from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
-from crossmodal.runtime import progress, usable_precision
+from crossmodal.runtime import float32_products, progress, usable_precision
 from crossmodal.settings.params import Loss, Train
+from crossmodal.training.average import MovingAverage
 from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
 from crossmodal.training.candidates import CandidateScorer
 from crossmodal.training.chunks import ChunkedEncoder
 from crossmodal.training.collapse import CollapseWatch
+from crossmodal.training.feed import loader_workers
 from crossmodal.training.optimizer import build_optimizer
 from crossmodal.training.processes import ALONE, Processes
 from crossmodal.training.randomness import BatchRandomness
@@ -97,6 +98,8 @@ class Trainer:
         self.model, self.data, self.settings, self.seed = model, data, settings, how.seed
         self.device = next(model.parameters()).device
         self.processes, self.frozen_epochs = processes, how.frozen_epochs
+        self.workers = loader_workers(settings.workers, data, self.device, processes.on_this_machine)
+        self.precision = usable_precision(settings.precision, self.device.type, "train.precision")
         self.loss, self.views = build_loss(loss, len(data.caption_image)).to(self.device), loss.views
         self.collapse = CollapseWatch(self.loss)
         if self.loss.takes_vectors and not model.pooled:
@@ -107,9 +110,7 @@ class Trainer:
         self.candidates = CandidateScorer.of(loss, self.loss, model, processes)
         self.processes.prepare(model)
         self.chunks = ChunkedEncoder(model, settings.chunk, self._autocast) if settings.chunk else None
-        self.average = None
-        if settings.ema:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        self.average = MovingAverage(model, settings.ema) if settings.ema else None
         self.state = TrainingState()
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.optimizer = build_optimizer(model, self.loss, settings, text_lr=how.text_lr, image_lr=how.image_lr)
@@ -136,7 +137,8 @@ class Trainer:
             metric by which the best epoch is kept.
         """
         while self.state.epoch < self.settings.epochs and not self._out_of_patience():
-            loss = self._train_epoch(self.state.epoch, report)
+            with float32_products(self.precision, self.device.type):
+                loss = self._train_epoch(self.state.epoch, report)
             candidate = self.average.module if self.average else self.model
             metrics = validate(candidate, self.data, self.settings.batch_size, self.processes)
             metric = best_metric(metrics, self.settings.best)
@@ -158,7 +160,7 @@ class Trainer:
         """Mean loss per pair of the epoch, the part before a kill included."""
         settings, state = self.settings, self.state
         batches = self._epoch(epoch)
-        loader = load_batches(batches, first=state.batch, workers=settings.workers, pinned=self.device.type != "cpu")
+        loader = load_batches(batches, first=state.batch, workers=self.workers, pinned=self.device.type != "cpu")
         size = len(batches.batches[0])
         pairs = size * self.views
         samples = {"initial": state.batch * size, "total": len(batches) * size, "unit": "sample", "unit_scale": True}
@@ -167,10 +169,9 @@ class Trainer:
         self.model.image.requires_grad_(epoch >= self.frozen_epochs)
         started, seen = time.monotonic(), 0
         losses = RunningLoss(state.loss_sum, self.device)
-        # A wait lets a GPU run dry. Losses on vectors wait in any case, and their miners take no NaN.
-        often = self.device.type == "cpu" or self.loss.takes_vectors
+        often = self.device.type == "cpu" or self.loss.waits  # a wait lets a GPU run dry
         for batch in loader:
-            batch = batch.to(self.device)
+            batch = batch.to(self.device, self.data.on_device)
             with batch_norms_explained(batch):
                 loss = self._loss(batch, epoch)
             self._backward(loss)
@@ -206,7 +207,7 @@ class Trainer:
         if self.loss.takes_vectors:
             vectors = processes.gather(torch.cat([part.vectors for part in captions]))
             self._randomness(epoch).seed_torch(0)  # miners that draw pairs draw the same everywhere
-            return self.loss(images.vectors[image_index], vectors, image_index)
+            return self.loss(images.vectors[image_index], vectors, batch.index_on_host())
         options = {"captions": batch.captions} if self.loss.takes_captions else {}
         if self.candidates:
             similarity, chosen = self.candidates.score(self.model, images, captions, batch, self._randomness(epoch))
@@ -267,8 +268,7 @@ class Trainer:
         )
 
     def _autocast(self) -> torch.autocast:
-        bf16 = usable_precision(self.settings.precision, self.device.type, "train.precision") != "fp32"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def _randomness(self, epoch: int) -> BatchRandomness:
         return BatchRandomness(self.seed, epoch, self.state.batch)

@@ -43,11 +43,15 @@ _PATIENCE = timedelta(days=1)  # the first process may wait for another experime
 
 @dataclass(frozen=True)
 class Processes:
-    """The distributed group, as seen by process ``rank`` of ``count``, on ``device``. One alone gathers nothing."""
+    """The distributed group, as seen by process ``rank`` of ``count``, on ``device``. One alone gathers nothing.
+
+    on_this_machine: how many of them are.
+    """
 
     device: torch.device
     rank: int = 0
     count: int = 1
+    on_this_machine: int = 1
 
     @property
     def first(self) -> bool:
@@ -162,7 +166,7 @@ def start_processes(devices: int, module: str) -> Processes | None:
         device, backend = torch.device("cuda", int(os.environ["LOCAL_RANK"])), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     dist.init_process_group(backend, timeout=_PATIENCE)
-    return Processes(device, dist.get_rank(), dist.get_world_size())
+    return Processes(device, dist.get_rank(), dist.get_world_size(), here)
 
 
 def _launch(devices: int, module: str) -> None:

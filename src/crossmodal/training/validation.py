@@ -30,8 +30,11 @@ def validate(model: Matcher, data: TrainingData, batch_size: int, processes: Pro
         np.array_split(values, processes.count)[processes.rank] for values in (val.captions, val.caption_image)
     )
     own = Split(val.images, captions, caption_image)
-    columns = similarity_matrix(SearchInputs(model, data.regions, data.words, own, batch_size)).T
-    similarity = processes.gather(torch.from_numpy(columns).to(processes.device)).T.cpu().numpy()
+    regions = data.regions if data.on_device is None else data.on_device
+    columns = similarity_matrix(SearchInputs(model, regions, data.words, own, batch_size)).T
+    if processes.count > 1:
+        columns = processes.gather(torch.from_numpy(columns).to(processes.device)).cpu().numpy()
+    similarity = columns.T
     metrics = retrieval_metrics(i2t_ranks(similarity, val.caption_image), t2i_ranks(similarity, val.caption_image))
     if data.relevance is not None:
         ranked, best = ranked_relevance(similarity.T, data.relevance), best_relevance(data.relevance)

@@ -4,7 +4,7 @@ For pairs that are chosen before they are scored, in any pattern: tiled.py would
 
 SGR's pairs are taken one by one by compiled code (pairs.c) that keeps the score alone: the backward pass recomputes the
 rest, of the pairs whose gradient is not 0. Where there is no such code, for SAF, and with dropout torch's graph is
-kept, of the pairs of some captions of one length at a time.
+kept, of the pairs of some captions of one length at a time; on a GPU of near length, padded.
 
 Shapes: N images, C captions; P pairs with captions of L words, R regions, E embedding, S similarity vector.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from crossmodal.batch import Encoding
+from crossmodal.batch import Encoding, sent
 from crossmodal.models.attention import EPS, attention_weights
 from crossmodal.models.sgraf.compiled import packs
 from crossmodal.models.sgraf.compiled_pairs import CompiledPairs, model_parameters
@@ -24,7 +24,8 @@ from crossmodal.models.sgraf.graph import graph_steps, reason_over_graph
 from crossmodal.models.sgraf.threads import Buffers
 from crossmodal.models.sgraf.tiled import ImageSets, TorchMap, caption_groups, image_sets
 
-PAIRS = 512  # at a time, about
+PAIRS, GPU_PAIRS = 512, 4096  # at a time, about; on a GPU, of which a part is some hundred kernels
+GPU_GROUPS = 2  # of captions of near length
 LARGEST_MAP = 2**18  # bytes of a map that compiled code reads for every pair
 
 
@@ -36,7 +37,7 @@ def score_candidates(
     In training SAF's batch norm is over a caption's candidates, not over all images.
 
     Args:
-        candidates: (N, C) bool, the pairs.
+        candidates: (N, C) bool on the CPU, the pairs.
 
     Returns:
         (N, C), 0 where there is no candidate.
@@ -71,19 +72,23 @@ def _score_with_graph(
     scorer: PairScorer, images: Encoding, captions: Encoding, candidates: torch.Tensor, factors: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores of all pairs, (P,), and their index in the flat matrix."""
-    sets = image_sets(images, images.vectors.dtype)
+    sets, device = image_sets(images, images.vectors.dtype), images.vectors.device
     reason = _Reasoning(scorer)
-    together = max(1, PAIRS * len(captions) // max(1, int(candidates.sum())))
+    most, groups = (PAIRS, 0) if device.type == "cpu" else (GPU_PAIRS, GPU_GROUPS)
+    together = max(1, most * len(captions) // max(1, int(candidates.sum())))
     scores, flat = [], []
-    for group in caption_groups(captions, lambda length: together, groups=0)[0]:
-        index = group.index
-        column, row = candidates[:, index].T.nonzero(as_tuple=True)  # all pairs of some captions
+    for group in caption_groups(captions, lambda length: together, groups)[0]:
+        own, image = candidates[:, group.known].T.nonzero(as_tuple=True)  # all pairs of some captions
+        index = torch.stack([own, image, group.known[own], image * len(captions) + group.known[own]])
+        column, row, caption, pair = sent(index, device)
         sentences = group.vectors.index_select(0, column)  # (P, 1 + L, E)
         nodes = _similarity_vectors(scorer, sets, row, sentences)
         if factors is not None:
-            nodes = nodes * factors[index[column]].unsqueeze(1)
-        scores.append(scorer.score(reason(nodes, column, len(index))))
-        flat.append(row * len(captions) + index[column])
+            nodes = nodes * factors[caption].unsqueeze(1)
+        count = torch.bincount(own, minlength=len(group.known)) * captions.on_host()[group.known].sum(dim=1)
+        mask = None if group.mask is None else group.mask.index_select(0, column)
+        scores.append(scorer.score(reason(nodes, column, sent(count, device), mask)))
+        flat.append(pair)
     reason.finish()
     return torch.cat(scores), torch.cat(flat)
 
@@ -116,20 +121,28 @@ class _Reasoning:
         if not self.saf:
             self.steps = graph_steps(self.module, lambda *layer: TorchMap(*layer, tile=0, buffers=Buffers()))
 
-    def __call__(self, nodes: torch.Tensor, column: torch.Tensor, captions: int) -> torch.Tensor:
-        """``column``: (P,), which of so many captions each pair has; every one has a pair."""
+    def __call__(
+        self, nodes: torch.Tensor, column: torch.Tensor, count: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Similarity vectors of pairs.
+
+        Args:
+            column: (P,), which of C captions each pair has. count: (C,), nodes of all pairs of a caption, 1 or more.
+            mask: (P, 1 + L), False where a node is padding; None: none is.
+        """
         if not self.saf:
-            return reason_over_graph(nodes, self.steps, None)
+            return reason_over_graph(nodes, self.steps, None, mask)
         logits = gate_logits(nodes, self.module)  # (P, 1 + L)
         mean, variance = self.module.norm.running_mean, self.module.norm.running_var
         if self.joint:
-            count = torch.bincount(column, minlength=captions) * logits.shape[1]
-            mean = logits.new_zeros(captions).index_add(0, column, logits.sum(dim=1)) / count
-            squares = (logits - mean[column, None]).square().sum(dim=1)
-            variance = logits.new_zeros(captions).index_add(0, column, squares) / count
+            real = logits if mask is None else logits.masked_fill(~mask, 0)
+            mean = logits.new_zeros(len(count)).index_add(0, column, real.sum(dim=1)) / count
+            squares = logits - mean[column, None]
+            squares = (squares if mask is None else squares.masked_fill(~mask, 0)).square().sum(dim=1)
+            variance = logits.new_zeros(len(count)).index_add(0, column, squares) / count
             self.statistics.append((mean.detach(), variance.detach() * count / (count - 1).clamp(min=1)))
             mean, variance = mean[column, None], variance[column, None]
-        return filter_nodes(nodes, logits, mean, variance, self.module)
+        return filter_nodes(nodes, logits, mean, variance, self.module, mask)
 
     def finish(self) -> None:
         """Take the batch into SAF's running statistics, once."""

@@ -52,11 +52,12 @@ def image_sets(images: Encoding, dtype: torch.dtype) -> ImageSets:
 class CaptionGroup:
     """Captions that are scored together.
 
-    index: (C,) int64, which of all they are. vectors: (C, 1 + L, E), 0 at padding. mask: (C, 1 + L) bool, and real:
-    which of the C * L words are no padding, int64; both None without padding.
+    index: (C,) int64, which of all they are; known: the same on the CPU. vectors: (C, 1 + L, E), 0 at padding.
+    mask: (C, 1 + L) bool, and real: which of the C * L words are no padding, int64; both None without padding.
     """
 
     index: torch.Tensor
+    known: torch.Tensor
     vectors: torch.Tensor
     mask: torch.Tensor | None
     real: torch.Tensor | None
@@ -89,8 +90,8 @@ def caption_groups(
     lengths = captions.lengths()
     rows = captions.vectors[order][captions.mask[order]]  # gathered once: one backward pass for all groups
     sentences = rows.split([int(lengths[part].sum()) for part in parts])
-    unpadded = zip(indices, sentences, strict=True)
-    return [CaptionGroup(index, words.unflatten(0, (len(index), -1)), None, None) for index, words in unpadded], back
+    unpadded = zip(indices, parts, sentences, strict=True)
+    return [CaptionGroup(*ids, words.unflatten(0, (len(ids[0]), -1)), None, None) for *ids, words in unpadded], back
 
 
 def _one_length(captions: Encoding, chunk: Callable[[int], int]) -> list[torch.Tensor]:
@@ -118,10 +119,10 @@ def _cut(captions: Encoding, known: torch.Tensor, index: torch.Tensor) -> Captio
     longest = int((own * torch.arange(1, own.shape[1] + 1)).amax())
     vectors = captions.vectors.index_select(0, index)[:, :longest]
     if own[:, :longest].all():
-        return CaptionGroup(index, vectors, None, None)
+        return CaptionGroup(index, known, vectors, None, None)
     mask = captions.mask.index_select(0, index)[:, :longest]
     real = sent(own[:, 1:longest].flatten().nonzero().squeeze(1), index.device)
-    return CaptionGroup(index, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask, real)
+    return CaptionGroup(index, known, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask, real)
 
 
 def inner_products(groups: Sequence[CaptionGroup], regions: torch.Tensor) -> Iterator[torch.Tensor]:
