@@ -107,7 +107,8 @@ def main() -> None:
     )
     if wrong is not None:
         data = with_wrong_pairs(data, wrong)
-    data = with_features(data, params.train.features, processes.device)
+    if model.members():  # one without parameters computes on the CPU
+        data = with_features(data, params.train.features, processes.device)
     how = TrainerSettings(
         params.train,
         loss_in_use(params),

@@ -429,6 +429,8 @@ PINNED: dict[int, torch.Tensor] = {}  # by address of the memory: CPU tensors th
 
 def _pin(tensor, device=None):
     del device
+    if tensor.device.type != "cpu":
+        raise RuntimeError(f"cannot pin a tensor on {tensor.device}, only dense CPU tensors can be pinned")
     pinned = torch.Tensor.clone(tensor)
     PINNED[pinned.untyped_storage().data_ptr()] = pinned  # kept, so that no other tensor gets its memory
     return pinned

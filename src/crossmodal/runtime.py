@@ -126,10 +126,14 @@ def usable_precision(precision: str, device: str, key: str) -> str:
 
 @functools.cache  # once a run
 def _say_fp32(precision: str, device: str, key: str) -> None:
+    if not first_of_several():
+        return
+    if precision == "tf32":
+        warn(f"{key} tf32: only NVIDIA GPUs from Ampere on compute in TF32, fp32 is used")
+        return
     wanted = "AVX512-BF16 or AMX" if (precision, device) == ("bf16", "cpu") else f"instructions for {precision}"
     machine = "processor" if device == "cpu" else "GPU"
-    if first_of_several():
-        warn(f"{key} {precision}: this {machine} has no {wanted}, fp32 is faster and used")
+    warn(f"{key} {precision}: this {machine} has no {wanted}, fp32 is faster and used")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from assertions import raises_naming
 from pretended_device import pretended
 from safetensors.torch import load_file
-from transformers import BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2Model
 
 from crossmodal.captions import fit
 from crossmodal.captions.base import store_captions
@@ -215,13 +215,11 @@ def test_more_layers_than_there_are(tmp_path, published):
         fetch_bert(str(published), 6, tmp_path)
 
 
-def test_another_kind_of_model_is_refused(tmp_path):
-    """It would be of no use to the captions stage, which leaves the pooler out."""
-    config = DistilBertConfig(vocab_size=20, dim=16, hidden_dim=16, n_layers=1, n_heads=2)
-    DistilBertModel(config).save_pretrained(tmp_path / "distilbert")
-    fit_tokenizer(CAPTIONS, 60).save_pretrained(tmp_path / "distilbert")
-    with raises_naming("bert.source", "distilbert"):
-        fetch_bert(str(tmp_path / "distilbert"), 0, tmp_path)
+def test_a_decoder_is_refused(tmp_path):
+    GPT2Model(GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "decoder")
+    fit_tokenizer(CAPTIONS, 60).save_pretrained(tmp_path / "decoder")
+    with raises_naming("bert.source", "decoder", "gpt2"):
+        fetch_bert(str(tmp_path / "decoder"), 0, tmp_path)
 
 
 def test_a_source_is_relative_to_the_repository(tmp_path, published, monkeypatch):

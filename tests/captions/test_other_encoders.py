@@ -85,6 +85,9 @@ def stored(bert, folder, max_tokens=40):
         ("Bert", {}),
         ("Albert", {"embedding_size": 8}),
         ("Roberta", {"pad_token_id": 0}),
+        ("DistilBert", {"hidden_dim": 16}),
+        ("Electra", {"embedding_size": 8}),
+        ("Deberta", {}),
         ("Longformer", {"attention_window": 4}),
     ],
 )

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from assertions import raises_naming
 from transformers import BertConfig, BertModel
 
 from crossmodal.batch import Words
+from crossmodal.files.hub_models import WITHOUT_POOLER
 from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
@@ -57,13 +59,29 @@ def test_fine_tuned_bert_starts_as_the_bert_stage_left_it(tmp_path, words):
         torch.testing.assert_close(output.features[row, :length], alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", sorted(set(TAKE_READY_MASKS) - {"distilbert", "electra"}))
+@pytest.mark.parametrize("kind", TAKE_READY_MASKS)
 @torch.inference_mode()
 def test_a_ready_mask_gives_the_same_features(words, kind):
-    """distilbert and electra have no pooler to leave out and cannot be built."""
     text = FineTunedBert(CONFIG | {"model_type": kind, "embedding_size": CONFIG["hidden_size"]}).eval()
+    assert not [name for name, _ in text.named_parameters() if "pooler" in name]
     ready = text(replace(words, host_mask=words.mask)).features
     torch.testing.assert_close(ready[words.mask], text(words).features[words.mask], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", WITHOUT_POOLER)
+@torch.inference_mode()
+def test_an_encoder_that_has_no_pooler_starts_from_its_folder(tmp_path, words, kind):
+    torch.manual_seed(0)
+    config = CONFIG | {"model_type": kind, "embedding_size": CONFIG["hidden_size"]}
+    published, text = FineTunedBert(config).eval(), FineTunedBert(config).eval()
+    published.bert.save_pretrained(tmp_path)
+    load_pretrained(text, tmp_path)
+    torch.testing.assert_close(text(words).features, published(words).features, atol=0, rtol=0)
+
+
+def test_a_decoder_is_no_text_encoder():
+    with raises_naming("captions.encoder", "bert.source", "gpt2"):
+        FineTunedBert({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 12})
 
 
 def test_the_encoder_is_trained_with_the_matcher(words):

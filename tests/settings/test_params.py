@@ -60,7 +60,7 @@ CLIP_KEYS = ("regions.backend", "captions.encoder", "bert.source")
         ("train.lr", "abc", ["train.lr", "number", "'abc'"]),
         ("train.lr", -1.0, ["train.lr", "greater than 0", "-1.0"]),
         ("dataset", "imagenet", ["dataset", "scenes", "flickr8k", "flickr30k", "coco", "folder", "'imagenet'"]),
-        ("tern.heads", 5, ["tern", "embed_dim 128", "heads 5"]),
+        ("tern.heads", 5, ["tern", "embed_dim 512", "heads 5"]),
         ("bottomup.max_regions", 35, ["bottomup", "min_regions 36", "max_regions 35"]),
         ("evaluate", {"mode": "shortlist_rerank", "shortlist": 9}, ["evaluate", "shortlist 9", "top_k 10"]),
         (
@@ -70,6 +70,9 @@ CLIP_KEYS = ("regions.backend", "captions.encoder", "bert.source")
         ),
         ("loss.kwargs", {"miner": {"filter_percentage": 0.5}}, ["loss", "kwargs.miner", "null"]),
         ("train.mismatched", 1.5, ["train.mismatched", "less than 1", "1.5"]),
+        ("train.workers", -1, ["train.workers", "'auto'", "equal to 0", "-1"]),
+        ("loss.candidates", "all", ["loss.candidates", "'auto'", "integer", "'all'"]),
+        ("train.features", "gpu", ["train.features", "'device'", "'gpu'"]),
         ("grid.trained", -1, ["grid.trained", "0", "-1"]),
         ("loss", {"name": "crcl", "temperature": 0.001}, ["loss", "temperature 0.001", "crcl", "0.01"]),
         ("loss", {"name": "crcl", "miner": "batch_hard"}, ["loss", "miner batch_hard", "crcl", "null"]),

@@ -1,6 +1,7 @@
 """A training says how the machine lets it run."""
 
 import sqlite3
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -33,7 +34,14 @@ def test_on_the_cpu(tiny_data):
         "used.compiled": "False",
         "used.attention": "math",
     }
-    assert "\n" not in str(choices)
+    assert str(choices) == (
+        "on cpu in fp32; region features read from their files; no loading processes; torch.compile off; "
+        "attention kernel: math"
+    )
+    on_gpu = replace(choices, device="cuda:0 (GPU)", precision="bf16", tf32=True, features="device", workers=1)
+    assert str(on_gpu).startswith(
+        "on cuda:0 (GPU) in bf16, the rest in tf32; region features kept on the device; 1 loading process; "
+    )
 
 
 @pytest.mark.parametrize(("precision", "used"), [("tf32", {"tf32"}), ("fp32", {"ieee"})])
@@ -69,6 +77,7 @@ def test_attention():
     assert of("tern", CPU) == "math"
     assert of("tern", GPU) == "efficient"
     assert of("tern", CPU, visual_layers=0, text_layers=0, layers=0) == "none"
+    assert of("tern", CPU, visual_layers=0, text_layers=0, layers=0, bert=True) == "torch"
     assert of("vsepp", GPU) == "none"
     assert of("vsepp", GPU, bert=True) == "efficient"
 
@@ -80,7 +89,7 @@ def test_the_stage_prints_and_tracks_it(featured_root, monkeypatch, capsys):
     params["train"] |= {"epochs": 1, "batch_size": 24}
     (featured_root / "params.yaml").write_text(yaml.safe_dump(params))
     train.main()
-    assert "train: on cpu, fp32" in capsys.readouterr().out
+    assert "train: on cpu in fp32;" in capsys.readouterr().out
     with sqlite3.connect("mlflow.db") as store:
         tags = dict(store.execute("SELECT key, value FROM tags WHERE key LIKE 'used.%'"))
     assert len(tags) == 7

@@ -1,11 +1,13 @@
 """Batches whose regions are kept on the device are those that are read from the files; which form is chosen."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from assertions import raises_naming
 from pretended_device import pretended
 from trainers import PARAMS, TRAIN, backbone_matcher, data_of, trainer_of, write_maps
@@ -13,9 +15,11 @@ from trainers import PARAMS, TRAIN, backbone_matcher, data_of, trainer_of, write
 from crossmodal.features.batches import read_regions
 from crossmodal.features.on_device import DeviceRegions
 from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.paths import MATCHER
 from crossmodal.training import feed
 from crossmodal.training.batches import EpochBatches
 from crossmodal.training.processes import ALONE, Processes
+from stages import train
 
 CPU, GPU = torch.device("cpu"), torch.device("pretended", 0)
 
@@ -141,6 +145,22 @@ def test_on_a_cpu_features_stay_in_their_files(tiny_data, capsys):
     assert not capsys.readouterr().err
     assert feed.with_features(data, "device", CPU) is data
     assert "train.features" in capsys.readouterr().err
+
+
+def test_a_model_without_parameters_is_validated_on_a_gpu(featured_root, monkeypatch):
+    """It computes on the CPU, so that its features stay there."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    params = PARAMS.model_dump(mode="json") | {"model": "clip"}
+    for key, name in {"regions": "backend", "captions": "encoder", "bert": "source"}.items():
+        params[key][name] = "clip"
+    (featured_root / "params.yaml").write_text(yaml.safe_dump(params))
+    histories = []
+    for device in (nullcontext(), pretended()):
+        with device:
+            train.main()
+        histories.append((featured_root / MATCHER / "history.csv").read_text())
+    assert len(histories[0].splitlines()) == 2
+    assert histories[0] == histories[1]
 
 
 def test_workers(tiny_data, monkeypatch):

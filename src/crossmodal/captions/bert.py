@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crossmodal.errors import UserError, first_line
+from crossmodal.errors import UserError
 from crossmodal.files.hub_models import (
     CAUTIOUS,
     check_config_file,
-    load_model,
+    leaving_out_pooler,
+    load_encoder,
     obtaining,
     reading,
     reading_folder,
@@ -26,7 +27,7 @@ UNREADABLE = "not a readable BERT folder"
 
 
 def fetch_bert(source: str, layers: int, folder: Path) -> None:
-    """Copy a BERT, or one of its kind such as RoBERTa, from a hub name or folder, without pooler and task heads.
+    """Copy a BERT, or one of its kind (RoBERTa, DistilBERT), from a hub or folder, without pooler and task heads.
 
     Args:
         source: hub name such as bert-base-uncased, or a folder that transformers reads.
@@ -37,15 +38,14 @@ def fetch_bert(source: str, layers: int, folder: Path) -> None:
         UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
             asked for.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     found, setting = hub_name_or_path(source), f"bert.source {source!r}"
     with obtaining(found, setting, " and tokenizer files", ", or use fit"):
         tokenizer = AutoTokenizer.from_pretrained(found, **CAUTIOUS)
-        try:
-            model = AutoModel.from_pretrained(found, add_pooling_layer=False, use_safetensors=True, **CAUTIOUS)
-        except TypeError as error:  # of a model that has no pooler to leave out
-            raise UserError(f"{setting}: not a BERT ({first_line(error)})") from None
+        kind = AutoConfig.from_pretrained(found, **CAUTIOUS).model_type
+        with leaving_out_pooler(kind, setting) as options:
+            model = AutoModel.from_pretrained(found, use_safetensors=True, **options, **CAUTIOUS)
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")
@@ -59,11 +59,11 @@ def load_bert(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: the folder is missing or incomplete.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
     with reading_folder(folder, "bert", UNREADABLE):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **CAUTIOUS)
-        model = load_model(AutoModel, folder, add_pooling_layer=False)
+        model = load_encoder(folder)
         with torch.inference_mode():  # some of what is wrong in a config shows only here; a snowman is no known word
             ids = tokenizer(["a \u2603"], truncation=True, max_length=8)["input_ids"]
             finite = model(torch.tensor(ids if ids[0] else [[0]])).last_hidden_state.isfinite().all()
@@ -79,7 +79,8 @@ def _cut(model: PreTrainedModel, layers: int, source: str) -> None:
     Raises:
         UserError: it is built in another way than BERT.
     """
-    config, encoder = model.config, getattr(model, "encoder", None)
+    config = model.config
+    encoder = getattr(model, "transformer" if config.model_type == "distilbert" else "encoder", None)
     if hasattr(encoder, "layer"):
         encoder.layer = encoder.layer[:layers]
     elif not (hasattr(encoder, "albert_layer_groups") and config.num_hidden_groups == 1):  # one layer, run many times

@@ -50,20 +50,30 @@ def read_yaml(path: Path) -> Any:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first problem in one line, starting with its key and ending with the number of further ones."""
-    first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"] if not _ADDED.fullmatch(str(part)))
+    """The first problem in one line, starting with its key and ending with the number of further ones.
+
+    A value that is of none of several types is one problem.
+    """
+    problems = error.errors()
+    first, key = problems[0], _key(problems[0])
+    same = [problem for problem in problems if _key(problem) == key]
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key"
     elif first["type"] == "missing":
         text = f"{key}: missing"
     else:
-        message = first["msg"].removeprefix("Value error, ")
+        messages = [problem["msg"].removeprefix("Value error, ") for problem in same]
+        message = " or ".join([messages[0], *(text.removeprefix("Input should be ") for text in messages[1:])])
         message = message[0].lower() + message[1:]
         found = "" if isinstance(first["input"], dict | BaseModel) else f", found {_shown(first['input'])}"
         text = f"{key}: {message}{found}" if key else message  # no key: of settings that do not go together
-    more = f" (and {len(others)} more)" if others else ""
+    others = len(problems) - len(same)
+    more = f" (and {others} more)" if others else ""
     return f"{' '.join(text.split())}{more}"
+
+
+def _key(problem: Mapping[str, Any]) -> str:
+    return ".".join(str(part) for part in problem["loc"] if not _ADDED.fullmatch(str(part)))
 
 
 def dotted(content: Mapping[str, Any], prefix: str = "", separator: str = ".") -> dict[str, Any]:

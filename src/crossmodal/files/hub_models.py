@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Of every from_pretrained: without it, an auto_map in config.json makes transformers ask on the terminal whether to run
 # the folder's own Python.
 CAUTIOUS: dict[str, Any] = {"trust_remote_code": False}
+# Encoders of BERT's kind that have no pooler, and so no argument to leave it out.
+WITHOUT_POOLER = ("convbert", "deberta", "deberta-v2", "distilbert", "electra", "roformer")
 _SHOWN = 200  # characters of a library's reason
 
 Size = Annotated[int, Field(ge=1, le=1 << 24)]
@@ -34,11 +36,15 @@ class _Encoder(BaseModel):
     model_type: str
     vocab_size: Size = 1
     hidden_size: Size = 1
+    dim: Size = 1  # DistilBERT's names
+    hidden_dim: Size = 1
+    n_heads: Annotated[int, Field(ge=1, le=1 << 10)] = 1
+    n_layers: Annotated[int, Field(ge=0, le=1 << 10)] = 1
     embedding_size: Size = 1
     projection_dim: Size = 1
     intermediate_size: Size = 1
     max_position_embeddings: Size = 1
-    type_vocab_size: Size = 1
+    type_vocab_size: Annotated[int, Field(ge=0, le=1 << 24)] = 1  # DeBERTa: 0
     num_attention_heads: Annotated[int, Field(ge=1, le=1 << 10)] = 1
     num_hidden_layers: Annotated[int, Field(ge=0, le=1 << 10)] = 1
     image_size: Annotated[int, Field(ge=1, le=1 << 14)] = 1
@@ -120,6 +126,36 @@ def obtaining(source: str, setting: str, files: str, otherwise: str = "") -> Ite
 
             check_config(PretrainedConfig.get_config_dict(source)[0], setting)
         yield
+
+
+@contextmanager
+def leaving_out_pooler(model_type: str, setting: str) -> Iterator[dict[str, bool]]:
+    """Arguments by which ``AutoModel`` makes an encoder of BERT's kind without its pooler.
+
+    Args:
+        setting: key and value, for the message.
+
+    Raises:
+        UserError: a model of another kind, such as a decoder, refuses them.
+    """
+    try:
+        yield {} if model_type in WITHOUT_POOLER else {"add_pooling_layer": False}
+    except TypeError as error:
+        if "add_pooling_layer" not in str(error):
+            raise
+        raise UserError(
+            f"{setting}: model type {model_type!r} is no encoder of BERT's kind; use one such as bert, roberta, "
+            "distilbert or electra"
+        ) from None
+
+
+def load_encoder(folder: Path) -> PreTrainedModel:
+    """``load_model`` of the bert stage's folder, without pooler."""
+    from transformers import AutoConfig, AutoModel
+
+    kind = AutoConfig.from_pretrained(folder, local_files_only=True, **CAUTIOUS).model_type
+    with leaving_out_pooler(kind, str(folder)) as options:
+        return load_model(AutoModel, folder, **options)
 
 
 def save_pretrained(folder: Path, model: PreTrainedModel, preparer: Any) -> None:

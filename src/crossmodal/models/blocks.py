@@ -50,16 +50,18 @@ def run_rnn(rnn: nn.GRU, values: torch.Tensor, lengths: torch.Tensor) -> tuple[t
 
 
 class _Take(torch.autograd.Function):
-    """Rows by distinct indices. The backward pass writes each row once, where index_select's adds in any order."""
+    """Rows by distinct indices; the backward pass writes each row, where that of index_select adds in any order."""
 
     @staticmethod
     def forward(ctx: Any, flat: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        ctx.items, ctx.rows = items, len(flat)
+        ctx.save_for_backward(items)
+        ctx.rows = len(flat)
         return flat.index_select(0, items)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy(0, ctx.items, gradient), None
+        (items,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy(0, items, gradient), None
 
 
 def take_items(values: torch.Tensor, items: torch.Tensor | None) -> torch.Tensor:

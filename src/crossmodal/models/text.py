@@ -12,7 +12,7 @@ from torch import nn
 
 from crossmodal.batch import Words
 from crossmodal.files.checked_json import Record, as_record
-from crossmodal.files.hub_models import check_config, load_model, reading
+from crossmodal.files.hub_models import check_config, leaving_out_pooler, load_encoder, reading
 from crossmodal.models.base import Stored
 from crossmodal.models.blocks import run_rnn
 
@@ -43,16 +43,20 @@ class BiGru(nn.Module):
 
 
 class FineTunedBert(nn.Module):
-    """A transformers encoder whose weights are trained on: ids (B, L) to its last layer's output (B, L, H)."""
+    """A transformers encoder whose weights are trained on: ids (B, L) to its last layer's output (B, L, H).
+
+    Raises:
+        UserError: ``config`` is that of a model that is no encoder of BERT's kind.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         from transformers import AutoConfig, AutoModel
 
         super().__init__()
         settings = {key: value for key, value in config.items() if key != "model_type"}
-        self.bert = AutoModel.from_config(
-            AutoConfig.for_model(config["model_type"], **settings), add_pooling_layer=False
-        )
+        kind = config["model_type"]
+        with leaving_out_pooler(kind, "captions.encoder bert_finetune, bert.source") as options:
+            self.bert = AutoModel.from_config(AutoConfig.for_model(kind, **settings), **options)
 
     def forward(self, words: Words) -> Words:
         features = self.bert(words.ids, attention_mask=self._attention_mask(words)).last_hidden_state
@@ -109,7 +113,5 @@ def load_pretrained(text: nn.Module, folder: Path) -> None:
     """
     if not isinstance(text, FineTunedBert):
         return
-    from transformers import AutoModel
-
     with reading(str(folder), "not a readable BERT folder"):
-        text.bert.load_state_dict(load_model(AutoModel, folder, add_pooling_layer=False).state_dict())
+        text.bert.load_state_dict(load_encoder(folder).state_dict())

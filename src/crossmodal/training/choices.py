@@ -16,9 +16,9 @@ from crossmodal.training.loop import Trainer
 class Choices:
     """What a training used.
 
-    precision: of ``train.precision``, what the machine has instructions for. tf32: whether products of float32 are in
-    TF32. features: where region features are: host or device. attention: kernel of the transformers: math (plain
-    products), efficient or flash; none without a transformer.
+    precision: ``train.precision``, or fp32 where the machine has no instructions for that. tf32: whether products of
+    float32 are computed in TF32. features: where region features are: host or device. attention: see
+    ``attention_kernel``.
     """
 
     device: str
@@ -34,9 +34,12 @@ class Choices:
         return {f"used.{name}": str(value) for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
+        attention = "" if self.attention == "none" else f"; attention kernel: {self.attention}"
+        features = "kept on the device" if self.features == "device" else "read from their files"
         return (
-            f"on {self.device}, {self.precision}, TF32 {'on' if self.tf32 else 'off'}, features on {self.features}, "
-            f"{self.workers} loading processes, {'' if self.compiled else 'not '}compiled, attention {self.attention}"
+            f"on {self.device} in {self.precision}{', the rest in tf32' * (self.tf32 and self.precision == 'bf16')}; "
+            f"region features {features}; {self.workers or 'no'} loading process{'es' * (self.workers != 1)}; "
+            f"torch.compile {'on' if self.compiled else 'off'}{attention}"
         )
 
 
@@ -65,5 +68,5 @@ def attention_kernel(model: nn.Module, device: torch.device) -> str:
     if all(isinstance(part, TransformerEncoder) and not len(part.layers) for part in found):
         return "none"
     if device.type == "cpu":
-        return "math" if any(isinstance(part, TransformerEncoder) for part in found) else "torch"
+        return "math" if any(isinstance(part, TransformerEncoder) and len(part.layers) for part in found) else "torch"
     return "efficient" if torch.backends.cuda.mem_efficient_sdp_enabled() else "math"
