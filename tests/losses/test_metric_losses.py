@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning import losses
+from pytorch_metric_learning import losses, reducers
 
 from crossmodal.losses.metric import MINERS, MetricLoss
 from crossmodal.losses.pair import infonce_loss
@@ -267,3 +267,14 @@ def test_same_image_captions_are_no_negatives(pairs):
         for name in ("triplet", "ntxent"):
             loss = MetricLoss(settings_of(name, mask_same_image=mask_same_image))
             assert loss(*pairs, labels) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reducer", [None, "mean", "sum", "nonzero"])
+def test_a_loss_waits_for_the_device_unless_it_reduces_all_values(name, reducer):
+    """By the reducer that the library has taken, its default too; miners wait in any case."""
+    loss = MetricLoss(settings_of(name, reducer=reducer))
+    taken = loss.loss.reducer
+    taken = taken.reducers.values() if isinstance(taken, reducers.MultipleReducers) else [taken]
+    assert loss.waits == (not all(isinstance(one, reducers.MeanReducer | reducers.SumReducer) for one in taken))
+    assert MetricLoss(settings_of(name, reducer="mean", miner="multisimilarity")).waits
