@@ -7,25 +7,30 @@
 Pairs of 36 regions x 2,048 and a caption of 8 to 20 tokens, made up, on the host, copied in every step as training
 copies them; models of published sizes with random weights, hinge with hard negatives, AdamW. TERN and TERAN take stored
 token features x 768, SGRAF trains a bidirectional GRU, VSE-infinity BERT base, as published. ``--published``: the step
-of the published code on the same pairs, see published_steps.py. ``--features device``: region features that are on the
-device before. ``--small``: few pairs and narrow models, to see that it runs. On a CPU there are no columns of a GPU. No
-time of a GPU is known yet.
+of the published code on the same pairs, see published_steps.py. ``--features device``: regions are kept on the device
+and gathered in every step. ``--small``: few pairs and narrow models, to see that it runs. On a CPU there are no columns
+of a GPU. No time of a GPU is known yet.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from gpu_table import device_columns, markdown
 from published_steps import published_steps
 
 from crossmodal.batch import Regions, Words
 from crossmodal.errors import exits_cleanly
+from crossmodal.features.on_device import DeviceRegions
+from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.losses.pair import HingeLoss
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.registry import build_model
@@ -39,7 +44,7 @@ ENCODERS = {"embed_dim": 1024, "visual_dim": 2048, "visual_layers": 4, "text_lay
 ENCODERS |= {"feed_forward": 2048, "heads": 4}
 SGRAF = {"embed_dim": 1024, "sim_dim": 256, "region_norms": 36, "dropout": 0.4}
 PUBLISHED = {  # model of params.yaml, its published sizes, and its text encoder
-    "tern": ("tern", ENCODERS, "bert"),
+    "tern": ("tern", ENCODERS | {"image_aggregation": "cls", "text_aggregation": "cls"}, "bert"),
     "teran": ("teran", ENCODERS | {"alignment": "MrSw"}, "bert"),
     "sgr": ("sgraf", SGRAF | {"module": "sgr"}, "bigru"),
     "saf": ("sgraf", SGRAF | {"module": "saf"}, "bigru"),
@@ -84,17 +89,16 @@ def step(
     loss: HingeLoss,
     optimizer: torch.optim.Optimizer,
     batch: PairBatch,
-    kept: Regions | None,
+    kept: DeviceRegions | None,
     precision: str,
 ) -> None:
-    """A training step, the copy of its batch included; ``kept``: regions that are on the device."""
+    """A training step, the copy of its batch included, and the gathering of regions that are ``kept`` on the device."""
     device = next(model.parameters()).device
-    words = tuple(part.move(device) for part in batch.words)
-    regions = batch.regions.move(device) if kept is None else kept
-    index = batch.image_index.to(device, non_blocking=True)
+    moved = batch.to(device, kept)
+    index = moved.image_index
     with float32_products(precision, device.type):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            images, captions = model(regions, words)
+            images, captions = model(moved.regions, moved.words)
         images, captions = images.float(), [part.float() for part in captions]
         scores = model.batch_similarity(images, captions, sparse=loss.sparse(9, len(index)))
         loss(scores, index, 9).backward()
@@ -117,11 +121,22 @@ def own_step(name: str, options: argparse.Namespace) -> tuple[Callable[[], None]
     loss = HingeLoss(params.loss.model_copy(update={"negatives": "hard", "all_negatives_epochs": 0}))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     batch = make_batch(options.batch, inputs.regions, stored, ids=encoder != "bert")
+    kept = kept_regions(batch.regions, device) if options.features == "device" else None
+    batch = batch if kept is None else replace(batch, regions=kept.index(np.arange(options.batch)))
     batch = batch.pin_memory() if device.type == "cuda" else batch
-    kept = batch.regions.move(device) if options.features == "device" else None
-    copied = bytes_of(batch) - (0 if kept is None else batch.regions.features.nbytes + batch.regions.boxes.nbytes)
     precision = usable_precision(options.precision, device.type, "--precision")
-    return partial(step, model, loss, optimizer, batch, kept, precision), copied
+    return partial(step, model, loss, optimizer, batch, kept, precision), bytes_of(batch)
+
+
+def kept_regions(regions: Regions, device: torch.device) -> DeviceRegions:
+    """Regions on the device, by way of a store, as ``train.features: device`` keeps them."""
+    arrays = {"features": regions.features.numpy(), "boxes": regions.boxes.numpy()}
+    with tempfile.TemporaryDirectory() as folder:
+        writer = StoreWriter(Path(folder), {name: (str(part.dtype), part.shape[2:]) for name, part in arrays.items()})
+        for row in range(len(regions)):
+            writer.append({name: part[row] for name, part in arrays.items()})
+        writer.close()
+        return DeviceRegions(FeatureStore(Path(folder)), np.arange(len(regions)), device)
 
 
 def published(folder: Path, options: argparse.Namespace) -> dict[str, tuple[Callable[[], None], int]]:

@@ -85,9 +85,9 @@ def step_counts(monkeypatch, data, folder, model, encoder, **changes):
 TERN = {"layers": 1, "image_aggregation": "mean", "text_aggregation": "mean"}  # both encoders
 
 CASES = {  # model, text encoder, settings: most kernels
-    "tern": ("tern", "bert", TERN, 900),
-    "tern, fine-tuned": ("tern", "bert_finetune", TERN, 1450),
-    "teran MrSw": ("teran", "bert", {"alignment": "MrSw"}, 1000),
+    "tern": ("tern", "bert", TERN, 800),
+    "tern, fine-tuned": ("tern", "bert_finetune", TERN, 1350),
+    "teran MrSw": ("teran", "bert", {"alignment": "MrSw"}, 900),
     "vse_infty": ("vse_infty", "bert", {}, 600),
     "vse_infty, bigru": ("vse_infty", "bigru", {"word_map": "none", "embed_dim": 12}, 850),
     "vsepp": ("vsepp", "bert", {}, 250),

@@ -58,6 +58,16 @@ def table(text):
     return [dict(zip(head, row, strict=True)) for row in rows]
 
 
+def test_features_on_the_device_are_gathered_by_their_numbers(run):
+    copied = []
+    for where in ("host", "device"):
+        code, out, _ = run("gpu_training", "--small", "--device", "cpu", "--models", "tern", "--features", where)
+        assert code == 0
+        copied.append(float(table(out)[0]["MB copied"]))
+    saved = 12 * 36 * (32 * 2 + 4 * 4 - 8) / 1e6  # of a region: halves and coordinates, for a number
+    assert copied[0] - copied[1] == pytest.approx(saved, abs=1.1e-3)
+
+
 def test_a_small_table_with_the_published_step(run, tmp_path):
     """The checkout stands for the published code, which is not part of this repository."""
     (tmp_path / "model.py").write_text(SGRAF)
