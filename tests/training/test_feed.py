@@ -105,7 +105,7 @@ def test_the_last_stages_of_a_backbone_train_on_kept_maps(tiny_data):
     assert histories[0] == histories[1]
 
 
-def test_a_step_copies_numbers_in_place_of_features(tiny_data):
+def test_a_step_copies_numbers_instead_of_features(tiny_data):
     """Regions: index and mask, for features, boxes and mask. Only the words' features are left to copy."""
     data, copies = data_of(tiny_data), []
     with pretended() as counts:
