@@ -56,7 +56,6 @@ def tern_of(data, model_type=TernMatcher, section=Tern, **setting):
         layers_start="copies",
         positions="concat",
         location_scale=1.0,
-        input_dropout=0.0,
         dropout=0.1,
         **setting,
     )

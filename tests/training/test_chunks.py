@@ -134,7 +134,8 @@ def test_bf16(tiny_data, tmp_path, monkeypatch):
 
 def test_a_killed_training_ends_with_the_same_weights(tiny_data, monkeypatch):
     save_every_step(monkeypatch)
-    changes = {"chunk": 3, "accumulate": 2, "dropout": 0.2, "word_dropout": 0.2, "epochs": 2, "ema": 0.5}
+    changes = {"chunk": 3, "accumulate": 2, "dropout": 0.2, "input_dropout": 0.2, "word_dropout": 0.2}
+    changes |= {"epochs": 2, "ema": 0.5}
     tiny = data_of(tiny_data)
     undisturbed_and_resumed(lambda name: trainer_of(tiny, tiny_data / name, **changes), killed_at=5)
 

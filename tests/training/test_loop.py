@@ -13,6 +13,7 @@ from trainers import PARAMS, data_of, nothing, save_every_step, trainer_of, undi
 from crossmodal import runtime
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.inference.scoring import SearchInputs, similarity_matrix
+from crossmodal.models.vsrn import VsrnMatcher
 from crossmodal.reports.curves import best_epoch
 from crossmodal.training import loop
 from crossmodal.training.batches import EpochBatches
@@ -41,7 +42,7 @@ def test_best_epoch_is_kept(tiny_data):
         (13, "tern", {"name": "hinge"}),
         (10, "vsepp", {"name": "hinge", "views": 2}),
         (9, "tern", {"ema": 0.8}),
-        (8, "vsepp", {"dropout": 0.2, "name": "triplet", "miner": "distance_weighted"}),
+        (8, "vsepp", {"input_dropout": 0.2, "name": "triplet", "miner": "distance_weighted"}),
     ],
 )
 def test_killed_run_ends_with_the_same_weights(tiny_data, monkeypatch, killed_at, model, loss):
@@ -277,3 +278,27 @@ def test_compiled_encoders_train_the_same(tiny_data, monkeypatch):
     expected, found = (trainer_of(data, tiny_data / str(on), epochs=1, compile=on).fit(nothing) for on in (False, True))
     assert [name for name, _ in compiled] == ["encode_regions", "encode_text"]
     assert found[0] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_input_dropout_is_of_what_the_encoders_take(tiny_data, monkeypatch):
+    """One mask for all regions of an image and for all tokens of a caption; none in validation."""
+    given = {"encode_images": [], "encode_captions": []}
+    for name, kept in given.items():
+        whole = getattr(VsrnMatcher, name)
+
+        def noted(model, items, whole=whole, kept=kept):
+            kept.append((model.training, items.features, items.mask))
+            return whole(model, items)
+
+        monkeypatch.setattr(VsrnMatcher, name, noted)
+    trainer = trainer_of(data_of(tiny_data), tiny_data / "state", "vsrn", epochs=1, input_dropout=0.5)
+    trainer.fit(nothing)
+    for calls in given.values():
+        shares = {True: [], False: []}
+        for training, features, mask in calls:
+            zero = (features == 0) | ~mask.unsqueeze(2)
+            dropped = zero.all(dim=1)  # (B, D)
+            assert torch.equal(zero & mask.unsqueeze(2), dropped.unsqueeze(1) & mask.unsqueeze(2))
+            shares[training].append(dropped.float().mean().item())
+        assert 0.4 < np.mean(shares[True]) < 0.6
+        assert max(shares[False]) == 0

@@ -9,12 +9,13 @@ Shapes: B images or captions, R regions, L tokens, D region feature size, H toke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
+from crossmodal.models.blocks import SetDropout
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Matcher(nn.Module):
 
     ``image`` gives the regions that ``encode_images`` takes, ``text`` the token features of ``encode_captions``: stored
     ones, or those of a network that is trained with the model (models/grid_backbone.py, whose boxes (R, 4) are the same
-    for every image; models/text.py). ``pooled``: an item is one vector, which FAISS can search; otherwise a set, and
-    images and captions are scored pair by pair. ``approximate``: ``similarity`` rounds unless ``exact`` is asked for.
-    ``scores_candidates``: there is a ``candidate_similarity``.
+    for every image; models/text.py). ``input_dropout``: of both, in training (train.input_dropout). ``pooled``: an
+    item is one vector, which FAISS can search; otherwise a set, and images and captions are scored pair by pair.
+    ``approximate``: ``similarity`` rounds unless ``exact`` is asked for. ``scores_candidates``: there is a
+    ``candidate_similarity``.
     """
 
     pooled = True
@@ -52,6 +54,7 @@ class Matcher(nn.Module):
         super().__init__()
         self.image: nn.Module = Stored()
         self.text: nn.Module = Stored()
+        self.input_dropout = SetDropout(0.0)
 
     def encode_images(self, regions: Regions) -> Encoding:
         """Images as they are compared; a row may depend on nothing but its own regions."""
@@ -95,13 +98,23 @@ class Matcher(nn.Module):
         """
         return None
 
-    def encode_text(self, words: Words) -> Encoding:
-        """Captions as they are compared, from the content of the caption store."""
-        return self.encode_captions(self.text(words))
+    def region_features(self, regions: Regions) -> Regions:
+        """The regions that ``encode_images`` takes, from the content of the region store."""
+        given = self.image(regions)
+        return replace(given, features=self.input_dropout(given.features))
+
+    def word_features(self, words: Words) -> Words:
+        """The token features that ``encode_captions`` takes, from the content of the caption store."""
+        given = self.text(words)
+        return replace(given, features=self.input_dropout(given.features))
 
     def encode_regions(self, regions: Regions) -> Encoding:
         """Images as they are compared, from the content of the region store."""
-        return self.encode_images(self.image(regions))
+        return self.encode_images(self.region_features(regions))
+
+    def encode_text(self, words: Words) -> Encoding:
+        """Captions as they are compared, from the content of the caption store."""
+        return self.encode_captions(self.word_features(words))
 
     def members(self) -> list[Matcher]:
         """The matchers that are trained, each with a loss of its own: this one, those of an ensemble, or none."""

@@ -18,7 +18,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import BoxPositions, SetDropout, TransformerEncoder, pool, put_items, take_items
+from crossmodal.models.blocks import BoxPositions, TransformerEncoder, pool, put_items, take_items
 from crossmodal.settings.params import Tern
 
 
@@ -36,7 +36,6 @@ class TernMatcher(Matcher):
         encoder = partial(TransformerEncoder, heads=settings.heads, **options)
         self.image_aggregation = settings.image_aggregation
         self.text_aggregation = settings.text_aggregation
-        self.input_dropout = SetDropout(settings.input_dropout)
         self.positions = BoxPositions(sizes.regions, settings.visual_dim, settings.positions, settings.location_scale)
         self.visual_encoder = encoder(settings.visual_dim, layers=settings.visual_layers)
         self.image_map = nn.Linear(settings.visual_dim, settings.embed_dim)
@@ -50,14 +49,14 @@ class TernMatcher(Matcher):
         regions = with_class_token(regions)
         items, mask = regions.real_items(), regions.mask
         boxes = None if regions.boxes is None else take_items(regions.boxes, items)
-        values = self.positions(take_items(self.input_dropout(regions.features), items), boxes)  # (M, V)
+        values = self.positions(take_items(regions.features, items), boxes)  # (M, V)
         values = self.visual_encoder(values, items, mask)
         return put_items(self.image_encoder(self.image_map(values), items, mask), items, *mask.shape)
 
     def word_set(self, words: Words) -> torch.Tensor:
         """Reasoned words in the common space, [T-CLS] first, 0 at padding: (B, L, H) -> (B, L, E)."""
         items, mask = words.real_items(), words.mask
-        values = self.text_encoder(take_items(self.input_dropout(words.features), items), items, mask)
+        values = self.text_encoder(take_items(words.features, items), items, mask)
         return put_items(self.encoder(self.caption_map(values), items, mask), items, *mask.shape)
 
     def encode_images(self, regions: Regions) -> Encoding:

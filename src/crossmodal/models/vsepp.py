@@ -10,7 +10,7 @@ from torch import nn
 
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.models.blocks import SetDropout, pool
+from crossmodal.models.blocks import pool
 from crossmodal.settings.params import Vsepp
 
 
@@ -21,14 +21,13 @@ class VseppMatcher(Matcher):
         super().__init__()
         self.image_pool = settings.image_pool
         self.text_pool = settings.text_pool
-        self.dropout = SetDropout(settings.dropout)
         self.image_map = nn.Linear(sizes.regions, settings.embed_dim)
         self.caption_map = nn.Linear(sizes.words, settings.embed_dim)
 
     def encode_images(self, regions: Regions) -> Encoding:
-        mapped = self.image_map(self.dropout(regions.features))  # (B, R, E)
+        mapped = self.image_map(regions.features)  # (B, R, E)
         return Encoding(F.normalize(pool(mapped, regions.mask, self.image_pool), dim=-1))
 
     def encode_captions(self, words: Words) -> Encoding:
-        mapped = self.caption_map(self.dropout(words.features))  # (B, L, E)
+        mapped = self.caption_map(words.features)  # (B, L, E)
         return Encoding(F.normalize(pool(mapped, words.mask, self.text_pool), dim=-1))

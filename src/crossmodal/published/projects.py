@@ -71,7 +71,6 @@ def _tern_encoders(published: PublishedFile) -> tuple[dict[str, Any], Text, Tens
         "layers_start": "copies",
         "positions": "concat",
         "location_scale": 1.0,
-        "input_dropout": 0.0,
         "dropout": published.settings.get("model.dropout", 0.1),
     }
     text = text or Text("bert", {}, published.size("img_txt_enc.cap_proj.weight", 1))

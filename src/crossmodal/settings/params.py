@@ -267,6 +267,7 @@ class Train(Section):
     region_dropout: Share
     word_dropout: Share
     word_dropout_kind: Literal["tokens", "words"]
+    input_dropout: Share
     best: Literal["rsum", "t2i", "ndcg"]
     validation_images: CountOrZero
     patience: CountOrZero
@@ -359,7 +360,6 @@ class TernEncoders(ModelSection):
     positions: Literal["concat", "sum", "none"]
     location_scale: Positive
     dropout: Share
-    input_dropout: Share
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TernEncoders:
@@ -389,7 +389,6 @@ class Vsepp(ModelSection):
     embed_dim: Count
     image_pool: Literal["mean", "max"]
     text_pool: Literal["mean", "max", "cls"]
-    dropout: Share
 
 
 class MappedRegions(ModelSection):

@@ -76,14 +76,14 @@ class ChunkedEncoder:
 
     def _side(self, name: str, items: Regions | Words) -> Encoding:
         model = self.model
-        network = getattr(model, name)
+        network = model.region_features if name == "image" else model.word_features
         above = model.encode_images if name == "image" else model.encode_captions
         both = model.encode_regions if name == "image" else model.encode_text
         if name not in self._whole:
             self._whole[name] = _meets_batch_norm(model, lambda one: above(network(one)), items[:1])
         if not self._whole[name]:
             return self._in_chunks(lambda chunk: both(chunk).float(), items, "vectors")
-        if next(network.parameters(), None) is None:
+        if next(getattr(model, name).parameters(), None) is None:
             return self._run(lambda batch: both(batch).float(), items, self._next())
         made = self._in_chunks(network, items, "features")
         return self._run(lambda batch: above(batch).float(), made, self._next())

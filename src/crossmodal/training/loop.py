@@ -107,6 +107,7 @@ class Trainer:
                 f"params.yaml: loss.name {loss.name}: needs one vector an item, and this model has a set; "
                 "hinge, infonce and crcl go with every model"
             )
+        model.input_dropout.p = settings.input_dropout
         self.candidates = CandidateScorer.of(loss, self.loss, model, processes)
         self.processes.prepare(model)
         self.chunks = ChunkedEncoder(model, settings.chunk, self._autocast) if settings.chunk else None
