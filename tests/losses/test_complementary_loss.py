@@ -105,3 +105,19 @@ def test_a_batch_of_one_image_is_finite():
     scores = torch.rand(4, 4).requires_grad_()
     loss_of()(scores, torch.zeros(4, dtype=torch.int64), 0, torch.arange(4)).backward()
     assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("zeros", "epoch", "warns"), [(5, 2, True), (5, 1, False), (5, 3, False), (4, 2, False)])
+def test_labels_that_leave_out_nearly_all_pairs(capsys, zeros, epoch, warns):
+    """Of six pairs of ten captions; the first epoch in which labels count is judged."""
+    loss = loss_of(label_epochs=2)
+    loss.labels[ROWS] = torch.tensor([0.0] * zeros + [0.5] * (6 - zeros))
+    loss.end_epoch(epoch)
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == warns
+    assert not warns or all(part in told for part in ("epoch 3", "83%", "loss.label_epochs than 2"))
+
+
+def test_no_label_below_one_is_no_warning(capsys):
+    loss_of(label_epochs=0).end_epoch(0)
+    assert not capsys.readouterr().err

@@ -130,6 +130,15 @@ def test_labels_tell_wrong_pairs_from_right_ones(tiny_data):
     assert labels[right].mean() > labels[~right].mean() + 0.3
 
 
+def test_labels_of_a_model_that_knows_nothing_yet_are_a_warning(tiny_data, capsys):
+    changes = {"name": "crcl", "temperature": 1.0, "lr": 1e-9, "batch_size": 12, "epochs": 3}
+    for label_epochs, told in ((1, "epoch 2: "), (3, "")):
+        trainer_of(data_of(tiny_data), tiny_data / str(label_epochs), label_epochs=label_epochs, **changes).fit(nothing)
+        warnings = [line for line in capsys.readouterr().err.splitlines() if "soft label" in line]
+        assert len(warnings) == bool(told)
+        assert all(told in line for line in warnings)
+
+
 def test_the_stage_keeps_the_permutation_with_the_matcher(featured_root):
     write_params(featured_root, "vsepp", train__epochs=1, train__mismatched=0.5, train__mismatched_seed=4)
     train.main()

@@ -35,3 +35,6 @@ class BatchLoss(nn.Module):
         It is the same where some pairs are scored, whose weights add up to the number of all.
         """
         return self(image_index.new_zeros(len(image_index), len(image_index), dtype=torch.float32), image_index, epoch)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after the last batch of every epoch; warns of what a setting has done to the loss."""

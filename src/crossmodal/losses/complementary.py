@@ -31,9 +31,11 @@ from crossmodal.losses.base import BatchLoss
 from crossmodal.losses.candidates import Candidates
 from crossmodal.losses.pair import same_image
 from crossmodal.settings.params import Loss
+from crossmodal.terminal import warn
 
 COMPLEMENTARY = 5.0  # weight of the complementary part
 LEAST = 0.1  # smaller labels are 0
+MOST_WRONG = 0.75  # of the pairs; above this share the labels are too early rather than right
 
 
 def complementary_loss(
@@ -138,6 +140,18 @@ class ComplementaryLoss(BatchLoss):
         labels = self.labels[captions]  # in the first epochs labels of 1 count, whatever is stored in the last of them
         labels = torch.ones_like(labels) if epoch < self.settings.label_epochs else labels
         return complementary_loss(labels.new_zeros(len(labels), len(labels)), labels, **self._options(image_index))
+
+    def end_epoch(self, epoch: int) -> None:
+        """Warn where the first labels that count are nearly all 0: a model that knows little finds all pairs wrong."""
+        if epoch != self.settings.label_epochs:
+            return
+        seen = self.labels[self.labels < 1]
+        wrong = (seen == 0).sum().item() / max(len(seen), 1)
+        if wrong > MOST_WRONG:
+            warn(
+                f"epoch {epoch + 1}: {wrong:.0%} of the training pairs have a soft label of 0 and count as wrong; "
+                f"more loss.label_epochs than {self.settings.label_epochs} may help"
+            )
 
     def _options(self, image_index: torch.Tensor) -> dict[str, Any]:
         return {"temperature": self.settings.temperature, "ignore": same_image(image_index, self.settings)}

@@ -198,6 +198,8 @@ class Trainer:
         bar.close()
         self._read(losses, epoch)
         self.collapse.end_epoch(epoch)
+        if self.processes.first:
+            self.loss.end_epoch(epoch)
         return state.loss_sum / len(batches)
 
     def _loss(self, batch: PairBatch, epoch: int) -> torch.Tensor:
