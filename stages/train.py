@@ -7,6 +7,7 @@ first of them writes, tracks and publishes.
 import csv
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.evaluation.rouge import rouge_l_relevance
+from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_boxes
-from crossmodal.models.base import InputSizes
+from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.checkpoint import MatcherConfig, save_matcher
 from crossmodal.models.grid_backbone import BackboneSettings, build_image, load_backbone
 from crossmodal.models.registry import build_model
@@ -60,10 +62,56 @@ def image_network(params: Params, stored: int) -> tuple[dict[str, Any], int]:
     return settings.model_dump(), create_network(network.model, network.kwargs).num_features
 
 
+def words_table(params: Params) -> TokenTable | None:
+    """What ``train.word_dropout_kind: words`` knows of each token, where it is used."""
+    if params.train.word_dropout_kind == "words" and params.train.word_dropout:
+        return ENCODERS[params.captions.encoder].token_table(BERT, CAPTIONS)
+    return None
+
+
+def new_matcher(
+    params: Params, regions: FeatureStore, words: FeatureStore, table: TokenTable | None, key: str
+) -> tuple[Matcher, MatcherConfig, float]:
+    """A matcher that starts from drawn weights, its config, and the learning-rate factor of its text network."""
+    encoder = params.captions.encoder
+    text = ENCODERS[encoder].text_settings(params, BERT, words, table)
+    image, size = image_network(params, regions.arrays["features"][1][0])
+    sizes = InputSizes(regions=size, words=text.size)
+    make_text, make_image = partial(build_text, encoder, text.settings), partial(build_image, image)
+    model = build_model(params.model, params.model_settings, sizes, make_text, make_image)
+    settings = params.model_settings.model_dump()
+    return model, MatcherConfig(params.model, settings, sizes, key, encoder, text.settings, image), text.lr_factor
+
+
 def rouge_l_of_split(dataset: Dataset, val: Split) -> np.ndarray:
     """ROUGE-L of a split's captions with its images: (captions, images)."""
     references = [dataset.records[row].captions for row in val.images]
     return rouge_l_relevance([caption for texts in references for caption in texts], references)
+
+
+def training_data(
+    params: Params, dataset: Dataset, regions: FeatureStore, words: FeatureStore, table: TokenTable | None
+) -> TrainingData:
+    """Training and validation splits, with wrong pairs if ``train.mismatched`` asks for them."""
+    train = require_split(dataset, "train", regions.left_out)
+    val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
+    relevance = rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None
+    data = TrainingData(regions, words, caption_images(dataset), train, val, token_table=table, relevance=relevance)
+    return with_wrong_pairs(data, training_images(train, params.train)) if params.train.mismatched else data
+
+
+def write_matcher(
+    out: Path, model: Matcher, config: MatcherConfig, history: list[dict[str, float]], wrong: np.ndarray | None
+) -> None:
+    """The matcher, the history of its training, and which images its captions were given, where some were wrong."""
+    out.mkdir(exist_ok=True)
+    save_matcher(out, model, config)
+    if wrong is not None:
+        np.save(out / MISMATCHED, wrong)
+    with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
 
 
 @exits_cleanly
@@ -78,42 +126,23 @@ def main() -> None:
         return
     settings = run_settings(params)
     inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
-    train, mismatched = require_split(dataset, "train", regions.left_out), params.train.mismatched
-    wrong = training_images(train, params.train) if mismatched else None
-    if isinstance(mismatched, str):
-        inputs.append(setting_path(mismatched))
-    key = content_key(settings, inputs)
+    table, mismatched = words_table(params), params.train.mismatched
+    data = training_data(params, dataset, regions, words, table)
+    wrong = data.train.caption_image if mismatched else None
+    pairs_file = [setting_path(mismatched)] if isinstance(mismatched, str) else []
+    key = content_key(settings, inputs + pairs_file)
     work = work_folder("train", {"key": key}) if processes.first else None
 
     seed_everything(params.seed)
-    encoder, table = params.captions.encoder, None
-    if params.train.word_dropout_kind == "words" and params.train.word_dropout:
-        table = ENCODERS[encoder].token_table(BERT, CAPTIONS)
-    text = ENCODERS[encoder].text_settings(params, BERT, words, table)
-    image, size = image_network(params, regions.arrays["features"][1][0])
-    sizes = InputSizes(regions=size, words=text.size)
-    make_text, make_image = partial(build_text, encoder, text.settings), partial(build_image, image)
-    model = build_model(params.model, params.model_settings, sizes, make_text, make_image)
+    model, config, text_lr = new_matcher(params, regions, words, table, key)
     model = model.to(processes.device)
-    val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
-    data = TrainingData(
-        regions,
-        words,
-        caption_images(dataset),
-        train,
-        val,
-        token_table=table,
-        relevance=rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None,
-    )
-    if wrong is not None:
-        data = with_wrong_pairs(data, wrong)
     if model.members():  # one without parameters computes on the CPU
         data = with_features(data, params.train.features, processes.device)
     how = TrainerSettings(
         params.train,
         loss_in_use(params),
         params.seed,
-        text_lr=text.lr_factor,
+        text_lr=text_lr,
         image_lr=params.grid_finetune.lr_factor,
         frozen_epochs=params.grid_finetune.frozen_epochs,
     )
@@ -147,15 +176,7 @@ def main() -> None:
         return
 
     out = work / "out"
-    out.mkdir(exist_ok=True)
-    config = MatcherConfig(params.model, params.model_settings.model_dump(), sizes, key, encoder, text.settings, image)
-    save_matcher(out, model, config)
-    if wrong is not None:
-        np.save(out / MISMATCHED, wrong)
-    with (out / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
+    write_matcher(out, model, config, history, wrong)
     publish(out, MATCHER, work)
     print(
         f"train: {params.model} ({parameters:,} parameters), validation rsum {rsum:.1f}, "
