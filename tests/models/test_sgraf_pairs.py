@@ -116,10 +116,21 @@ def test_saf_normalises_over_a_captions_candidates():
     torch.testing.assert_close(few[:3], expected, atol=1e-6, rtol=0)
 
 
-def test_dropout_has_one_mask_a_caption():
-    images, captions = random_sets(4, 8, 3, seed=0), random_sets(6, 9, 2, seed=1)
-    scorer, everything = scorer_of("sgr", dropout=0.5).train(), torch.ones(4, 6, dtype=torch.bool)
+@pytest.mark.parametrize("form", [form for module, form in FORMS if module == "sgr"])
+@pytest.mark.parametrize(("regions", "words"), [(8, 20), (2, 3)])
+def test_dropout_has_one_mask_a_caption(use, form, regions, words):
+    use(form)
+    images, captions = random_sets(9, regions, 2, seed=0), random_sets(11, words, 1, seed=1)
+    scorer = scorer_of("sgr", dropout=0.5).train()
+    candidates = torch.rand(9, 11, generator=torch.Generator().manual_seed(2)) < 0.4
+    pull = torch.randn(9, 11, generator=torch.Generator().manual_seed(3)) * candidates
     torch.manual_seed(5)
-    made = score_candidates(scorer, images, captions, everything)
+    made = with_gradients(partial(score_candidates, candidates=candidates), scorer, images, captions, pull)
     torch.manual_seed(5)
-    torch.testing.assert_close(made, score_by_caption(scorer, images, captions), atol=1e-6, rtol=0)
+    expected = with_gradients(score_by_caption, scorer, images, captions, pull)
+    torch.testing.assert_close(made[0], expected[0] * candidates, atol=1e-6, rtol=0)
+    for one, other in zip(made[1], expected[1], strict=True):
+        one = torch.zeros_like(other) if one is None else one
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+    plain = score_by_caption(scorer.eval(), images, captions) * candidates
+    assert (made[0] - plain).abs().max() > 1e-4  # dropout counts

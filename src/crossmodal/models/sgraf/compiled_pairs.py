@@ -35,6 +35,7 @@ class Inputs:
     lengths: torch.Tensor
     row: torch.Tensor
     column: torch.Tensor
+    factors: torch.Tensor | None
     weights: torch.Tensor
     transposed: torch.Tensor
     sim_dim: int
@@ -48,7 +49,8 @@ class Inputs:
         scratch = torch.empty(found.pair_scratch(int(self.lengths.max()) - 1, *sizes))
         sets = self.images, self.regions_t, self.present, self.captions, self.lengths
         some = [None if values is None else values[pairs] for values in (self.row, self.column, scores, grad)]
-        tensors = *sets, *some[:2], self.weights, self.transposed, *some[2:], *(sums or (None,) * 3), scratch
+        model = self.factors, self.weights, self.transposed
+        tensors = *sets, *some[:2], *model, *some[2:], *(sums or (None,) * 3), scratch
         found.score_pairs(
             *(None if tensor is None else compiled.address(tensor) for tensor in tensors),
             *map(ctypes.c_int, (len(some[0]), regions, most, *sizes[1:])),
@@ -65,12 +67,13 @@ class CompiledPairs(torch.autograd.Function):
     """Scores of pairs, (P,), which have gradients by the sets and the parameters.
 
     Arguments: images (N, 1 + R, E) and captions (C, 1 + L, E), fp32; which regions are present (N, R); the captions'
-    lengths 1 + L (C,); row and column of each pair (P,); lambda of equation (3); ``model_parameters``.
+    lengths 1 + L (C,); row and column of each pair (P,); dropout of the similarity vectors (C, S), or None; lambda of
+    equation (3); ``model_parameters``.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: torch.Tensor | float) -> torch.Tensor:
-        images, captions, present, lengths, row, column, lambda_softmax, *parameters = arguments
+        images, captions, present, lengths, row, column, factors, lambda_softmax, *parameters = arguments
         gap = -present.shape[1] % (compiled.library().width() // 2)
         ctx.inputs = inputs = Inputs(
             images=images.contiguous(),
@@ -80,6 +83,7 @@ class CompiledPairs(torch.autograd.Function):
             lengths=lengths.contiguous(),
             row=row.contiguous(),
             column=column.contiguous(),
+            factors=None if factors is None else factors.contiguous(),
             weights=torch.cat([tensor.flatten() for tensor in parameters]),
             transposed=torch.cat([weight.T.flatten() for weight in parameters[:-2:2]]),
             sim_dim=len(parameters[0]),
@@ -105,7 +109,7 @@ class CompiledPairs(torch.autograd.Function):
         )
         parts = grad_weights.split([shape.numel() for shape in ctx.shapes])
         parts = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
-        return grad_images, grad_captions, *(None,) * 5, *parts
+        return grad_images, grad_captions, *(None,) * 6, *parts
 
 
 def _sum(tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:

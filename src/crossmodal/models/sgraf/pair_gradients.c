@@ -61,7 +61,12 @@ static void step_gradients(const Model *m, const Pair *p, const State *s, int k,
 /* equations (1), (2) and (4): of the global vectors, of the words, and of sum_i alpha_ij v_i in g->difference */
 static void vector_gradients(const Model *m, const Pair *p, const State *s, Gradients *g, Sums *sums) {
     const int E = m->E, S = m->S, n = p->n;
-    for (int l = 0; l < n; l++) unit_gradient(g->next + l * S, s->nodes + l * S, s->mapped_length[l], m->eps, S);
+    const float *vectors = p->factors ? s->vectors : s->nodes;
+    for (int l = 0; l < n; l++) {
+        float *row = g->next + l * S;
+        for (int j = 0; p->factors && j < S; j += LANES) store(row + j, load(row + j) * load(p->factors + j));
+        unit_gradient(row, vectors + l * S, s->mapped_length[l], m->eps, S);
+    }
     for (int global = 0; global < 2; global++) {
         int first = global ? 0 : 1, rows = global ? 1 : p->L;
         const float *map = m->weights + map_at(m, global);

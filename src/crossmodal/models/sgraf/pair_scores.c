@@ -25,6 +25,7 @@ static ptrdiff_t transposed_at(const Model *m, int number) {
 
 typedef struct {
     const float *image, *regions_t, *present, *caption; /* (1 + R, E), (E, RP), (RP), (1 + L, E) */
+    const float *factors;                               /* (S), dropout of the similarity vectors; NULL: none */
     int L, n, NP;
 } Pair;
 
@@ -34,7 +35,7 @@ typedef struct {
     float *inverse, *varies;                 /* (RP): 1 / norm of (3), and 1, or 0 where the norm is at its bound */
     float *attended, *length;                /* (n, E) of length 1, from row 1 on; (n) */
     float *difference, *squares;             /* (n, E) */
-    float *mapped_length;                    /* (n) */
+    float *mapped_length, *vectors;          /* (n); (n, S), the similarity vectors without dropout, where there is one */
     float *nodes, *nodes_t;                  /* of each step (n, S), one more of nodes; (S, NP) */
     float *query, *edges, *message;          /* of each step (n, S), (n, NP), (n, S) */
     float *work;                             /* of the backward pass */
@@ -43,7 +44,7 @@ typedef struct {
 /* size of `scratch`, in numbers, for a pair of at most so many words: a State, and the work of gradients_in */
 ptrdiff_t pair_scratch(int L, int R, int E, int S, int steps) {
     ptrdiff_t n = L + 1, RP = whole_vectors(R), NP = whole_vectors((int)n);
-    return 2 * n * RP + 2 * RP + 3 * n * E + 2 * NP + (steps + 1) * n * S + steps * (S * NP + 2 * n * S + n * NP) +
+    return 2 * n * RP + 2 * RP + 3 * n * E + 2 * NP + (steps + 2) * n * S + steps * (S * NP + 2 * n * S + n * NP) +
            4 * n * S + n * NP + n * E + n * RP;
 }
 
@@ -53,7 +54,7 @@ static State state_in(float *scratch, const Model *m, const Pair *p) {
 #define TAKE(name, size) s.name = scratch, scratch += (size)
     TAKE(cosines, n * m->RP); TAKE(alpha, n * m->RP); TAKE(inverse, m->RP); TAKE(varies, m->RP);
     TAKE(attended, n * m->E); TAKE(length, p->NP); TAKE(difference, n * m->E); TAKE(squares, n * m->E);
-    TAKE(mapped_length, p->NP);
+    TAKE(mapped_length, p->NP); TAKE(vectors, n * m->S);
     TAKE(nodes, (steps + 1) * n * m->S); TAKE(nodes_t, steps * m->S * p->NP);
     TAKE(query, steps * n * m->S); TAKE(edges, steps * n * p->NP); TAKE(message, steps * n * m->S);
     TAKE(work, 0);
@@ -89,7 +90,7 @@ static void attend(const Model *m, const Pair *p, State *s) {
     product(s->attended + E, E, s->alpha, RP, 1, p->image + E, E, L, E, m->R, 0);
 }
 
-/* equations (1), (2) and (4): similarity vectors to s->nodes */
+/* equations (1), (2) and (4), and the dropout: similarity vectors to s->nodes */
 static void similarity_vectors(const Model *m, const Pair *p, State *s) {
     const int E = m->E, S = m->S, L = p->L, n = p->n;
     for (int l = 0; l < n; l++) {
@@ -119,6 +120,12 @@ static void similarity_vectors(const Model *m, const Pair *p, State *s) {
         float scale = 1 / at_least(length, m->eps);
         for (int j = 0; j < S; j += LANES) store(row + j, load(row + j) * scale);
     }
+    for (int l = 0; p->factors && l < n; l++)
+        for (int j = 0; j < S; j += LANES) {
+            vec v = load(s->nodes + l * S + j);
+            store(s->vectors + l * S + j, v);
+            store(s->nodes + l * S + j, v * load(p->factors + j));
+        }
 }
 
 /* equations (5) and (6), the query's map being folded as in graph.py, and the score */

@@ -3,8 +3,8 @@
 For pairs that are chosen before they are scored, in any pattern: tiled.py would compute all pairs of the batch.
 
 SGR's pairs are taken one by one by compiled code (pairs.c) that keeps the score alone: the backward pass recomputes the
-rest, of the pairs whose gradient is not 0. Where there is no such code, for SAF, and with dropout torch's graph is
-kept, of the pairs of some captions of one length at a time; on a GPU of near length, padded.
+rest, of the pairs whose gradient is not 0. Where there is no such code, and for SAF, torch's graph is kept, of the
+pairs of some captions of one length at a time; on a GPU of near length, padded.
 
 Shapes: N images, C captions; P pairs with captions of L words, R regions, E embedding, S similarity vector.
 """
@@ -44,11 +44,11 @@ def score_candidates(
     """
     with torch.autocast(images.vectors.device.type, enabled=False):
         factors = scorer.draw_factors(captions)
-        if factors is None and _compiled(scorer, images, captions):
+        if _compiled(scorer, images, captions):
             column, row = candidates.T.nonzero(as_tuple=True)
             lengths = captions.mask.sum(dim=1)
             sets = images.vectors, captions.vectors, images.mask[:, 1:], lengths, row, column
-            scores = CompiledPairs.apply(*sets, scorer.lambda_softmax, *model_parameters(scorer))
+            scores = CompiledPairs.apply(*sets, factors, scorer.lambda_softmax, *model_parameters(scorer))
             index = row * len(captions) + column
         else:
             scores, index = _score_with_graph(scorer, images, captions, candidates, factors)
