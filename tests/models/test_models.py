@@ -40,6 +40,8 @@ VARIANTS = [
     ("scan", {"direction": "t2i", "pool": "lse"}),
     ("scan", {"direction": "i2t", "pool": "avg", "word_map": "none", "embed_dim": 8}),
     ("scan", {"direction": "i2t", "pool": "lse", "lambda_softmax": 4.0, "lambda_lse": 5.0}),
+    ("imram", {"direction": "both"}),
+    ("imram", {"direction": "i2t", "steps": 2, "word_map": "none", "embed_dim": 8}),
     ("sgraf", {}),
     ("sgraf", {"module": "saf", "region_norms": 3}),
     ("sgraf", {"module": "sgraf"}),
@@ -53,7 +55,7 @@ VARIANTS = [
     ("chan", {"attention_heads": 2, "pool": "lse"}),
     ("chan", {"coding": "both", "pool": "max", "word_map": "none", "embed_dim": 8}),
 ]
-ALIGNED = {"chan", "scan", "sgraf", "teran", "xdim"}  # compare regions with words
+ALIGNED = {"chan", "imram", "scan", "sgraf", "teran", "xdim"}  # compare regions with words
 ELSEWHERE = {"clip"}  # takes images and captions of one size alone: test_clip.py
 
 

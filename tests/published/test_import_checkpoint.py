@@ -387,6 +387,68 @@ def test_a_chan_of_another_kind_is_refused(tmp_path, change, named):
         import_checkpoint("chan", [path], None, "key")
 
 
+# --- IMRAM ----------------------------------------------------------------------------------------------------------
+
+
+def imram_file(**changes):
+    """What IMRAM's train_gpus.py saves: one state dict, with the memories of both directions; and its modules."""
+    torch.manual_seed(6)
+    modules = {"img_enc.fc_local": torch.nn.Linear(10, 16), "txt_enc.embed": torch.nn.Embedding(len(WORDS), 6)}
+    modules["txt_enc.rnn"] = torch.nn.GRU(6, 16, batch_first=True, bidirectional=True)
+    modules |= {f"{part}_{way}": torch.nn.Linear(32, 16) for part in ("linear", "gate") for way in ("t2i", "i2t")}
+    entries = ((f"{name}.{entry}", value) for name, one in modules.items() for entry, value in one.state_dict().items())
+    opt = {"data_name": "f8k_precomp", "precomp_enc_type": "basic", "raw_feature_norm": "clipped_l2norm", "margin": 0.2}
+    opt |= {"no_imgnorm": False, "no_txtnorm": False, "num_layers": 1, "bi_gru": True, "no_IMRAM_norm": True}
+    opt |= {"model_mode": "full_IMRAM", "iteration_step": 3, "lambda_softmax": 9.0}
+    opt = argparse.Namespace(**{**opt, **changes})
+    return modules, {"epoch": 30, "model": OrderedDict(entries), "best_rsum": 420.0, "opt": opt}
+
+
+def imram_score(start, contexts, linear, gate, steps, sharpness):
+    """An image and a caption, of which one attends to the other."""
+    queries, total = start, 0
+    for _ in range(steps):
+        clipped = F.normalize(F.leaky_relu(contexts @ queries.T, 0.1), dim=1)
+        attended = (sharpness * clipped).softmax(dim=0).T @ contexts
+        total = total + F.cosine_similarity(start, attended, dim=1).mean()
+        both = torch.cat([queries, attended], dim=1)
+        kept = gate(both).sigmoid()
+        queries = kept * queries + (1 - kept) * linear(both).tanh()
+    return total
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps", "sharpness"), [("full_IMRAM", 3, 9.0), ("text_IMRAM", 2, 11.0), ("image_IMRAM", 1, 4.0)]
+)
+@torch.inference_mode()
+def test_imram(tmp_path, mode, steps, sharpness):
+    modules, content = imram_file(model_mode=mode, iteration_step=steps, lambda_softmax=sharpness)
+    model, config, words = imported(tmp_path, "imram", content, vocabulary_file(tmp_path, "json", WORDS))
+    assert (config.model, config.encoder, words, config.settings["steps"]) == ("imram", "bigru", WORDS, steps)
+    regions = Regions(torch.randn(3, 5, 10), torch.zeros(3, 5, 4), torch.ones(3, 5, dtype=torch.bool))
+    captions = caption_ids(vocabulary=len(WORDS))
+    scores = model.similarity(model.encode_regions(regions), model.encode_text(captions))
+    for row, column in np.ndindex(*scores.shape):
+        image = F.normalize(modules["img_enc.fc_local"](regions.features[row]), dim=1)
+        ids = captions.ids[column][captions.mask[column]]
+        forward, backward = modules["txt_enc.rnn"](modules["txt_enc.embed"](ids))[0].chunk(2, dim=1)
+        caption, expected = F.normalize(forward + backward, dim=1), 0
+        for way, pair in (("t2i", (caption, image)), ("i2t", (image, caption))):
+            if way in {"full_IMRAM": ("t2i", "i2t"), "text_IMRAM": ("t2i",), "image_IMRAM": ("i2t",)}[mode]:
+                layers = modules[f"linear_{way}"], modules[f"gate_{way}"]
+                expected = expected + imram_score(*pair, *layers, steps, sharpness)
+        torch.testing.assert_close(scores[row, column], expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model_mode", "vse"), ("no_IMRAM_norm", False), ("raw_feature_norm", "softmax")]
+)
+def test_an_imram_of_other_equations(tmp_path, key, value):
+    _, content = imram_file(**{key: value})
+    with raises_naming("model_best.pth", key):
+        imported(tmp_path, "imram", content, vocabulary_file(tmp_path, "json", WORDS))
+
+
 # --- SGRAF ----------------------------------------------------------------------------------------------------------
 
 

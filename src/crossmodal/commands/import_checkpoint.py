@@ -14,7 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="project",
         required=True,
-        choices=["sgraf", "vse_infty", "esa", "xdim", "chan", "tern", "teran"],
+        choices=["sgraf", "vse_infty", "esa", "xdim", "chan", "imram", "tern", "teran"],
         help="project that saved it, as docs/published-checkpoints.md lists them",
     )
     parser.add_argument(

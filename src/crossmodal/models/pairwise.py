@@ -1,12 +1,13 @@
-"""Scores of all pairs of two lists of sets, in tiles that hold no more than so many cosines."""
+"""Scores of the pairs of two lists of sets: of all, in tiles that hold no more than so many cosines, or of some."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from crossmodal.batch import Encoding, sent
@@ -40,6 +41,53 @@ def score_in_tiles(
     caption_tiles, columns = _tiles(captions, caption_tile)
     scores = torch.cat([torch.cat([score(i, c) for c in caption_tiles], dim=1) for i in image_tiles])
     return scores.index_select(0, rows).index_select(1, columns)
+
+
+def score_pairs(
+    score: Score, images: Encoding, captions: Encoding, candidates: torch.Tensor, most: int
+) -> torch.Tensor:
+    """Score of some images with some captions, (N, C), 0 elsewhere: (N, R, E), (C, L, E).
+
+    Pairs with captions of similar length are scored together, cut to the longest of them, and again in the backward
+    pass.
+
+    Args:
+        score: of P images and P captions, pair by pair: (P,).
+        candidates: (N, C) bool, the pairs.
+        most: pairs at a time.
+    """
+    device, matrix = images.vectors.device, images.vectors.new_zeros(len(images), len(captions))
+    column, row = candidates.T.cpu().nonzero(as_tuple=True)
+    if not len(row):
+        return matrix
+    mask = captions.on_host()
+    extents = (mask * torch.arange(1, mask.shape[1] + 1)).amax(dim=1)[column]
+    extents, order = extents.sort(stable=True)
+    if torch.is_grad_enabled():
+        score = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
+    found = []
+    places = torch.stack([row[order], column[order]])
+    for own, part in zip(places.split(max(1, most), dim=1), extents.split(max(1, most)), strict=True):
+        image, caption = sent(own, device)
+        stop = max(1, int(part[-1]))
+        found.append(
+            score(
+                Encoding(images.vectors[image], images.mask[image]),
+                Encoding(captions.vectors[caption, :stop], captions.mask[caption, :stop]),
+            )
+        )
+    return matrix.index_put(tuple(sent(places, device)), torch.cat(found))
+
+
+def joined(parts: Sequence[Encoding]) -> Encoding:
+    """The sets of all parts, padded to the longest."""
+    longest = max(part.mask.shape[1] for part in parts)
+    vectors = [F.pad(part.vectors, (0, 0, 0, longest - part.mask.shape[1])) for part in parts]
+    masks = [F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
+    known = None
+    if all(part.host_mask is not None for part in parts):
+        known = torch.cat([F.pad(part.host_mask, (0, longest - part.mask.shape[1])) for part in parts])
+    return Encoding(torch.cat(vectors), torch.cat(masks), known)
 
 
 def _tiles(sets: Encoding, most: int) -> tuple[list[Encoding], torch.Tensor]:

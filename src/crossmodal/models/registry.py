@@ -10,6 +10,7 @@ from crossmodal.models.base import InputSizes, Matcher, Stored
 from crossmodal.models.chan import ChanMatcher
 from crossmodal.models.clip import ClipMatcher
 from crossmodal.models.esa import EsaMatcher
+from crossmodal.models.imram import ImramMatcher
 from crossmodal.models.scan import ScanMatcher
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.teran import TeranMatcher
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "vsepp": VseppMatcher,
     "vse_infty": VseInftyMatcher,
     "scan": ScanMatcher,
+    "imram": ImramMatcher,
     "sgraf": sgraf,
     "vsrn": VsrnMatcher,
     "esa": EsaMatcher,

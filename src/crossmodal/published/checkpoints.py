@@ -63,7 +63,8 @@ def _pair(project: str, files: list[PublishedFile], parts: list[Part]) -> Part:
 
 def _region_size(published: PublishedFile) -> int:
     """Size of a region's features: inputs of the first map, without the five values of its position."""
-    for name, position in (("img_enc.fc.weight", 0), ("img_txt_enc.img_enc.pos_encoding_image.map.0.weight", 5)):
+    positions = {"img_enc.fc.weight": 0, "img_enc.fc_local.weight": 0}
+    for name, position in (positions | {"img_txt_enc.img_enc.pos_encoding_image.map.0.weight": 5}).items():
         if name in published.entries:
             return published.size(name, 1) - position
     raise UserError(f"{published.path}: has no map of region features; is it a checkpoint of the project named?")

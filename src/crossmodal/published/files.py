@@ -1,8 +1,8 @@
 """Files that other projects save: a checkpoint's tensors by their published names, and vocabularies.
 
-Paranioar/SGRAF, woodfrog/vse_infty, KevinLight831/ESA, CrossmodalGroup/X-Dim, ppanzx/CHAN, mesnico/TERN and
-mesnico/TERAN save, with torch.save, a dict whose ``model`` is one state dict or a list of them (image, text and
-similarity encoder), and the command line (``opt``) or the configuration (``config``).
+Paranioar/SGRAF, woodfrog/vse_infty, KevinLight831/ESA, CrossmodalGroup/X-Dim, ppanzx/CHAN, HuiChen24/IMRAM,
+mesnico/TERN and mesnico/TERAN save, with torch.save, a dict whose ``model`` is one state dict or a list of them (image,
+text and similarity encoder), and the command line (``opt``) or the configuration (``config``).
 """
 
 from __future__ import annotations

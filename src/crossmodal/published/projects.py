@@ -125,6 +125,26 @@ def _xdim(published: PublishedFile) -> Part:
     return Part("xdim", settings, text, state_dicts.xdim_state(rest))
 
 
+def _imram(published: PublishedFile) -> Part:
+    """IMRAM, with its BiGRU; direction and number of steps are in ``opt`` alone."""
+    directions = {"full_IMRAM": "both", "text_IMRAM": "t2i", "image_IMRAM": "i2t"}
+    published.require("model_mode", directions)
+    published.require("precomp_enc_type", ["basic"])
+    published.require("raw_feature_norm", ["clipped_l2norm"])
+    published.require("no_IMRAM_norm", [True])  # of the queries between two steps, which its scripts leave out
+    published.require("num_layers", [1])
+    _require_norms(published)
+    text, rest = _bigru(published, published.entries, "txt_enc.embed.", "txt_enc.rnn.", dropout=0.0)
+    settings = {
+        "embed_dim": published.size("img_enc.fc_local.weight"),
+        "direction": directions[published.settings.get("model_mode", "full_IMRAM")],
+        "steps": published.settings.get("iteration_step", 3),
+        "lambda_softmax": published.settings.get("lambda_softmax", 9.0),
+        "word_map": "none",
+    }
+    return Part("imram", settings, text, state_dicts.imram_state(rest, settings["direction"]))
+
+
 def _chan(published: PublishedFile) -> Part:
     """CHAN: ``img_enc.*`` and ``txt_enc.*``, with BERT or a BiGRU; coding and pooling are in ``opt`` alone."""
     codings = {"VHACoding": "visual", "THACoding": "textual"}
@@ -215,6 +235,7 @@ PROJECTS: dict[str, Callable[[PublishedFile], Part]] = {
     "esa": _esa,
     "xdim": _xdim,
     "chan": _chan,
+    "imram": _imram,
     "tern": _tern,
     "teran": _teran,
 }

@@ -71,6 +71,15 @@ _CHAN = {
 }
 _CHAN_UNUSED = ("txt_enc.fc.",)  # a map that the published BiGRU encoder has and never applies
 
+# HuiChen24/IMRAM: published prefix -> ours
+_IMRAM = {
+    "img_enc.fc_local.": "region_map.",
+    "linear_t2i.": "word_memory.update.",
+    "gate_t2i.": "word_memory.gate.",
+    "linear_i2t.": "region_memory.update.",
+    "gate_i2t.": "region_memory.gate.",
+}
+
 # Paranioar/SGRAF: published prefix -> ours, but for the graph steps, which are numbered
 _SGRAF = {
     "img_enc.fc.": "region_map.",
@@ -116,6 +125,12 @@ def xdim_state(published: Mapping[str, torch.Tensor]) -> Tensors:
     state = _rename(published, _XDIM, _XDIM_UNUSED)
     flat = ("dimensions.alpha", "dimensions.log_tau", "dimensions.log_lambda")
     return {name: value.squeeze() if name in flat else value for name, value in state.items()}
+
+
+def imram_state(published: Mapping[str, torch.Tensor], direction: str) -> Tensors:
+    """IMRAM without its BiGRU. Of one direction the published file holds the other's memory too, which is dropped."""
+    state, unused = _rename(published, _IMRAM), {"t2i": "region_memory.", "i2t": "word_memory."}.get(direction)
+    return {name: value for name, value in state.items() if unused is None or not name.startswith(unused)}
 
 
 def chan_state(published: Mapping[str, torch.Tensor]) -> Tensors:

@@ -21,7 +21,8 @@ from crossmodal.settings.params import MATRIX_LOSSES, Loss, Params
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
 _BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")
-CANDIDATES = 48  # loss.candidates: auto, of sgraf
+COSTLY = ("sgraf", "imram")  # models whose training step is nearly all scoring of pairs
+CANDIDATES = 48  # loss.candidates: auto, of these
 _TRAINED_ENCODERS = {"bigru", "bert_finetune"}  # have a section of params.yaml that the train stage reads
 _READING_KEYS = {"regions.backend", "regions.precision", "captions.max_tokens", *_FITTED, *_BOTTOMUP}
 
@@ -79,7 +80,7 @@ def loss_in_use(params: Params) -> Loss:
     """The section ``loss`` with ``loss.candidates: auto`` replaced: some pairs of a batch where each costs much."""
     if params.loss.candidates != "auto":
         return params.loss
-    some = params.model == "sgraf" and params.loss.name in MATRIX_LOSSES
+    some = params.model in COSTLY and params.loss.name in MATRIX_LOSSES
     return params.loss.model_copy(update={"candidates": CANDIDATES if some else 0})
 
 

@@ -442,6 +442,16 @@ class Scan(ModelSection):
     word_map: Literal["linear", "none"]
 
 
+class Imram(ModelSection):
+    """Iterative matching with recurrent attention memory."""
+
+    embed_dim: Count
+    direction: Literal["t2i", "i2t", "both"]
+    steps: Count
+    lambda_softmax: Positive
+    word_map: Literal["linear", "none"]
+
+
 class Sgraf(ModelSection):
     """Similarity reasoning and filtration."""
 
@@ -564,6 +574,7 @@ class Params(Section):
     vsepp: Vsepp
     vse_infty: VseInfty
     scan: Scan
+    imram: Imram
     sgraf: Sgraf
     vsrn: Vsrn
     esa: Esa

@@ -56,7 +56,9 @@ class CandidateScorer:
         if not loss.takes_candidates:
             raise UserError(f"params.yaml: loss.candidates {count}: loss.name {settings.name} takes all pairs; use 0")
         if not model.scores_candidates:
-            raise UserError(f"params.yaml: loss.candidates {count}: only model sgraf scores some of the pairs; use 0")
+            raise UserError(
+                f"params.yaml: loss.candidates {count}: only sgraf and imram score some of the pairs; use 0"
+            )
         return cls(count, settings.views, processes)
 
     def score(

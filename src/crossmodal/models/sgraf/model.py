@@ -20,6 +20,7 @@ from crossmodal.batch import Encoding, Masked, Regions, Words
 from crossmodal.models.attention import pair_attention
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import draw_xavier, word_map
+from crossmodal.models.pairwise import joined
 from crossmodal.models.region_norm import RegionNorm
 from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
 from crossmodal.models.sgraf.fast import score_matrix
@@ -76,12 +77,12 @@ class SgrafMatcher(Matcher):
 
     def batch_similarity(self, images: Encoding, captions: Sequence[Encoding], *, sparse: int) -> torch.Tensor:
         """All captions in one matrix: SAF's running statistics take in a batch once."""
-        return score_matrix(self.scorer, images, _joined(captions), sparse=sparse)
+        return score_matrix(self.scorer, images, joined(captions), sparse=sparse)
 
     def candidate_similarity(
         self, images: Encoding, captions: Sequence[Encoding], candidates: torch.Tensor
     ) -> torch.Tensor:
-        return score_candidates(self.scorer, images, _joined(captions), candidates)
+        return score_candidates(self.scorer, images, joined(captions), candidates)
 
     def alignment(self, regions: Regions, words: Words) -> torch.Tensor:
         """How much each word attends to each region."""
@@ -135,16 +136,5 @@ class SgrafEnsemble(Matcher):
     def _join(parts: list[Encoding]) -> Encoding:
         return replace(parts[0], vectors=torch.cat([part.vectors for part in parts], dim=-1))
 
-    def _split(self, joined: Encoding) -> list[Encoding]:
-        return [replace(joined, vectors=vectors) for vectors in joined.vectors.chunk(len(self.matchers), dim=-1)]
-
-
-def _joined(parts: Sequence[Encoding]) -> Encoding:
-    """The sets of all parts, padded to the longest."""
-    longest = max(part.mask.shape[1] for part in parts)
-    vectors = [F.pad(part.vectors, (0, 0, 0, longest - part.mask.shape[1])) for part in parts]
-    masks = [F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
-    known = None
-    if all(part.host_mask is not None for part in parts):
-        known = torch.cat([F.pad(part.host_mask, (0, longest - part.mask.shape[1])) for part in parts])
-    return Encoding(torch.cat(vectors), torch.cat(masks), known)
+    def _split(self, ensemble: Encoding) -> list[Encoding]:
+        return [replace(ensemble, vectors=vectors) for vectors in ensemble.vectors.chunk(len(self.matchers), dim=-1)]
