@@ -110,7 +110,7 @@ def loop(named, model):
     return {name: 100 * np.mean(values, axis=0) for name, values in found.items() if values}, falls
 
 
-@pytest.mark.parametrize("name", ["tern", "vsepp", "scan", "teran", "sgraf", "xdim"])
+@pytest.mark.parametrize("name", ["tern", "vsepp", "scan", "teran", "sgraf", "imram", "xdim"])
 @torch.inference_mode()
 def test_figures_are_those_of_a_loop(named, name, tmp_path):
     model = build(name)

@@ -28,6 +28,7 @@ WHOLE = {  # model, settings; batches of 9 captions
     "vsrn": ("vsrn", {"name": "infonce", "layers": 2, "word_dim": 8}),
     "esa": ("esa", {"name": "infonce", "mlp_hidden": 8}),
     "xdim": ("xdim", {"name": "infonce", "mlp_hidden": 8}),
+    "imram": ("imram", {"name": "infonce", "direction": "both", "steps": 2}),
 }
 
 

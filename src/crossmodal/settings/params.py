@@ -447,7 +447,7 @@ class Imram(ModelSection):
 
     embed_dim: Count
     direction: Literal["t2i", "i2t", "both"]
-    steps: Count
+    steps: Annotated[int, Field(ge=1, le=16)]
     lambda_softmax: Positive
     word_map: Literal["linear", "none"]
 
