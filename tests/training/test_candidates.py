@@ -104,7 +104,8 @@ def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, nam
 @pytest.mark.parametrize(
     ("model", "name", "given", "used"),
     [("sgraf", "infonce", "auto", 48), ("sgraf", "hinge", "auto", 48), ("sgraf", "crcl", "auto", 48),
-     ("imram", "infonce", "auto", 48), ("tern", "infonce", "auto", 0), ("sgraf", "infonce", 0, 0), ("sgraf", "infonce", 7, 7)],
+     ("imram", "infonce", "auto", 48), ("tern", "infonce", "auto", 0), ("sgraf", "infonce", 0, 0),
+     ("sgraf", "infonce", 7, 7)],
 )  # fmt: skip
 def test_what_auto_stands_for(model, name, given, used):
     loss = PARAMS.loss.model_copy(update={"name": name, "candidates": given})
