@@ -100,7 +100,7 @@ def test_the_encoder_is_trained_with_the_matcher(words):
 )
 @torch.inference_mode()
 def test_a_matcher_is_saved_with_its_text_encoder(tmp_path, words, encoder, settings):
-    section = Vsepp(embed_dim=8, image_pool="mean", text_pool="mean", dropout=0.0)
+    section = Vsepp(embed_dim=8, image_pool="mean", text_pool="mean")
     sizes = InputSizes(regions=10, words=8)
     model = build_model("vsepp", section, sizes, lambda: build_text(encoder, settings)).eval()
     save_matcher(tmp_path, model, MatcherConfig("vsepp", section.model_dump(), sizes, "key", encoder, settings))
