@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hinge_training import hinge_losses
+from vector_sets import dot, members, random_sets
 
 from crossmodal.batch import Encoding
 from crossmodal.models import imram
@@ -22,10 +23,6 @@ def build(**changes):
     torch.manual_seed(0)
     settings = SETTINGS.model_copy(update={"embed_dim": 12} | changes)
     return build_model("imram", settings, InputSizes(10, 8)).eval()
-
-
-def dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def mapped(layer, values):
@@ -56,10 +53,6 @@ def slow_score(start, contexts, memory, steps):
     return total
 
 
-def members(encoding, row):
-    return encoding.vectors[row][encoding.mask[row]].double().tolist()
-
-
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @torch.inference_mode()
@@ -74,14 +67,6 @@ def test_similarity_is_that_of_the_equations(batch, direction, steps):
         if direction != "t2i":
             expected += slow_score(regions, words, model.region_memory, steps)
         assert scores[row, column].item() == pytest.approx(expected, abs=2e-6)
-
-
-def random_sets(count, longest, seed):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(count, longest, 12, generator=generator, dtype=torch.float64)
-    vectors = torch.nn.functional.normalize(values, dim=-1)
-    lengths = torch.randint(1, longest + 1, (count,), generator=generator)
-    return Encoding(vectors, torch.arange(longest) < lengths[:, None])
 
 
 def with_gradients(model, score, pull):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from vector_sets import random_sets
 
 from crossmodal.batch import Encoding
 from crossmodal.models.pairwise import score_in_tiles
@@ -19,13 +20,6 @@ class Sums:
         self.pairs.append(len(images) * len(captions))
         images, captions = ((sets.vectors * sets.mask.unsqueeze(-1)).sum(dim=1) for sets in (images, captions))
         return images @ captions.T
-
-
-def random_sets(count, longest, seed):
-    generator = torch.Generator().manual_seed(seed)
-    vectors = F.normalize(torch.randn(count, longest, 12, generator=generator, dtype=torch.float64), dim=-1)
-    lengths = torch.randint(1, longest + 1, (count,), generator=generator)
-    return Encoding(vectors, torch.arange(longest) < lengths[:, None])
 
 
 @pytest.mark.parametrize("cells", [1, 100, 1000, 10**6])

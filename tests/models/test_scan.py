@@ -8,6 +8,7 @@ import pytest
 import torch
 from assertions import raises_naming
 from hinge_training import hinge_losses
+from vector_sets import dot, members, random_sets
 
 from crossmodal.batch import Encoding
 from crossmodal.models import scan
@@ -24,10 +25,6 @@ def build(**changes):
     torch.manual_seed(0)
     settings = SETTINGS.model_copy(update={"embed_dim": 16} | changes)
     return build_model("scan", settings, InputSizes(10, 8)).eval()
-
-
-def dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def cosine(a, b):
@@ -57,10 +54,6 @@ def slow_score(regions, words, direction, pool, lambda_softmax, lambda_lse):
     if pool == "avg":
         return sum(found) / len(found)  # eq. 6
     return math.log(sum(math.exp(lambda_lse * value) for value in found)) / lambda_lse  # eq. 5
-
-
-def members(encoding, row):
-    return encoding.vectors[row][encoding.mask[row]].double().tolist()
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -124,14 +117,6 @@ def test_sets_are_of_length_one(batch):
     ):
         torch.testing.assert_close(encoding.vectors.norm(dim=-1), torch.ones(mask.shape))
         assert torch.equal(encoding.mask, mask)
-
-
-def random_sets(count, longest, seed):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(count, longest, 12, generator=generator, dtype=torch.float64)
-    vectors = torch.nn.functional.normalize(values, dim=-1)
-    lengths = torch.randint(1, longest + 1, (count,), generator=generator)
-    return Encoding(vectors, torch.arange(longest) < lengths[:, None])
 
 
 @pytest.mark.parametrize("direction", ["t2i", "i2t"])

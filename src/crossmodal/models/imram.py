@@ -38,7 +38,7 @@ class Memory(nn.Module):
     """q^k of q^(k-1) and a^k.
 
     W [q; a] is W_q q + W_a a, and W_a a^k = sum_j w_ij W_a c_j: but for the later queries these are products of single
-    items, not of pairs. ``gate`` and ``update``: W_g and W_o, (2 E, E).
+    items, not of pairs. ``gate`` and ``update``: W_g and W_o, (.., 2 E) to (.., E).
     """
 
     def __init__(self, dim: int) -> None:
