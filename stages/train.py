@@ -93,7 +93,7 @@ def training_data(
     params: Params, dataset: Dataset, regions: FeatureStore, words: FeatureStore, table: TokenTable | None
 ) -> TrainingData:
     """Training and validation splits, with wrong pairs if ``train.mismatched`` asks for them."""
-    train = require_split(dataset, "train", regions.left_out)
+    train = first_images(require_split(dataset, "train", regions.left_out), params.train.training_images)
     val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     relevance = rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None
     data = TrainingData(regions, words, caption_images(dataset), train, val, token_table=table, relevance=relevance)

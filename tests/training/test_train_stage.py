@@ -14,8 +14,10 @@ import yaml
 from safetensors.torch import load_file
 
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
-from crossmodal.datasets.records import ImageRecord, write_dataset
-from crossmodal.features.store import StoreWriter
+from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
+from crossmodal.datasets.splits import caption_images
+from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.settings.params import load_params
 from crossmodal.training.validation import validate
 from stages import train
 
@@ -122,6 +124,24 @@ def test_two_processes_publish_the_model_of_one(featured_root):
     assert not [path for path in (featured_root / ".resume/train").iterdir() if path.is_dir()]
     with sqlite3.connect(featured_root / "mlflow.db") as database:  # the first process's run alone
         assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+
+
+@pytest.mark.parametrize("mismatched", [0.0, 0.5])
+def test_the_first_training_images_alone(featured_root, mismatched):
+    """Their captions and all of the validation split; wrong pairs are drawn among them."""
+    write_params(featured_root, "vsepp", train__training_images=5, train__mismatched=mismatched)
+    dataset, regions, words = (
+        read_dataset(Path("data/dataset")),
+        FeatureStore(Path("data/regions")),
+        FeatureStore(Path("data/captions")),
+    )
+    data = train.training_data(load_params(), dataset, regions, words, None)
+    images = [row for row, record in enumerate(dataset.records) if record.split == "train"][:5]
+    captions = [row for row, image in enumerate(caption_images(dataset)) if image in images]
+    assert list(data.train.images) == images
+    assert list(data.train.captions) == captions
+    assert set(data.caption_image[captions]) <= set(images)
+    assert list(data.val.images) == [row for row, record in enumerate(dataset.records) if record.split == "val"]
 
 
 @pytest.mark.slow

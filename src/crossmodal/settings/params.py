@@ -269,6 +269,7 @@ class Train(Section):
     word_dropout_kind: Literal["tokens", "words"]
     input_dropout: Share
     best: Literal["rsum", "t2i", "ndcg"]
+    training_images: CountOrZero
     validation_images: CountOrZero
     patience: CountOrZero
     features: Literal["host", "device", "auto"]
