@@ -28,7 +28,7 @@ from crossmodal.regions.bottomup.fetch import fetch_detector
 from crossmodal.regions.precomputed.rows import image_key
 from crossmodal.regions.precomputed.tsv import TsvRow, parse_line, read_lines
 from crossmodal.runtime import project_root
-from crossmodal.settings.params import Bottomup
+from crossmodal.settings.features import Bottomup
 
 
 def read_row(path: Path, name: str) -> TsvRow:

@@ -42,7 +42,8 @@ from crossmodal.regions.fitted.backend import TorchvisionRegions
 from crossmodal.regions.fitted.network import RegionDetector, save_detector
 from crossmodal.regions.grid import GridExtractor, fetch_backbone
 from crossmodal.runtime import pick_device
-from crossmodal.settings.params import Grid, load_params
+from crossmodal.settings.features import Grid
+from crossmodal.settings.params import load_params
 
 SIZES = ((500, 375), (375, 500), (500, 333))
 SMALL_SIZES = ((96, 72), (72, 96))

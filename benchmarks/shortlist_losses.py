@@ -28,7 +28,8 @@ from crossmodal.inference.scoring import SearchInputs, similarity_matrix
 from crossmodal.models.checkpoint import load_matcher
 from crossmodal.paths import CAPTIONS, DATASET, MATCHER, REGIONS
 from crossmodal.retrieval.search_split import shortlist_vectors
-from crossmodal.settings.params import Evaluate, load_params
+from crossmodal.settings.evaluation import Evaluate
+from crossmodal.settings.params import load_params
 
 
 def shortlisted(matrix: np.ndarray, vectors: tuple[np.ndarray, np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from crossmodal.captions.query import SentenceReader
 from crossmodal.features.batches import read_words
 from crossmodal.features.store import FeatureStore
 from crossmodal.models.text import TRAINED
-from crossmodal.settings.params import Captions, EncoderName
+from crossmodal.settings.features import Captions, EncoderName
 
 SENTENCES = ["a red circle above a star", "A star!", "a red red red red circle above a green star"]
 LONGEST = 8

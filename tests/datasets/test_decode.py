@@ -49,7 +49,7 @@ def test_features_are_those_of_the_picture(page, tmp_path):
     from safetensors.torch import save_file
 
     from crossmodal.regions.grid import GridExtractor, fetch_backbone
-    from crossmodal.settings.params import Grid
+    from crossmodal.settings.features import Grid
 
     torch.manual_seed(0)
     name, weights = "mobilenetv3_small_050", tmp_path / "weights.safetensors"

@@ -11,7 +11,7 @@ from crossmodal.datasets.flickr30k import build_flickr30k
 from crossmodal.datasets.flickr30k_entities import boxes_of, parse_sentence, read_entities, word_spans
 from crossmodal.datasets.phrases import read_phrases
 from crossmodal.datasets.records import ImageRecord, read_dataset
-from crossmodal.settings.params import Download, Flickr30k
+from crossmodal.settings.datasets import Download, Flickr30k
 
 GUYS = (
     "[/EN#1/people Two young guys] with [/EN#2/bodyparts shaggy hair] look at [/EN#3/bodyparts their hands] while "

@@ -18,7 +18,7 @@ from crossmodal.datasets.assemble import build_published
 from crossmodal.datasets.flickr8k import CAPTIONS, MEMBERS, parse_captions, read_flickr8k
 from crossmodal.datasets.published import PUBLISHED
 from crossmodal.datasets.records import Skipped, read_dataset
-from crossmodal.settings.params import Download
+from crossmodal.settings.datasets import Download
 
 SPLIT_FILES = {split: MEMBERS[split] for split in NAMES}
 ROOT = Path(__file__).resolve().parents[2]

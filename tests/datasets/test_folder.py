@@ -14,7 +14,7 @@ from PIL import Image
 from crossmodal.datasets.caption_files import read_caption_file
 from crossmodal.datasets.folder import build_folder, seeded_splits
 from crossmodal.datasets.records import read_dataset
-from crossmodal.settings.params import Download, Folder
+from crossmodal.settings.datasets import Download, Folder
 
 CAPTIONS = {
     "b.jpg": ["A dog, running; fast.", 'He says "no".'],

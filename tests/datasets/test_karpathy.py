@@ -21,7 +21,7 @@ from crossmodal.datasets.assemble import Published, build_published
 from crossmodal.datasets.karpathy import read_captions
 from crossmodal.datasets.published import FLICKR30K_FORM, PUBLISHED
 from crossmodal.datasets.records import Skipped, read_dataset
-from crossmodal.settings.params import Download
+from crossmodal.settings.datasets import Download
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "captions"

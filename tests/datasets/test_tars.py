@@ -14,7 +14,7 @@ from crossmodal.datasets.archives.addresses import PROTOCOLS, expand_braces, fin
 from crossmodal.datasets.archives.webdataset import unpack_samples
 from crossmodal.datasets.folder import build_folder
 from crossmodal.datasets.records import read_dataset
-from crossmodal.settings.params import Download, Folder
+from crossmodal.settings.datasets import Download, Folder
 from tests.assertions import raises_naming
 
 

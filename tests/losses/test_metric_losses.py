@@ -10,7 +10,8 @@ from pytorch_metric_learning import losses, reducers
 
 from crossmodal.losses.metric import MINERS, MetricLoss
 from crossmodal.losses.pair import infonce_loss
-from crossmodal.settings.params import Loss, load_params
+from crossmodal.settings.params import load_params
+from crossmodal.settings.training import Loss
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSS = load_params(ROOT / "params.yaml").loss

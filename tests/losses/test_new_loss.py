@@ -20,6 +20,7 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import build_model
 from crossmodal.runtime import seed_everything
 from crossmodal.settings import params as params_module
+from crossmodal.settings import training
 from crossmodal.settings.params import Params, load_params
 from crossmodal.training import loop
 
@@ -37,11 +38,11 @@ def run_block(code, **names):
 @pytest.fixture
 def params(monkeypatch, tmp_path):
     """params.yaml with ``loss.name: sigmoid``, after every edit that the page asks for."""
-    fields = run_block(SECTION, **vars(params_module))["Loss"].model_fields
-    known = set(get_args(params_module.Loss.model_fields["name"].annotation))
+    fields = run_block(SECTION, **vars(training))["Loss"].model_fields
+    known = set(get_args(training.Loss.model_fields["name"].annotation))
     assert set(get_args(fields["name"].annotation)) == known | {"sigmoid"}
     section = pydantic.create_model(
-        "Loss", __base__=params_module.Loss, **{name: (field.annotation, ...) for name, field in fields.items()}
+        "Loss", __base__=training.Loss, **{name: (field.annotation, ...) for name, field in fields.items()}
     )
     monkeypatch.setattr(params_module, "Params", pydantic.create_model("Params", __base__=Params, loss=(section, ...)))
     monkeypatch.setattr(registry, "LOSSES", dict(registry.LOSSES))

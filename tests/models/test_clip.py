@@ -39,7 +39,7 @@ from crossmodal.models.checkpoint import load_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.published.dual_encoder import fetch_half, load_half
 from crossmodal.regions.clip import ClipRegions
-from crossmodal.settings.params import Clip
+from crossmodal.settings.models import Clip
 from stages import bert, captions, detector, download, evaluate, regions, report, train
 
 ROOT = Path(__file__).resolve().parents[2]

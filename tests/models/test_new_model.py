@@ -28,6 +28,7 @@ from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_match
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.retrieval.results import rank_pairs
 from crossmodal.runtime import seed_everything
+from crossmodal.settings import models as sections
 from crossmodal.settings import params as params_module
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import Params, load_params
@@ -51,8 +52,8 @@ def run_block(code, namespace):
 @pytest.fixture
 def params(monkeypatch, tmp_path):
     """params.yaml with the page's section and ``model: late``, after every edit that the page asks for."""
-    section = run_block(SECTION, vars(params_module))["Late"]
-    monkeypatch.setattr(params_module, "Late", section, raising=False)
+    section = run_block(SECTION, vars(sections))["Late"]
+    monkeypatch.setattr(sections, "Late", section, raising=False)
     added = run_block(FIELD, vars(params_module))["Params"].model_fields
     fields = {name: (field.annotation, ...) for name, field in added.items()}
     extended = pydantic.create_model("Params", __base__=Params, **fields)

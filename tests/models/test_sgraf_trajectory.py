@@ -16,7 +16,7 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.sgraf.model import sgraf
 from crossmodal.models.text import BiGru
 from crossmodal.published.state_dicts import sgraf_state
-from crossmodal.settings.params import Sgraf
+from crossmodal.settings.models import Sgraf
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from crossmodal.batch import Encoding, Words
 from crossmodal.models.base import InputSizes
 from crossmodal.models.teran import TeranMatcher, align, aligned_words
-from crossmodal.settings.params import Teran, load_params
+from crossmodal.settings.models import Teran
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml").teran
 MODES = typing.get_args(Teran.model_fields["alignment"].annotation)

@@ -13,7 +13,7 @@ from crossmodal.models.base import InputSizes
 from crossmodal.models.checkpoint import MatcherConfig, load_matcher, save_matcher
 from crossmodal.models.registry import build_model
 from crossmodal.models.text import TAKE_READY_MASKS, BiGru, FineTunedBert, build_text, load_pretrained
-from crossmodal.settings.params import Vsepp
+from crossmodal.settings.models import Vsepp
 
 IDS = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0], [1, 9, 4, 2, 0]])
 LENGTHS = torch.tensor([5, 3, 4])

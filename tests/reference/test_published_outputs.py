@@ -25,7 +25,8 @@ from crossmodal.models.text import BiGru
 from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.xdim import XdimMatcher
 from crossmodal.published.state_dicts import esa_state, sgraf_state, tern_state, vse_infty_state, xdim_state
-from crossmodal.settings.params import Esa, Sgraf, Teran, Tern, VseInfty, Xdim, load_params
+from crossmodal.settings.models import Esa, Sgraf, Teran, Tern, VseInfty, Xdim
+from crossmodal.settings.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5

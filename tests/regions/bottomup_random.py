@@ -8,7 +8,7 @@ from torch import nn
 from crossmodal.regions.bottomup.boxes import CAFFE
 from crossmodal.regions.bottomup.folder import DetectorFolder
 from crossmodal.regions.bottomup.network import Architecture, BottomUpNetwork, FrozenNorm
-from crossmodal.settings.params import Bottomup
+from crossmodal.settings.features import Bottomup
 
 SMALL = Architecture(depth=50, width=8, rpn_channels=16, classes=20, attributes=7)
 

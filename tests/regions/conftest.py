@@ -18,7 +18,7 @@ def grid_network(tmp_path):
     from safetensors.torch import save_file
 
     from crossmodal.regions.grid import fetch_backbone
-    from crossmodal.settings.params import Grid
+    from crossmodal.settings.features import Grid
 
     torch.manual_seed(0)
     weights, folder = tmp_path / "weights.safetensors", tmp_path / "network"

@@ -9,7 +9,8 @@ from assertions import raises_naming
 from crossmodal.regions.backends import LOAD, load_extractor
 from crossmodal.regions.fetch import FETCH, fetch_network
 from crossmodal.settings import derived
-from crossmodal.settings.params import BackendName, Regions, load_params
+from crossmodal.settings.features import BackendName, Regions
+from crossmodal.settings.params import load_params
 
 PARAMS = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
 

@@ -8,7 +8,7 @@ from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.regions.export import export_scan
 from crossmodal.regions.precomputed.importing import import_regions
-from crossmodal.settings.params import Precomputed
+from crossmodal.settings.features import Precomputed
 
 SPLITS = ("train", "test", "val", "train", "train", "test", "val", "train")
 R, D = 3, 5

@@ -14,7 +14,8 @@ from crossmodal.evaluation.detection import pairwise_iou
 from crossmodal.regions.fitted import fit as fit
 from crossmodal.regions.fitted.backend import TorchvisionRegions
 from crossmodal.regions.fitted.network import NO_ATTRIBUTE, RegionDetector, load_detector, save_detector
-from crossmodal.settings.params import Detector, load_params
+from crossmodal.settings.features import Detector
+from crossmodal.settings.params import load_params
 
 CLASSES = ("disc", "square")
 ATTRIBUTES = ("red plain", "blue plain")

@@ -14,7 +14,7 @@ from crossmodal.features import store
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.grid import GridExtractor, cell_boxes, fetch_backbone
-from crossmodal.settings.params import Grid
+from crossmodal.settings.features import Grid
 
 NAME = "mobilenetv3_small_050"
 

@@ -11,7 +11,7 @@ from timm.layers import resample_abs_pos_embed
 
 from crossmodal.errors import UserError
 from crossmodal.regions.grid import GridExtractor, cell_boxes, feature_map, fetch_backbone
-from crossmodal.settings.params import Grid
+from crossmodal.settings.features import Grid
 
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 SWIN = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}

@@ -9,7 +9,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.extraction.jobs import PARTS, extract_all, extract_shard
 from crossmodal.regions.extraction.parts import cut_into_parts, extract_part, merge_parts, part_folder
-from crossmodal.settings.params import RayCluster
+from crossmodal.settings.features import RayCluster
 
 pytestmark = pytest.mark.usefixtures("small_windows")
 HOW = Extraction(batch_size=2, backend="test", max_broken=2)

@@ -11,7 +11,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.regions.precomputed.importing import fingerprint, import_regions
 from crossmodal.regions.precomputed.rows import as_shares
-from crossmodal.settings.params import Precomputed
+from crossmodal.settings.features import Precomputed
 
 IDS = ("391895", "522418", "184613")
 BOXES = np.array([[0, 0, 40, 20], [10, 5, 30, 20]], dtype=np.float32)

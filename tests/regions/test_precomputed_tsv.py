@@ -17,7 +17,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.regions.precomputed.importing import import_regions
 from crossmodal.regions.precomputed.rows import image_key, record_rows
 from crossmodal.regions.precomputed.tsv import TsvReader, parse_line, read_lines
-from crossmodal.settings.params import Precomputed
+from crossmodal.settings.features import Precomputed
 
 BUTD = Path(__file__).resolve().parents[3] / "shared" / "butd"
 COLUMNS = {

@@ -10,7 +10,7 @@ from noise_images import same_bytes, write_noise
 from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.extraction.jobs import extract_all
 from crossmodal.regions.grid import GridExtractor
-from crossmodal.settings.params import RayCluster
+from crossmodal.settings.features import RayCluster
 
 CLUSTER = RayCluster(address=None, workers=2, gpus=0)
 

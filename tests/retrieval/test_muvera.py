@@ -12,7 +12,7 @@ from crossmodal.inference.scoring import similarity_matrix
 from crossmodal.retrieval.index import read_index
 from crossmodal.retrieval.muvera import FixedEncoder, adds_words, muvera_vectors
 from crossmodal.retrieval.search_split import search_split
-from crossmodal.settings.params import Muvera
+from crossmodal.settings.evaluation import Muvera
 
 DIM = 8
 

@@ -18,7 +18,8 @@ from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import InputSizes
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.settings.derived import run_settings
-from crossmodal.settings.params import Loss, Params, load_params
+from crossmodal.settings.params import Params, load_params
+from crossmodal.settings.training import Loss
 from crossmodal.tracking.run import flatten
 from crossmodal.workspace import content_key
 

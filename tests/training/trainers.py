@@ -16,7 +16,8 @@ from crossmodal.models.registry import build_model
 from crossmodal.models.timm_network import create_network, cut_network, frozen_part, to_rows
 from crossmodal.regions.extraction.extract import region_arrays
 from crossmodal.runtime import seed_everything
-from crossmodal.settings.params import Loss, load_params
+from crossmodal.settings.params import load_params
+from crossmodal.settings.training import Loss
 from crossmodal.training import loop
 from crossmodal.training.batches import TrainingData
 from crossmodal.training.loop import Trainer, TrainerSettings

@@ -14,7 +14,8 @@ from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import SETTINGS, SHARD_ROWS, FeatureStore, StoreWriter
 from crossmodal.runtime import progress
-from crossmodal.settings.params import Captions, Params
+from crossmodal.settings.features import Captions
+from crossmodal.settings.params import Params
 
 FEATURES, IDS = "features", "token_ids"  # arrays of the caption store
 Row = dict[str, np.ndarray]

@@ -12,7 +12,8 @@ from crossmodal.captions.base import CaptionEncoder, Span, TextSettings
 from crossmodal.captions.vocabulary import Vocabulary, fetch_vocabulary
 from crossmodal.features.batches import TokenTable
 from crossmodal.features.store import FeatureStore
-from crossmodal.settings.params import Captions, Params
+from crossmodal.settings.features import Captions
+from crossmodal.settings.params import Params
 
 _FILE = "vocabulary.json"
 MASK = "<mask>"

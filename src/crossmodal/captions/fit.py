@@ -31,7 +31,7 @@ from crossmodal.runtime import (
     seed_everything,
     usable_precision,
 )
-from crossmodal.settings.params import Bert
+from crossmodal.settings.features import Bert
 from crossmodal.workspace import load_state, save_state
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

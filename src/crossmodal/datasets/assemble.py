@@ -13,7 +13,7 @@ from crossmodal.datasets.decode import upright_size
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.runtime import progress
-from crossmodal.settings.params import Download
+from crossmodal.settings.datasets import Download
 
 SPLITS = ("train", "val", "test")
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock

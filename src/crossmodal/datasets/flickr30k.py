@@ -13,7 +13,7 @@ from crossmodal.datasets.published import PUBLISHED
 from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError
 from crossmodal.runtime import setting_path
-from crossmodal.settings.params import Download, Flickr30k
+from crossmodal.settings.datasets import Download, Flickr30k
 
 
 def build_flickr30k(folder: Path, settings: Flickr30k, download: Download, cache_folder: Path) -> None:

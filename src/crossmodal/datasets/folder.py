@@ -21,7 +21,7 @@ from crossmodal.datasets.walk import list_files
 from crossmodal.errors import UserError
 from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import check_space, progress, setting_path
-from crossmodal.settings.params import Download, Folder
+from crossmodal.settings.datasets import Download, Folder
 from crossmodal.terminal import warn
 
 

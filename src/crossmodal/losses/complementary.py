@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from crossmodal.losses.base import BatchLoss
 from crossmodal.losses.candidates import Candidates
 from crossmodal.losses.pair import same_image
-from crossmodal.settings.params import Loss
+from crossmodal.settings.training import Loss
 from crossmodal.terminal import warn
 
 COMPLEMENTARY = 5.0  # weight of the complementary part

@@ -30,7 +30,7 @@ from torch import nn
 from crossmodal.batch import sent
 from crossmodal.errors import UserError
 from crossmodal.losses.base import BatchLoss
-from crossmodal.settings.params import Loss
+from crossmodal.settings.training import Loss
 
 DISTANCES = {
     "cosine": distances.CosineSimilarity,

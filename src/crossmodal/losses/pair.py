@@ -10,7 +10,7 @@ from torch import nn
 
 from crossmodal.losses.base import BatchLoss
 from crossmodal.losses.candidates import Candidates
-from crossmodal.settings.params import Loss
+from crossmodal.settings.training import Loss
 
 
 def hinge_loss(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from crossmodal.losses.base import BatchLoss
 from crossmodal.losses.complementary import ComplementaryLoss
 from crossmodal.losses.pair import HingeLoss, InfoNceLoss
-from crossmodal.settings.params import Loss
+from crossmodal.settings.training import Loss
 
 
 def _metric(settings: Loss, captions: int) -> BatchLoss:

@@ -30,7 +30,7 @@ from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import region_maps, word_map
 from crossmodal.models.pairwise import score_in_tiles
-from crossmodal.settings.params import Chan
+from crossmodal.settings.models import Chan
 
 CELLS = 2**20  # cosines of a region and a word in a tile
 

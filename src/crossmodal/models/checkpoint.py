@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.checked_json import Record, as_record, read_record, write_json
-from crossmodal.files.checked_yaml import first_problem
+from crossmodal.files.checked_yaml import Section, first_problem
 from crossmodal.files.weights import check_tensors, read_tensors
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.grid_backbone import BackboneSettings, build_image
 from crossmodal.models.registry import MODELS, build_model
 from crossmodal.models.text import build_text, check_text
-from crossmodal.settings.params import EncoderName, Params, Section
+from crossmodal.settings.features import EncoderName
+from crossmodal.settings.params import Params
 
 _MOST = 1 << 24  # of a size in config.json
 _FEW = 16  # layers that no number of tensors is held against: some models have none

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
-from crossmodal.settings.params import Clip
+from crossmodal.settings.models import Clip
 
 
 class ClipMatcher(Matcher):

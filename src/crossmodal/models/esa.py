@@ -21,7 +21,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import map_regions, region_maps, word_map
-from crossmodal.settings.params import Esa
+from crossmodal.settings.models import Esa
 
 
 class DimensionPooling(nn.Module):

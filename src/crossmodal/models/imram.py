@@ -29,7 +29,7 @@ from crossmodal.models.attention import EPS, attention_weights
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import draw_xavier, word_map
 from crossmodal.models.pairwise import joined, score_in_tiles, score_pairs
-from crossmodal.settings.params import Imram
+from crossmodal.settings.models import Imram
 
 VALUES = 2**21  # of the attended vectors in a tile
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from crossmodal.files.checked_yaml import Section
 from crossmodal.models.base import InputSizes, Matcher, Stored
 from crossmodal.models.chan import ChanMatcher
 from crossmodal.models.clip import ClipMatcher
@@ -19,7 +20,6 @@ from crossmodal.models.vse_infty import VseInftyMatcher
 from crossmodal.models.vsepp import VseppMatcher
 from crossmodal.models.vsrn import VsrnMatcher
 from crossmodal.models.xdim import XdimMatcher
-from crossmodal.settings.params import Section
 
 MODELS: dict[str, Callable[[Section, InputSizes], Matcher]] = {
     "tern": TernMatcher,

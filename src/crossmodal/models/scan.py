@@ -26,7 +26,7 @@ from crossmodal.models.attention import attended_cosines, pair_attention
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import draw_xavier, word_map
 from crossmodal.models.pairwise import score_in_tiles
-from crossmodal.settings.params import Scan
+from crossmodal.settings.models import Scan
 
 CELLS = 2**22  # cosines of a region and a word in a tile
 

@@ -33,7 +33,7 @@ from crossmodal.models.attention import attended_cosines
 from crossmodal.models.base import InputSizes
 from crossmodal.models.pairwise import score_in_tiles
 from crossmodal.models.tern import TernMatcher
-from crossmodal.settings.params import Teran, Tern
+from crossmodal.settings.models import Teran, Tern
 
 CELLS = 2**20  # cosines of a region and a word in a tile
 

@@ -19,7 +19,7 @@ from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.errors import UserError
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import BoxPositions, TransformerEncoder, pool, put_items, take_items
-from crossmodal.settings.params import Tern
+from crossmodal.settings.models import Tern
 
 
 class TernMatcher(Matcher):

@@ -16,7 +16,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Masked, Regions, Words, sent
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import map_regions, region_maps, run_rnn, word_map
-from crossmodal.settings.params import VseInfty
+from crossmodal.settings.models import VseInfty
 
 
 class GeneralisedPooling(nn.Module):

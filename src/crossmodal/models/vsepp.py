@@ -11,7 +11,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import pool
-from crossmodal.settings.params import Vsepp
+from crossmodal.settings.models import Vsepp
 
 
 class VseppMatcher(Matcher):

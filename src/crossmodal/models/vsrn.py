@@ -23,7 +23,7 @@ from torch import nn
 from crossmodal.batch import Encoding, Masked, Regions, Words
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import put_items, run_rnn, take_items
-from crossmodal.settings.params import Vsrn
+from crossmodal.settings.models import Vsrn
 
 
 class VsrnMatcher(Matcher):

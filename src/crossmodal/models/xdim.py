@@ -29,7 +29,7 @@ from crossmodal.models.attention import attention_weights
 from crossmodal.models.base import InputSizes, Matcher
 from crossmodal.models.blocks import map_regions, region_maps, word_map
 from crossmodal.models.pairwise import score_in_tiles
-from crossmodal.settings.params import Xdim
+from crossmodal.settings.models import Xdim
 
 VALUES = 2**24  # of the attended vectors in a tile
 EPS = 1e-8

@@ -38,7 +38,7 @@ from crossmodal.models.timm_network import (
 )
 from crossmodal.regions.base import ImageRegions
 from crossmodal.runtime import pick_device, setting_path
-from crossmodal.settings.params import Grid
+from crossmodal.settings.features import Grid
 
 
 def fetch_backbone(settings: Grid, folder: Path) -> None:

@@ -15,7 +15,8 @@ from pydantic import Field
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.settings.derived import with_reading
-from crossmodal.settings.params import Muvera, Params
+from crossmodal.settings.evaluation import Muvera
+from crossmodal.settings.params import Params
 
 THRESHOLD = "threshold.json"
 Mode = Literal["embeddings", "exact_pairwise", "shortlist_rerank"]

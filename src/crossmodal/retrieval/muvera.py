@@ -26,7 +26,7 @@ import torch
 from crossmodal.batch import Encoding
 from crossmodal.inference.scoring import SearchInputs, evaluating, numbers
 from crossmodal.models.base import Matcher
-from crossmodal.settings.params import Muvera
+from crossmodal.settings.evaluation import Muvera
 
 IMAGE_CHUNK = 1024  # images whose sets are held at a time
 

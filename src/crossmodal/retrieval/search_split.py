@@ -20,7 +20,7 @@ from crossmodal.retrieval.muvera import muvera_vectors
 from crossmodal.retrieval.rerank import rerank_shortlists
 from crossmodal.retrieval.results import SearchRun, build_indexes, draw_sample, rank_pairs, search_both_ways
 from crossmodal.runtime import pick_device, setting_path
-from crossmodal.settings.params import Evaluate
+from crossmodal.settings.evaluation import Evaluate
 
 
 def mode_of(setting: str, model: Matcher, name: str) -> Mode:

@@ -45,7 +45,8 @@ from crossmodal.serving.embedding.tasks import Collection, find_tasks
 from crossmodal.serving.session import Folders, as_stored
 from crossmodal.serving.vector_table import require_lancedb, write_lance
 from crossmodal.settings.derived import image_reading
-from crossmodal.settings.params import Muvera, Params
+from crossmodal.settings.evaluation import Muvera
+from crossmodal.settings.params import Params
 from crossmodal.workspace import content_key
 
 

@@ -17,7 +17,8 @@ from crossmodal.errors import UserError
 from crossmodal.files.checked_yaml import first_problem
 from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import setting_path
-from crossmodal.settings.params import MATRIX_LOSSES, Loss, Params
+from crossmodal.settings.params import Params
+from crossmodal.settings.training import MATRIX_LOSSES, Loss
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
 _BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")

@@ -16,7 +16,7 @@ from crossmodal.errors import UserError
 from crossmodal.features.batches import TokenTable, read_regions, read_words
 from crossmodal.features.on_device import DeviceRegions
 from crossmodal.features.store import FeatureStore
-from crossmodal.settings.params import Train
+from crossmodal.settings.training import Train
 
 LENGTH_BUCKETS = 4
 

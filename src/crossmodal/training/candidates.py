@@ -21,7 +21,7 @@ from crossmodal.inference.scoring import pooled
 from crossmodal.losses.base import BatchLoss
 from crossmodal.losses.candidates import Candidates
 from crossmodal.models.base import Matcher
-from crossmodal.settings.params import Loss
+from crossmodal.settings.training import Loss
 from crossmodal.training.batches import PairBatch
 from crossmodal.training.processes import Processes
 from crossmodal.training.randomness import BatchRandomness

@@ -21,7 +21,7 @@ from crossmodal.evaluation.metrics import flat
 from crossmodal.losses.registry import build_loss
 from crossmodal.models.base import Matcher
 from crossmodal.runtime import float32_products, progress, usable_precision
-from crossmodal.settings.params import Loss, Train
+from crossmodal.settings.training import Loss, Train
 from crossmodal.training.average import MovingAverage
 from crossmodal.training.batches import EpochBatches, PairBatch, TrainingData, batch_norms_explained, load_batches
 from crossmodal.training.candidates import CandidateScorer

@@ -21,7 +21,7 @@ from crossmodal.datasets.splits import Split
 from crossmodal.errors import UserError
 from crossmodal.files.checked_arrays import read_npy
 from crossmodal.runtime import setting_path
-from crossmodal.settings.params import Train
+from crossmodal.settings.training import Train
 from crossmodal.training.batches import TrainingData
 
 FILE = "mismatched.npy"  # of the matcher: one index a caption

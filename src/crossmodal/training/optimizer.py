@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from crossmodal.models.base import Matcher
-from crossmodal.settings.params import Train
+from crossmodal.settings.training import Train
 
 
 def build_optimizer(

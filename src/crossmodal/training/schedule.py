@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossmodal.settings.params import Train
+from crossmodal.settings.training import Train
 
 
 class Schedule:

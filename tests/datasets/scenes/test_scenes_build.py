@@ -14,7 +14,7 @@ from crossmodal.datasets.scenes.build import build_scenes
 from crossmodal.datasets.scenes.plan import plan_group
 from crossmodal.datasets.scenes.render import render
 from crossmodal.datasets.scenes.vocabulary import ATTRIBUTES, COLOURS, PATTERNS, SHAPES
-from crossmodal.settings.params import Scenes
+from crossmodal.settings.datasets import Scenes
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from crossmodal.datasets.scenes.captions import facts_of
 from crossmodal.datasets.scenes.plan import groups_of, plan_group
 from crossmodal.datasets.scenes.relations import EXISTS, Reference
 from crossmodal.datasets.scenes.vocabulary import ADDITIONS, ADJECTIVES, COLOURS, NOUNS, PATTERNS, SHAPES, SIZES
-from crossmodal.settings.params import Scenes
+from crossmodal.settings.datasets import Scenes
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 FIELDS = {

@@ -15,7 +15,7 @@ from crossmodal.datasets.scenes.plan import groups_of
 from crossmodal.datasets.scenes.render import render_group
 from crossmodal.datasets.scenes.vocabulary import ATTRIBUTES, SHAPES
 from crossmodal.runtime import progress
-from crossmodal.settings.params import Scenes
+from crossmodal.settings.datasets import Scenes
 
 
 def build_scenes(folder: Path, settings: Scenes, workers: int | None = None) -> None:

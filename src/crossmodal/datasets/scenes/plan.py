@@ -15,7 +15,7 @@ from crossmodal.datasets.records import SPLITS, GroundTruth, ImageRecord
 from crossmodal.datasets.scenes.captions import Caption, write_captions
 from crossmodal.datasets.scenes.layout import Scene, draw_family
 from crossmodal.datasets.scenes.probe import draw_pair
-from crossmodal.settings.params import Scenes
+from crossmodal.settings.datasets import Scenes
 
 
 @dataclass(frozen=True)

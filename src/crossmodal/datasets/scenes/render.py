@@ -14,7 +14,7 @@ from crossmodal.datasets.scenes.layout import Scene, pick
 from crossmodal.datasets.scenes.plan import plan_group
 from crossmodal.datasets.scenes.shapes import RING_HOLE, SceneObject
 from crossmodal.datasets.scenes.vocabulary import COLOURS
-from crossmodal.settings.params import Scenes
+from crossmodal.settings.datasets import Scenes
 
 FINE = 3  # subpixels a side: objects are drawn this much larger, then averaged
 QUALITY = 92

@@ -26,7 +26,7 @@ from crossmodal.models.sgraf.equations import PairScorer, SelfAttention
 from crossmodal.models.sgraf.fast import score_matrix
 from crossmodal.models.sgraf.pairs import score_candidates
 from crossmodal.runtime import usable_precision
-from crossmodal.settings.params import Sgraf
+from crossmodal.settings.models import Sgraf
 
 
 def sgraf(settings: Sgraf, sizes: InputSizes) -> Matcher:

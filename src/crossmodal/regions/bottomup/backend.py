@@ -21,7 +21,7 @@ from crossmodal.regions.bottomup.folder import DetectorFolder, read_folder
 from crossmodal.regions.bottomup.network import BottomUpNetwork, Detections
 from crossmodal.regions.bottomup.selection import select_airsplay, select_caffe
 from crossmodal.runtime import pick_device
-from crossmodal.settings.params import Bottomup
+from crossmodal.settings.features import Bottomup
 
 SHORT_SIDE, LONG_SIDE = 600, 1000  # pixels after resizing; the long side may be less
 MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green, red

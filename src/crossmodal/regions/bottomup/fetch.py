@@ -13,7 +13,7 @@ from crossmodal.files.text_files import read_text, split_lines
 from crossmodal.regions.bottomup.folder import DetectorFolder, write_folder
 from crossmodal.regions.bottomup.published import read_published
 from crossmodal.runtime import setting_path
-from crossmodal.settings.params import Bottomup
+from crossmodal.settings.features import Bottomup
 from crossmodal.terminal import warn
 
 _MOST = 16 * 2**30  # bytes of a download; the published files have 0.3

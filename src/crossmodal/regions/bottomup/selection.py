@@ -13,7 +13,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
 from crossmodal.regions.bottomup.boxes import REGRESSION_WEIGHTS, decode_boxes, far_corner
 from crossmodal.regions.bottomup.network import Detections
-from crossmodal.settings.params import Bottomup
+from crossmodal.settings.features import Bottomup
 
 _NMS_STEP = 0.1  # by which airsplay's threshold rises until enough regions are left
 _NMS_END = 0.95

@@ -18,7 +18,7 @@ from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.extract import Extraction, extract_regions
 from crossmodal.regions.extraction.parts import cut_into_parts, extract_part, merge_parts, missing_parts, parse_shard
 from crossmodal.runtime import progress
-from crossmodal.settings.params import RayCluster
+from crossmodal.settings.features import RayCluster
 
 PARTS = "parts"  # in the work folder
 

@@ -10,7 +10,7 @@ import torch
 from crossmodal.regions.base import ImageRegions
 from crossmodal.regions.fitted.network import load_detector
 from crossmodal.runtime import pick_device
-from crossmodal.settings.params import Regions
+from crossmodal.settings.features import Regions
 
 
 class TorchvisionRegions:

@@ -18,7 +18,7 @@ from crossmodal.evaluation.detection import Objects, average_precisions, match_d
 from crossmodal.files.checked_json import write_json
 from crossmodal.regions.fitted.network import NO_ATTRIBUTE, RegionDetector, save_detector
 from crossmodal.runtime import pick_device, progress, seed_everything
-from crossmodal.settings.params import Detector
+from crossmodal.settings.features import Detector
 from crossmodal.workspace import load_state, save_state
 
 WARMUP = 0.15  # share of the steps in which the learning rate rises

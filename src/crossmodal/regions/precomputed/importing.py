@@ -14,7 +14,7 @@ from crossmodal.regions.precomputed.rows import FeatureReader
 from crossmodal.regions.precomputed.scan import ScanReader
 from crossmodal.regions.precomputed.tsv import TsvReader
 from crossmodal.runtime import progress, setting_path
-from crossmodal.settings.params import Precomputed
+from crossmodal.settings.features import Precomputed
 
 
 def open_features(dataset: Dataset, settings: Precomputed) -> FeatureReader:

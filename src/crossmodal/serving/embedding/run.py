@@ -19,7 +19,7 @@ from crossmodal.runtime import progress
 from crossmodal.serving.embedding.former import STORES, TABLES
 from crossmodal.serving.embedding.shards import DONE, IMAGES, Done, Recipe, ShardMaker, read_done
 from crossmodal.serving.embedding.tasks import Task
-from crossmodal.settings.params import RayCluster
+from crossmodal.settings.features import RayCluster
 
 FORMER = "former"  # in an unfinished folder: shards of what has changed since, to copy from
 
