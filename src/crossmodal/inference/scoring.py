@@ -190,7 +190,7 @@ def _encode(
     """
     device = next(model.parameters(), torch.empty(0)).device
     from_long = np.argsort(-store.lengths[rows], kind="stable")
-    vectors, mask, known = None, None, None
+    vectors, mask, host_mask = None, None, None
     for chunk in progress(list(_chunks(from_long, batch_size)), desc="encode", leave=False):
         with evaluating(model):
             part = encode(_moved(read(store, rows[chunk]), device))
@@ -199,15 +199,15 @@ def _encode(
         if vectors is None:
             vectors = part.vectors.new_zeros(len(rows), *part.vectors.shape[1:], dtype=torch.float32)
             mask = None if part.mask is None else part.mask.new_zeros(len(rows), part.mask.shape[1])
-            known = None if part.host_mask is None else torch.zeros(mask.shape, dtype=torch.bool)
+            host_mask = None if part.host_mask is None else torch.zeros(mask.shape, dtype=torch.bool)
         if mask is None:
             vectors[on_device] = part.vectors.float()
         else:
             vectors[on_device, : part.mask.shape[1]] = part.vectors.float()
             mask[on_device, : part.mask.shape[1]] = part.mask
-        if known is not None:
-            known[index, : part.mask.shape[1]] = part.host_mask
-    return Encoding(vectors, mask, known)
+        if host_mask is not None:
+            host_mask[index, : part.mask.shape[1]] = part.host_mask
+    return Encoding(vectors, mask, host_mask)
 
 
 def _moved(batch: Regions | Words, device: torch.device) -> Regions | Words:

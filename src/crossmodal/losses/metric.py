@@ -109,8 +109,8 @@ class MetricLoss(BatchLoss):
 
     def _one_way(self, anchors: torch.Tensor, references: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
         settings, device = self.settings, anchors.device
-        known = sent(image_index, device)
-        labels = {"labels": known, "ref_labels": known.clone()}  # a copy: one tensor for both would drop the diagonal
+        images = sent(image_index, device)
+        labels = {"labels": images, "ref_labels": images.clone()}  # a copy: one tensor for both would drop the diagonal
         indices, triplets = None, settings.name == "triplet"
         if self.miner:
             indices = self.miner(anchors, **labels, ref_emb=references)

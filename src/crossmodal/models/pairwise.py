@@ -84,10 +84,10 @@ def joined(parts: Sequence[Encoding]) -> Encoding:
     longest = max(part.mask.shape[1] for part in parts)
     vectors = [F.pad(part.vectors, (0, 0, 0, longest - part.mask.shape[1])) for part in parts]
     masks = [F.pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]
-    known = None
+    host_mask = None
     if all(part.host_mask is not None for part in parts):
-        known = torch.cat([F.pad(part.host_mask, (0, longest - part.mask.shape[1])) for part in parts])
-    return Encoding(torch.cat(vectors), torch.cat(masks), known)
+        host_mask = torch.cat([F.pad(part.host_mask, (0, longest - part.mask.shape[1])) for part in parts])
+    return Encoding(torch.cat(vectors), torch.cat(masks), host_mask)
 
 
 def _tiles(sets: Encoding, most: int) -> tuple[list[Encoding], torch.Tensor]:
@@ -99,7 +99,7 @@ def _tiles(sets: Encoding, most: int) -> tuple[list[Encoding], torch.Tensor]:
     stops = [max(1, int(part[-1])) for part in extents.split(size)]
     rows, back = sent(torch.stack([order, order.argsort()]), device)
     tiles = []
-    for own, known, stop in zip(rows.split(size), order.split(size), stops, strict=True):
-        host = None if device.type == "cpu" else mask[known, :stop]
+    for own, host_rows, stop in zip(rows.split(size), order.split(size), stops, strict=True):
+        host = None if device.type == "cpu" else mask[host_rows, :stop]
         tiles.append(Encoding(sets.vectors[own, :stop], sets.mask[own, :stop], host))
     return tiles, back

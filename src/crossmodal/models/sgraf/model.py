@@ -91,12 +91,12 @@ class SgrafMatcher(Matcher):
         return pair_attention(queries, contexts, self.scorer.lambda_softmax).mT
 
     def _encode(self, values: torch.Tensor, sets: Masked, attention: SelfAttention) -> Encoding:
-        mask, known = (
+        mask, host_mask = (
             None if mask is None else F.pad(mask, (1, 0), value=True) for mask in (sets.mask, sets.host_mask)
         )
         items = F.normalize(values.float(), dim=-1).masked_fill(~sets.mask.unsqueeze(-1), 0)  # (B, N, E)
         whole = attention(items, sets.mask).to(items.dtype)
-        return Encoding(torch.cat([whole.unsqueeze(1), items], dim=1), mask, known)
+        return Encoding(torch.cat([whole.unsqueeze(1), items], dim=1), mask, host_mask)
 
 
 class SgrafEnsemble(Matcher):

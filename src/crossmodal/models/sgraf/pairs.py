@@ -78,14 +78,14 @@ def _score_with_graph(
     together = max(1, most * len(captions) // max(1, int(candidates.sum())))
     scores, flat = [], []
     for group in caption_groups(captions, lambda length: together, groups)[0]:
-        own, image = candidates[:, group.known].T.nonzero(as_tuple=True)  # all pairs of some captions
-        index = torch.stack([own, image, group.known[own], image * len(captions) + group.known[own]])
+        own, image = candidates[:, group.host_index].T.nonzero(as_tuple=True)  # all pairs of some captions
+        index = torch.stack([own, image, group.host_index[own], image * len(captions) + group.host_index[own]])
         column, row, caption, pair = sent(index, device)
         sentences = group.vectors.index_select(0, column)  # (P, 1 + L, E)
         nodes = _similarity_vectors(scorer, sets, row, sentences)
         if factors is not None:
             nodes = nodes * factors[caption].unsqueeze(1)
-        count = torch.bincount(own, minlength=len(group.known)) * captions.on_host()[group.known].sum(dim=1)
+        count = torch.bincount(own, minlength=len(group.host_index)) * captions.on_host()[group.host_index].sum(dim=1)
         mask = None if group.mask is None else group.mask.index_select(0, column)
         scores.append(scorer.score(reason(nodes, column, sent(count, device), mask)))
         flat.append(pair)

@@ -52,12 +52,12 @@ def image_sets(images: Encoding, dtype: torch.dtype) -> ImageSets:
 class CaptionGroup:
     """Captions that are scored together.
 
-    index: (C,) int64, which of all they are; known: the same on the CPU. vectors: (C, 1 + L, E), 0 at padding.
+    index: (C,) int64, which of all they are; host_index: the same on the CPU. vectors: (C, 1 + L, E), 0 at padding.
     mask: (C, 1 + L) bool, and real: which of the C * L words are no padding, int64; both None without padding.
     """
 
     index: torch.Tensor
-    known: torch.Tensor
+    host_index: torch.Tensor
     vectors: torch.Tensor
     mask: torch.Tensor | None
     real: torch.Tensor | None
@@ -82,8 +82,8 @@ def caption_groups(
         groups: so many, or more, of near length; 0: captions of one length alone.
     """
     parts = _near_lengths(captions, chunk, groups) if groups else _one_length(captions, chunk)
-    known = torch.cat(parts)
-    order, back = (sent(index, captions.vectors.device) for index in (known, known.argsort()))
+    host_index = torch.cat(parts)
+    order, back = (sent(index, captions.vectors.device) for index in (host_index, host_index.argsort()))
     indices = order.split([len(part) for part in parts])
     if groups:
         return [_cut(captions, *pair) for pair in zip(parts, indices, strict=True)], back
@@ -113,16 +113,16 @@ def _near_lengths(captions: Encoding, chunk: Callable[[int], int], groups: int) 
     return parts
 
 
-def _cut(captions: Encoding, known: torch.Tensor, index: torch.Tensor) -> CaptionGroup:
-    """Captions padded to the longest of them; ``known``: ``index`` on the CPU."""
-    own = captions.on_host()[known]
+def _cut(captions: Encoding, host_index: torch.Tensor, index: torch.Tensor) -> CaptionGroup:
+    """Captions padded to the longest of them; ``host_index``: ``index`` on the CPU."""
+    own = captions.on_host()[host_index]
     longest = int((own * torch.arange(1, own.shape[1] + 1)).amax())
     vectors = captions.vectors.index_select(0, index)[:, :longest]
     if own[:, :longest].all():
-        return CaptionGroup(index, known, vectors, None, None)
+        return CaptionGroup(index, host_index, vectors, None, None)
     mask = captions.mask.index_select(0, index)[:, :longest]
     real = sent(own[:, 1:longest].flatten().nonzero().squeeze(1), index.device)
-    return CaptionGroup(index, known, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask, real)
+    return CaptionGroup(index, host_index, vectors.masked_fill(~mask.unsqueeze(-1), 0), mask, real)
 
 
 def inner_products(groups: Sequence[CaptionGroup], regions: torch.Tensor) -> Iterator[torch.Tensor]:
