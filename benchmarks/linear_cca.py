@@ -27,8 +27,8 @@ from crossmodal.evaluation.metrics import i2t_ranks, retrieval_metrics, t2i_rank
 from crossmodal.features.store import FeatureStore
 from crossmodal.paths import DATASET, REGIONS
 
-RIDGES = ((0.1, 1.0), (0.1, 10.0), (1.0, 1.0), (1.0, 10.0))  # rx, ry
-DIMENSIONS, POWERS = (64, 128, 256, 512), (1, 2, 4)
+RIDGES = ((0.3, 0.3), (0.3, 1.0), (1.0, 0.3), (1.0, 1.0), (3.0, 1.0), (3.0, 3.0))  # rx, ry
+DIMENSIONS, POWERS = (64, 128, 256, 512), (0.5, 1, 2)
 
 
 def image_means(regions: FeatureStore, split: Split) -> np.ndarray:
