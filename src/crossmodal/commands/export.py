@@ -92,14 +92,16 @@ def _trec(arguments: argparse.Namespace) -> str:
     from crossmodal.datasets.splits import require_split
     from crossmodal.features.store import FeatureStore
     from crossmodal.files.checked_arrays import load_arrays
-    from crossmodal.retrieval.gallery import read_info
+    from crossmodal.retrieval.gallery import check_made_of, read_info
     from crossmodal.retrieval.results import SearchResults
     from crossmodal.retrieval.trec import export_trec
 
     dataset, store = read_dataset(arguments.dataset), FeatureStore(arguments.regions)
+    info = read_info(arguments.evaluation)
+    check_made_of(arguments.evaluation, info, dataset)
     results = load_arrays(SearchResults, arguments.evaluation / "results.npz")
     split = require_split(dataset, "test", store.left_out)
-    lines = export_trec(results, dataset, split, arguments.out, read_info(arguments.evaluation).model)
+    lines = export_trec(results, dataset, split, arguments.out, info.model)
     files = ", ".join(f"{name} {count:,} lines" for name, count in lines.items())
     return f"{files}, {results.i2t_top.shape[1]} results a query"
 
@@ -109,13 +111,13 @@ def _clip_benchmark(arguments: argparse.Namespace) -> str:
     from crossmodal.datasets.records import read_dataset
     from crossmodal.evaluation.clip_benchmark import clip_benchmark_record
     from crossmodal.files.checked_json import read_json, write_json
-    from crossmodal.retrieval.gallery import read_info
+    from crossmodal.retrieval.gallery import check_made_of, read_info
 
     path, info = arguments.evaluation / "metrics.json", read_info(arguments.evaluation)
+    dataset = read_dataset(arguments.dataset)
+    check_made_of(arguments.evaluation, info, dataset)
     metrics = read_json(path, dict, nan=True, advice="run the evaluate stage first")
-    record = clip_benchmark_record(
-        metrics, path, dataset=read_dataset(arguments.dataset).name, model=info.model, pretrained=info.key
-    )
+    record = clip_benchmark_record(metrics, path, dataset=dataset.name, model=info.model, pretrained=info.key)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, record, indent=None)
     return f"{len(record['metrics'])} recalls of {record['model']} on {record['dataset']}"
@@ -170,7 +172,7 @@ def _matcher(arguments: argparse.Namespace) -> str:
     part.rename(out)
     notes = []
     if known.metrics is None:
-        notes.append(f"{folders.evaluation} is not of this matcher: its card has no metrics")
+        notes.append(f"{folders.evaluation} is not of this matcher and {folders.dataset}: its card has no metrics")
     if known.settings is None:
         notes.append("params.yaml is not what trained this matcher: its card has the model's own settings alone")
     if TO_DO in card:

@@ -69,11 +69,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder, read: records in file order, ``sources`` and ``duplicates`` as in ``write_dataset``."""
+    """A dataset folder, read: records in file order, ``sources`` and ``duplicates`` as in ``write_dataset``.
+
+    digest: the manifest's ``sha256``, of records and image files.
+    """
 
     folder: Path
     name: str
     records: tuple[ImageRecord, ...]
+    digest: str = ""
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -101,13 +105,16 @@ def write_dataset(
     attributes: Iterable[str] = (),
     skipped: Iterable[Skipped] = (),
     sources: Mapping[str, str] | None = None,
-) -> None:
+) -> str:
     """Write ``manifest.json`` and ``records.jsonl`` next to the images already in ``folder``.
 
     ``sources`` maps the name of each archive that the dataset was made from to its checksum. The manifest's
     ``sha256`` is that of the records and all image files: the identity of the dataset for later stages. Its
     ``duplicates`` are groups of ids whose image files are the same bytes. They stay in the dataset: a published
     split with a picture twice is still the published split.
+
+    Returns:
+        That ``sha256``.
     """
     records = list(records)
     lines = [json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records]
@@ -129,6 +136,7 @@ def write_dataset(
         del manifest["duplicates"]
     write_json(folder / "manifest.json", manifest)
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ def read_dataset(folder: Path) -> Dataset:
         folder,
         manifest.name,
         tuple(as_record(content, ImageRecord, name) for name, content in lines),
+        manifest.sha256,
         manifest.classes,
         manifest.attributes,
         manifest.skipped,

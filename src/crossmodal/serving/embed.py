@@ -243,7 +243,7 @@ def _make_gallery(
         for row in table.drop_columns("vector").to_pylist()
     ]
     (part / IMAGES).parent.mkdir(exist_ok=True)
-    write_dataset((part / IMAGES).parent, collection.name, records, skipped=skipped)
+    digest = write_dataset((part / IMAGES).parent, collection.name, records, skipped=skipped)
     if recipe.keep_regions:
         _merge_regions(part, made.shards)
     info = GalleryInfo(
@@ -251,6 +251,7 @@ def _make_gallery(
         key=config.key,
         images=len(records),
         captions=0,
+        dataset=digest,
         mode="shortlist_rerank" if recipe.keep_regions else "embeddings",
         index=factory,
         shortlist=params.evaluate.shortlist if recipe.keep_regions else 0,

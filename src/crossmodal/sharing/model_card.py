@@ -14,7 +14,7 @@ from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.files.checked_json import read_json
 from crossmodal.files.checked_yaml import dotted
 from crossmodal.models.checkpoint import MatcherConfig, read_config
-from crossmodal.retrieval.gallery import read_info
+from crossmodal.retrieval.gallery import is_made_of, read_info
 from crossmodal.runtime import setting_path
 from crossmodal.serving.session import Folders
 from crossmodal.settings.derived import bert_source, region_backend, run_settings
@@ -42,7 +42,8 @@ _RECALLS = ("r1", "r5", "r10", "medr")
 class Known:
     """What a card says besides the matcher's config.
 
-    metrics: of the test split, as metrics/test.json; None where results/evaluation is not of this matcher.
+    metrics: of the test split, as metrics/test.json; None where results/evaluation is not of this matcher and
+        dataset.
     settings: that it was trained by, nested; None where params.yaml is no longer, or never was, what trained it.
     """
 
@@ -58,14 +59,17 @@ def known_of(params: Params, folders: Folders, config: MatcherConfig) -> Known:
         UserError: the dataset or the metrics are damaged.
     """
     metrics = folders.evaluation / "metrics.json"
-    evaluated = metrics.is_file() and read_info(folders.evaluation).key == config.key
+    dataset, evaluated = read_dataset(folders.dataset), False
+    if metrics.is_file():
+        info = read_info(folders.evaluation)
+        evaluated = info.key == config.key and is_made_of(info, dataset)
     settings = run_settings(params)
     inputs = [folders.dataset / "manifest.json", folders.regions / "index.json", folders.captions / "index.json"]
     if isinstance(params.train.mismatched, str):
         inputs.append(setting_path(params.train.mismatched))
     trained = all(path.is_file() for path in inputs) and content_key(settings, inputs) == config.key
     return Known(
-        read_dataset(folders.dataset),
+        dataset,
         read_json(metrics, dict) if evaluated else None,
         without_paths(settings) if trained else None,
     )
