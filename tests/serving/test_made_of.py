@@ -49,7 +49,11 @@ def test_another_dataset_of_as_many_items_is_refused(workspace, run, tmp_path):
     named = ("results/evaluation", "data/dataset", digest[:8])
     with raises_naming(*named):
         SearchSession(Path("results/evaluation"), load_params(), Folders())
-    for command in (["register"], ["export", "--format", "trec", "out"], ["export", "--format", "clip_benchmark", "out"]):
+    for command in (
+        ["register"],
+        ["export", "--format", "trec", "out"],
+        ["export", "--format", "clip_benchmark", "out"],
+    ):
         code, out, err = run(*command)
         assert (code, out) == (2, "")
         assert_names(err, *named)
