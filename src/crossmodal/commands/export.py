@@ -164,7 +164,7 @@ def _matcher(arguments: argparse.Namespace) -> str:
     card, known = card_of_folders(params, folders, LOAD)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    config = write_shared(part, params, folders, known.dataset.name)
+    config = write_shared(part, params, folders, "" if known.settings is None else known.dataset.name)
     (part / "README.md").write_text(card, encoding="utf-8")
     for name, content in (("metrics.json", known.metrics), ("settings.json", known.settings)):
         if content is not None:
@@ -181,4 +181,4 @@ def _matcher(arguments: argparse.Namespace) -> str:
     for note in notes:
         print(printable(f"export: {note}"))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return f"{config.model} of {known.dataset.name}, {in_units(size)}"
+    return f"{config.model}{'' if known.settings is None else f' of {known.dataset.name}'}, {in_units(size)}"

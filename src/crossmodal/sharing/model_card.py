@@ -91,14 +91,14 @@ def _without_path(value: Any) -> Any:
 
 
 def model_card(params: Params, config: MatcherConfig, known: Known, load: str, *, header: bool = True) -> str:
-    """The card, in Markdown.
+    """The card, in Markdown; of a matcher whose training is not known it names no training data and no licence.
 
     Args:
         load: how to load the model, a sentence and indented code. header: the hub's data in YAML at the top.
     """
     dataset, settings = known.dataset, known.settings
-    licence, rights = LICENCES.get(dataset.name, _OWN)
-    name = f"crossmodal-{config.model}-{dataset.name}"
+    licence, rights = _OWN if settings is None else LICENCES.get(dataset.name, _OWN)
+    name = f"crossmodal-{config.model}" if settings is None else f"crossmodal-{config.model}-{dataset.name}"
     seeds = {key: value for key, value in dotted(settings or {}).items() if key.split(".")[-1] == "seed"}
     card = _environment().get_template("model_card.md.j2")
     counts = {split: (len(dataset.rows(split)), _captions(dataset, split)) for split in ("train", "val", "test")}
@@ -140,8 +140,10 @@ def _header(name: str, licence: str, config: MatcherConfig, known: Known) -> str
     data: dict[str, Any] = {
         "license": licence,
         "library_name": "crossmodal",
-        "tags": ["image-text-retrieval", "region-features", config.model, known.dataset.name],
+        "tags": ["image-text-retrieval", "region-features", config.model],
     }
+    if known.settings is not None:
+        data["tags"].append(known.dataset.name)  # that it was trained on
     if known.metrics is not None:
         ways = (("i2t", "image to text"), ("t2i", "text to image"))
         found = [
