@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from crossmodal.batch import Encoding
 from crossmodal.datasets.records import Dataset
+from crossmodal.features.named import class_names
 from crossmodal.features.store import FeatureStore
 from crossmodal.inference.scoring import SearchInputs, evaluating, numbers
 from crossmodal.serving.vector_table import vector_batch, vector_schema, write_lance, write_parquet
@@ -81,7 +82,7 @@ def _images(inputs: SearchInputs, dataset: Dataset, about: dict[str, Any]) -> It
                 [dataset.records[row].path for row in chunk],
                 members(encoding),
                 [_boxes(store, row) for row in chunk],
-                [_names(store, row) for row in chunk],
+                [class_names(store, row) for row in chunk],
             )
 
 
@@ -115,10 +116,3 @@ def _after(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa
 def _boxes(store: FeatureStore, row: int) -> np.ndarray:
     """Boxes (R, 4) as shares; none of features that came without."""
     return store.read(row, "boxes") if "boxes" in store.arrays else np.zeros((0, 4), np.float32)
-
-
-def _names(store: FeatureStore, row: int) -> list[str]:
-    """Class of each region, "" without a name."""
-    names = store.metadata.get("classes") or ()
-    classes = store.read(row, "classes") if "classes" in store.arrays else []
-    return [names[number] if 0 <= number < len(names) else "" for number in classes]
