@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             f"--{name}", type=Path, default=folder, metavar="FOLDER", help="parquet, lance, hub: (%(default)s)"
         )
     parser.add_argument(
-        "--split", choices=["train", "val", "test"], default="test", help="parquet, lance: which images (%(default)s)"
+        "--split", choices=["train", "val", "test"], help="parquet, lance: which images (default: test)"
     )
     parser.add_argument(
         "--pad", action="store_true", help="scan: zeros after the regions of images that have fewer than others"
@@ -62,6 +62,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Write one of the formats."""
     if arguments.out.exists():
         raise UserError(f"{arguments.out}: already there; move it away or name another")
+    if arguments.pad and arguments.format != "scan":
+        raise UserError(f"--pad: not with --format {arguments.format}")
+    if arguments.split and arguments.format not in ("parquet", "lance"):
+        raise UserError(f"--split: not with --format {arguments.format}")
     writers = {
         "scan": _scan,
         "trec": _trec,
@@ -139,12 +143,13 @@ def _vectors(arguments: argparse.Namespace) -> str:
     regions, words = FeatureStore(arguments.regions), FeatureStore(arguments.captions)
     model, config = load_matcher(arguments.matcher)
     check_inputs(arguments.matcher, config, regions, words)
-    split = require_split(dataset, arguments.split, regions.left_out)
+    name = arguments.split or "test"
+    split = require_split(dataset, name, regions.left_out)
     batch_size = load_params().evaluate.batch_size
     inputs = SearchInputs(model.to(pick_device()), regions, words, split, batch_size, config)
-    counts = export_vectors(inputs, dataset, arguments.split, arguments.out, arguments.format)
-    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    return f"{rows} of {arguments.split}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"
+    counts = export_vectors(inputs, dataset, name, arguments.out, arguments.format)
+    rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
+    return f"{rows} of {name}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"
 
 
 def _matcher(arguments: argparse.Namespace) -> str:

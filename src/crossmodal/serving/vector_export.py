@@ -24,6 +24,7 @@ from crossmodal.batch import Encoding
 from crossmodal.datasets.records import Dataset
 from crossmodal.features.named import class_names
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.whole_folder import whole_folder
 from crossmodal.inference.scoring import SearchInputs, evaluating, numbers
 from crossmodal.serving.vector_table import vector_batch, vector_schema, write_lance, write_parquet
 
@@ -33,7 +34,7 @@ CAPTION_COLUMNS = ("id", "image", "text")
 
 
 def export_vectors(inputs: SearchInputs, dataset: Dataset, split: str, out: Path, kind: str) -> dict[str, int]:
-    """Write ``images`` and ``captions`` of a split into the folder ``out``, which is made.
+    """Write ``images`` and ``captions`` of a split into the folder ``out``, which is made once it is complete.
 
     Args:
         inputs: of that split. split: its name, kept in the tables' metadata.
@@ -49,11 +50,11 @@ def export_vectors(inputs: SearchInputs, dataset: Dataset, split: str, out: Path
     tables = {"images": _images(inputs, dataset, about)}
     if len(inputs.split.captions):
         tables["captions"] = _captions(inputs, dataset, about)
-    out.mkdir(parents=True)
     counts = {}
-    for name, batches in tables.items():
-        first = next(batches)
-        counts[name] = WRITERS[kind](out / f"{name}.{kind}", first.schema, _after(first, batches))
+    with whole_folder(out) as part:
+        for name, batches in tables.items():
+            first = next(batches)
+            counts[name] = WRITERS[kind](part / f"{name}.{kind}", first.schema, _after(first, batches))
     return counts
 
 
