@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from crossmodal.errors import UserError
 from crossmodal.files.checked_json import as_record, read_json_lines, read_record, write_json
 
 SPLITS = ("train", "val", "test", "probe")
@@ -126,10 +127,7 @@ def write_dataset(
             digest.update(content)
             same.setdefault(hashlib.sha256(content).digest(), []).append(record.id)
     duplicates = tuple(tuple(ids) for ids in same.values() if len(ids) > 1)
-    splits = {}
-    for split in SPLITS:
-        if own := [len(record.captions) for record in records if record.split == split]:
-            splits[split] = {"images": len(own), "captions": sum(own)}
+    splits = _counts(records)
     left_out, kinds = tuple(skipped), (tuple(classes), tuple(attributes))
     manifest = asdict(_Manifest(name, digest.hexdigest(), splits, *kinds, left_out, dict(sources or {}), duplicates))
     if not duplicates:
@@ -137,6 +135,20 @@ def write_dataset(
     write_json(folder / "manifest.json", manifest)
     (folder / "records.jsonl").write_text("".join(lines), encoding="utf-8")
     return digest.hexdigest()
+
+
+def _counts(records: Collection[ImageRecord]) -> dict[str, dict[str, int]]:
+    """Images and captions of each split that there is."""
+    counts = {}
+    for split in SPLITS:
+        if own := [len(record.captions) for record in records if record.split == split]:
+            counts[split] = {"images": len(own), "captions": sum(own)}
+    return counts
+
+
+def _leads_out(path: str, *, elsewhere: bool) -> bool:
+    plain = PurePosixPath(path)
+    return not plain.parts or ".." in plain.parts or "\0" in path or (plain.is_absolute() and not elsewhere)
 
 
 @dataclass(frozen=True)
@@ -152,19 +164,37 @@ class _Manifest:
     duplicates: tuple[tuple[str, ...], ...] = ()
 
 
-def read_dataset(folder: Path) -> Dataset:
+def read_dataset(folder: Path, *, elsewhere: bool = False) -> Dataset:
     """Read a dataset folder.
 
+    Args:
+        elsewhere: photographs may be named by their absolute paths, as in a gallery that ``crossmodal embed`` made.
+
     Raises:
-        UserError: a file is missing or is not what ``write_dataset`` writes.
+        UserError: a file is missing or is not what ``write_dataset`` writes: records without an id of their own, in no
+            known split or with a photograph outside of the folder, or not those that the manifest counts.
     """
     advice = "run the download stage first"
     manifest = read_record(folder / "manifest.json", _Manifest, advice=advice)
-    lines = read_json_lines(folder / "records.jsonl", dict, advice=advice)
+    records: dict[str, ImageRecord] = {}
+    for name, content in read_json_lines(folder / "records.jsonl", dict, advice=advice):
+        record = as_record(content, ImageRecord, name)
+        if record.id in records:
+            raise UserError(f"{name}: id {record.id!r:.80} a second time")
+        if record.split not in SPLITS:
+            raise UserError(f"{name}: split {record.split!r:.80}, expected {', '.join(SPLITS)}")
+        if _leads_out(record.path, elsewhere=elsewhere):
+            raise UserError(f"{name}: path {record.path!r:.80} leads out of the folder")
+        records[record.id] = record
+    if (found := _counts(records.values())) != manifest.splits:
+        split = next(name for name in (*SPLITS, *manifest.splits) if found.get(name) != manifest.splits.get(name))
+        counts = (part.get(split, {"images": 0, "captions": 0}) for part in (found, manifest.splits))
+        here, counted = (", ".join(f"{count:,} {kind}" for kind, count in part.items()) for part in counts)
+        raise UserError(f"{folder / 'records.jsonl'}: {here} in split {split}, manifest.json counts {counted}")
     return Dataset(
         folder,
         manifest.name,
-        tuple(as_record(content, ImageRecord, name) for name, content in lines),
+        tuple(records.values()),
         manifest.sha256,
         manifest.classes,
         manifest.attributes,
