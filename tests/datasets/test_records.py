@@ -102,8 +102,11 @@ def test_a_record_that_is_none_is_named(tmp_path, changes, named):
 
 
 def test_photographs_of_a_gallery_may_be_elsewhere_by_their_whole_paths_alone(tmp_path):
-    spoiled(tmp_path, 2, path="/photos/c.jpg")
-    assert read_dataset(tmp_path, elsewhere=True).image_path(2) == Path("/photos/c.jpg")
-    path = spoiled(tmp_path, 2, path="../c.jpg")
+    (tmp_path / "gallery.json").write_text("{}")
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    spoiled(folder, 2, path="/photos/c.jpg")
+    assert read_dataset(folder).image_path(2) == Path("/photos/c.jpg")
+    path = spoiled(folder, 2, path="../c.jpg")
     with raises_naming(path, "leads out"):
-        read_dataset(tmp_path, elsewhere=True)
+        read_dataset(folder)

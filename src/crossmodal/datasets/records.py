@@ -164,11 +164,8 @@ class _Manifest:
     duplicates: tuple[tuple[str, ...], ...] = ()
 
 
-def read_dataset(folder: Path, *, elsewhere: bool = False) -> Dataset:
-    """Read a dataset folder.
-
-    Args:
-        elsewhere: photographs may be named by their absolute paths, as in a gallery that ``crossmodal embed`` made.
+def read_dataset(folder: Path) -> Dataset:
+    """Read a dataset folder; that of a gallery, with a gallery.json beside it, may name photographs elsewhere.
 
     Raises:
         UserError: a file is missing or is not what ``write_dataset`` writes: records without an id of their own, in no
@@ -176,6 +173,7 @@ def read_dataset(folder: Path, *, elsewhere: bool = False) -> Dataset:
     """
     advice = "run the download stage first"
     manifest = read_record(folder / "manifest.json", _Manifest, advice=advice)
+    elsewhere = (folder.parent / "gallery.json").is_file()  # crossmodal embed leaves photographs where they are
     records: dict[str, ImageRecord] = {}
     for name, content in read_json_lines(folder / "records.jsonl", dict, advice=advice):
         record = as_record(content, ImageRecord, name)

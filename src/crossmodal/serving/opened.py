@@ -89,7 +89,7 @@ def check_same_images(first: SearchSession, second: SearchSession) -> None:
 
 def _encode(gallery: Path, params: Params, folders: Folders, out: Path) -> Folders:
     """Make an index of a gallery's images and captions by the matcher of ``folders``; the folders of its features."""
-    if own := (gallery / "dataset").is_dir():
+    if (gallery / "dataset").is_dir():
         folders = replace(folders, dataset=gallery / "dataset", regions=gallery / "regions")
     if not (folders.regions / "index.json").is_file():
         raise UserError(
@@ -97,7 +97,7 @@ def _encode(gallery: Path, params: Params, folders: Folders, out: Path) -> Folde
             "(crossmodal embed), and name it"
         )
     check_detector(gallery, folders.detector, made=paths.DETECTOR)
-    dataset, regions = read_dataset(folders.dataset, elsewhere=own), FeatureStore(folders.regions)
+    dataset, regions = read_dataset(folders.dataset), FeatureStore(folders.regions)
     check_made_of(gallery, read_info(gallery), dataset)
     split = split_rows(dataset, "test", regions.left_out)
     model, config = load_matcher(folders.matcher)

@@ -70,7 +70,7 @@ class SearchSession:
         self.info = read_info(gallery)  # first: without it nothing else matters
         own = (gallery / "dataset").is_dir()
         self.params, self.folders = as_made(params, self.info.settings, gallery / "gallery.json"), folders
-        self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset, elsewhere=own)
+        self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
         check_made_of(gallery, self.info, self.dataset)
         self.regions = gallery / "regions" if own else folders.regions
         left_out = FeatureStore(self.regions).left_out if self.regions.is_dir() else ()
