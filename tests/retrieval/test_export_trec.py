@@ -8,7 +8,7 @@ import torch
 from assertions import assert_names
 from ir_measures import Success
 
-from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.records import read_dataset, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.retrieval import trec
@@ -82,9 +82,15 @@ def test_success_of_trained_matchers_however_they_are_searched(material, params,
 
 
 def test_results_of_another_dataset(workspace, run):
+    """By the gallery's digest, or, where a former version's has none, by the captions."""
     folder = workspace("vsepp")
-    records = (folder / "data/dataset/records.jsonl").read_text().splitlines(keepends=True)
-    (folder / "data/dataset/records.jsonl").write_text("".join(records[:-1]))
+    dataset = read_dataset(folder / "data/dataset")
+    write_dataset(dataset.folder, dataset.name, dataset.records[:-1])
+    code, _, error = run("export", "--format", "trec", folder / "runs")
+    assert code == 2
+    assert_names(error, "results/evaluation", "data/dataset")
+    path = folder / "results/evaluation/gallery.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": ""}))
     code, _, error = run("export", "--format", "trec", folder / "runs")
     assert code == 2 and "run the evaluate stage again" in error
 
