@@ -7,6 +7,7 @@ from crossmodal.datasets.records import read_dataset
 from crossmodal.errors import UserError, exits_cleanly
 from crossmodal.features.store import FeatureStore
 from crossmodal.paths import BERT, CAPTIONS, DATASET
+from crossmodal.runtime import setting_path
 from crossmodal.settings.params import load_params
 from crossmodal.workspace import publish, work_folder
 
@@ -19,6 +20,8 @@ def main() -> None:
     if not BERT.is_dir():
         raise UserError(f"{BERT}: not found; run the bert stage first")
     inputs = [DATASET / "manifest.json", *sorted(BERT.iterdir())]
+    if settings.vocabulary != "count" and (vocabulary := setting_path(settings.vocabulary)).is_file():
+        inputs.append(vocabulary)
     work = work_folder("captions", settings.model_dump(), inputs)
     out = work / "out"
     training = (caption for record in records if record.split == "train" for caption in record.captions)

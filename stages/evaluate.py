@@ -56,7 +56,7 @@ def main() -> None:
     if settings.folds:
         check_folds("evaluate.folds", settings.folds, len(test.images))
     inputs = SearchInputs(model.to(pick_device()), regions, words, test, settings.batch_size, config)
-    info = describe(inputs, settings)
+    info = describe(inputs, settings, dataset.digest)
     work = work_folder("evaluate", settings.model_dump(), [MATCHER / "config.json"])
 
     pairs = split_rows(dataset, "probe", regions.left_out)

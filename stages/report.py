@@ -25,6 +25,7 @@ from crossmodal.reports.pointing import pointing_part
 from crossmodal.reports.queries import QueryReader
 from crossmodal.reports.scores import roc_auc, write_scores
 from crossmodal.reports.words import WordReader
+from crossmodal.retrieval.gallery import check_made_of, read_info
 from crossmodal.retrieval.results import SearchResults
 from crossmodal.settings.derived import run_settings
 from crossmodal.settings.params import Params, load_params
@@ -36,6 +37,7 @@ from crossmodal.workspace import content_key, publish, work_folder
 def main() -> None:
     params = load_params()
     dataset, regions = read_dataset(DATASET), FeatureStore(REGIONS)
+    check_made_of(EVALUATION, read_info(EVALUATION), dataset)
     results = load_arrays(SearchResults, EVALUATION / "results.npz")
     evidence = load_arrays(Evidence, EVALUATION / EVIDENCE_FILE)
     metrics = read_metrics(EVALUATION / "metrics.json")

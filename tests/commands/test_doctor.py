@@ -13,6 +13,7 @@ import requests
 import yaml
 from dvc.repo import Repo  # before any test: its log keeps to the stdout that it finds
 
+from crossmodal.datasets.records import ImageRecord, write_dataset
 from crossmodal.doctor import checks, dvc_checks
 from crossmodal.doctor.findings import Finding
 from crossmodal.files.checked_json import write_json
@@ -129,6 +130,36 @@ def test_weights_of_other_settings_do_not_count(doctor, tmp_path, monkeypatch):
         file["md5"] = digest
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     assert "weights none from a hub" in doctor(*settings)[1]
+
+
+FLICKR = ("-S", "dataset=flickr8k", "-S", "bert.source=fit", "-S", "regions.backend=torchvision")
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({}, False),
+        ({"flickr8k": {"max_images": 6000}}, True),
+        ({"download.mirror": "/elsewhere"}, True),
+        ({"dataset": "scenes", "flickr8k": None}, True),
+    ],
+)
+def test_files_of_a_dataset_of_other_settings_are_needed(doctor, tmp_path, changes, needed):
+    """It is there, and the download stage would make it again."""
+    section = yaml.safe_load(Path("params.yaml").read_text())["flickr8k"]
+    locked = {"dataset": "flickr8k", "download.mirror": None, "download.max_bad": 10, "flickr8k": section}
+    other = changes.get("flickr8k", {})
+    locked |= changes | {"flickr8k": None if other is None else section | other}
+    lock = {"schema": "2.0", "stages": {"download": {"cmd": "", "params": {"params.yaml": locked}}}}
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    folder = tmp_path / "data/dataset"
+    folder.mkdir(parents=True)
+    write_dataset(folder, "flickr8k", [ImageRecord("0", "images/0.jpg", "test", 4, 4, ("c",))])
+    code, out, _ = doctor(*FLICKR)
+    assert ("its files are not needed again" in out) == (not needed)
+    assert ("FIX" in out, code) == (needed, int(needed))  # no address answers
+    Path("dvc.lock").unlink()
+    assert "its files are not needed again" not in doctor(*FLICKR)[1]
 
 
 def test_stages_as_dvc_sees_them():

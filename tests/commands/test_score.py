@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from assertions import assert_names
 
 from crossmodal.evaluation.protocols import all_metrics, fold_metrics
 from crossmodal.evaluation.ranking import Pairs
@@ -192,3 +193,17 @@ def test_judgements_of_coco_are_of_its_test_split(run, matrix, monkeypatch):
     code, _, error = run("score", matrix(np.zeros((2, 10))), "--coco")
     assert code == 2
     assert "shape (2, 10)" in error
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--folds", 5), ("--folds", 1), ("--captions-per-image", 5), ("--coco",), ("--pairs", "x"), ("--relevance", "x")],
+)
+def test_what_a_run_does_not_use_is_refused(run, tmp_path, option):
+    (tmp_path / "a.run").write_text("q Q0 a 1 0.5 x\n")
+    (tmp_path / "a.qrels").write_text("q 0 a 1\n")
+    both = ("--run", tmp_path / "a.run", "--qrels", tmp_path / "a.qrels")
+    assert run("score", *both)[0] == 0
+    code, out, error = run("score", *both, *option)
+    assert (code, out) == (2, "")
+    assert_names(error, option[0], "--run")

@@ -138,6 +138,24 @@ def test_a_table_of_ones_own(write, tmp_path):
             ' "bbox_x": 0, "bbox_y": 0, "bbox_w": 0, "bbox_h": 4}]',
             ("example 0", "box (0.0, 0.0, 0.0, 4.0)", "from 0", "above 0"),
         ),
+        (
+            '[{"image": "a.png", "captions": ["x", "y"], "right": 1' + "0" * 400 + "}]",
+            ("example 0", "right", "a number"),
+        ),
+        ('[{"image": "a.png", "captions": ["x", "y"], "right": NaN}]', ("example 0", "right nan", "a number")),
+        (
+            '[{"image": "a.png", "caption": "x", "foil": "y", "mturk": {"caption": NaN}}]',
+            ("example 0", "mturk.caption"),
+        ),
+        ('[{"image": "' + "a" * 300 + '", "captions": ["x", "y"]}]', ("example 0", "image 'aaa", "too long")),
+        (
+            '[{"image": "a.png", "caption_0": "", "caption_1": "x", "caption_2": "y", "right": 1}]',
+            ("example 0", "caption_1, caption_2", "caption_0"),
+        ),
+        (
+            '[{"image": "a.png", "caption_0": "x", "caption_00": "x", "caption_1": "y"}]',
+            ("example 0", "caption_0, caption_00", "twice"),
+        ),
     ],
 )
 def test_what_is_no_example_is_named(write, content, parts):
@@ -145,3 +163,50 @@ def test_what_is_no_example_is_named(write, content, parts):
     with raises_naming(path, *parts) as error:
         read_contrasts(path)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e300", "null"])
+@pytest.mark.parametrize("key", ["bbox_x", "bbox_w"])
+def test_a_box_that_is_none_is_named(write, key, value):
+    spoiled = json.dumps([ARO | {key: "HERE"}]).replace('"HERE"', value)
+    path = write("own.json", spoiled, "2325456.jpg")
+    with raises_naming(path, "example 0", "box" if value == "1e300" else key):
+        read_contrasts(path)
+
+
+def test_a_box_of_which_a_part_is_missing_is_named(write):
+    path = write("own.json", json.dumps([{key: ARO[key] for key in ARO if key != "bbox_h"}]), "2325456.jpg")
+    with raises_naming(path, "example 0", "bbox_h"):
+        read_contrasts(path)
+
+
+HEAD = "image,caption,foil\na.png,one,two\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (HEAD + "a.png,a dog, running,a cat running\n", ("line 3", "4 columns", "3", "quoted")),
+        (HEAD + "a.png,a dog\n", ("line 3", "2 columns", "3")),
+        (HEAD + 'a.png,a man,"a woman\na.png,x,y\na.png,z,w\n', ("line 3", "unexpected end")),
+        (HEAD + 'a.png,a man,"a woman\na.png,x,y"\na.png,z,w\n', ("line 3", "quotation mark")),
+        (HEAD + 'a.png,a man,"a woman" runs\n', ("line 3", "expected after")),
+        ("image,caption,foil,caption\na.png,x,y,z\n", ("line 1", "'caption' twice")),
+        ("image,caption_0,caption_1,caption_2,right\na.png,,x,y,1\n", ("line 2", "caption_1, caption_2")),
+        ("image,caption_0,caption_1,right\na.png,x,y,1" + "0" * 400 + "\n", ("line 2", "right")),
+    ],
+)
+def test_a_row_that_is_none_is_named(write, content, parts):
+    """A comma too many would cut the foil, and a mark too few take rows away."""
+    path = write("own.csv", content, "a.png")
+    with raises_naming(path, *parts) as error:
+        read_contrasts(path)
+    assert "\n" not in str(error.value)
+
+
+def test_lines_of_a_table_end_where_lines_end(write):
+    """Not at a line separator within a caption; cells that a spreadsheet appends are none."""
+    path = write("own.csv", "image,caption,foil\n\na.png,one\u2028 two,three\x85four,,\n", "a.png")
+    (found,) = read_contrasts(path)
+    assert found.captions == ("one\u2028 two", "three\x85four")
+    assert found.name.endswith("line 3")

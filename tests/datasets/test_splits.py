@@ -5,7 +5,7 @@ import pytest
 from assertions import raises_naming
 
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
-from crossmodal.datasets.splits import first_images, require_split
+from crossmodal.datasets.splits import first_images, require_split, split_rows
 
 
 @pytest.fixture
@@ -40,3 +40,10 @@ def test_the_first_images_of_a_split_with_all_their_captions(dataset):
     np.testing.assert_array_equal(first.caption_image, [0, 0, 1, 1])
     for count in (0, 3, 1000):
         np.testing.assert_array_equal(first_images(whole, count).captions, whole.captions)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_image_of_the_probe_without_its_other_is_said_in_a_line(tmp_path, count):
+    write_dataset(tmp_path, "tiny", [ImageRecord(str(n), f"{n}.jpg", "probe", 8, 8, ("a",)) for n in range(count)])
+    with raises_naming(tmp_path, "split probe", f"{count} images", "pairs"):
+        split_rows(read_dataset(tmp_path), "probe")

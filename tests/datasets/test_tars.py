@@ -221,3 +221,41 @@ def test_captions_in_a_file_besides_tars_are_refused(tmp_path):
     (tmp_path / "x.tar").write_bytes(FIRST)
     with raises_naming("folder.captions", "captions.csv", "null"):
         built(tmp_path, tmp_path / "x.tar", captions="captions.csv")
+
+
+def test_the_split_of_a_json_counts_beside_a_text(tmp_path):
+    splits = ["train", "val", "test"]
+    members = [(f"{n}.jpg", picture(n)) for n in range(3)] + [(f"{n}.txt", b"a picture") for n in range(3)]
+    members += [(f"{n}.json", json.dumps({"Split": splits[n], "text": "", "title": 3}).encode()) for n in range(3)]
+    members += [("3.jpg", picture(3)), ("3.txt", b"one"), ("3.json", b"[1]")]
+    members += [("4.jpg", picture(4)), ("4.txt", b"one"), ("4.json", b'{"split": ')]
+    members += [("5.jpg", picture(5)), ("5.txt", b"one"), ("5.json", b'{"split": "no"}')]
+    members += [("6.jpg", picture(6)), ("6.txt", b"one"), ("6.json", b'{"split": "val", "SPLIT": "test"}')]
+    (tmp_path / "x.tar").write_bytes(packed(members))
+    dataset = built(tmp_path, tmp_path / "x.tar", max_bad=4)
+    assert [(record.captions, record.split) for record in dataset.records] == [
+        (("a picture",), split) for split in splits
+    ]
+    reasons = {item.item: item.reason for item in dataset.skipped}
+    assert reasons.keys() == {"x/3.jpg", "x/4.json", "x/5.txt", "x/6.json"}
+    assert "no split" in reasons["x/3.jpg"] and "'no'" in reasons["x/5.txt"] and "twice" in reasons["x/6.json"]
+    assert reasons["x/4.json"] == "not JSON"
+
+
+def test_a_caption_ends_where_a_line_does(tmp_path):
+    text = "a sign: one\u2028two\x85three\x0cfour\nnext\r\nlast"
+    members = [(f"{n}.jpg", picture(n)) for n in range(3)] + [(f"{n}.txt", text.encode()) for n in range(3)]
+    (tmp_path / "x.tar").write_bytes(packed(members))
+    for record in built(tmp_path, tmp_path / "x.tar").records:
+        assert record.captions == ("a sign: one two three four", "next", "last")
+
+
+def test_names_in_a_tar_are_taken_as_they_are(tmp_path):
+    """Two that differ in how an accent is encoded are two photographs, as are others that a list would take for one."""
+    names = ["caf\u00e9", "cafe\u0301", " blank", "blank"]
+    members = [(f"{name}.jpg", picture(n)) for n, name in enumerate(names)]
+    members += [(f"{name}.txt", f"number {n}".encode()) for n, name in enumerate(names)]
+    (tmp_path / "x.tar").write_bytes(packed(members))
+    dataset = built(tmp_path, tmp_path / "x.tar")
+    found = {record.id: (record.captions, record.width) for record in dataset.records}
+    assert found == {f"x/{name}": ((f"number {n}",), 10 + n) for n, name in enumerate(names)}

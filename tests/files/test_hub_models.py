@@ -109,6 +109,21 @@ def test_weights_that_are_none(bert, copy, spoil, named):
         load_bert(folder)
 
 
+@pytest.mark.parametrize("half", [None, "vision", "text"])
+def test_a_source_that_lacks_weights_is_not_copied(bert, clip, copy, tmp_path, half):
+    """What is missing would be drawn at random, and copied as if it had been there."""
+    folder, out = copy(clip if half else bert), tmp_path / "out"
+    weights = load_file(folder / "model.safetensors")
+    names = {None: "encoder.layer.0.attention.self.query.weight", "vision": "visual_projection.weight"}
+    name = names.get(half, "text_projection.weight")
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    out.mkdir()
+    with raises_naming("clip.source" if half else "bert.source", folder, repr(name)):
+        fetch_half(str(folder), half, out) if half else fetch_bert(str(folder), 0, out)
+    assert not list(out.iterdir())
+
+
 def try_single_changes(path, read, *, every):
     """How many of every so many changes of a JSON file are refused; all others are read without an error."""
     good, refused = json.loads(path.read_text()), 0

@@ -196,3 +196,18 @@ def test_grids_have_boxes(tmp_path, dataset, form):
     store = read_back(dataset, tmp_path / "grid", tmp_path / "out", form="grid")
     np.testing.assert_array_equal(store.read(5, "features")[1], grids[5, 0, 1])
     assert store.read(5, "boxes")[1].tolist() == [0.5, 0, 1, 0.5]
+
+
+@pytest.mark.parametrize("form", ["scan", "grid"])
+@pytest.mark.parametrize("values", [np.float32(3), np.ones(5, np.float32), None])
+def test_an_array_of_no_images_is_named(tmp_path, dataset, form, values):
+    scan_files(tmp_path / "scan", "test", np.ones((2, R, D)), captions_of(dataset, [1, 5]))
+    path = tmp_path / "scan/test_ims.npy"
+    if values is None:
+        with path.open("wb") as file:
+            np.savez(file, x=np.ones((2, R, D)))  # an .npz by another name
+    else:
+        np.save(path, values)
+    with raises_naming(path, "not readable" if values is None else f"shape {values.shape}") as error:
+        read_back(dataset, tmp_path / "scan", tmp_path / "out", form)
+    assert "\n" not in str(error.value)

@@ -220,3 +220,24 @@ def test_missing_files_are_counted(tmp_path, dataset):
 def test_no_folder_of_features(tmp_path, dataset):
     with raises_naming("NAME_att"):
         read(dataset, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("folder", ["bu_att", "bu_box"])
+@pytest.mark.parametrize("second", ["{0}.npy", "0{0}.npy", "COCO_val2014_{0:>012}.npz"])
+def test_two_files_of_an_image_are_refused(tmp_path, dataset, folder, second):
+    """One of them would count, and which one is nowhere said."""
+    write_tern(tmp_path / "source")
+    path = tmp_path / "source" / folder / second.format(IDS[1])
+    first = next(file for file in path.parent.iterdir() if IDS[1] in file.name)
+    if path.exists():  # boxes are .npy
+        path = path.with_suffix(".npz")
+    path.write_bytes(first.read_bytes())
+    with raises_naming(path.parent, path.name, first.name):
+        read(dataset, tmp_path / "source", tmp_path / "out")
+
+
+def test_two_files_of_no_image_of_the_dataset_are_passed_over(tmp_path, dataset):
+    write_tern(tmp_path / "source")
+    for name in ("7.npy", "7.npz", "07.npy"):
+        (tmp_path / "source/bu_att" / name).touch()
+    assert len(read(dataset, tmp_path / "source", tmp_path / "out")) == 3

@@ -5,10 +5,13 @@ import json
 import ir_measures
 import pytest
 import torch
+from assertions import assert_names
 from ir_measures import Success
 
-from crossmodal.datasets.records import read_dataset
+from crossmodal.datasets.records import read_dataset, write_dataset
+from crossmodal.errors import UserError
 from crossmodal.features.batches import read_regions, read_words
+from crossmodal.retrieval import trec
 from crossmodal.retrieval.results import summary
 from crossmodal.retrieval.search_split import search_split
 from crossmodal.retrieval.trec import export_trec
@@ -79,8 +82,41 @@ def test_success_of_trained_matchers_however_they_are_searched(material, params,
 
 
 def test_results_of_another_dataset(workspace, run):
+    """By the gallery's digest, or, where a former version's has none, by the captions."""
     folder = workspace("vsepp")
-    records = (folder / "data/dataset/records.jsonl").read_text().splitlines(keepends=True)
-    (folder / "data/dataset/records.jsonl").write_text("".join(records[:-1]))
+    dataset = read_dataset(folder / "data/dataset")
+    write_dataset(dataset.folder, dataset.name, dataset.records[:-1])
+    code, _, error = run("export", "--format", "trec", folder / "runs")
+    assert code == 2
+    assert_names(error, "results/evaluation", "data/dataset")
+    path = folder / "results/evaluation/gallery.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": ""}))
     code, _, error = run("export", "--format", "trec", folder / "runs")
     assert code == 2 and "run the evaluate stage again" in error
+
+
+def test_runs_that_end_in_an_error_are_not_there(workspace, run, monkeypatch):
+    folder = workspace("vsepp")
+    real = trec.write_qrels
+    monkeypatch.setattr(trec, "write_qrels", full)
+    assert run("export", "--format", "trec", "runs")[0] == 2
+    assert not (folder / "runs").exists()
+    monkeypatch.setattr(trec, "write_qrels", real)
+    assert run("export", "--format", "trec", "runs")[0] == 0
+    assert not (folder / "runs.part").exists()
+
+
+def full(*_):
+    raise UserError("no space left")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("trec", ("--pad",)), ("hub", ("--pad",)), ("scan", ("--split", "test")), ("trec", ("--split", "val"))],
+)
+def test_options_of_other_formats_are_refused(workspace, run, kind, option):
+    folder = workspace("vsepp")
+    code, out, err = run("export", "--format", kind, "out", *option)
+    assert (code, out) == (2, "")
+    assert_names(err, option[0], kind)
+    assert not (folder / "out").exists()

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from assertions import raises_naming
+from assertions import assert_names, raises_naming
 from PIL import Image
 
+from crossmodal.models.checkpoint import load_matcher
+from crossmodal.retrieval.index import read_index
 from crossmodal.retrieval.muvera import FixedEncoder
-from crossmodal.serving.embed import embed
+from crossmodal.serving.embed import _indexed_size, embed
 from crossmodal.serving.embedding import run, shards, tasks
 from crossmodal.serving.session import Folders, SearchSession
 from crossmodal.settings.params import load_params
@@ -300,3 +302,38 @@ def test_shortlists_by_muvera_are_found_by_the_encodings_of_all_sets(workspace, 
     listed = set(np.argsort(-sums)[:3].tolist())
     found = session.by_sentence("a red picture", 3).found
     assert [hit.item for hit in found] == [hit.item for hit in exact if hit.item in listed]
+
+
+@pytest.mark.parametrize("name", ["vsepp", "scan"])
+def test_an_index_that_cannot_be_is_refused_before_anything_is_computed(workspace, tmp_path, decoded, name):
+    workspace(name)
+    write_photographs(tmp_path / "photographs", range(3))
+    for factory in ("Flatt", "PQ7"):
+        with raises_naming(repr(factory), "not possible"):
+            make(tmp_path / "photographs", "made", factory=factory)
+    assert decoded == []
+    assert not Path("made").exists()
+    make(tmp_path / "photographs", "made", factory="SQ8")
+    assert len(decoded) == 3
+
+
+def test_the_size_of_what_is_indexed_is_known_before(workspace, tmp_path):
+    """Of MUVERA's encodings too, which are longer than the matcher's vectors."""
+    workspace("scan")
+    write_photographs(tmp_path / "photographs", range(3))
+    params = load_params()
+    params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"shortlist_by": "muvera"})})
+    model, config = load_matcher(Path("models/matcher"))
+    embed(str(tmp_path / "photographs"), Path("made"), params, Folders())
+    assert read_index(Path("made/images.faiss")).d == _indexed_size(model, config, params)
+    assert _indexed_size(model, config, params) > _indexed_size(model, config, load_params())
+
+
+@pytest.mark.parametrize("form", ["parquet", "lance"])
+def test_shards_have_no_index(workspace, tmp_path, run, form):
+    workspace("vsepp")
+    write_photographs(tmp_path / "photographs", range(1))
+    code, out, err = run("embed", tmp_path / "photographs", "--out", "made", "--format", form, "--index", "Flat")
+    assert (code, out) == (2, "")
+    assert_names(err, "--index", form)
+    assert not Path("made").exists()

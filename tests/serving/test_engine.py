@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import faiss
 import numpy as np
 import pytest
 
 from crossmodal.features.batches import read_regions, read_words
 from crossmodal.retrieval.gallery import save_info
+from crossmodal.retrieval.index import save_index
 from crossmodal.retrieval.search_split import describe, search_split
 from crossmodal.serving.engine import SearchEngine
 from tests.assertions import raises_naming
@@ -103,3 +105,48 @@ def test_a_gallery_of_another_dataset_is_refused(engine, material):
     opened, searched, _ = engine("tern", "embeddings")
     with raises_naming("24", "48", "8 and 16"):
         open_engine(opened.gallery, searched, "tern", material("tern", "test").split)
+
+
+def kept(vectors):
+    """A flat index of vectors."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    return index
+
+
+def numbered(vectors):
+    """An index whose items have other numbers than their places."""
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(vectors.shape[1]))
+    index.add_with_ids(vectors, np.arange(len(vectors)) + 3)
+    return index
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (lambda v: kept(v[4:]), ["20 vectors", "24"]),
+        (lambda v: kept(np.concatenate([-v, v])), ["48 vectors", "24"]),
+        (lambda v: kept(v[:, :4]), ["size 4"]),
+        (numbered, ["26", "24"]),
+    ],
+)
+def test_an_index_that_is_not_the_gallerys_is_refused(engine, changed, named):
+    """It would find other images than those it names, or end in an error of FAISS's or NumPy's."""
+    before, searched, _ = engine("tern", "embeddings")
+    save_index(changed(searched.vectors()[0]), before.gallery / "images.faiss")
+    opened = open_engine(before.gallery, searched, "tern")
+    with raises_naming(before.gallery / "images.faiss", *named):
+        opened.images(read_words(searched.words, searched.split.captions[:1]), 24)
+    assert len(opened.captions(read_regions(searched.regions, searched.split.images[:1]), 5)) == 5
+
+
+@pytest.mark.parametrize("wrong", [lambda v: v[1:], lambda v: v[:, 1:], lambda v: v[0], lambda v: v.astype(int)])
+def test_vectors_that_are_not_the_gallerys_are_refused(engine, wrong):
+    opened, searched, _ = engine("tern", "embeddings")
+    vectors, path = searched.vectors()[0], opened.gallery / "embeddings.npy"
+    np.save(path, wrong(vectors))
+    with raises_naming(path, vectors.shape):
+        opened.stored_image(0)
+    np.save(path, vectors[::-1])
+    fresh = open_engine(opened.gallery, searched, "tern")
+    np.testing.assert_array_equal(fresh.stored_image(0).own.vectors.numpy(), vectors[-1:])

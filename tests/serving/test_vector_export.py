@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from assertions import raises_naming
 
 from crossmodal.datasets.records import read_dataset
+from crossmodal.errors import UserError
 from crossmodal.inference.scoring import encode_captions, encode_images, similarity_matrix
+from crossmodal.serving import vector_export
 from crossmodal.serving.vector_export import export_vectors
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -102,3 +105,23 @@ def test_the_command_writes_both_tables(workspace, run, name):
     assert pq.read_table(folder / "vectors/images.parquet")["file"][1].as_py() == "images/lime.png"
     again = run("export", "--format", "parquet", folder / "vectors")
     assert again[0] == 2 and "already there" in again[2]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "lance"])
+def test_what_ends_in_an_error_is_not_there(material, tmp_path, monkeypatch, kind):
+    """Images without their captions would be taken for all of it."""
+    if kind == "lance":
+        pytest.importorskip("lancedb")
+    monkeypatch.setattr(vector_export, "_captions", spoiled)
+    with raises_naming("NaN"):
+        export(material, tmp_path, "tern", kind)
+    assert not (tmp_path / "vectors").exists()
+    monkeypatch.undo()
+    export(material, tmp_path, "tern", kind)
+    assert {path.name for path in (tmp_path / "vectors").iterdir()} == {f"images.{kind}", f"captions.{kind}"}
+    assert not (tmp_path / "vectors.part").exists()
+
+
+def spoiled(*_):
+    raise UserError("a value is NaN")
+    yield

@@ -13,6 +13,7 @@ from crossmodal.files.hub_models import (
     check_config_file,
     leaving_out_pooler,
     load_encoder,
+    load_whole,
     obtaining,
     reading,
     reading_folder,
@@ -35,8 +36,8 @@ def fetch_bert(source: str, layers: int, folder: Path) -> None:
         folder: written by ``save_pretrained``; exists.
 
     Raises:
-        UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or fewer layers than
-            asked for.
+        UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, a weight that is not
+            there, or fewer layers than asked for.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -45,7 +46,7 @@ def fetch_bert(source: str, layers: int, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(found, **CAUTIOUS)
         kind = AutoConfig.from_pretrained(found, **CAUTIOUS).model_type
         with leaving_out_pooler(kind, setting) as options:
-            model = AutoModel.from_pretrained(found, use_safetensors=True, **options, **CAUTIOUS)
+            model = load_whole(AutoModel, found, setting, **options)
     if layers:
         if layers > model.config.num_hidden_layers:
             raise UserError(f"bert.layers: {layers} asked for, {source!r} has {model.config.num_hidden_layers} layers")

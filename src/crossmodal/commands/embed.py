@@ -14,6 +14,7 @@ import shlex
 from pathlib import Path
 
 from crossmodal.commands.arguments import add_matcher
+from crossmodal.errors import UserError
 from crossmodal.terminal import printable
 
 NAMED = 20  # of what was passed over; all of it is in a file
@@ -27,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="GALLERY", help="folder to make or bring up to date")
     add_matcher(parser)
-    parser.add_argument("--index", default="Flat", help="FAISS factory string (%(default)s)")
+    parser.add_argument("--index", help="FAISS factory string of a gallery (default: Flat)")
     parser.add_argument(
         "--format",
         choices=["gallery", "parquet", "lance"],
@@ -45,13 +46,15 @@ def run(arguments: argparse.Namespace) -> None:
     from crossmodal.settings.params import load_params
 
     out = arguments.out
+    if arguments.index is not None and arguments.format != "gallery":
+        raise UserError(f"--index: not with --format {arguments.format}, which has no index")
     params, folders = open_matcher(arguments.matcher, load_params())
     done = embed(
         arguments.source,
         out,
         params,
         folders,
-        factory=arguments.index,
+        factory="Flat" if arguments.index is None else arguments.index,
         form=arguments.format,
         executor=arguments.executor or params.regions.executor,
     )

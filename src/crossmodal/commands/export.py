@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             f"--{name}", type=Path, default=folder, metavar="FOLDER", help="parquet, lance, hub: (%(default)s)"
         )
     parser.add_argument(
-        "--split", choices=["train", "val", "test"], default="test", help="parquet, lance: which images (%(default)s)"
+        "--split", choices=["train", "val", "test"], help="parquet, lance: which images (default: test)"
     )
     parser.add_argument(
         "--pad", action="store_true", help="scan: zeros after the regions of images that have fewer than others"
@@ -62,6 +62,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Write one of the formats."""
     if arguments.out.exists():
         raise UserError(f"{arguments.out}: already there; move it away or name another")
+    if arguments.pad and arguments.format != "scan":
+        raise UserError(f"--pad: not with --format {arguments.format}")
+    if arguments.split and arguments.format not in ("parquet", "lance"):
+        raise UserError(f"--split: not with --format {arguments.format}")
     writers = {
         "scan": _scan,
         "trec": _trec,
@@ -92,14 +96,16 @@ def _trec(arguments: argparse.Namespace) -> str:
     from crossmodal.datasets.splits import require_split
     from crossmodal.features.store import FeatureStore
     from crossmodal.files.checked_arrays import load_arrays
-    from crossmodal.retrieval.gallery import read_info
+    from crossmodal.retrieval.gallery import check_made_of, read_info
     from crossmodal.retrieval.results import SearchResults
     from crossmodal.retrieval.trec import export_trec
 
     dataset, store = read_dataset(arguments.dataset), FeatureStore(arguments.regions)
+    info = read_info(arguments.evaluation)
+    check_made_of(arguments.evaluation, info, dataset)
     results = load_arrays(SearchResults, arguments.evaluation / "results.npz")
     split = require_split(dataset, "test", store.left_out)
-    lines = export_trec(results, dataset, split, arguments.out, read_info(arguments.evaluation).model)
+    lines = export_trec(results, dataset, split, arguments.out, info.model)
     files = ", ".join(f"{name} {count:,} lines" for name, count in lines.items())
     return f"{files}, {results.i2t_top.shape[1]} results a query"
 
@@ -109,13 +115,13 @@ def _clip_benchmark(arguments: argparse.Namespace) -> str:
     from crossmodal.datasets.records import read_dataset
     from crossmodal.evaluation.clip_benchmark import clip_benchmark_record
     from crossmodal.files.checked_json import read_json, write_json
-    from crossmodal.retrieval.gallery import read_info
+    from crossmodal.retrieval.gallery import check_made_of, read_info
 
     path, info = arguments.evaluation / "metrics.json", read_info(arguments.evaluation)
+    dataset = read_dataset(arguments.dataset)
+    check_made_of(arguments.evaluation, info, dataset)
     metrics = read_json(path, dict, nan=True, advice="run the evaluate stage first")
-    record = clip_benchmark_record(
-        metrics, path, dataset=read_dataset(arguments.dataset).name, model=info.model, pretrained=info.key
-    )
+    record = clip_benchmark_record(metrics, path, dataset=dataset.name, model=info.model, pretrained=info.key)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, record, indent=None)
     return f"{len(record['metrics'])} recalls of {record['model']} on {record['dataset']}"
@@ -137,12 +143,13 @@ def _vectors(arguments: argparse.Namespace) -> str:
     regions, words = FeatureStore(arguments.regions), FeatureStore(arguments.captions)
     model, config = load_matcher(arguments.matcher)
     check_inputs(arguments.matcher, config, regions, words)
-    split = require_split(dataset, arguments.split, regions.left_out)
+    name = arguments.split or "test"
+    split = require_split(dataset, name, regions.left_out)
     batch_size = load_params().evaluate.batch_size
     inputs = SearchInputs(model.to(pick_device()), regions, words, split, batch_size, config)
-    counts = export_vectors(inputs, dataset, arguments.split, arguments.out, arguments.format)
-    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    return f"{rows} of {arguments.split}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"
+    counts = export_vectors(inputs, dataset, name, arguments.out, arguments.format)
+    rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
+    return f"{rows} of {name}, {'vectors' if model.pooled else 'sets of vectors'} of {config.model}"
 
 
 def _matcher(arguments: argparse.Namespace) -> str:
@@ -162,7 +169,7 @@ def _matcher(arguments: argparse.Namespace) -> str:
     card, known = card_of_folders(params, folders, LOAD)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    config = write_shared(part, params, folders, known.dataset.name)
+    config = write_shared(part, params, folders, "" if known.settings is None else known.dataset.name)
     (part / "README.md").write_text(card, encoding="utf-8")
     for name, content in (("metrics.json", known.metrics), ("settings.json", known.settings)):
         if content is not None:
@@ -170,7 +177,7 @@ def _matcher(arguments: argparse.Namespace) -> str:
     part.rename(out)
     notes = []
     if known.metrics is None:
-        notes.append(f"{folders.evaluation} is not of this matcher: its card has no metrics")
+        notes.append(f"{folders.evaluation} is not of this matcher and {folders.dataset}: its card has no metrics")
     if known.settings is None:
         notes.append("params.yaml is not what trained this matcher: its card has the model's own settings alone")
     if TO_DO in card:
@@ -179,4 +186,4 @@ def _matcher(arguments: argparse.Namespace) -> str:
     for note in notes:
         print(printable(f"export: {note}"))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return f"{config.model} of {known.dataset.name}, {in_units(size)}"
+    return f"{config.model}{'' if known.settings is None else f' of {known.dataset.name}'}, {in_units(size)}"

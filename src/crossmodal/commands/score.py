@@ -34,9 +34,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     owners.add_argument(
         "--captions-per-image",
         type=positive,
-        default=5,
         metavar="K",
-        help="caption j belongs to image j // K (default: %(default)s)",
+        help="caption j belongs to image j // K (default: 5)",
     )
     owners.add_argument(
         "--pairs",
@@ -53,7 +52,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds",
         type=positive,
-        default=1,
         metavar="F",
         help="mean of F folds of consecutive images, each searched for itself; 5: COCO 1K from 5,000 images",
     )
@@ -92,9 +90,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.pairs:
         pairs = read_pairs(arguments.pairs, *similarity.shape)
     else:
-        pairs = equal_pairs(*similarity.shape, arguments.captions_per_image)
+        pairs = equal_pairs(*similarity.shape, arguments.captions_per_image or 5)
     graded = read_relevance(arguments.relevance, *similarity.shape) if arguments.relevance else None
-    metrics = fold_metrics(similarity, pairs, arguments.folds, graded)
+    metrics = fold_metrics(similarity, pairs, arguments.folds or 1, graded)
     if arguments.coco:
         metrics = merged(metrics, coco_metrics(similarity, arguments.pmrp))
     print(json.dumps(metrics, indent=2) if arguments.json else table(metrics))
@@ -109,9 +107,15 @@ def _source(arguments: argparse.Namespace) -> str:
     for name, other, path in (("images", "captions", arguments.captions), ("run", "qrels", arguments.qrels)):
         if bool(path) != (chosen == [name]):
             raise UserError(f"--{name} and --{other}: one goes with the other")
-    extra = {"--pairs": arguments.pairs, "--relevance": arguments.relevance, "--coco": arguments.coco}
+    extra = {
+        "--pairs": arguments.pairs,
+        "--captions-per-image": arguments.captions_per_image,
+        "--relevance": arguments.relevance,
+        "--folds": arguments.folds,
+        "--coco": arguments.coco,
+    }
     if chosen == ["run"] and (unused := [name for name, value in extra.items() if value]):
-        raise UserError(f"{unused[0]}: not with --run, whose qrels say what is relevant")
+        raise UserError(f"{unused[0]}: not with --run, whose qrels and items say all of that")
     return chosen[0]
 
 

@@ -81,9 +81,13 @@ def read_caption_file(path: Path, folder: Path | None = None) -> tuple[dict[str,
 
 
 class Listing:
-    """The rows so far. repeated: positions of captions that their image has already."""
+    """The rows so far. repeated: positions of captions that their image has already.
 
-    def __init__(self, folder: Path | None) -> None:
+    exact: names are those of files as they are, not what people and tools write of them.
+    """
+
+    def __init__(self, folder: Path | None, *, exact: bool = False) -> None:
+        self._exact = exact
         self.images: dict[str, Listed] = {}
         self.repeated: list[str] = []
         self._root = f"{folder.absolute().as_posix()}/" if folder else None
@@ -133,6 +137,8 @@ class Listing:
 
     def _plain(self, name: str) -> str:
         """Relative, with forward slashes, as it was written first."""
+        if self._exact:
+            return name
         name = name.strip().replace("\\", "/")
         if self._root and name.startswith(self._root):
             name = name[len(self._root) :]

@@ -16,8 +16,9 @@ header (.csv, .tsv). Each example is recognised by its keys:
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ RIGHT = ("caption", "true_caption")
 WRONG = ("negative_caption", "false_caption", "foil")
 BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 SUFFIXES = ("", ".png", ".jpg", ".jpeg")  # Winoground's names have none
+_LARGEST = 2**24  # pixels of a box, in each direction
 VOTES = 2  # of three annotators, by which VALSE calls a foil valid
 EXPECTED = "expected the keys of Winoground, SugarCrepe, ARO or VALSE, or image and captions"
 
@@ -84,6 +86,9 @@ def _contrast(item: dict[str, Any], name: str, folder: Path) -> Contrast:
                  if item.get(key)), "")  # fmt: skip
     kind = "_".join(map(str, kind)) if isinstance(kind, list) else str(kind)
     numbered = sorted((int(key[8:]), key) for key in item if re.fullmatch(r"caption_\d{1,2}", key) and item[key])
+    if [number for number, _ in numbered] != list(range(len(numbered))):  # ``right`` would mean another one
+        found = ", ".join(key for _, key in numbered)
+        raise UserError(f"{name}: {found}; expected captions from caption_0, none of them empty or twice")
     captions = [item[key] for _, key in numbered]
     if {"image_0", "image_1"} <= item.keys() and len(captions) == 2:
         shown = tuple(_shown(item[key], None, name, folder) for key in ("image_0", "image_1"))
@@ -96,7 +101,7 @@ def _contrast(item: dict[str, Any], name: str, folder: Path) -> Contrast:
     chosen = _number(item.get("right") or 0, f"{name}: right")
     if chosen not in range(len(captions)):
         raise UserError(f"{name}: right {chosen:g}, expected 0 to {len(captions) - 1}")
-    box = tuple(_number(item[key], f"{name}: {key}") for key in BOX) if set(BOX) <= item.keys() else None
+    box = tuple(_number(item.get(key), f"{name}: {key}") for key in BOX) if set(BOX) & item.keys() else None
     return Contrast(name, kind, (_shown(image, box, name, folder),), _texts(captions, name), int(chosen))
 
 
@@ -110,33 +115,70 @@ def _texts(captions: list[Any], name: str) -> tuple[str, ...]:
 def _shown(image: Any, box: tuple[float, ...] | None, name: str, folder: Path) -> Shown:
     if not isinstance(image, str) or not image:
         raise UserError(f"{name}: image {image!r:.60}, expected the name of a file")
-    if box is not None and not (min(box) >= 0 and min(box[2:]) > 0):
-        raise UserError(f"{name}: box {box}, expected x and y from 0 and a width and height above 0")
+    if box is not None and not (min(box) >= 0 and min(box[2:]) > 0 and max(box) <= _LARGEST):
+        raise UserError(
+            f"{name}: box {box}, expected x and y from 0 and a width and height above 0, all of at most {_LARGEST:,}"
+        )
     for suffix in SUFFIXES:
         path = folder / (image + suffix)
-        if path.is_file():
-            return Shown(path, box)
+        try:
+            if path.is_file():
+                return Shown(path, box)
+        except OSError as error:  # a name that is too long
+            raise UserError(f"{name}: image {image!r:.60}: {error.strerror}") from None
     raise UserError(f"{name}: no file {folder / image}; --images names the folder")
 
 
 def _number(value: Any, name: str) -> float:
+    """A finite number, or a UserError."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{name} {value!r:.40}, expected a number") from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):  # the last of integers with hundreds of digits
+        number = math.nan
+    if not math.isfinite(number):
+        shown = str(value) if isinstance(value, float) else f"{value!r:.40}"
+        raise UserError(f"{name} {shown}, expected a number")
+    return number
+
+
+def _table(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a table, each named by the line that it begins in.
+
+    Raises:
+        UserError: a column is there twice, a row has more or fewer cells, or a quotation mark is not closed in its row.
+    """
+    rows = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    begin = 0  # lines before the row
+    try:
+        for cells in rows:
+            name, used, begin = f"line {begin + 1}", lines[begin : rows.line_num], rows.line_num
+            if not "".join(cells).strip():
+                continue
+            if not names:
+                names = cells
+                if twice := [cell for cell in names if names.count(cell) > 1 and cell]:
+                    raise UserError(f"{path}, {name}: column {twice[0]!r:.60} twice")
+                continue
+            if any(line.count(delimiter) >= len(names) - 1 for line in used[1:]):
+                raise UserError(f"{path}, {name}: a quotation mark that is not closed in its row")
+            while len(cells) > len(names) and not cells[-1]:  # a spreadsheet fills rows up
+                cells.pop()
+            if len(cells) != len(names):
+                raise UserError(
+                    f"{path}, {name}: {len(cells)} columns, expected {len(names)}; a caption that holds {delimiter!r} "
+                    "must be quoted"
+                )
+            yield name, dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {begin + 1}: not readable as a row of a table ({error})") from None
 
 
 def _items(path: Path) -> Iterator[tuple[str, Any]]:
     """The examples with their names, not looked at."""
     text = read_text(path)
     if path.suffix.lower() in (".csv", ".tsv"):
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        rows = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, restkey="more columns")
-        try:
-            for number, row in enumerate(rows, start=1):
-                yield f"row {number}", {key: value for key, value in row.items() if value is not None}
-        except csv.Error as error:
-            raise UserError(f"{path}: not readable as a table ({error})") from None
+        yield from _table(path, split_lines(text), "\t" if path.suffix.lower() == ".tsv" else ",")
     elif path.suffix.lower() == ".jsonl":
         for number, line in enumerate(split_lines(text), start=1):
             if line.strip():

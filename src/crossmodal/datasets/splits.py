@@ -25,9 +25,14 @@ def split_rows(dataset: Dataset, name: str, left_out: Collection[int] = ()) -> S
 
     Without the rows ``left_out``, images whose store rows hold no regions (``FeatureStore.left_out``); in the split
     "probe" without the other image of their pair too.
+
+    Raises:
+        UserError: an image of the split "probe" is in no pair.
     """
     rows = dataset.rows(name)
     if name == "probe":
+        if len(rows) % 2:
+            raise UserError(f"{dataset.folder}: split probe: {len(rows):,} images, expected pairs of them")
         pairs = zip(rows[::2], rows[1::2], strict=True)
         rows = [row for pair in pairs for row in pair if not set(pair) & set(left_out)]
     images = np.asarray([row for row in rows if row not in left_out], dtype=np.int64)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -24,6 +25,8 @@ from crossmodal.errors import UserError
 from crossmodal.runtime import in_units, project_root, setting_path
 from crossmodal.settings.derived import BACKENDS, bert_source, region_backend, settings_in_use
 from crossmodal.settings.params import Params
+
+_ALSO_READ = ("download.mirror", "download.max_bad")  # params of the download stage besides the dataset's section
 
 
 @never_raises
@@ -63,7 +66,7 @@ def check_dataset(params: Params, timeout: float) -> list[Finding]:
             return [_tars(params.folder.images)]
         return [_path(f"folder.{key}", getattr(params.folder, key)) for key in ("images", "captions")]
     try:
-        if read_dataset(paths.DATASET).name == params.dataset:
+        if read_dataset(paths.DATASET).name == params.dataset and _is_made(params):
             return [Finding("ok", "data/dataset", f"{params.dataset} is made; its files are not needed again")]
     except UserError:
         pass  # not made yet
@@ -221,8 +224,31 @@ def _has_run(out: Path, params: Params) -> bool:
     text = f"{json.dumps(settings_in_use(params)[out.name], indent=1)}\n"  # as the settings stage writes it
     wanted = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
     try:
-        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-        locked = {dependency["path"]: dependency["md5"] for dependency in stages[out.name]["deps"]}
+        locked = {dependency["path"]: dependency["md5"] for dependency in _locked(out.name)["deps"]}
     except (OSError, yaml.YAMLError, LookupError, TypeError):
         return False
     return out.exists() and locked.get(file) == wanted
+
+
+def _is_made(params: Params) -> bool:
+    """Whether the dataset was made with these settings, by dvc.lock: else the download stage runs, and needs its files.
+
+    Compared as settings, not as they are written.
+    """
+    import yaml
+
+    section = getattr(params, params.dataset)
+    try:
+        locked = _locked("download")["params"]["params.yaml"]
+        made = type(section).model_validate(locked[params.dataset])
+        others = {key: getattr(params.download, key.removeprefix("download.")) for key in _ALSO_READ}
+        return made == section and others == {key: locked[key] for key in _ALSO_READ}
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _locked(stage: str) -> dict[str, Any]:
+    """What dvc.lock says of a stage."""
+    import yaml
+
+    return yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][stage]

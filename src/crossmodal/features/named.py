@@ -49,3 +49,10 @@ def named_regions(row: Mapping[str, np.ndarray], names: Mapping[str, Sequence[st
 def stored_regions(store: FeatureStore, row: int) -> list[NamedRegion]:
     """``named_regions`` of an image in a store."""
     return named_regions({name: store.read(row, name) for name in _READ if name in store.arrays}, store.metadata)
+
+
+def class_names(store: FeatureStore, row: int) -> list[str]:
+    """Class of each region of an image in a store, "" where the detector gives none or knows no name of it."""
+    names = store.metadata.get("classes") or ()  # published weights may come without
+    classes = store.read(row, "classes") if "classes" in store.arrays else []
+    return [names[number] if 0 <= number < len(names) else "" for number in classes]

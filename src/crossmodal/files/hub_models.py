@@ -181,15 +181,21 @@ def load_model(kind: Any, folder: Path, **options: Any) -> PreTrainedModel:
     Raises:
         UserError: a weight is missing; within ``reading`` also anything that transformers raises.
     """
-    model, told = kind.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-        **options,
-        **CAUTIOUS,
-    )
-    if told["missing_keys"]:  # transformers would draw them at random
-        raise UserError(f"{folder / 'model.safetensors'}: lacks {min(told['missing_keys'])!r}")
-    return model.eval()
+    name = str(folder / "model.safetensors")
+    return load_whole(kind, str(folder), name, local_files_only=True, dtype=torch.float32, **options).eval()
+
+
+def load_whole(kind: Any, source: str, name: str, **options: Any) -> PreTrainedModel:
+    """A model of a class of transformers from a folder or a hub, every weight from safetensors.
+
+    Args:
+        source: a hub's name, or a folder. name: of the weights, for the message.
+
+    Raises:
+        UserError: a weight is missing; within ``reading`` also anything that transformers raises.
+    """
+    model, told = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options, **CAUTIOUS)
+    if missing := told["missing_keys"]:  # transformers would draw them at random
+        others = f" and {len(missing) - 1} other weights" if len(missing) > 1 else ""
+        raise UserError(f"{name}: lacks {min(missing)!r}{others}")
+    return model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from crossmodal.errors import UserError
-from crossmodal.files.hub_models import CAUTIOUS, load_model, obtaining, reading_folder, save_pretrained
+from crossmodal.files.hub_models import CAUTIOUS, load_model, load_whole, obtaining, reading_folder, save_pretrained
 from crossmodal.runtime import hub_name_or_path
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def fetch_half(source: str, half: Half, folder: Path) -> None:
         folder: written by ``save_pretrained``; exists.
 
     Raises:
-        UserError: unknown name, no way to the hub, unreadable folder, or a model of another kind.
+        UserError: unknown name, no way to the hub, unreadable folder, a model of another kind, or a weight that is not
+            there.
     """
     import transformers
 
@@ -47,7 +48,7 @@ def fetch_half(source: str, half: Half, folder: Path) -> None:
             raise UserError(f"{setting}: holds a {kind} model, expected {' or '.join(_CLASSES)}")
         preparer = getattr(transformers, _PREPARERS[half]).from_pretrained(found, **CAUTIOUS)
         network = getattr(transformers, _CLASSES[kind][half])
-        model = network.from_pretrained(found, dtype=torch.float32, use_safetensors=True, **CAUTIOUS)
+        model = load_whole(network, found, setting, dtype=torch.float32)
     save_pretrained(folder, model, preparer)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from crossmodal.datasets.records import Dataset
 from crossmodal.errors import UserError, first_line
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.settings.derived import with_reading
@@ -27,6 +28,7 @@ class GalleryInfo(Record):
     """How a gallery is searched: the content of gallery.json.
 
     model, key: name and key of the matcher that encoded it. images, captions: how many there are.
+    dataset: digest of the dataset that it was made of (``Dataset.digest``); empty in files of a former version.
     index: FAISS factory string, empty for exact_pairwise. shortlist: items that shortlist_rerank scores.
     shortlist_by: "own", "muvera", or the folder of the matcher that finds them, whose key is ``shortlist_key``.
     muvera: ``evaluate.muvera`` of that gallery, where its encodings find them; else not in the file.
@@ -37,6 +39,7 @@ class GalleryInfo(Record):
     key: str
     images: Annotated[int, Field(ge=0)]
     captions: Annotated[int, Field(ge=0)]
+    dataset: str = ""
     mode: Mode
     index: str = ""
     shortlist: Annotated[int, Field(ge=0)] = 0
@@ -72,6 +75,24 @@ def read_info(folder: Path) -> GalleryInfo:
         UserError: missing, or something else.
     """
     return read_record(folder / "gallery.json", GalleryInfo, advice="run the evaluate stage first")
+
+
+def is_made_of(info: GalleryInfo, dataset: Dataset) -> bool:
+    """Whether a gallery was made of a dataset; of one that does not say, it is believed."""
+    return info.dataset in ("", dataset.digest)
+
+
+def check_made_of(folder: Path, info: GalleryInfo, dataset: Dataset) -> None:
+    """See that the gallery of ``folder``, and the results beside it, were made of a dataset.
+
+    Raises:
+        UserError: they were made of another one.
+    """
+    if not is_made_of(info, dataset):
+        raise UserError(
+            f"{folder}: made of another dataset ({info.dataset[:8]}) than {dataset.folder} holds ({dataset.name}, "
+            f"{dataset.digest[:8]}); make it again, with the evaluate stage or crossmodal embed"
+        )
 
 
 def as_made(params: Params, settings: Any, path: Path) -> Params:

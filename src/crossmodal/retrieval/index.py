@@ -89,6 +89,21 @@ def build_index(embeddings: np.ndarray, kind: IndexKind, *, reproducible: bool =
     return index
 
 
+def check_index(size: int, kind: IndexKind) -> None:
+    """See that FAISS knows a kind of index over vectors of ``size``, before there are any; it may yet want more.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        faiss.index_factory(size, kind.factory, METRICS[kind.metric])
+    except RuntimeError as error:
+        raise UserError(
+            f"index {kind.factory!r} (evaluate.index, or the option given): not possible over embeddings of size "
+            f"{size} ({_reason(error)})"
+        ) from None
+
+
 def save_index(index: faiss.Index, path: Path) -> None:
     """Write an index as ``faiss.write_index`` does, which by itself says nothing of a disk that is full at the end."""
     with path.open("wb") as file:

@@ -56,8 +56,8 @@ def search_split(inputs: SearchInputs, settings: Evaluate, folder: Path) -> Sear
     return rerank_shortlists(inputs, indexes, sample, shortlist=settings.shortlist, top_k=settings.top_k)
 
 
-def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
-    """The gallery that ``search_split`` leaves in its folder."""
+def describe(inputs: SearchInputs, settings: Evaluate, dataset: str = "") -> GalleryInfo:
+    """The gallery that ``search_split`` leaves in its folder; ``dataset``: digest of what ``inputs`` are made of."""
     config, split = inputs.config, inputs.split
     mode = mode_of(settings.mode, inputs.model, config.model)
     read_by = inputs.regions.settings | inputs.words.settings
@@ -70,7 +70,14 @@ def describe(inputs: SearchInputs, settings: Evaluate) -> GalleryInfo:
             how["muvera"] = settings.muvera
     images, captions = len(split.images), len(split.captions)
     return GalleryInfo(
-        model=config.model, key=config.key, images=images, captions=captions, mode=mode, settings=read_by, **how
+        model=config.model,
+        key=config.key,
+        images=images,
+        captions=captions,
+        dataset=dataset,
+        mode=mode,
+        settings=read_by,
+        **how,
     )
 
 

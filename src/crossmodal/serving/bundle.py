@@ -91,10 +91,10 @@ def pack(
     if info.shortlist_by not in OWN_VECTORS:
         shutil.copytree(setting_path(info.shortlist_by), packed / "finder")
         info = info.model_copy(update={"shortlist_by": "finder"})
-    save_info(packed, info)
     (packed / "dataset").mkdir()
     records = [replace(session.dataset.records[row], objects=()) for row in split.images]
-    write_dataset(packed / "dataset", session.dataset.name, records)
+    digest = write_dataset(packed / "dataset", session.dataset.name, records)
+    save_info(packed, info.model_copy(update={"dataset": digest}))
     for store, rows, arrays, name in stores:
         _copy_rows(store, rows, arrays, out / name)
     if (folders.captions / "vocabulary.json").is_file():

@@ -25,16 +25,17 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 
-from crossmodal.batch import Encoding
+from crossmodal.batch import Encoding, Regions
 from crossmodal.captions.encoders import caption_reading
 from crossmodal.datasets.records import ImageRecord, Skipped, write_dataset
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
 from crossmodal.files.checked_json import read_record, write_json
 from crossmodal.inference.each import encode_each
-from crossmodal.models.checkpoint import load_matcher
+from crossmodal.models.base import Matcher
+from crossmodal.models.checkpoint import MatcherConfig, load_matcher
 from crossmodal.retrieval.gallery import GalleryInfo, save_info
-from crossmodal.retrieval.index import IndexKind, build_index, save_index
+from crossmodal.retrieval.index import IndexKind, build_index, check_index, save_index
 from crossmodal.retrieval.muvera import FixedEncoder
 from crossmodal.runtime import pick_device
 from crossmodal.serving.embedding.former import STORES, TABLES
@@ -141,6 +142,8 @@ def _embed(
     made_by = _made_by(params, folders)
     if out.exists():
         _check_form(out, form)
+    if form == "gallery":
+        check_index(_indexed_size(model, config, params), IndexKind(factory))
     collection = find_tasks(source)
     embedded = Embedded(form=form, model=config.model, made_by=made_by, detector=detector_key(folders.detector))
     if part.exists() and not _continues(part, embedded):
@@ -199,6 +202,18 @@ def _write_table(part: Path, shards: Sequence[str]) -> None:
     write_lance(table, pq.read_schema(files[0]), batches)
 
 
+@torch.inference_mode()
+def _indexed_size(model: Matcher, config: MatcherConfig, params: Params) -> int:
+    """Length of the vectors that a gallery's index holds, by an image without content."""
+    shape = (1, 1 if model.image.boxes is None else len(model.image.boxes))
+    blank = Regions(torch.zeros(*shape, config.stored_regions), torch.zeros(*shape, 4), torch.ones(shape, dtype=bool))
+    encoding = model.encode_regions(blank)
+    size = encoding.vectors.shape[-1]
+    if model.pooled or params.evaluate.shortlist_by != "muvera":
+        return size
+    return FixedEncoder(params.evaluate.muvera, size).items(encoding).shape[-1]
+
+
 def _made_by(params: Params, folders: Folders) -> str:
     """Key of all that a photograph's row depends on."""
     settings = image_reading(params) | {"regions.batch_size": params.regions.batch_size}
@@ -243,7 +258,7 @@ def _make_gallery(
         for row in table.drop_columns("vector").to_pylist()
     ]
     (part / IMAGES).parent.mkdir(exist_ok=True)
-    write_dataset((part / IMAGES).parent, collection.name, records, skipped=skipped)
+    digest = write_dataset((part / IMAGES).parent, collection.name, records, skipped=skipped)
     if recipe.keep_regions:
         _merge_regions(part, made.shards)
     info = GalleryInfo(
@@ -251,6 +266,7 @@ def _make_gallery(
         key=config.key,
         images=len(records),
         captions=0,
+        dataset=digest,
         mode="shortlist_rerank" if recipe.keep_regions else "embeddings",
         index=factory,
         shortlist=params.evaluate.shortlist if recipe.keep_regions else 0,

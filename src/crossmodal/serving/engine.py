@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 
@@ -31,12 +30,12 @@ from crossmodal.limits import shown
 from crossmodal.models.base import Matcher
 from crossmodal.models.checkpoint import load_matcher, read_config
 from crossmodal.retrieval.gallery import OWN_VECTORS, read_info
-from crossmodal.retrieval.index import IndexKind, read_index, search
+from crossmodal.retrieval.index import IndexKind
 from crossmodal.retrieval.muvera import FixedEncoder
 from crossmodal.runtime import loaded_once, pick_device, setting_path
+from crossmodal.serving.gallery_side import AGAIN, GallerySide
 
 BATCH = 256  # of a gallery that is encoded whole
-MOST_BYTES = 10**9  # of the encodings of images, or of captions, of a gallery of shortlists that is also searched whole
 
 
 @dataclass(frozen=True)
@@ -62,30 +61,6 @@ class Answer:
     found: list[Hit]
     search: float
     rerank: float
-
-
-class GallerySide:
-    """The images or the captions of a gallery.
-
-    Args:
-        index: file of their index. count: how many there are. encode: items by number, as the matcher compares them.
-    """
-
-    def __init__(self, index: Path, count: int, encode: Callable[[np.ndarray], Encoding]) -> None:
-        self.path, self.count, self.encode = index, count, encode
-
-    @loaded_once
-    def index(self) -> faiss.Index:
-        return read_index(self.path)
-
-    @loaded_once
-    def everything(self) -> Encoding:
-        return self.encode(np.arange(self.count))
-
-    @loaded_once
-    def fits(self) -> bool:
-        """Whether the encodings of all items take at most MOST_BYTES, judged by the first one."""
-        return not self.count or self.encode(np.arange(1)).vectors.nbytes * self.count <= MOST_BYTES
 
 
 class SearchEngine:
@@ -250,7 +225,13 @@ class SearchEngine:
 
     @loaded_once
     def _embeddings(self) -> np.ndarray:
-        return read_npy(self.gallery / "embeddings.npy", "vectors of images", mapped=True)
+        path, size = self.gallery / "embeddings.npy", (self._images.count, self._images.index.d)
+        vectors = read_npy(path, "vectors of images", mapped=True)
+        if vectors.shape != size or vectors.dtype.kind != "f":
+            raise UserError(
+                f"{path}: {vectors.dtype} {vectors.shape}, expected numbers {size} as its index has; {AGAIN}"
+            )
+        return vectors
 
     def _encoder(self, query: Encoding) -> FixedEncoder:
         """Of a gallery whose shortlists are found by MUVERA's encodings."""
@@ -273,8 +254,7 @@ class SearchEngine:
             found = time.perf_counter()
         else:
             depth = max(k, self.info.shortlist if rerank else 0)
-            (scores,), (items,) = search(side.index, vector.cpu().numpy(), depth)
-            items, scores = items[items >= 0], scores[items >= 0]
+            scores, items = side.nearest(vector.cpu().numpy(), depth)
             found = time.perf_counter()
             if rerank and len(items):
                 scores = score(side.encode(items))
@@ -289,6 +269,6 @@ def _load(gallery: Path, folder: Path, name: str, key: str) -> Matcher:
     if found.key != key:
         raise UserError(
             f"{gallery}: made by another matcher ({name}, {key}) than {folder} holds ({found.model}, {found.key}); "
-            "make it again, with the evaluate stage or crossmodal embed"
+            f"{AGAIN}"
         )
     return load_matcher(folder)[0]

@@ -20,7 +20,7 @@ from crossmodal.features.store import FeatureStore
 from crossmodal.inference.compatibility import check_boxes, check_inputs, check_size
 from crossmodal.inference.scoring import SearchInputs, image_vectors
 from crossmodal.models.checkpoint import load_matcher, read_config
-from crossmodal.retrieval.gallery import GalleryInfo, read_info, save_info
+from crossmodal.retrieval.gallery import GalleryInfo, check_made_of, read_info, save_info
 from crossmodal.retrieval.index import IndexKind, build_index, save_index
 from crossmodal.retrieval.results import build_indexes
 from crossmodal.runtime import pick_device
@@ -98,6 +98,7 @@ def _encode(gallery: Path, params: Params, folders: Folders, out: Path) -> Folde
         )
     check_detector(gallery, folders.detector, made=paths.DETECTOR)
     dataset, regions = read_dataset(folders.dataset), FeatureStore(folders.regions)
+    check_made_of(gallery, read_info(gallery), dataset)
     split = split_rows(dataset, "test", regions.left_out)
     model, config = load_matcher(folders.matcher)
     out.mkdir(parents=True)
@@ -120,6 +121,7 @@ def _encode(gallery: Path, params: Params, folders: Folders, out: Path) -> Folde
         key=config.key,
         images=len(split.images),
         captions=len(split.captions),
+        dataset=dataset.digest,
         mode="embeddings" if model.pooled else "shortlist_rerank",
         index=kind.factory,
         shortlist=0 if model.pooled else params.evaluate.shortlist,

@@ -21,7 +21,7 @@ from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.regions.backends import load_extractor
 from crossmodal.regions.base import RegionExtractor
 from crossmodal.regions.extraction.query import read_photograph, regions_of
-from crossmodal.retrieval.gallery import as_made, read_info, read_threshold
+from crossmodal.retrieval.gallery import as_made, check_made_of, read_info, read_threshold
 from crossmodal.runtime import loaded_once
 from crossmodal.serving.embedding.record import check_detector
 from crossmodal.serving.engine import Answer, Hit, SearchEngine
@@ -71,6 +71,7 @@ class SearchSession:
         own = (gallery / "dataset").is_dir()
         self.params, self.folders = as_made(params, self.info.settings, gallery / "gallery.json"), folders
         self.dataset = read_dataset(gallery / "dataset" if own else folders.dataset)
+        check_made_of(gallery, self.info, self.dataset)
         self.regions = gallery / "regions" if own else folders.regions
         left_out = FeatureStore(self.regions).left_out if self.regions.is_dir() else ()
         self.split = split_rows(self.dataset, "test", left_out)

@@ -56,7 +56,7 @@ def write_shared(out: Path, params: Params, folders: Folders, dataset: str) -> M
     """Copy a trained matcher and what reads its queries; the card is written by others.
 
     Args:
-        out: created; must not exist. dataset: name of what it was trained on.
+        out: created; must not exist. dataset: name of what it was trained on; empty where that is not known.
 
     Raises:
         UserError: the matcher is missing or damaged.

@@ -22,7 +22,9 @@ import pyarrow as pa
 
 from crossmodal.batch import Encoding
 from crossmodal.datasets.records import Dataset
+from crossmodal.features.named import class_names
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.whole_folder import whole_folder
 from crossmodal.inference.scoring import SearchInputs, evaluating, numbers
 from crossmodal.serving.vector_table import vector_batch, vector_schema, write_lance, write_parquet
 
@@ -32,7 +34,7 @@ CAPTION_COLUMNS = ("id", "image", "text")
 
 
 def export_vectors(inputs: SearchInputs, dataset: Dataset, split: str, out: Path, kind: str) -> dict[str, int]:
-    """Write ``images`` and ``captions`` of a split into the folder ``out``, which is made.
+    """Write ``images`` and ``captions`` of a split into the folder ``out``, which is made once it is complete.
 
     Args:
         inputs: of that split. split: its name, kept in the tables' metadata.
@@ -48,11 +50,11 @@ def export_vectors(inputs: SearchInputs, dataset: Dataset, split: str, out: Path
     tables = {"images": _images(inputs, dataset, about)}
     if len(inputs.split.captions):
         tables["captions"] = _captions(inputs, dataset, about)
-    out.mkdir(parents=True)
     counts = {}
-    for name, batches in tables.items():
-        first = next(batches)
-        counts[name] = WRITERS[kind](out / f"{name}.{kind}", first.schema, _after(first, batches))
+    with whole_folder(out) as part:
+        for name, batches in tables.items():
+            first = next(batches)
+            counts[name] = WRITERS[kind](part / f"{name}.{kind}", first.schema, _after(first, batches))
     return counts
 
 
@@ -81,7 +83,7 @@ def _images(inputs: SearchInputs, dataset: Dataset, about: dict[str, Any]) -> It
                 [dataset.records[row].path for row in chunk],
                 members(encoding),
                 [_boxes(store, row) for row in chunk],
-                [_names(store, row) for row in chunk],
+                [class_names(store, row) for row in chunk],
             )
 
 
@@ -115,10 +117,3 @@ def _after(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa
 def _boxes(store: FeatureStore, row: int) -> np.ndarray:
     """Boxes (R, 4) as shares; none of features that came without."""
     return store.read(row, "boxes") if "boxes" in store.arrays else np.zeros((0, 4), np.float32)
-
-
-def _names(store: FeatureStore, row: int) -> list[str]:
-    """Class of each region, "" without a name."""
-    names = store.metadata.get("classes") or ()
-    classes = store.read(row, "classes") if "classes" in store.arrays else []
-    return [names[number] if 0 <= number < len(names) else "" for number in classes]

@@ -14,7 +14,7 @@ from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.files.checked_json import read_json
 from crossmodal.files.checked_yaml import dotted
 from crossmodal.models.checkpoint import MatcherConfig, read_config
-from crossmodal.retrieval.gallery import read_info
+from crossmodal.retrieval.gallery import is_made_of, read_info
 from crossmodal.runtime import setting_path
 from crossmodal.serving.session import Folders
 from crossmodal.settings.derived import bert_source, region_backend, run_settings
@@ -42,7 +42,8 @@ _RECALLS = ("r1", "r5", "r10", "medr")
 class Known:
     """What a card says besides the matcher's config.
 
-    metrics: of the test split, as metrics/test.json; None where results/evaluation is not of this matcher.
+    metrics: of the test split, as metrics/test.json; None where results/evaluation is not of this matcher and
+        dataset.
     settings: that it was trained by, nested; None where params.yaml is no longer, or never was, what trained it.
     """
 
@@ -58,14 +59,17 @@ def known_of(params: Params, folders: Folders, config: MatcherConfig) -> Known:
         UserError: the dataset or the metrics are damaged.
     """
     metrics = folders.evaluation / "metrics.json"
-    evaluated = metrics.is_file() and read_info(folders.evaluation).key == config.key
+    dataset, evaluated = read_dataset(folders.dataset), False
+    if metrics.is_file():
+        info = read_info(folders.evaluation)
+        evaluated = info.key == config.key and is_made_of(info, dataset)
     settings = run_settings(params)
     inputs = [folders.dataset / "manifest.json", folders.regions / "index.json", folders.captions / "index.json"]
     if isinstance(params.train.mismatched, str):
         inputs.append(setting_path(params.train.mismatched))
     trained = all(path.is_file() for path in inputs) and content_key(settings, inputs) == config.key
     return Known(
-        read_dataset(folders.dataset),
+        dataset,
         read_json(metrics, dict) if evaluated else None,
         without_paths(settings) if trained else None,
     )
@@ -87,14 +91,14 @@ def _without_path(value: Any) -> Any:
 
 
 def model_card(params: Params, config: MatcherConfig, known: Known, load: str, *, header: bool = True) -> str:
-    """The card, in Markdown.
+    """The card, in Markdown; of a matcher whose training is not known it names no training data and no licence.
 
     Args:
         load: how to load the model, a sentence and indented code. header: the hub's data in YAML at the top.
     """
     dataset, settings = known.dataset, known.settings
-    licence, rights = LICENCES.get(dataset.name, _OWN)
-    name = f"crossmodal-{config.model}-{dataset.name}"
+    licence, rights = _OWN if settings is None else LICENCES.get(dataset.name, _OWN)
+    name = f"crossmodal-{config.model}" if settings is None else f"crossmodal-{config.model}-{dataset.name}"
     seeds = {key: value for key, value in dotted(settings or {}).items() if key.split(".")[-1] == "seed"}
     card = _environment().get_template("model_card.md.j2")
     counts = {split: (len(dataset.rows(split)), _captions(dataset, split)) for split in ("train", "val", "test")}
@@ -136,8 +140,10 @@ def _header(name: str, licence: str, config: MatcherConfig, known: Known) -> str
     data: dict[str, Any] = {
         "license": licence,
         "library_name": "crossmodal",
-        "tags": ["image-text-retrieval", "region-features", config.model, known.dataset.name],
+        "tags": ["image-text-retrieval", "region-features", config.model],
     }
+    if known.settings is not None:
+        data["tags"].append(known.dataset.name)  # that it was trained on
     if known.metrics is not None:
         ways = (("i2t", "image to text"), ("t2i", "text to image"))
         found = [

@@ -61,15 +61,15 @@ class Samples:
     skipped: list[Skipped] = field(default_factory=list)
     sha256: str = ""
 
-    def text_of(self, image: str) -> tuple[str, bytes] | None:
-        """The file of captions of an image, and its name: of its name without the suffix, or of its key.
+    def texts_of(self, image: str) -> dict[str, bytes]:
+        """The files of captions of an image: of its name without the suffix, then of its key; key.txt before key.json.
 
         As in webdataset the key ends at the first dot of the file name: ``a/b.left.jpg`` is of the key ``a/b``.
         """
         path = PurePosixPath(image)
         keys = (path.with_suffix(""), path.with_name(path.name.split(".")[0] or path.name))
         names = (f"{key}{suffix}" for key in keys for suffix in TEXT_SUFFIXES)
-        return next(((name, self.texts[name]) for name in names if name in self.texts), None)
+        return {name: self.texts[name] for name in names if name in self.texts}
 
 
 def unpack_samples(address: str, folder: Path, *, texts: bool = True) -> Samples:

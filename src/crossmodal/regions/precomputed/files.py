@@ -117,9 +117,18 @@ class MilvlgReader(_FileReader):
 
 
 def _files(folder: Path, pattern: str, rows: dict[str, int]) -> dict[int, Path]:
-    """File of every image of the dataset that has one."""
-    paths = (path for path in sorted(folder.glob(pattern)) if path.is_file())
-    return {rows[key]: path for path in paths if (key := image_key(path.stem)) in rows}
+    """File of every image of the dataset that has one.
+
+    Raises:
+        UserError: an image has two.
+    """
+    files: dict[int, Path] = {}
+    for path in sorted(folder.glob(pattern)):
+        if not path.is_file() or (key := image_key(path.stem)) not in rows:
+            continue
+        if (other := files.setdefault(rows[key], path)) != path:
+            raise UserError(f"{path}: a second file of the image that {other.name} is of; keep one of them")
+    return files
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from crossmodal.datasets.records import SPLITS, Dataset
 from crossmodal.errors import UserError
-from crossmodal.files.checked_arrays import DAMAGED
+from crossmodal.files.checked_arrays import read_npy
 from crossmodal.files.text_files import read_text, split_lines
 from crossmodal.regions.grid import cell_boxes
 from crossmodal.regions.precomputed.rows import FeatureReader, as_features, image_key, record_rows
@@ -83,10 +83,9 @@ class _SplitFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.images = np.load(path, mmap_mode="r", allow_pickle=False)
-        except DAMAGED as error:
-            raise UserError(f"{path}: not a readable .npy file ({' '.join(str(error).split())[:200]})") from None
+        self.images = read_npy(path, "a .npy file", mapped=True)
+        if self.images.ndim < 2:
+            raise UserError(f"{path}: shape {self.images.shape}, expected (images, regions, size)")
         self.name = path.name.removesuffix("_ims.npy")
         self.captions = _lines(path.with_name(f"{self.name}_caps.txt"))
         rows, captions = len(self.images), len(self.captions)

@@ -24,6 +24,7 @@ import pyarrow as pa
 from crossmodal.datasets.archives.webdataset import unpack_samples
 from crossmodal.datasets.assemble import DECODERS
 from crossmodal.datasets.decode import decode_sized
+from crossmodal.features.named import class_names
 from crossmodal.features.store import SETTINGS, FeatureStore, StoreWriter
 from crossmodal.files.checked_json import Record, read_record, write_json
 from crossmodal.inference.each import encode_each
@@ -230,11 +231,10 @@ class ShardMaker:
         if key in found.rows:
             row, store = found.rows[key], found.store
             width, height = found.sizes[key]
-            names = store.metadata["classes"]
             return {
                 ("vectors" if self.recipe.sets else "vector"): found.vectors[row],
                 "boxes": store.read(row, "boxes"),
-                "classes": [names[number] if number >= 0 else "" for number in store.read(row, "classes")],
+                "classes": class_names(store, row),
                 "width": width,
                 "height": height,
             }
