@@ -30,6 +30,7 @@ from torch import nn
 from crossmodal.batch import sent
 from crossmodal.errors import UserError
 from crossmodal.losses.base import BatchLoss
+from crossmodal.losses.own_pairs import OWN_MINERS
 from crossmodal.settings.training import Loss
 
 DISTANCES = {
@@ -82,7 +83,7 @@ class MetricLoss(BatchLoss):
         self.settings = settings
         distance = _part(settings, "distance", DISTANCES)
         own = {} if distance is None or settings.miner in _OWN_DISTANCE else {"distance": distance}
-        self.miner = _part(settings, "miner", MINERS, **own)
+        self.miner = _part(settings, "miner", MINERS | OWN_MINERS if settings.mask_same_image else MINERS, **own)
         parts = {
             "distance": distance,
             "reducer": _part(settings, "reducer", REDUCERS),
