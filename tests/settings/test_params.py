@@ -82,6 +82,7 @@ CLIP_KEYS = ("regions.backend", "captions.encoder", "bert.source")
             {"batch_size": 5, "captions_per_image": 5},
             ["train.batch_size 5", "train.captions_per_image 5", "loss.name infonce"],
         ),
+        ("loss.candidates", 4, ["loss.candidates 4", "train.neighbours 4"]),
         ("regions.backend", "precomputed", ["precomputed.path: null", "regions.backend precomputed"]),
         ("train.step_epochs", 0, ["train.step_epochs", "1", "found 0"]),
         ("train.epochs", True, ["train.epochs", "number", "True"]),

@@ -107,3 +107,16 @@ class Loss(Section):
         if self.name == "crcl" and self.temperature < 0.01:  # no float32 holds what comes of less
             raise ValueError(f"temperature {self.temperature}: name crcl takes 0.01 or more")
         return self
+
+
+def check_candidates(candidates: int, train: Train) -> None:
+    """See that ``loss.candidates`` leaves some to be drawn beside a group of ``train.neighbours``; 0 scores all.
+
+    Raises:
+        ValueError: the group takes them all.
+    """
+    if 0 < candidates <= train.neighbours and candidates < train.batch_size:
+        raise ValueError(
+            f"loss.candidates {candidates}: train.neighbours {train.neighbours} leaves none to be drawn from the "
+            "rest of the batch; use more candidates or fewer neighbours"
+        )
