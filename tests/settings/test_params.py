@@ -74,6 +74,7 @@ CLIP_KEYS = ("regions.backend", "captions.encoder", "bert.source")
         ("loss.candidates", "all", ["loss.candidates", "'auto'", "integer", "'all'"]),
         ("train.features", "gpu", ["train.features", "'device'", "'gpu'"]),
         ("grid.trained", -1, ["grid.trained", "0", "-1"]),
+        ("loss", {"name": "infonce", "temperature": 0.009}, ["loss", "temperature 0.009", "infonce", "0.01"]),
         ("loss", {"name": "crcl", "temperature": 0.001}, ["loss", "temperature 0.001", "crcl", "0.01"]),
         ("loss", {"name": "crcl", "miner": "batch_hard"}, ["loss", "miner batch_hard", "crcl", "null"]),
         ("model", "clip", ["model clip", *(f"-S {key}=clip" for key in CLIP_KEYS)]),
