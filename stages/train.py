@@ -30,10 +30,12 @@ from crossmodal.paths import BERT, CAPTIONS, DATASET, DETECTOR, MATCHER, REGIONS
 from crossmodal.runtime import keep_large_blocks, seed_everything
 from crossmodal.settings.derived import loss_in_use, run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
+from crossmodal.terminal import warn
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
 from crossmodal.training.choices import choices_of
 from crossmodal.training.feed import with_features
+from crossmodal.training.idle import idle_settings
 from crossmodal.training.inputs import training_inputs
 from crossmodal.training.loop import Trainer, TrainerSettings
 from crossmodal.training.members import fit_in_turn, untrained_history
@@ -125,6 +127,8 @@ def main() -> None:
     processes = start_processes(params.train.devices, module="stages.train")
     if processes is None:  # others were started and have done the work
         return
+    for problem in idle_settings(params) if processes.first else ():
+        warn(problem)
     settings = run_settings(params)
     table = words_table(params)
     data = training_data(params, dataset, regions, words, table)
