@@ -95,8 +95,18 @@ def rouge_l_of_split(dataset: Dataset, val: Split) -> np.ndarray:
 def training_data(
     params: Params, dataset: Dataset, regions: FeatureStore, words: FeatureStore, table: TokenTable | None
 ) -> TrainingData:
-    """Training and validation splits, with wrong pairs if ``train.mismatched`` asks for them."""
-    train = first_images(require_split(dataset, "train", regions.left_out), params.train.training_images)
+    """Training and validation splits, with wrong pairs if ``train.mismatched`` asks for them.
+
+    Raises:
+        UserError: a split is empty, or the training split has fewer images than ``train.training_images`` asks for.
+    """
+    train, count = require_split(dataset, "train", regions.left_out), params.train.training_images
+    if count > len(train.images):
+        raise UserError(
+            f"params.yaml: train.training_images {count}: the training split has {len(train.images):,} images; "
+            "use fewer, or 0 for all"
+        )
+    train = first_images(train, count)
     val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     relevance = rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None
     data = TrainingData(regions, words, caption_images(dataset), train, val, token_table=table, relevance=relevance)

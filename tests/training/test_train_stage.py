@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from assertions import raises_naming
 from safetensors.torch import load_file
 from trainers import KilledError
 from transformers import BertConfig, BertModel
@@ -146,6 +147,18 @@ def test_the_first_training_images_alone(featured_root, mismatched):
     assert list(data.train.captions) == captions
     assert set(data.caption_image[captions]) <= set(images)
     assert list(data.val.images) == [row for row, record in enumerate(dataset.records) if record.split == "val"]
+
+
+def test_more_training_images_than_there_are(featured_root):
+    """All 24 are no error, by their number or by 0."""
+    dataset = read_dataset(Path("data/dataset"))
+    regions, words = FeatureStore(Path("data/regions")), FeatureStore(Path("data/captions"))
+    for count in (0, 24):
+        write_params(featured_root, "vsepp", train__training_images=count)
+        assert len(train.training_data(load_params(), dataset, regions, words, None).train.images) == 24
+    write_params(featured_root, "vsepp", train__training_images=25)
+    with raises_naming("train.training_images 25", "24 images"):
+        train.training_data(load_params(), dataset, regions, words, None)
 
 
 @pytest.mark.slow
