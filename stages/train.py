@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmodal.captions.encoders import ENCODERS
+from crossmodal.captions.encoders import ENCODERS, training_files, uses_token_table
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.datasets.splits import Split, caption_images, first_images, require_split
 from crossmodal.errors import UserError, exits_cleanly
@@ -27,13 +27,16 @@ from crossmodal.models.registry import build_model
 from crossmodal.models.text import build_text, load_pretrained
 from crossmodal.models.timm_network import create_network, read_network_config
 from crossmodal.paths import BERT, CAPTIONS, DATASET, DETECTOR, MATCHER, REGIONS
-from crossmodal.runtime import keep_large_blocks, seed_everything, setting_path
+from crossmodal.runtime import keep_large_blocks, seed_everything
 from crossmodal.settings.derived import loss_in_use, run_settings, trains_backbone
 from crossmodal.settings.params import Params, load_params
+from crossmodal.terminal import warn
 from crossmodal.tracking.run import open_training_run
 from crossmodal.training.batches import TrainingData
 from crossmodal.training.choices import choices_of
 from crossmodal.training.feed import with_features
+from crossmodal.training.idle import idle_settings
+from crossmodal.training.inputs import training_inputs
 from crossmodal.training.loop import Trainer, TrainerSettings
 from crossmodal.training.members import fit_in_turn, untrained_history
 from crossmodal.training.mismatched import FILE as MISMATCHED
@@ -64,7 +67,7 @@ def image_network(params: Params, stored: int) -> tuple[dict[str, Any], int]:
 
 def words_table(params: Params) -> TokenTable | None:
     """What ``train.word_dropout_kind: words`` knows of each token, where it is used."""
-    if params.train.word_dropout_kind == "words" and params.train.word_dropout:
+    if uses_token_table(params):
         return ENCODERS[params.captions.encoder].token_table(BERT, CAPTIONS)
     return None
 
@@ -92,8 +95,18 @@ def rouge_l_of_split(dataset: Dataset, val: Split) -> np.ndarray:
 def training_data(
     params: Params, dataset: Dataset, regions: FeatureStore, words: FeatureStore, table: TokenTable | None
 ) -> TrainingData:
-    """Training and validation splits, with wrong pairs if ``train.mismatched`` asks for them."""
-    train = first_images(require_split(dataset, "train", regions.left_out), params.train.training_images)
+    """Training and validation splits, with wrong pairs if ``train.mismatched`` asks for them.
+
+    Raises:
+        UserError: a split is empty, or the training split has fewer images than ``train.training_images`` asks for.
+    """
+    train, count = require_split(dataset, "train", regions.left_out), params.train.training_images
+    if count > len(train.images):
+        raise UserError(
+            f"params.yaml: train.training_images {count}: the training split has {len(train.images):,} images; "
+            "use fewer, or 0 for all"
+        )
+    train = first_images(train, count)
     val = first_images(require_split(dataset, "val", regions.left_out), params.train.validation_images)
     relevance = rouge_l_of_split(dataset, val) if params.train.best == "ndcg" else None
     data = TrainingData(regions, words, caption_images(dataset), train, val, token_table=table, relevance=relevance)
@@ -124,13 +137,14 @@ def main() -> None:
     processes = start_processes(params.train.devices, module="stages.train")
     if processes is None:  # others were started and have done the work
         return
+    for problem in idle_settings(params) if processes.first else ():
+        warn(problem)
     settings = run_settings(params)
-    inputs = [DATASET / "manifest.json", REGIONS / "index.json", CAPTIONS / "index.json"]
-    table, mismatched = words_table(params), params.train.mismatched
+    table = words_table(params)
     data = training_data(params, dataset, regions, words, table)
-    wrong = data.train.caption_image if mismatched else None
-    pairs_file = [setting_path(mismatched)] if isinstance(mismatched, str) else []
-    key = content_key(settings, inputs + pairs_file)
+    wrong = data.train.caption_image if params.train.mismatched else None
+    text_files = training_files(params, BERT, CAPTIONS)
+    key = content_key(settings, training_inputs(params, DATASET, REGIONS, CAPTIONS, DETECTOR, text_files))
     work = work_folder("train", {"key": key}) if processes.first else None
 
     seed_everything(params.seed)
@@ -158,7 +172,7 @@ def main() -> None:
     with open_training_run(key, settings, used and used.tags(), run_id=run_id, enabled=processes.first) as tracker:
         for trainer in trainers:
             trainer.state.run_id = tracker.run_id
-        tracker.log_dataset(dataset.name, digest=content_key({}, inputs[:1]), context="training")
+        tracker.log_dataset(dataset.name, digest=content_key({}, [DATASET / "manifest.json"]), context="training")
         tracker.log_dataset(f"{dataset.name}-regions", digest=regions.digest, context="training")
         tracker.log_dataset(f"{dataset.name}-captions", digest=words.digest, context="training")
         history = fit_in_turn(trainers, tracker.log_metrics)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from assertions import assert_names
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_pipeline import BACKBONE, COLOURS, write_pipeline
 
 from crossmodal.batch import Regions
@@ -30,6 +30,7 @@ from crossmodal.regions.grid import fetch_backbone
 from crossmodal.serving.bundle import pack, unpack
 from crossmodal.serving.session import Folders
 from crossmodal.settings.params import load_params
+from crossmodal.sharing.model_card import known_of
 from stages import evaluate, regions, report, train
 
 CASES = {"vse_infty": 1, "scan": "all", "sgraf": 2}  # model -> grid.trained
@@ -184,6 +185,17 @@ def test_a_network_that_is_cut_elsewhere_reads_no_photographs(inside, run, tmp_p
         code, _, err = run(*command)
         assert code == 2
         assert str(DETECTOR) in err and err.removeprefix(LOADING).count("\n") == 1
+
+
+def test_its_card_has_the_settings_of_this_backbone_alone(inside, tmp_path):
+    """The key of a training is that of the weights it started from too."""
+    params, config = load_params(), load_matcher(MATCHER)[1]
+    known = known_of(params, Folders(), config)
+    assert known.settings["grid"]["trained"] == CASES[inside]
+    shutil.copytree(DETECTOR, tmp_path / "detector")
+    weights = load_file(tmp_path / "detector/model.safetensors")
+    save_file({name: values + 1 for name, values in weights.items()}, tmp_path / "detector/model.safetensors")
+    assert known_of(params, Folders(detector=tmp_path / "detector"), config).settings is None
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,23 @@ def test_the_temperature_is_learned_and_bounded(similarity):
     value.backward()
     slope = (loop_infonce(similarity, 1 / 5.005) - loop_infonce(similarity, 1 / 4.995)) / math.log(5.005 / 4.995)
     assert loss.log_scale.grad.item() == pytest.approx(slope, rel=1e-3)
+    before = loss.log_scale.item()
+    loss.end_step()
+    assert loss.log_scale.item() == before
+
+
+def test_a_temperature_at_its_bound_is_learned_on(similarity):
+    """Equal scores ask for a higher one; a factor beyond CLIP's bound of 100 comes back to it after the step."""
+    settings = LOSS.model_copy(update={"name": "infonce", "temperature": 0.0101, "mask_same_image": False})
+    loss = build_loss(settings)
     with torch.no_grad():
-        loss.log_scale.fill_(20.0)  # far beyond CLIP's bound, a factor of 100
-    assert loss(similarity, IMAGES, epoch=0).item() == pytest.approx(loop_infonce(similarity, 0.01), rel=1e-4)
+        loss.log_scale.fill_(20.0)
+    loss.end_step()
+    assert loss.log_scale.item() == pytest.approx(math.log(100))
+    value = loss(similarity, IMAGES, epoch=0)
+    assert value.item() == pytest.approx(loop_infonce(similarity, 0.01), rel=1e-4)
+    value.backward()
+    assert loss.log_scale.grad > 1
 
 
 @pytest.mark.parametrize("mask", [True, False])

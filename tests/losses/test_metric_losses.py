@@ -1,37 +1,22 @@
 """pytorch-metric-learning's losses across modalities, against loops written from their equations."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from metric_pairs import ALPHA, BASE, BETA, IMAGE_OF, MARGIN, TEMPERATURE, nine_pairs, settings_of
 from pytorch_metric_learning import losses, reducers
 
 from crossmodal.losses.metric import MINERS, MetricLoss
 from crossmodal.losses.pair import infonce_loss
-from crossmodal.settings.params import load_params
-from crossmodal.settings.training import Loss
 
-ROOT = Path(__file__).resolve().parents[2]
-LOSS = load_params(ROOT / "params.yaml").loss
 NAMES = ["contrastive", "triplet", "ntxent", "multisimilarity"]
-IMAGE_OF = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])
-MARGIN, TEMPERATURE, ALPHA, BETA, BASE = 0.3, 0.2, 3.0, 10.0, 0.4
-
-
-def settings_of(name, **changes):
-    fixed = {"margin": MARGIN, "temperature": TEMPERATURE, "alpha": ALPHA, "beta": BETA, "base": BASE}
-    return Loss.model_validate(LOSS.model_dump() | {"name": name} | fixed | changes)
 
 
 @pytest.fixture
 def pairs():
-    """Unit vectors of 9 pairs of 6 images, each row a leaf of its own; the rows of an image with several are alike."""
-    generator = torch.Generator().manual_seed(0)
-    images = F.normalize(torch.randn(6, 5, generator=generator), dim=1)[IMAGE_OF]
-    captions = F.normalize(images + 0.7 * torch.randn(9, 5, generator=generator), dim=1)
-    return images.clone().requires_grad_(), captions.requires_grad_()
+    return nine_pairs()
 
 
 def euclidean(a, b):

@@ -4,12 +4,15 @@ import dataclasses
 import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossmodal.batch import Encoding, Words
+from crossmodal.features.store import FeatureStore, StoreWriter
+from crossmodal.inference.scoring import encode_captions
 from crossmodal.models.base import InputSizes
 from crossmodal.models.teran import TeranMatcher, align, aligned_words
 from crossmodal.settings.models import Teran
@@ -217,3 +220,26 @@ def test_encodings_are_normalised_sets_without_the_ends(batch, shared):
         torch.testing.assert_close(sets.vectors[sets.mask].norm(dim=-1), torch.ones(int(sets.mask.sum())))
     moved = dataclasses.replace(regions, boxes=regions.boxes.flip(1))
     assert not torch.allclose(model.encode_images(moved).vectors[0], images.vectors[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+@torch.inference_mode()
+def test_a_caption_of_one_token_is_encoded_in_any_batch(tmp_path, batch, last):
+    """Longer captions come first and fix the width; the token itself is compared, and scores are those of it alone."""
+    rng = np.random.default_rng(0)
+    writer = StoreWriter(tmp_path / "captions", {"features": ("float16", (8,))})
+    for length in (5, 5, 5, 1):
+        writer.append({"features": rng.normal(size=(length, 8))})
+    writer.close()
+    store, model = FeatureStore(tmp_path / "captions"), small_model("MrSw", last_tokens=last).eval()
+    images = model.encode_images(batch[0])
+    alone = [encode_captions(model, store, np.array([row]), 1) for row in range(4)]
+    expected = torch.cat([model.similarity(images, caption) for caption in alone], dim=1)
+    for size in (1, 2, 3, 4):
+        captions = encode_captions(model, store, np.arange(4), size)
+        assert captions.mask.sum(dim=1).tolist() == [4 - last] * 3 + [1]
+        torch.testing.assert_close(model.similarity(images, captions), expected, atol=1e-5, rtol=1e-5)
+    token = Words(torch.tensor(store.read(3, "features").tolist())[None], torch.ones(1, 1, dtype=torch.bool))
+    vector = F.normalize(model.word_set(token)[0, 0], dim=-1)
+    for row, score in enumerate(expected[:, 3]):
+        torch.testing.assert_close(score, (images.vectors[row][images.mask[row]] @ vector).max())

@@ -90,6 +90,16 @@ def test_saved_embeddings_are_normalised_and_give_up_their_queries(tmp_path):
     assert len(split_queries(unit, 10**6)[1]) == 25
 
 
+@pytest.mark.parametrize("scale", [1, 12])
+def test_float16_is_summed_as_more(tmp_path, scale):
+    """Rows whose sum of squares is beyond float16, or loses digits in it."""
+    matrix = (scale * np.random.default_rng(0).normal(size=(20, 768))).astype(np.float16)
+    np.save(tmp_path / "half.npy", matrix)
+    exact = matrix.astype(np.float64)
+    expected = exact / np.sqrt((exact**2).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(read_embeddings(tmp_path / "half.npy"), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

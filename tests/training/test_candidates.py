@@ -21,7 +21,7 @@ def chosen(count, *, images=40, each=1, neighbours=4, views=1, seed=0):
 
 
 @pytest.mark.parametrize("each", [1, 2])
-@pytest.mark.parametrize("count", [4, 8, 16])
+@pytest.mark.parametrize("count", [5, 8, 16])
 def test_own_pair_group_and_nearest_are_certain_and_the_rest_is_drawn(count, each):
     candidates, (images, captions), image_index = chosen(count, each=each)
     group = torch.arange(40) // 4
@@ -38,14 +38,27 @@ def test_own_pair_group_and_nearest_are_certain_and_the_rest_is_drawn(count, eac
         assert (candidates.sampled.sum(dim=1) > 0).all(), "of every image too"
 
 
-def test_a_sample_is_even():
+@pytest.mark.parametrize("each", [1, 2])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
+def test_weights_add_up_to_the_batch(count, each):
+    """Of every caption and every image, also where the group has as many images as there are candidates."""
+    for seed in range(20):
+        candidates, *_ = chosen(count, each=each, seed=seed)
+        torch.testing.assert_close(candidates.weights(0).sum(dim=0), torch.full((40 * each,), 40.0))
+        torch.testing.assert_close(candidates.weights(1).sum(dim=1), torch.full((40,), 40.0 * each))
+        assert candidates.scored.sum(dim=0).float().mean() <= count + 2
+
+
+@pytest.mark.parametrize("count", [4, 5, 10])
+def test_a_sample_is_even(count):
     """Every pair that is not certain is drawn as often as the others."""
     generator = torch.Generator().manual_seed(1)
     vectors = [F.normalize(torch.randn(20, 8, generator=generator), dim=-1) for _ in range(2)]
-    parts = [choose_candidates(*vectors, torch.arange(20), torch.arange(20) // 4, 10, generator) for _ in range(2000)]
+    pairs, group = torch.arange(20), torch.arange(20) // 4
+    parts = [choose_candidates(*vectors, pairs, group, count, generator) for _ in range(2000)]
     drawn = torch.stack([part.sampled for part in parts]).float().mean(dim=0)[~parts[0].certain]
     assert drawn.std() < 0.02
-    assert drawn.mean() > 0.1
+    assert drawn.mean() > (0.1 if count == 10 else 0.05)
 
 
 def test_all_or_no_views_of_a_pair():
@@ -110,6 +123,16 @@ def test_where_they_cannot_be_had_a_line_says_so(tiny_data, tmp_path, model, nam
 def test_what_auto_stands_for(model, name, given, used):
     loss = PARAMS.loss.model_copy(update={"name": name, "candidates": given})
     assert loss_in_use(PARAMS.model_copy(update={"model": model, "loss": loss})).candidates == used
+
+
+def test_auto_needs_fewer_neighbours():
+    for neighbours, batch_size in ((47, 64), (64, 48)):  # the second scores all pairs
+        train = PARAMS.train.model_copy(update={"neighbours": neighbours, "batch_size": batch_size})
+        assert loss_in_use(PARAMS.model_copy(update={"model": "sgraf", "train": train})).candidates == 48
+    train = PARAMS.train.model_copy(update={"neighbours": 48, "batch_size": 64})
+    with raises_naming("loss.candidates 48", "train.neighbours 48"):
+        loss_in_use(PARAMS.model_copy(update={"model": "sgraf", "train": train}))
+    assert loss_in_use(PARAMS.model_copy(update={"model": "tern", "train": train})).candidates == 0
 
 
 def test_a_gradient_is_thinned_alike_in_any_order_of_the_captions():

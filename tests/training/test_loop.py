@@ -228,6 +228,19 @@ def test_weight_decay_is_of_matrices_alone_or_of_everything(tiny_data):
     assert {value.ndim for value in parameters.values()} == {0, 1, 2}
 
 
+def test_a_learned_temperature_comes_back_from_its_bound(tiny_data):
+    trainer = trainer_of(
+        data_of(tiny_data), tiny_data / "state", name="infonce", temperature=0.011, lr=0.5, warmup_steps=0
+    )
+    scales = []
+    for slope in (-1.0, 1.0, 1.0, 1.0):
+        trainer.loss.log_scale.grad = torch.tensor(slope)
+        trainer._step()
+        scales.append(trainer.loss.log_scale.exp().item())
+    assert scales[0] == pytest.approx(100)
+    assert scales[-1] < 99
+
+
 @pytest.mark.parametrize(("best", "epoch"), [("rsum", 3), ("t2i", 2), ("ndcg", 1)])
 def test_the_epoch_is_kept_by_the_figure_that_is_asked_for(tiny_data, monkeypatch, best, epoch):
     """Figures of three epochs of which each has another as its best, and the plateau schedule goes by the same."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
@@ -13,6 +14,7 @@ from trainers import BACKBONE, KilledError, backbone_matcher, data_of, kill_at, 
 
 from crossmodal.batch import Encoding
 from crossmodal.errors import UserError
+from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.models.base import Matcher
 from crossmodal.training import loop
 from crossmodal.training.processes import ALONE, start_processes
@@ -29,6 +31,8 @@ CASES = {  # model, settings of train and loss; batches of 9 captions: 5 for the
     "scan-hinge": ("scan", {"name": "hinge"}),
     "sets-infonce": ("sets", {"name": "infonce"}),
     "vse_infty-hinge": ("vse_infty", {"name": "hinge", "mlp_hidden": 8}),
+    "vse_infty-uneven": ("vse_infty", {"name": "hinge", "mlp_hidden": 8, "norm_padding": True}),
+    "vse_infty-uneven-chunks": ("vse_infty", {"name": "hinge", "mlp_hidden": 8, "norm_padding": True, "chunk": 2}),
     "vsrn-hinge": ("vsrn", {"name": "hinge", "layers": 2, "word_dim": 8}),
     "sgr-hinge": ("sgraf", {"name": "hinge", "module": "sgr", "sim_dim": 8}),
     "sgr-infonce": ("sgraf", {"name": "infonce", "module": "sgr", "sim_dim": 8, "region_norms": 3}),
@@ -82,6 +86,8 @@ class SetMatcher(Matcher):
 
 def shared_trainer(folder, processes, resume, model, changes):
     settings = {"epochs": 2, "batch_size": 9, "warmup_steps": 2, "clip": 0.0} | changes
+    if settings.get("norm_padding"):
+        folder = folder / "uneven"
     if model == "backbone":  # the last stage of a network is trained with the model
         folder = folder / "maps"
         own = {key: settings.pop(key) for key in list(settings) if key in BACKBONE}
@@ -151,11 +157,24 @@ def work(rank, folder, port):
     torch.save(results, folder / f"results{rank}.pt")
 
 
+def write_uneven_regions(folder):
+    """Images of two regions, then images of five: the first process's share of a batch has the short ones."""
+    boxed = FeatureStore(folder / "regions").arrays
+    shutil.rmtree(folder / "regions")
+    writer, rng = StoreWriter(folder / "regions", boxed), np.random.default_rng(0)
+    for row in range(40):
+        count = 2 if row < 12 else 5  # 24 training images
+        writer.append({"features": rng.normal(size=(count, 12)), "boxes": np.tile([0, 0, 1, 1], (count, 1))})
+    writer.close()
+
+
 @pytest.fixture(scope="module")
 def folder(shared_tiny_data):
     maps = shared_tiny_data / "maps"
-    shutil.copytree(shared_tiny_data, maps)
+    for other in (maps, shared_tiny_data / "uneven"):
+        shutil.copytree(shared_tiny_data, other, ignore=shutil.ignore_patterns("maps", "uneven"))
     torch.save(write_maps(maps), maps / "network.pt")
+    write_uneven_regions(shared_tiny_data / "uneven")
     return shared_tiny_data
 
 

@@ -10,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from assertions import raises_naming
 from safetensors.torch import load_file
+from trainers import KilledError
+from transformers import BertConfig, BertModel
 
 from crossmodal.captions.vocabulary import SPECIAL, Vocabulary
 from crossmodal.datasets.records import ImageRecord, read_dataset, write_dataset
 from crossmodal.datasets.splits import caption_images
 from crossmodal.features.store import FeatureStore, StoreWriter
 from crossmodal.settings.params import load_params
+from crossmodal.training.loop import Trainer
 from crossmodal.training.validation import validate
 from stages import train
 
@@ -144,6 +149,18 @@ def test_the_first_training_images_alone(featured_root, mismatched):
     assert list(data.val.images) == [row for row, record in enumerate(dataset.records) if record.split == "val"]
 
 
+def test_more_training_images_than_there_are(featured_root):
+    """All 24 are no error, by their number or by 0."""
+    dataset = read_dataset(Path("data/dataset"))
+    regions, words = FeatureStore(Path("data/regions")), FeatureStore(Path("data/captions"))
+    for count in (0, 24):
+        write_params(featured_root, "vsepp", train__training_images=count)
+        assert len(train.training_data(load_params(), dataset, regions, words, None).train.images) == 24
+    write_params(featured_root, "vsepp", train__training_images=25)
+    with raises_naming("train.training_images 25", "24 images"):
+        train.training_data(load_params(), dataset, regions, words, None)
+
+
 @pytest.mark.slow
 def test_published_settings_reach_the_training(featured_root):
     """A BiGRU whose words are masked, nDCG on the first images of the validation split."""
@@ -167,6 +184,45 @@ def test_published_settings_reach_the_training(featured_root):
         assert row["kept_by"] == row["t2i/ndcg25"]
         assert row["i2t/r1"] % 25 == 0 and row["t2i/r1"] % 12.5 == 0  # of 4 images and 8 captions
         assert row["t2i/r5"] == 100
+
+
+def write_bert(seed):
+    """A BERT of random weights in models/bert."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = BertModel(BertConfig(vocab_size=20, **sizes), add_pooling_layer=False)
+    bert.save_pretrained("models/bert")
+
+
+@pytest.mark.parametrize(("bert", "begins"), [(1, 2), (2, 0)])
+def test_only_a_training_on_the_same_bert_resumes(featured_root, monkeypatch, bert, begins):
+    """Of the same settings and captions, whose ids do not say what BERT holds."""
+    shutil.rmtree(featured_root / "data/captions")
+    writer = StoreWriter(Path("data/captions"), {"token_ids": ("int32", ())})
+    for row in range(80):
+        writer.append({"token_ids": np.array([2, 5 + row % 10, 6 + row % 9, 3])})
+    writer.close()
+    write_params(featured_root, "vsepp", captions__encoder="bert_finetune")
+    write_bert(1)
+    save, load, begun = Trainer._save, Trainer._load, []
+
+    def killed_after_two_epochs(trainer):
+        save(trainer)
+        if trainer.state.epoch == 2:
+            raise KilledError
+
+    def noted(trainer):
+        load(trainer)
+        begun.append(trainer.state.epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", killed_after_two_epochs)
+        with pytest.raises(KilledError):
+            train.main()
+    monkeypatch.setattr(Trainer, "_load", noted)
+    write_bert(bert)
+    train.main()
+    assert begun == [begins]
 
 
 @pytest.mark.slow

@@ -142,6 +142,15 @@ class CaptionEncoder(ABC):
         """The matcher's text encoder; it has no weights if features are stored."""
         return TextSettings({}, store.arrays[FEATURES][1][0])
 
+    @classmethod
+    def training_files(cls, bert: Path, captions: Path, *, table: bool) -> list[Path]:
+        """Files of the bert and captions stages that a training reads besides the caption store.
+
+        Args:
+            table: whether it reads the ``token_table`` too.
+        """
+        return []
+
 
 def store_captions(
     encoder: CaptionEncoder, captions: Sequence[str], folder: Path, *, batch_size: int, chunk: int = SHARD_ROWS

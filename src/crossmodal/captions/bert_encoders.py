@@ -64,6 +64,14 @@ class _Bert(CaptionEncoder):
     def token_table(cls, bert: Path, captions: Path) -> TokenTable:
         return table_of_tokenizer(load_bert(bert)[1])
 
+    @classmethod
+    def training_files(cls, bert: Path, captions: Path, *, table: bool) -> list[Path]:
+        return _files(bert) if table else []
+
+
+def _files(bert: Path) -> list[Path]:
+    return [path for path in sorted(bert.glob("*")) if path.is_file()]
+
 
 def table_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TokenTable:
     """The table of a BERT's tokenizer, or of another that puts a token at either end of a caption.
@@ -165,6 +173,10 @@ class BertIds(_Bert):
         if table.mask is None:
             raise UserError(f"{bert}: no mask token, which train.word_dropout_kind words needs; use tokens")
         return table
+
+    @classmethod
+    def training_files(cls, bert: Path, captions: Path, *, table: bool) -> list[Path]:
+        return _files(bert)  # the weights that the training starts from
 
     @classmethod
     def text_settings(cls, params: Params, bert: Path, store: FeatureStore, table: TokenTable | None) -> TextSettings:

@@ -55,6 +55,10 @@ class WordIds(CaptionEncoder):
         return TokenTable(np.zeros(max(len(vocabulary), mask + 1), dtype=bool), mask, ends=False)
 
     @classmethod
+    def training_files(cls, bert: Path, captions: Path, *, table: bool) -> list[Path]:
+        return [captions / _FILE]
+
+    @classmethod
     def text_settings(cls, params: Params, bert: Path, store: FeatureStore, table: TokenTable | None) -> TextSettings:
         words = len(Vocabulary.load(store.folder / _FILE)) if table is None else len(table.continues)
         return TextSettings({"vocabulary": words, **params.bigru.model_dump()}, params.bigru.hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from crossmodal.captions.base import CaptionEncoder
@@ -24,3 +25,13 @@ def caption_reading(params: Params) -> dict[str, Any]:
     Kept with a gallery, so that queries are encoded as its captions were; see ``derived.with_reading``.
     """
     return ENCODERS[params.captions.encoder].reading(params.captions.max_tokens)
+
+
+def uses_token_table(params: Params) -> bool:
+    """Whether words are dropped by what is known of each token (``train.word_dropout_kind: words``)."""
+    return params.train.word_dropout_kind == "words" and bool(params.train.word_dropout)
+
+
+def training_files(params: Params, bert: Path, captions: Path) -> list[Path]:
+    """Files of the bert and captions stages that the train stage reads besides the caption store."""
+    return ENCODERS[params.captions.encoder].training_files(bert, captions, table=uses_token_table(params))

@@ -36,5 +36,8 @@ class BatchLoss(nn.Module):
         """
         return self(image_index.new_zeros(len(image_index), len(image_index), dtype=torch.float32), image_index, epoch)
 
+    def end_step(self) -> None:
+        """Called after every step of the optimizer; keeps parameters of the loss within their bounds."""
+
     def end_epoch(self, epoch: int) -> None:
         """Called after the last batch of every epoch; warns of what a setting has done to the loss."""

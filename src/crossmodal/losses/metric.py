@@ -30,6 +30,7 @@ from torch import nn
 from crossmodal.batch import sent
 from crossmodal.errors import UserError
 from crossmodal.losses.base import BatchLoss
+from crossmodal.losses.own_pairs import OWN_MINERS
 from crossmodal.settings.training import Loss
 
 DISTANCES = {
@@ -61,6 +62,7 @@ MINERS = {
     "triplet_margin": miners.TripletMarginMiner,
     "uniform_histogram": miners.UniformHistogramMiner,
 }
+TRIPLETS = ("all", "hard", "semihard", "easy")  # type_of_triplets of the triplet_margin miner
 _OWN_DISTANCE = ("angular", "distance_weighted")  # miners defined by the Euclidean distance alone
 
 _DEFAULT_REDUCER = {"contrastive": "nonzero", "triplet": "nonzero", "ntxent": "mean", "multisimilarity": "mean"}
@@ -82,7 +84,7 @@ class MetricLoss(BatchLoss):
         self.settings = settings
         distance = _part(settings, "distance", DISTANCES)
         own = {} if distance is None or settings.miner in _OWN_DISTANCE else {"distance": distance}
-        self.miner = _part(settings, "miner", MINERS, **own)
+        self.miner = _part(settings, "miner", MINERS | OWN_MINERS if settings.mask_same_image else MINERS, **own)
         parts = {
             "distance": distance,
             "reducer": _part(settings, "reducer", REDUCERS),
@@ -95,6 +97,7 @@ class MetricLoss(BatchLoss):
             "mean",
             "sum",
         )
+        self._try()
 
     def forward(self, images: torch.Tensor, captions: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
         """The library's loss times B, so that it is summed over the pairs as the other losses are.
@@ -106,6 +109,20 @@ class MetricLoss(BatchLoss):
         """
         both = self._one_way(images, captions, image_index) + self._one_way(captions, images, image_index)
         return both / 2 if self.settings.reducer == "sum" else both / 2 * len(image_index)
+
+    def _try(self) -> None:
+        """See that the library computes with its arguments: it looks at the values of most in the first batch alone.
+
+        Raises:
+            UserError: it does not.
+        """
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(0)
+            images, captions = (F.normalize(torch.randn(12, 16), dim=1).requires_grad_() for _ in range(2))
+            try:
+                self(images, captions, torch.arange(12) // 2).backward()
+            except Exception as error:  # whatever comes of an argument of a wrong type
+                raise _refused(self.settings, error) from None
 
     def _one_way(self, anchors: torch.Tensor, references: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
         settings, device = self.settings, anchors.device
@@ -173,11 +190,24 @@ def _part(settings: Loss, role: str, kinds: dict[str, Any], **given: Any) -> nn.
     name = getattr(settings, role)
     if name is None:
         return None
+    arguments = settings.kwargs.get(role, {})
+    if (kind := arguments.get("type_of_triplets", "all")) not in TRIPLETS:  # the library takes any for "all"
+        raise UserError(
+            f"params.yaml: loss.kwargs.{role}.type_of_triplets {kind!r}: expected {', '.join(map(repr, TRIPLETS))}"
+        )
     try:
-        return kinds[name](**given, **settings.kwargs.get(role, {}))
+        return kinds[name](**given, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"params.yaml: loss.{role} {name} with loss.kwargs.{role}: {reason}") from None
+        raise _refused(settings, error, role) from None
+
+
+def _refused(settings: Loss, error: Exception, role: str | None = None) -> UserError:
+    """What the library says of ``loss.kwargs``; ``role``: of that part's, None of any."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if role:
+        return UserError(f"params.yaml: loss.{role} {getattr(settings, role)} with loss.kwargs.{role}: {reason}")
+    parts = " and ".join(f"loss.kwargs.{part} {values}" for part, values in settings.kwargs.items())
+    return UserError(f"params.yaml: loss.name {settings.name} with {parts or 'its parts'}: {reason}")
 
 
 def _own_pairs(image_index: torch.Tensor, *, triplets: bool) -> Indices:

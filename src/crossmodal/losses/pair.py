@@ -121,7 +121,10 @@ class HingeLoss(BatchLoss):
 
 
 class InfoNceLoss(BatchLoss):
-    """``infonce_loss`` whose temperature is learned, as CLIP does: a parameter that belongs to training alone."""
+    """``infonce_loss`` whose temperature is learned, as CLIP does: a parameter that belongs to training alone.
+
+    It stays at 0.01 or above, by its value and not by a bound in the graph, at which it would have no gradient.
+    """
 
     takes_candidates = True
 
@@ -134,8 +137,12 @@ class InfoNceLoss(BatchLoss):
         self, similarity: torch.Tensor, image_index: torch.Tensor, epoch: int, candidates: Candidates | None = None
     ) -> torch.Tensor:
         """The loss, summed over the pairs; arguments as in ``HingeLoss``."""
-        scale, ignore = self.log_scale.clamp(max=math.log(100)).exp(), same_image(image_index, self.settings)  # CLIP's
+        scale, ignore = self.log_scale.exp(), same_image(image_index, self.settings)
         return infonce_loss(similarity, temperature=1 / scale, ignore=ignore, candidates=candidates)
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        self.log_scale.clamp_(max=math.log(100))  # CLIP's bound
 
 
 def same_image(image_index: torch.Tensor, settings: Loss) -> torch.Tensor | None:

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from crossmodal.batch import Regions, sent
 from crossmodal.errors import UserError
+from crossmodal.models.process_norms import most_of_processes
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -113,7 +114,8 @@ def region_maps(inputs: int, dim: int, hidden: int) -> tuple[nn.Linear, nn.Seque
 def map_regions(regions: Regions, linear: nn.Linear, mlp: nn.Module | None, *, norm_padding: bool) -> torch.Tensor:
     """A linear map of region features, with an MLP in parallel: (B, R, D) -> (B, R, E), 0 at padding.
 
-    ``norm_padding``: in training the MLP's batch norm counts the zeros that pad images to the longest of the batch.
+    ``norm_padding``: in training the MLP's batch norm counts the zeros that pad images to the longest of the batch,
+    which several processes share.
     """
     items = regions.real_items()
     real = take_items(regions.features, items)  # (regions of all images, D)
@@ -122,7 +124,8 @@ def map_regions(regions: Regions, linear: nn.Linear, mlp: nn.Module | None, *, n
         rows = real
         if mlp.training and norm_padding:
             counts = regions.lengths()
-            rows = torch.cat([real, real.new_zeros(int(counts.max()) * len(counts) - len(real), real.shape[1])])
+            longest = most_of_processes(int(counts.max()))
+            rows = torch.cat([real, real.new_zeros(longest * len(counts) - len(real), real.shape[1])])
         mapped = mapped + mlp(rows)[: len(real)]
     return put_items(mapped, items, *regions.mask.shape)
 

@@ -16,8 +16,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The sum of all processes' values, which have one shape, with gradients; the values of a process alone."""
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return _Sum.apply(values) if several else values
+    return _Sum.apply(values) if _several() else values
+
+
+def most_of_processes(count: int) -> int:
+    """The largest of all processes' numbers; that of a process alone."""
+    if not _several():
+        return count
+    most = torch.tensor(count)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Sum(torch.autograd.Function):

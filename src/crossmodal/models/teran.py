@@ -55,10 +55,15 @@ class TeranMatcher(TernMatcher):
         mask = host = aligned_words(words.mask, self.last_tokens)
         if words.host_mask is not None:
             host = aligned_words(words.host_mask, self.last_tokens)
+        found, known = self.word_set(words), words.host_mask is not None
+        if host.shape[1] > 1 and host[:, 0].any():
+            found = _from_second(found, mask[:, :1, None])
+            mask, host = (_from_second(part, part[:, :1]) for part in (mask, host))
+        elif host.shape[1] > 1:
+            found, mask, host = found[:, 1:], mask[:, 1:], host[:, 1:]
         columns = host.any(dim=0).nonzero().flatten().tolist()  # of [CLS] and of the ends nothing is kept
-        used = slice(columns[0], columns[-1] + 1) if columns else slice(0)
-        known = None if words.host_mask is None else host[:, used]
-        return Encoding(F.normalize(self.word_set(words)[:, used], dim=-1), mask[:, used], known)
+        used = slice(columns[-1] + 1 if columns else 0)
+        return Encoding(F.normalize(found[:, used], dim=-1), mask[:, used], host[:, used] if known else None)
 
     def similarity(self, images: Encoding, captions: Encoding) -> torch.Tensor:
         return align(images, captions, self.mode)
@@ -78,6 +83,14 @@ def aligned_words(mask: torch.Tensor, last_tokens: int) -> torch.Tensor:
     first = length.clamp(max=2)
     last = torch.maximum(length - last_tokens, first)
     return mask & (position >= first) & (position <= last)
+
+
+def _from_second(values: torch.Tensor, alone: torch.Tensor) -> torch.Tensor:
+    """Tokens without the first: (B, L, ...) -> (B, L - 1, ...), so that every batch begins at the same token.
+
+    alone: (B, 1, ...) bool, captions whose only token is that one; it takes the second's place.
+    """
+    return torch.cat([torch.where(alone, values[:, :1], values[:, 1:2]), values[:, 2:]], dim=1)
 
 
 def align(images: Encoding, captions: Encoding, mode: str, *, cells: int = CELLS) -> torch.Tensor:

@@ -116,7 +116,7 @@ def read_embeddings(path: Path) -> np.ndarray:
     matrix = read_npy(path, "a .npy file of numbers")
     if matrix.ndim != 2 or len(matrix) < 2 or matrix.dtype.kind != "f":
         raise UserError(f"{path}: {matrix.dtype} {matrix.shape}, expected a matrix of floats, two or more rows")
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    norms = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)  # of float16 a sum of squares overflows
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise UserError(f"{path}: a row is all zeros or not finite")
     return (matrix / norms).astype(np.float32)

@@ -18,7 +18,7 @@ from crossmodal.files.checked_yaml import first_problem
 from crossmodal.files.checksums import file_checksum
 from crossmodal.runtime import setting_path
 from crossmodal.settings.params import Params
-from crossmodal.settings.training import MATRIX_LOSSES, Loss
+from crossmodal.settings.training import MATRIX_LOSSES, Loss, check_candidates
 
 _FITTED = ("regions.per_image", "regions.min_score", "regions.nms")
 _BOTTOMUP = ("bottomup.selection", "bottomup.min_regions", "bottomup.max_regions", "bottomup.min_score", "bottomup.nms")
@@ -78,11 +78,20 @@ def bert_source(params: Params) -> str:
 
 
 def loss_in_use(params: Params) -> Loss:
-    """The section ``loss`` with ``loss.candidates: auto`` replaced: some pairs of a batch where each costs much."""
+    """The section ``loss`` with ``loss.candidates: auto`` replaced: some pairs of a batch where each costs much.
+
+    Raises:
+        UserError: they are no more than ``train.neighbours``.
+    """
     if params.loss.candidates != "auto":
         return params.loss
     some = params.model in COSTLY and params.loss.name in MATRIX_LOSSES
-    return params.loss.model_copy(update={"candidates": CANDIDATES if some else 0})
+    candidates = CANDIDATES if some else 0
+    try:
+        check_candidates(candidates, params.train)
+    except ValueError as error:
+        raise UserError(f"params.yaml: {error}") from None
+    return params.loss.model_copy(update={"candidates": candidates})
 
 
 def further_captions(params: Params) -> Path | None:

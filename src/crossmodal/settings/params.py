@@ -102,6 +102,12 @@ class Params(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _candidates_are_drawn(self) -> Params:
+        if self.loss.candidates != "auto":  # what that stands for: settings/derived.py
+            training.check_candidates(self.loss.candidates, self.train)
+        return self
+
     @property
     def model_settings(self) -> Section:
         """The section of the chosen model."""

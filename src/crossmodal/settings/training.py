@@ -104,6 +104,20 @@ class Loss(Section):
             raise ValueError(f"kwargs.{idle[0]}: {idle[0]} is null, so that they would not count")
         if self.name == "triplet" and self.reducer == "per_anchor":
             raise ValueError("reducer per_anchor: not with name triplet")
-        if self.name == "crcl" and self.temperature < 0.01:  # no float32 holds what comes of less
-            raise ValueError(f"temperature {self.temperature}: name crcl takes 0.01 or more")
+        # crcl: no float32 holds what comes of less. infonce: learned within CLIP's bound.
+        if self.name in ("infonce", "crcl") and self.temperature < 0.01:
+            raise ValueError(f"temperature {self.temperature}: name {self.name} takes 0.01 or more")
         return self
+
+
+def check_candidates(candidates: int, train: Train) -> None:
+    """See that ``loss.candidates`` leaves some to be drawn beside a group of ``train.neighbours``; 0 scores all.
+
+    Raises:
+        ValueError: the group takes them all.
+    """
+    if 0 < candidates <= train.neighbours and candidates < train.batch_size:
+        raise ValueError(
+            f"loss.candidates {candidates}: train.neighbours {train.neighbours} leaves none to be drawn from the "
+            "rest of the batch; use more candidates or fewer neighbours"
+        )

@@ -10,15 +10,16 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from crossmodal.captions.encoders import training_files
 from crossmodal.datasets.records import Dataset, read_dataset
 from crossmodal.files.checked_json import read_json
 from crossmodal.files.checked_yaml import dotted
 from crossmodal.models.checkpoint import MatcherConfig, read_config
 from crossmodal.retrieval.gallery import is_made_of, read_info
-from crossmodal.runtime import setting_path
 from crossmodal.serving.session import Folders
 from crossmodal.settings.derived import bert_source, region_backend, run_settings
 from crossmodal.settings.params import Params
+from crossmodal.training.inputs import training_inputs
 from crossmodal.workspace import content_key
 
 _FLICKR = (
@@ -64,9 +65,8 @@ def known_of(params: Params, folders: Folders, config: MatcherConfig) -> Known:
         info = read_info(folders.evaluation)
         evaluated = info.key == config.key and is_made_of(info, dataset)
     settings = run_settings(params)
-    inputs = [folders.dataset / "manifest.json", folders.regions / "index.json", folders.captions / "index.json"]
-    if isinstance(params.train.mismatched, str):
-        inputs.append(setting_path(params.train.mismatched))
+    outs = (folders.dataset, folders.regions, folders.captions, folders.detector)
+    inputs = training_inputs(params, *outs, training_files(params, folders.bert, folders.captions))
     trained = all(path.is_file() for path in inputs) and content_key(settings, inputs) == config.key
     return Known(
         dataset,

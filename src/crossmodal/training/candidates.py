@@ -3,7 +3,7 @@
 Every caption gets its own image and those that share its group (``train.neighbours``), then the images nearest to it by
 the cosine of the two encodings' means, the cheap score by which shortlists are found too; every image the captions
 nearest to it. What ``count`` leaves is drawn at random: image and caption are matched by shifts of a random order of
-the images, so that each image and each caption gets as many.
+the images, so that each image and each caption gets as many, and one at least: it stands for all that are not scored.
 """
 
 from __future__ import annotations
@@ -140,13 +140,19 @@ def choose_candidates(
     per_image = max(1, round(most * len(captions) / len(images)))
     certain.scatter_(1, ranked.topk(min(per_image, len(captions)), dim=1).indices, True)
     certain = certain.cpu() | own
-    left = max(0, count - round(int(certain.sum()) / len(captions)))
+    left = max(1, count - round(int(certain.sum()) / len(captions)))
     order = torch.randperm(len(images), generator=generator)
-    shifts = 1 + torch.randperm(len(images) - 1, generator=generator)[:left]
+    shifts = 1 + torch.randperm(len(images) - 1, generator=generator)
     position = order.argsort()[image_index]  # (B,)
-    drawn = order[(position + shifts[:, None]) % len(images)]  # (left, B)
-    sampled = torch.zeros_like(own).scatter_(0, drawn, True)
-    return Candidates(certain, sampled & ~certain)
+    drawn = order[(position + shifts[:, None]) % len(images)]  # (N - 1, B), each caption's images by turns
+    turns = torch.arange(len(drawn))[:, None].expand_as(drawn)
+    turn = torch.full(own.shape, len(images)).scatter_(0, drawn, turns)  # (N, B); N: never
+    turn[certain] = len(images)
+    sampled = turn < left
+    for dim in (0, 1):  # captions, then images, whose turns were all of certain pairs
+        first = turn.amin(dim=dim, keepdim=True)
+        sampled |= (turn == first) & (first < len(images)) & ~sampled.any(dim=dim, keepdim=True)
+    return Candidates(certain, sampled)
 
 
 def thin_gradient(grad: torch.Tensor, captions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

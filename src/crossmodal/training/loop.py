@@ -240,6 +240,7 @@ class Trainer:
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
+        self.loss.end_step()
         if self.average:
             self.average.update_parameters(self.model)
         self.optimizer.zero_grad(set_to_none=True)
