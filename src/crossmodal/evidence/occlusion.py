@@ -4,10 +4,10 @@ For every model that encodes images and captions and compares them, whatever it 
 with words have an alignment too (Matcher.alignment).
 
 Which region answers a word of a sentence is told by both together: by how much the score falls without the region, less
-the same of the sentence without the word. For 4,015 words of 150 scenes the strongest region of a TERN of 24
-November 2026 was right in 72.5 % by this, in 64.4 % by the score of the word alone; for whole phrases, which
-evidence.pointing measures, the phrase alone was better, 92.3 to 90.5 %. Token features that another network made of the whole sentence stay as they are: they know of
-the words that are left out.
+the same of the sentence without the word. For 4,015 words of 150 scenes the strongest region of a TERN of 24 November
+2026 was right in 72.5 % by this, in 64.4 % by the score of the word alone; for whole phrases, which evidence.pointing
+measures, the phrase alone was better, 92.3 to 90.5 %. Token features that another network made of the whole sentence
+stay as they are: they know of the words that are left out.
 """
 
 from __future__ import annotations
