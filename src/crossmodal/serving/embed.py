@@ -205,7 +205,8 @@ def _write_table(part: Path, shards: Sequence[str]) -> None:
 @torch.inference_mode()
 def _indexed_size(model: Matcher, config: MatcherConfig, params: Params) -> int:
     """Length of the vectors that a gallery's index holds, by an image without content."""
-    shape = (1, 1 if model.image.boxes is None else len(model.image.boxes))
+    rows = config.image["cut"]["rows"] if config.image else 1  # that a trained backbone needs of an image
+    shape = (1, rows)
     blank = Regions(torch.zeros(*shape, config.stored_regions), torch.zeros(*shape, 4), torch.ones(shape, dtype=bool))
     encoding = model.encode_regions(blank)
     size = encoding.vectors.shape[-1]
