@@ -154,9 +154,8 @@ def _vectors(arguments: argparse.Namespace) -> str:
 
 def _matcher(arguments: argparse.Namespace) -> str:
     """The matcher as a folder of ``serving.shared``, with its card."""
-    import shutil
-
     from crossmodal.files.checked_json import write_json
+    from crossmodal.files.whole_folder import whole_folder
     from crossmodal.runtime import in_units
     from crossmodal.serving.session import Folders
     from crossmodal.serving.shared import write_shared
@@ -167,14 +166,12 @@ def _matcher(arguments: argparse.Namespace) -> str:
     folders = Folders(**given)
     out, params = arguments.out, load_params()
     card, known = card_of_folders(params, folders, LOAD)
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    config = write_shared(part, params, folders, "" if known.settings is None else known.dataset.name)
-    (part / "README.md").write_text(card, encoding="utf-8")
-    for name, content in (("metrics.json", known.metrics), ("settings.json", known.settings)):
-        if content is not None:
-            write_json(part / name, content)
-    part.rename(out)
+    with whole_folder(out) as part:
+        config = write_shared(part, params, folders, "" if known.settings is None else known.dataset.name)
+        (part / "README.md").write_text(card, encoding="utf-8")
+        for name, content in (("metrics.json", known.metrics), ("settings.json", known.settings)):
+            if content is not None:
+                write_json(part / name, content)
     notes = []
     if known.metrics is None:
         notes.append(f"{folders.evaluation} is not of this matcher and {folders.dataset}: its card has no metrics")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from crossmodal.datasets.records import Dataset
 from crossmodal.datasets.splits import split_rows
 from crossmodal.errors import UserError
 from crossmodal.features.store import FeatureStore
+from crossmodal.files.whole_folder import whole_folder
 from crossmodal.runtime import check_space, progress
 
 NAMES = {"train": "train", "val": "dev", "test": "test"}
@@ -56,12 +56,9 @@ def export_scan(dataset: Dataset, store: FeatureStore, out: Path, *, pad: bool) 
         if re.search(r"[\r\n]", record.id):
             raise UserError(f"{dataset.folder}: the id {record.id!r} holds a line end, this format has an id a line")
     check_space(out, len(rows) * most * store.arrays["features"][1][0] * 4, "the export")
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, images in splits.items():
-        _write_split(dataset, store, images, part / name, most)
-    part.rename(out)
+    with whole_folder(out) as part:
+        for name, images in splits.items():
+            _write_split(dataset, store, images, part / name, most)
     return {name: len(images) for name, images in splits.items()}
 
 

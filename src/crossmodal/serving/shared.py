@@ -56,13 +56,12 @@ def write_shared(out: Path, params: Params, folders: Folders, dataset: str) -> M
     """Copy a trained matcher and what reads its queries; the card is written by others.
 
     Args:
-        out: created; must not exist. dataset: name of what it was trained on; empty where that is not known.
+        out: an empty folder. dataset: name of what it was trained on; empty where that is not known.
 
     Raises:
         UserError: the matcher is missing or damaged.
     """
     config = read_config(folders.matcher)
-    out.mkdir(parents=True)
     for name in ("matcher", "bert", "detector"):
         folder = getattr(folders, name)
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
